@@ -1,0 +1,43 @@
+# make demo   the main job, on a real Kafka, a real Redis and real pictures
+# make test   everything checked: lint, types, import contracts, tests
+# make bench  figures, as JSON; no test depends on them
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench meta-init prometheus-check clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"adaptd needs Python 3.11 to 3.13, not {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/adaptd demo
+
+test: check
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+bench: $(READY)
+	@$(BIN)/adaptd bench stream
+
+meta-init: $(READY)
+	$(BIN)/python -m model.meta.train_emoji --out model/meta_inits/emoji-lowrank.safetensors
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

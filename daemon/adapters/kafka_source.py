@@ -1,0 +1,150 @@
+"""Paired events from Kafka, by kafka-python.
+
+Rebalance callbacks come on the client's IO thread, which also sends the heartbeats: they only
+note what changed, and the loop acts on it after its next poll. Records are never deserialised by
+the client, where an error would wedge the consumer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from threading import Lock
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import CommitFailedError, RebalanceInProgressError
+from kafka.structs import OffsetAndMetadata
+
+from daemon.adapters.kafka_client import QUIET, connection, translated
+from daemon.config import Settings
+from daemon.ports import Bounds, Polled
+
+CLOSE_TIMEOUT_MS = 2_000
+PROOF_OF_LIFE_S = 2.0
+
+
+class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Notes what the group did until the loop asks."""
+
+    def __init__(self) -> None:
+        self.joined = False
+        self._lock = Lock()
+        self._assigned: dict[int, bool] = {}
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.joined = True
+        self._note(assigned, True)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._note(revoked, False)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self.joined = False
+        self._note(lost, False)
+
+    def _note(self, partitions: Iterable[TopicPartition], assigned: bool) -> None:
+        with self._lock:
+            self._assigned |= {tp.partition: assigned for tp in partitions}
+
+    def take(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Partitions (assigned, revoked) since the last call; the last word counts."""
+        with self._lock:
+            noted, self._assigned = self._assigned, {}
+        assigned = frozenset(p for p, here in noted.items() if here)
+        return assigned, frozenset(noted) - assigned
+
+
+class KafkaSource:
+    """The paired-events topic, read in a consumer group with the cooperative protocol."""
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        self._topic = settings.kafka_events_topic
+        self._timeout_ms = settings.kafka_timeout_ms
+        self._changes = _Changes()
+        self._answered_at = time.monotonic()
+        with translated("connect"):
+            self._consumer = KafkaConsumer(
+                **connection(settings),
+                **QUIET,
+                client_id=client_id,
+                group_id=settings.kafka_group_id,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",  # the loop seeks; this is for offsets gone by
+                allow_auto_create_topics=False,
+                session_timeout_ms=settings.kafka_session_timeout_ms,
+                heartbeat_interval_ms=min(3_000, settings.kafka_session_timeout_ms // 3),
+                max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
+                max_poll_records=settings.kafka_max_poll_records,
+                fetch_max_wait_ms=100,
+                # a new instance for each consumer: a shared one makes partitions flap
+                partition_assignment_strategy=(CooperativeStickyAssignor(),),
+            )
+            self._consumer.subscribe([self._topic], listener=self._changes)
+
+    def _tp(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._topic, partition)
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        """See EventSource."""
+        with translated("poll"):
+            batches = self._consumer.poll(int(timeout_s * 1000), max_records)
+        if batches:
+            self._answered_at = time.monotonic()
+        assigned, revoked = self._changes.take()
+        records = {tp.partition: batch for tp, batch in batches.items()}
+        return Polled({p: r for p, r in records.items() if p not in revoked}, assigned, revoked)
+
+    def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
+        """See EventSource."""
+        tps = [self._tp(p) for p in partitions]
+        with translated("read offsets"):
+            beginning = self._consumer.beginning_offsets(tps, timeout_ms=self._timeout_ms)
+            end = self._consumer.end_offsets(tps, timeout_ms=self._timeout_ms)
+            committed = {
+                tp: self._consumer.committed(tp, timeout_ms=self._timeout_ms) for tp in tps
+            }
+        self._answered_at = time.monotonic()
+        return {tp.partition: Bounds(beginning[tp], end[tp], committed[tp]) for tp in tps}
+
+    def seek(self, partition: int, offset: int) -> None:
+        """See EventSource. Of a partition just revoked the loop hears after its next poll."""
+        if self._tp(partition) in self._consumer.assignment():
+            self._consumer.seek(self._tp(partition), offset)
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        """See EventSource."""
+        marks = {self._tp(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
+        with translated("commit"):
+            try:
+                self._consumer.commit(marks, timeout_ms=self._timeout_ms)
+            except (CommitFailedError, RebalanceInProgressError):
+                return False
+        self._answered_at = time.monotonic()
+        return True
+
+    def lag(self) -> Mapping[int, int]:
+        """See EventSource."""
+        lags: dict[int, int] = {}
+        for tp in self._consumer.assignment():
+            state = self._consumer._subscription.assignment.get(tp)
+            if state is not None and state.highwater is not None and state.position is not None:
+                lags[tp.partition] = max(0, state.highwater - state.position.offset)
+        return lags
+
+    def joined(self) -> bool:
+        """See EventSource."""
+        return self._changes.joined
+
+    def verify(self) -> None:
+        """See EventSource."""
+        if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
+            return
+        tps = list(self._consumer.assignment()) or [self._tp(0)]
+        with translated("ask for end offsets"):
+            self._consumer.end_offsets(tps[:1], timeout_ms=self._timeout_ms)
+        self._answered_at = time.monotonic()
+
+    def close(self) -> None:
+        """See EventSource."""
+        self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)

@@ -1,0 +1,205 @@
+"""In-memory doubles of the Kafka and Redis adapters: quick, deterministic, and held to the same
+contract suites (tests/contracts). For tests and simulations; the daemon never uses them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from daemon.errors import Superseded, Unavailable
+from daemon.ports import Append, Bounds, Claim, Headers, Message, Polled
+from daemon.window import Pair, PairId
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """A record as `ports.Record` describes it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass
+class MemoryTopic:
+    """A partitioned log with one group's commits."""
+
+    partitions: int
+    log: dict[int, list[MemoryRecord]] = field(default_factory=lambda: defaultdict(list))
+    committed: dict[int, int] = field(default_factory=dict)
+
+    def produce(
+        self,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        headers: Headers = (),
+        timestamp_ms: int = 0,
+    ) -> int:
+        """Append one record; its offset."""
+        records = self.log[partition]
+        records.append(MemoryRecord(len(records), timestamp_ms, key, value, headers))
+        return len(records) - 1
+
+
+class MemorySource:
+    """EventSource on a MemoryTopic. `assign` and `revoke` play the group."""
+
+    def __init__(self, topic: MemoryTopic, partitions: Sequence[int] | None = None) -> None:
+        self._topic = topic
+        self._positions: dict[int, int] = {}
+        self._assigned: set[int] = set()
+        self._revoked: set[int] = set()
+        self.down = False
+        self.assign(range(topic.partitions) if partitions is None else partitions)
+
+    def assign(self, partitions: Sequence[int]) -> None:
+        """The group gives these partitions to this member."""
+        for partition in partitions:
+            self._positions[partition] = self._topic.committed.get(partition, 0)
+            self._assigned.add(partition)
+            self._revoked.discard(partition)
+
+    def revoke(self, partitions: Sequence[int]) -> None:
+        """The group takes these partitions away."""
+        for partition in partitions:
+            self._positions.pop(partition, None)
+            self._revoked.add(partition)
+            self._assigned.discard(partition)
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        """See EventSource; never waits."""
+        self.verify()
+        assigned, self._assigned = frozenset(self._assigned), set()
+        revoked, self._revoked = frozenset(self._revoked), set()
+        records: dict[int, Sequence[MemoryRecord]] = {}
+        for partition, position in sorted(self._positions.items()):
+            batch = self._topic.log[partition][position : position + max_records]
+            max_records -= len(batch)
+            if batch:
+                records[partition] = batch
+                self._positions[partition] += len(batch)
+        return Polled(records, assigned, revoked)
+
+    def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
+        """See EventSource."""
+        self.verify()
+        committed = self._topic.committed
+        return {p: Bounds(0, len(self._topic.log[p]), committed.get(p)) for p in partitions}
+
+    def seek(self, partition: int, offset: int) -> None:
+        """See EventSource."""
+        if partition in self._positions:
+            self._positions[partition] = offset
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        """See EventSource."""
+        self.verify()
+        self._topic.committed |= offsets
+        return True
+
+    def lag(self) -> Mapping[int, int]:
+        """See EventSource."""
+        return {p: len(self._topic.log[p]) - at for p, at in self._positions.items()}
+
+    def joined(self) -> bool:
+        """See EventSource."""
+        return True
+
+    def verify(self) -> None:
+        """See EventSource."""
+        if self.down:
+            raise Unavailable("kafka", "down")
+
+    def close(self) -> None:
+        """See EventSource."""
+
+
+class MemoryOutbox:
+    """Outbox that keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.down = False
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """See Outbox."""
+        if self.down:
+            raise Unavailable("kafka", "down")
+        self.sent += messages
+
+    def close(self) -> None:
+        """See Outbox."""
+
+
+@dataclass
+class MemoryShelf:
+    """What a Redis would hold; several stores (workers) may share one."""
+
+    epochs: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
+    windows: dict[tuple[int, str], list[Pair]] = field(default_factory=dict)
+
+
+class MemoryWindows:
+    """WindowStore on a MemoryShelf."""
+
+    def __init__(self, window_size: int, shelf: MemoryShelf | None = None) -> None:
+        self.shelf = shelf or MemoryShelf()
+        self._window_size = window_size
+        self._positions: dict[int, int | None] = {}
+        self.down = False
+
+    def _check(self) -> None:
+        if self.down:
+            raise Unavailable("redis", "down")
+
+    def claim(self, partition: int, now_ms: int) -> Claim:
+        """See WindowStore."""
+        self._check()
+        epoch = max(self.shelf.epochs.get(partition, 0) + 1, now_ms)
+        self.shelf.epochs[partition] = epoch
+        self._positions[partition] = self.shelf.positions.get(partition)
+        return Claim(epoch, self._positions[partition])
+
+    def append(
+        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
+    ) -> Sequence[PairId]:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        before = self._positions[partition]
+        if self.shelf.positions.get(partition) != before:
+            raise Unavailable("redis", "lost its newest writes")
+        after = position if before is None else max(before, position)
+        self._positions[partition] = self.shelf.positions[partition] = after
+        return [append.pair.id for append in appends if not self._keep(partition, append)]
+
+    def _keep(self, partition: int, append: Append) -> bool:
+        window = self.shelf.windows.setdefault((partition, append.stream), [])
+        if window and append.pair.id <= window[-1].id:
+            return False
+        window.append(append.pair)
+        del window[: -self._window_size]
+        return True
+
+    def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
+        """See WindowStore."""
+        self._check()
+        return {s: list(self.shelf.windows.get((partition, s), [])) for s in streams}
+
+    def verify(self, epochs: Mapping[int, int]) -> None:
+        """See WindowStore."""
+        self._check()
+        owners = {p: self.shelf.epochs.get(p, 0) for p in epochs}
+        if superseded := [p for p, owner in owners.items() if owner > epochs[p]]:
+            raise Superseded(superseded)
+        if any(owner < epochs[p] for p, owner in owners.items()):
+            raise Unavailable("redis", "was emptied")
+
+    def close(self) -> None:
+        """See WindowStore."""

@@ -1,0 +1,124 @@
+"""Which streams are due, when to stop waiting, what to publish. Pure: time is an argument.
+
+All times are seconds on one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+from enum import Enum
+
+from daemon.gate import Outcome
+from daemon.streams import Published, StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """When a batch of changed streams is adapted."""
+
+    max_batch: int
+    max_wait_s: float
+
+
+class When(Enum):
+    """When an outcome is published, if not at a later time."""
+
+    NOW = "now"
+    NEVER = "never"
+
+
+def when_to_publish(
+    now: float, interval_s: float, last: Published | None, outcome: Outcome
+) -> When | float:
+    """An adapted mapping at most every `interval_s`, else the time when it may be; a change of
+    the gate's mind at once; a fallback once per change."""
+    if last is None or last.outcome.is_fallback != outcome.is_fallback:
+        return When.NOW
+    if outcome.is_fallback:
+        return When.NEVER
+    due = last.at + interval_s
+    return When.NOW if now >= due else due
+
+
+class Schedule:
+    """Streams waiting to be adapted, by when they changed, and those whose publication waits.
+
+    The wait for a batch is the same for all, so the changed streams' insertion order is their
+    order of time; publications fall due at times of their own and lie in a heap, whose stale
+    entries are passed over.
+    """
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self._policy = policy
+        self._changed: dict[StreamId, float] = {}
+        self._deferred: dict[StreamId, float] = {}
+        self._heap: list[tuple[float, StreamId]] = []
+
+    def __contains__(self, stream: StreamId) -> bool:
+        return stream in self._changed or stream in self._deferred
+
+    @property
+    def changed_count(self) -> int:
+        """Streams that changed and were not adapted since."""
+        return len(self._changed)
+
+    @property
+    def deferred_count(self) -> int:
+        """Streams whose newest mapping waits for its publish interval."""
+        return len(self._deferred)
+
+    def changed(self, stream: StreamId, now: float) -> None:
+        """The stream's window changed; an earlier change keeps its place."""
+        self._changed.setdefault(stream, now)
+
+    def defer(self, stream: StreamId, until: float) -> None:
+        """Adapt and publish the stream again at this time even if nothing more changes."""
+        if stream not in self._deferred:
+            self._deferred[stream] = until
+            heapq.heappush(self._heap, (until, stream))
+
+    def forget(self, stream: StreamId) -> None:
+        """The stream's publication is done, or no longer ours."""
+        self._changed.pop(stream, None)
+        self._deferred.pop(stream, None)
+
+    def take_due(self, now: float) -> list[StreamId]:
+        """At most `max_batch` streams to adapt now; they leave both queues."""
+        due = self._changed_due(now)
+        while len(due) < self._policy.max_batch:
+            until = self._next_deferred()
+            if until is None or until > now:
+                break
+            due.append(heapq.heappop(self._heap)[1])
+            self.forget(due[-1])
+        return due
+
+    def _changed_due(self, now: float) -> list[StreamId]:
+        if not self._changed or self._changed_wait_s(now) > 0:
+            return []
+        due = list(itertools.islice(self._changed, self._policy.max_batch))
+        for stream in due:
+            self.forget(stream)
+        return due
+
+    def wait_s(self, now: float, at_most_s: float) -> float:
+        """How long the loop may wait for records before something is due."""
+        wait = at_most_s
+        if self._changed:
+            wait = min(wait, self._changed_wait_s(now))
+        until = self._next_deferred()
+        return wait if until is None else min(wait, max(0.0, until - now))
+
+    def _changed_wait_s(self, now: float) -> float:
+        """How long the changed streams still wait for a full batch."""
+        if len(self._changed) >= self._policy.max_batch:
+            return 0.0
+        oldest = next(iter(self._changed.values()))
+        return max(0.0, oldest + self._policy.max_wait_s - now)
+
+    def _next_deferred(self) -> float | None:
+        while self._heap and self._deferred.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None

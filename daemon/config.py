@@ -1,0 +1,250 @@
+"""Every setting, once: type, unit, default, range and why.
+
+Each is read from the environment as `ADAPTD_` + its name in capitals, or from a TOML file named
+by `--config` or `ADAPTD_CONFIG_FILE`; the environment wins. An unknown name is an error, for a
+setting with a typo in it is a setting that does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from daemon.errors import Misconfigured
+
+PREFIX = "ADAPTD_"
+CONFIG_FILE_VARIABLE = "ADAPTD_CONFIG_FILE"
+
+Modality = Literal["vector", "image", "text", "audio", "video"]
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must start with redis://, rediss:// or unix://")
+    return url
+
+
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+class Settings(BaseSettings):
+    """The daemon's settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        env_ignore_empty=True,
+    )
+
+    # ---- Kafka
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1)
+    """Brokers to start from, host:port, separated by commas."""
+    kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)
+    """Consumer group; workers of one group share the partitions and the windows."""
+    kafka_events_topic: TopicName = "paired-events"
+    """Paired events are read from here."""
+    kafka_mappings_topic: TopicName = "adapted-mappings"
+    """Adapted mappings are published here; a compacted topic."""
+    kafka_dead_letters_topic: TopicName = "paired-events-dlq"
+    """Events that cannot be used go here, as they came, with the reason."""
+    kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
+    """Where a group that has never committed begins."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the brokers."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """Needed with the SASL protocols."""
+    kafka_sasl_username: str | None = None
+    """Needed with the SASL protocols."""
+    kafka_sasl_password: SecretStr | None = None
+    """Needed with the SASL protocols; never logged."""
+    kafka_ssl_cafile: Path | None = None
+    """Certificate authorities (PEM) that sign the brokers' certificates; the system's if unset."""
+    kafka_ssl_certfile: Path | None = None
+    """This client's certificate (PEM), where brokers ask for one."""
+    kafka_ssl_keyfile: Path | None = None
+    """The key (PEM) of that certificate."""
+    kafka_session_timeout_ms: int = Field(10_000, ge=6_000, le=300_000)
+    """A worker silent for so long loses its partitions; brokers refuse less than 6 s by default."""
+    kafka_max_poll_interval_ms: int = Field(300_000, ge=10_000, le=3_600_000)
+    """The longest turn before the group takes the partitions away."""
+    kafka_timeout_ms: int = Field(5_000, ge=500, le=120_000)
+    """How long one request to Kafka may take before it counts as unavailable."""
+    kafka_delivery_timeout_ms: int = Field(10_000, ge=1_000, le=300_000)
+    """How long producing a turn's records may take before the turn is given up and recovered."""
+    kafka_max_poll_records: int = Field(1_000, ge=1, le=100_000)
+    """The most records one turn takes in; bounds a turn's memory and length."""
+
+    # ---- Redis
+    redis_url: RedisUrl = Field(SecretStr("redis://127.0.0.1:6379/0"))
+    """Redis 7 or Valkey; rediss:// for TLS. Never logged, for it may carry a password."""
+    redis_prefix: str = Field("adaptd", min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9._:-]+$")
+    """Begins every key, so that one Redis can serve several installations."""
+    redis_timeout_ms: int = Field(5_000, ge=100, le=120_000)
+    """How long one command may take before Redis counts as unavailable."""
+    rebuild_windows: bool = True
+    """Read a partition from its beginning when Redis holds nothing for it though the group has
+    committed: Redis was emptied, or the encoder changed. Off, such windows fill up anew."""
+
+    # ---- meta-init and device
+    meta_init: Path | None = None
+    """The θ to serve, a safetensors file; the shipped emoji θ if unset."""
+    source_modality: Modality | None = None
+    """If set, the start fails unless θ maps from it."""
+    target_modality: Modality | None = None
+    """If set, the start fails unless θ maps to it."""
+    source_dim: int | None = Field(None, ge=1, le=65_536)
+    """If set, the start fails unless θ's source features have so many dimensions."""
+    target_dim: int | None = Field(None, ge=1, le=65_536)
+    """If set, the start fails unless θ's target features have so many dimensions."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where to adapt: auto takes a CUDA device when there is one."""
+    torch_threads: int = Field(0, ge=0, le=256)
+    """CPU threads for encoding and adapting; 0 leaves the choice to torch."""
+
+    # ---- windows and episodes
+    support_size: int = Field(32, ge=1, le=4_096)
+    """The most pairs adapted on."""
+    query_size: int = Field(4, ge=1, le=1_024)
+    """The newest pairs, held out of the support for the gate to judge on."""
+    min_support: int = Field(4, ge=1, le=4_096)
+    """A stream is adapted once it has so many support pairs and one query pair."""
+    max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
+    """Windows kept in memory; the least recently changed beyond it wait in Redis."""
+
+    # ---- batching and publishing
+    max_batch: int = Field(256, ge=1, le=65_536)
+    """The most streams adapted in one turn."""
+    max_wait_ms: int = Field(50, ge=0, le=60_000)
+    """How long a changed stream waits at most for a full batch."""
+    publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
+    """A stream's mapping is published at most so often, except when the gate's outcome changes."""
+
+    # ---- limits on what is read
+    max_event_bytes: int = Field(1_048_576, ge=1_024, le=104_857_600)
+    """A larger event is a dead letter."""
+    max_pairs_per_event: int = Field(64, ge=1, le=4_096)
+    """An event with more pairs is a dead letter."""
+    dead_letter_max_bytes: int = Field(900_000, ge=0, le=104_857_600)
+    """A dead letter's value is cut here, so that its topic can take it; the whole stays in the
+    events topic at the place it names."""
+
+    # ---- HTTP and logs
+    http_host: str = "127.0.0.1"
+    """Address of /metrics, /livez, /readyz and /status; 0.0.0.0 in a pod."""
+    http_port: int = Field(9464, ge=0, le=65_535)
+    """Port of the same; 0 takes a free one and logs it."""
+    liveness_max_age_s: float = Field(60.0, ge=5.0, le=3_600.0)
+    """/livez fails when the last turn ended longer ago."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged; debug has a line for every published mapping."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """json for machines, console for people; auto asks whether stderr is a terminal."""
+    instance: str | None = Field(None, max_length=128)
+    """This worker's name in logs and turn ids; host name and start time if unset."""
+
+    # ---- topics made by `adaptd topics create`
+    topic_partitions: int = Field(8, ge=1, le=10_000)
+    """Partitions of a new topic; the most workers that can share the work."""
+    topic_replication: int = Field(1, ge=1, le=10)
+    """Replicas of a new topic; 3 in production."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_support > self.support_size:
+            raise ValueError(f"min_support must be at most support_size ({self.support_size})")
+        if self.kafka_security_protocol.startswith("SASL"):
+            needed = (
+                self.kafka_sasl_mechanism,
+                self.kafka_sasl_username,
+                self.kafka_sasl_password,
+            )
+            if None in needed:
+                raise ValueError(
+                    "kafka_sasl_mechanism, kafka_sasl_username and kafka_sasl_password must be "
+                    f"set with kafka_security_protocol {self.kafka_security_protocol}"
+                )
+        if 3 * self.kafka_timeout_ms > self.liveness_max_age_s * 1000:
+            raise ValueError(
+                "liveness_max_age_s must be at least three times kafka_timeout_ms, so that an "
+                "unavailable Kafka does not get the worker killed"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # the file's settings come in as init settings, and the environment wins over them
+        return env_settings, init_settings
+
+
+def load(config_file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The effective settings. Raises Misconfigured with one line."""
+    named = environment.get(CONFIG_FILE_VARIABLE)
+    path = config_file or (Path(named) if named else None)
+    _refuse_unknown_variables(environment)
+    from_file = _read(path) if path else {}
+    try:
+        return Settings(**from_file)
+    except ValidationError as e:
+        raise Misconfigured(_one_line(e, from_file, environment)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as e:
+        raise Misconfigured(f"config file {path}: {e}") from e
+    except tomllib.TOMLDecodeError as e:
+        raise Misconfigured(f"config file {path} is not TOML: {e}") from e
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise Misconfigured(f"unknown setting {name} in the environment; see adaptd run --help")
+
+
+def _one_line(
+    error: ValidationError, from_file: Mapping[str, Any], environment: Mapping[str, str]
+) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    name = str(first["loc"][0])
+    variable = PREFIX + name.upper()
+    value = environment.get(variable, from_file.get(name))
+    if is_secret(name):
+        value = "(hidden)"
+    return f"{variable} = {value!r}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting's value must never be shown."""
+    field = Settings.model_fields.get(name)
+    return field is not None and "SecretStr" in str(field.annotation)
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The effective settings as plain values, secrets masked."""
+    return settings.model_dump(mode="json")

@@ -1,0 +1,63 @@
+"""The decode step: records -> events whose contents are ready to be encoded, and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from daemon.errors import MalformedEvent
+from daemon.ports import Engine, Record, Side
+from daemon.streams import StreamId
+from daemon.wire import paired_event
+from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.paired_event import Content, EventLimits
+from model.errors import BadContent
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One good event: the i-th source belongs to the i-th target."""
+
+    stream: StreamId
+    offset: int
+    recorded_ms: int
+    time_ms: int
+    sources: tuple[NDArray[Any], ...]
+    targets: tuple[NDArray[Any], ...]
+
+
+def decode_records(
+    partition: int, records: Sequence[Record], limits: EventLimits, engine: Engine
+) -> tuple[list[Decoded], list[DeadLetter]]:
+    """An event with any bad part is bad as a whole: half an event is in no window."""
+    good: list[Decoded] = []
+    bad: list[DeadLetter] = []
+    for record in records:
+        try:
+            good.append(_decode(partition, record, limits, engine))
+        except MalformedEvent as e:
+            bad.append(DeadLetter(record, partition, e))
+    return good, bad
+
+
+def _decode(partition: int, record: Record, limits: EventLimits, engine: Engine) -> Decoded:
+    event = paired_event.decode(record, partition, limits)
+    return Decoded(
+        stream=StreamId(partition, event.stream),
+        offset=event.offset,
+        recorded_ms=event.recorded_ms,
+        time_ms=event.time_ms,
+        sources=tuple(_prepare(engine, "source", i, p.source) for i, p in enumerate(event.pairs)),
+        targets=tuple(_prepare(engine, "target", i, p.target) for i, p in enumerate(event.pairs)),
+    )
+
+
+def _prepare(engine: Engine, side: Side, index: int, content: Content) -> NDArray[Any]:
+    modality, raw = paired_event.raw_content(content)
+    try:
+        return engine.prepare(side, modality, raw)
+    except BadContent as e:
+        raise MalformedEvent(e.reason, f"{side} of pair {index}: {e}") from e

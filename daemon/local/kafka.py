@@ -1,0 +1,171 @@
+"""A real Apache Kafka (KRaft, one node) on 127.0.0.1, without Docker, Maven or a system Java."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaAdminClient  # type: ignore[import-untyped, unused-ignore]
+from kafka.errors import KafkaError  # type: ignore[import-untyped, unused-ignore]
+from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped, unused-ignore]
+
+from daemon.local.folders import DataFolder, new_data_folder
+from daemon.local.kafka_install import KafkaInstall, Note, kafka_install
+from daemon.local.kafka_warm import warm
+from daemon.local.ports import free_port
+from daemon.local.server import Server
+from daemon.local.starting import started
+
+QUICK_START = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
+"""One compiler and one collector thread: half the start time on two cores."""
+
+FIRST_ANSWER_TIMEOUT_MS = 10_000
+"""A starting broker listens a little before it answers."""
+
+FOREIGN_JAVA_SETTINGS = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
+
+
+def start_kafka(
+    *,
+    max_message_bytes: int = 8 * 1024 * 1024,
+    heap_mib: int = 384,
+    properties: Mapping[str, str] | None = None,
+    note: Note = lambda _line: None,
+) -> Server:
+    """A running broker with a data folder of its own; `.address` is its bootstrap address.
+
+    `properties` overrides lines of its server.properties. `note` hears of the first download.
+    Raises MissingExtra or ServicesUnavailable.
+    """
+    install = kafka_install(note)
+
+    def new_server(jvm_flags: list[str]) -> Server:
+        return _server(install, max_message_bytes, heap_mib, properties or {}, jvm_flags)
+
+    jvm_flags = warm(install, new_server, note)
+    return started(lambda: new_server(jvm_flags))
+
+
+def _server(
+    install: KafkaInstall,
+    max_message_bytes: int,
+    heap_mib: int,
+    overrides: Mapping[str, str],
+    jvm_flags: list[str],
+) -> Server:
+    folder, port = new_data_folder("kafka"), free_port()
+    data = _formatted_data(install, folder)
+    settings = _settings(data, port, max_message_bytes) | dict(overrides)
+    config = folder.path / "server.properties"
+    config.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    java = [str(install.java), *QUICK_START, *jvm_flags, f"-Xmx{heap_mib}m"]
+    java += [f"-Djava.io.tmpdir={folder.path}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    return Server(
+        name="Kafka",
+        address=f"127.0.0.1:{port}",
+        command=[*java, "-cp", install.classpath, "kafka.Kafka", str(config)],
+        folder=folder,
+        answers=lambda: _answers(port),
+        env={k: v for k, v in os.environ.items() if k not in FOREIGN_JAVA_SETTINGS},
+    )
+
+
+def _formatted_data(install: KafkaInstall, folder: DataFolder) -> Path:
+    """A copy of the formatted folder, with a cluster id of its own."""
+    data = folder.path / "data"
+    shutil.copytree(install.formatted, data)
+    ids = {"version": "1", "node.id": "1", "cluster.id": _kafka_uuid()}
+    ids["directory.id"] = _kafka_uuid()
+    (data / "meta.properties").write_text("".join(f"{k}={v}\n" for k, v in ids.items()))
+    return data
+
+
+def _kafka_uuid() -> str:
+    """Kafka writes its UUIDs in URL-safe base64, and its tools dislike a leading dash."""
+    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return text if not text.startswith("-") else _kafka_uuid()
+
+
+def _settings(data: Path, port: int, max_message_bytes: int) -> dict[str, str]:
+    controller = free_port()
+    while controller == port:
+        controller = free_port()
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(data),
+        "auto.create.topics.enable": "false",
+        "message.max.bytes": str(max_message_bytes),
+        "replica.fetch.max.bytes": str(max_message_bytes),
+        **_ONE_BROKER,
+        **_SMALL_AND_QUICK,
+    }
+
+
+_ONE_BROKER = {
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+}
+
+_SMALL_AND_QUICK = {
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    "offsets.topic.segment.bytes": "16777216",
+    "transaction.state.log.segment.bytes": "16777216",
+    "group.initial.rebalance.delay.ms": "0",
+    # After a kill, a broker may register again only when its old session has ended.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "log.index.size.max.bytes": "1048576",  # index files are allocated whole
+    "log.cleaner.dedupe.buffer.size": "16777216",  # taken from the heap at the start
+    "log.cleaner.backoff.ms": "2000",
+    "metric.reporters": "",
+}
+
+
+def _answers(port: int) -> bool:
+    """True once the broker is registered and serves clients (not just listens)."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:  # quieter and quicker than the client's own retries
+        return False
+    return any(not broker.get("is_fenced", False) for broker in _brokers(port))
+
+
+def _brokers(port: int) -> list[dict[str, Any]]:
+    """kafka-python leaks its thread and sockets when a first contact fails, so we close them."""
+    clients: list[KafkaNetClient] = []
+
+    def remembered(**settings: object) -> KafkaNetClient:
+        clients.append(KafkaNetClient(**settings))
+        return clients[-1]
+
+    try:
+        with KafkaAdminClient(
+            bootstrap_servers=f"127.0.0.1:{port}",
+            bootstrap_timeout_ms=FIRST_ANSWER_TIMEOUT_MS,
+            request_timeout_ms=FIRST_ANSWER_TIMEOUT_MS,
+            kafka_client=remembered,
+        ) as admin:
+            return list(admin.describe_cluster()["brokers"])
+    except KafkaError:
+        for client in clients:
+            client.close()
+        return []

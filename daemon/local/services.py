@@ -1,0 +1,96 @@
+"""Which Kafka and Redis to use: given ones, containers, or local ones; and which it was.
+
+The order: addresses in the environment; Docker through testcontainers, if an engine really
+answers; local servers. Whoever uses them prints `description`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from daemon.local.containers import NoContainers, container_services
+from daemon.local.errors import ServicesUnavailable
+from daemon.local.kafka import start_kafka
+from daemon.local.kafka_install import KAFKA_VERSION, Note
+from daemon.local.server import Server
+from daemon.local.valkey import redis_url, start_valkey
+
+KAFKA_VARIABLE = "TEST_KAFKA_BOOTSTRAP_SERVERS"
+REDIS_VARIABLE = "TEST_REDIS_URL"
+
+Kind = Literal["environment", "containers", "local"]
+Containers = Callable[[ExitStack], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Services:
+    kafka_bootstrap_servers: str
+    redis_url: str
+    kind: Kind
+    description: str
+    """One line for a person: what is used, and why nothing better."""
+    kafka: Server | None = None
+    """To pause, kill and restart; None unless local."""
+    redis: Server | None = None
+
+
+@contextmanager
+def find_services(
+    environ: Mapping[str, str] = os.environ,
+    note: Note = lambda _line: None,
+    containers: Containers = container_services,
+) -> Iterator[Services]:
+    """Services for the length of the block; those started here end with it.
+
+    Raises ServicesUnavailable (MissingExtra when the extra `local` is not installed).
+    """
+    given = services_from(environ)
+    if given is not None:
+        yield given
+        return
+    with ExitStack() as running:
+        yield _containers_or_local(running, note, containers)
+
+
+def _containers_or_local(running: ExitStack, note: Note, containers: Containers) -> Services:
+    try:
+        kafka, redis = containers(running)
+    except NoContainers as no_containers:
+        reason = f"no containers: {no_containers}"
+    else:
+        return Services(kafka, redis, "containers", f"Docker: Kafka at {kafka}, Redis at {redis}")
+    return running.enter_context(local_services(note, why=reason))
+
+
+def services_from(environ: Mapping[str, str]) -> Services | None:
+    """The services that the environment names, if it does."""
+    kafka, redis = environ.get(KAFKA_VARIABLE), environ.get(REDIS_VARIABLE)
+    if not kafka and not redis:
+        return None
+    if not kafka or not redis:
+        missing, present = (
+            (REDIS_VARIABLE, KAFKA_VARIABLE) if kafka else (KAFKA_VARIABLE, REDIS_VARIABLE)
+        )
+        raise ServicesUnavailable(f"{present} is set but {missing} is not: set both or neither")
+    where = f"given by the environment: Kafka at {kafka}, Redis at {_without_password(redis)}"
+    return Services(kafka, redis, "environment", where)
+
+
+@contextmanager
+def local_services(note: Note = lambda _line: None, why: str = "") -> Iterator[Services]:
+    """A Kafka and a Valkey of one's own, to do with as one likes."""
+    with ExitStack() as running:
+        valkey = running.enter_context(start_valkey())
+        kafka = running.enter_context(start_kafka(note=note))
+        where = f"local: Kafka {KAFKA_VERSION} at {kafka.address}, Valkey at {valkey.address}"
+        description = f"{where} ({why})" if why else where
+        yield Services(kafka.address, redis_url(valkey), "local", description, kafka, valkey)
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,302 @@
+"""One turn of the daemon. Start reading here.
+
+    poll -> decode -> encode -> slide -> cut -> adapt -> gate -> publish -> commit
+
+Each step takes what the one before it made and calls nothing upstream. Kafka and Redis hold the
+truth: an offset is committed only when Redis has the event's pairs and Kafka the mapping that
+reflects them. So there is one way back from every fault, a crash included: forget what is in
+memory, claim the partitions anew, and read again from what was committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from daemon.batching import BatchPolicy, Schedule, When, when_to_publish
+from daemon.decoding import Decoded, decode_records
+from daemon.errors import Superseded
+from daemon.gate import judge
+from daemon.ownership import Ownership, StartPolicy
+from daemon.ports import Append, Clock, Engine, EventSource, Outbox, Record, WindowStore
+from daemon.publishing import Occasion, Outlet
+from daemon.report import Holdings, OffsetRange, Publication, TurnReport, Verdict
+from daemon.streams import Published, Stream, StreamId, Streams
+from daemon.window import Pair, PairId, Window, WindowShape
+from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.paired_event import EventLimits
+from model.episode import Adaptation, Episode
+
+IDLE_WAIT_S = 0.25
+"""The longest a turn waits for records: a stop request is noticed this soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPolicy:
+    """How the loop decides."""
+
+    shape: WindowShape
+    batch: BatchPolicy
+    limits: EventLimits
+    start: StartPolicy
+    publish_interval_s: float
+    max_poll_records: int
+    max_resident_streams: int
+    verify_interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The loop's connections to the outside."""
+
+    source: EventSource
+    store: WindowStore
+    outbox: Outbox
+    engine: Engine
+    clock: Clock
+
+
+class Loop:
+    """The state that one thread owns, and the turn over it."""
+
+    def __init__(self, policy: LoopPolicy, ports: Ports, outlet: Outlet, instance: str) -> None:
+        self._policy = policy
+        self._source, self._store, self._outbox = ports.source, ports.store, ports.outbox
+        self._engine, self._clock = ports.engine, ports.clock
+        self._outlet = outlet
+        self._instance = instance
+        self._turns = 0
+        self._verified_at = ports.clock.now()
+        self._owned = Ownership(ports.source, ports.store, policy.start)
+        self._streams = Streams()
+        self._schedule = Schedule(policy.batch)
+
+    def turn(self) -> TurnReport:
+        """One pass. Raises Unavailable: then call `recover` before the next."""
+        self._turns += 1
+        report = TurnReport(f"{self._instance}-{self._turns}")
+        with self._stage(report, "poll"):
+            records = self._poll(report)
+        with self._stage(report, "decode"):
+            events, dead_letters = self._decode(records, report)
+        with self._stage(report, "encode"):
+            pairs = self._encode(events)
+        with self._stage(report, "slide"):
+            self._slide(events, pairs, report)
+        with self._stage(report, "cut"):
+            due, episodes = self._cut()
+        with self._stage(report, "adapt"):
+            adaptations = self._engine.adapt(episodes) if episodes else []
+        with self._stage(report, "gate"):
+            report.verdicts = self._gate(due, episodes, adaptations)
+        with self._stage(report, "publish"):
+            self._publish(report, dead_letters)
+        with self._stage(report, "commit"):
+            report.committed = self._owned.commit()
+        self._keep_house(report)
+        return report
+
+    def recover(self) -> None:
+        """Forget what is in memory, so that the next turn claims every partition anew and reads
+        again from what was committed."""
+        self._drop(self._owned.forget())
+
+    # ---- poll: records of the partitions that were ours already
+
+    def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
+        wait_s = self._schedule.wait_s(self._clock.now(), IDLE_WAIT_S)
+        polled = self._source.poll(wait_s, self._policy.max_poll_records)
+        now = self._clock.now()
+        self._drop(self._owned.hear(polled, now))
+        report.lost |= polled.revoked
+        known = frozenset(self._owned)
+        report.claimed = self._owned.claim(now, self._clock.wall_ms())
+        # a partition claimed just now starts elsewhere than where this poll read
+        return {p: records for p, records in polled.records.items() if p in known and records}
+
+    # ---- decode: bytes -> events; what cannot be used becomes a dead letter
+
+    def _decode(
+        self, records: Mapping[int, Sequence[Record]], report: TurnReport
+    ) -> tuple[list[Decoded], list[DeadLetter]]:
+        events: list[Decoded] = []
+        dead_letters: list[DeadLetter] = []
+        for partition, batch in records.items():
+            end = batch[-1].offset + 1
+            report.offsets[partition] = OffsetRange(batch[0].offset, end)
+            self._owned[partition].next_offset = end
+            good, bad = decode_records(partition, batch, self._policy.limits, self._engine)
+            events += good
+            dead_letters += bad
+        report.events = len(events)
+        report.dead_letters.update(letter.error.reason for letter in dead_letters)
+        return events, dead_letters
+
+    # ---- encode: contents -> features, one forward pass per side
+
+    def _encode(self, events: Sequence[Decoded]) -> list[list[Pair]]:
+        if not events:
+            return []
+        x_ND = self._engine.encode("source", [x for event in events for x in event.sources])
+        y_NE = self._engine.encode("target", [y for event in events for y in event.targets])
+        features = zip(x_ND, y_NE, strict=True)
+        return [
+            [
+                Pair(PairId(event.offset, place), *next(features), event.time_ms)
+                for place in range(len(event.sources))
+            ]
+            for event in events
+        ]
+
+    # ---- slide: every window takes its new pairs in, in memory and in the store
+
+    def _slide(
+        self, events: Sequence[Decoded], pairs: Sequence[Sequence[Pair]], report: TurnReport
+    ) -> None:
+        self._load({event.stream for event in events}, report)
+        now = self._clock.now()
+        appends: dict[int, list[Append]] = {partition: [] for partition in report.offsets}
+        for event, event_pairs in zip(events, pairs, strict=True):
+            stream = self._streams.touch(event.stream)
+            new = [pair for pair in event_pairs if stream.window.slide(pair)]
+            appends[event.stream.partition] += [Append(event.stream.key, pair) for pair in new]
+            report.pairs += len(new)
+            report.replayed_pairs += len(event_pairs) - len(new)
+            if stream.window.ready:
+                self._owe(stream, event, now)
+        for partition, batch in appends.items():
+            tenure = self._owned[partition]
+            with self._unless_superseded(report):
+                self._store.append(partition, tenure.epoch, tenure.next_offset, batch)
+
+    def _load(self, streams: Iterable[StreamId], report: TurnReport) -> None:
+        unknown: dict[int, list[str]] = {}
+        for id in streams:
+            if id not in self._streams:
+                unknown.setdefault(id.partition, []).append(id.key)
+        for partition, keys in unknown.items():
+            for key, kept in self._store.load(partition, keys).items():
+                window = Window(self._policy.shape, kept)
+                self._streams.add(Stream(StreamId(partition, key), window))
+                report.loaded += bool(kept)
+
+    def _owe(self, stream: Stream, event: Decoded, now: float) -> None:
+        """A mapping that reflects this event is owed, also when the event is a replay: the
+        worker that saw it first may have died before it published."""
+        self._schedule.changed(stream.id, now)
+        self._owned[stream.id.partition].hold(stream.id.key, event.offset)
+        if stream.unpublished_since_ms is None:
+            stream.unpublished_since_ms = event.recorded_ms
+
+    # ---- cut, gate
+
+    def _cut(self) -> tuple[list[StreamId], list[Episode]]:
+        due = self._schedule.take_due(self._clock.now())
+        return due, [self._streams[id].window.cut() for id in due]
+
+    def _gate(
+        self, due: list[StreamId], episodes: list[Episode], adaptations: Sequence[Adaptation]
+    ) -> list[Verdict]:
+        return [
+            Verdict(
+                stream=id,
+                version=self._streams[id].window.newest.offset,
+                support_pairs=len(episode.x_support_SD),
+                query_pairs=len(episode.x_query_QD),
+                adaptation=adaptation,
+                outcome=judge(adaptation),
+            )
+            for id, episode, adaptation in zip(due, episodes, adaptations, strict=True)
+        ]
+
+    # ---- publish: dead letters, and the mappings whose time has come
+
+    def _publish(self, report: TurnReport, dead_letters: Sequence[DeadLetter]) -> None:
+        now = self._clock.now()
+        chosen = [verdict for verdict in report.verdicts if self._is_published(verdict, now)]
+        with self._unless_superseded(report):  # one that slept must not speak for the new owner
+            self._owned.verify({verdict.stream.partition for verdict in chosen})
+        chosen = [verdict for verdict in chosen if verdict.stream.partition in self._owned]
+        messages = [self._outlet.dead_letter(letter) for letter in dead_letters]
+        messages += [
+            self._outlet.mapping(verdict, self._occasion(verdict, report.turn))
+            for verdict in chosen
+        ]
+        if messages:
+            self._outbox.send(messages)
+        acknowledged_ms = self._clock.wall_ms()
+        report.published = [self._settle(verdict, now, acknowledged_ms) for verdict in chosen]
+
+    def _is_published(self, verdict: Verdict, now: float) -> bool:
+        stream = self._streams[verdict.stream]
+        interval_s = self._policy.publish_interval_s
+        match when_to_publish(now, interval_s, stream.last, verdict.outcome):
+            case When.NOW:
+                return True
+            case When.NEVER:
+                self._release(stream)
+            case later:
+                self._schedule.defer(stream.id, later)
+        return False
+
+    def _occasion(self, verdict: Verdict, turn: str) -> Occasion:
+        return Occasion(
+            epoch=self._owned[verdict.stream.partition].epoch,
+            event_time_ms=self._streams[verdict.stream].window.newest_time_ms,
+            now_ms=self._clock.wall_ms(),
+            turn=turn,
+        )
+
+    def _settle(self, verdict: Verdict, now: float, acknowledged_ms: int) -> Publication:
+        stream = self._streams[verdict.stream]
+        since_ms = stream.unpublished_since_ms
+        latency_s = 0.0 if since_ms is None else max(0, acknowledged_ms - since_ms) / 1000
+        stream.last = Published(now, verdict.outcome)
+        self._release(stream)
+        return Publication(stream.id, verdict.version, verdict.outcome, latency_s)
+
+    def _release(self, stream: Stream) -> None:
+        """Nothing is owed for the stream any more."""
+        stream.unpublished_since_ms = None
+        self._owned[stream.id.partition].release(stream.id.key)
+
+    # ---- between turns
+
+    def _keep_house(self, report: TurnReport) -> None:
+        """Evict, and now and then make sure that Kafka and Redis still answer."""
+        most = self._policy.max_resident_streams
+        report.evicted = self._streams.evict(most, self._schedule.__contains__)
+        now = self._clock.now()
+        if now - self._verified_at >= self._policy.verify_interval_s:
+            self._verified_at = now
+            self._source.verify()
+            with self._unless_superseded(report):
+                self._owned.verify(self._owned)
+        report.holdings = Holdings(
+            assigned=len(tuple(self._owned)),
+            streams=len(self._streams),
+            changed=self._schedule.changed_count,
+            deferred=self._schedule.deferred_count,
+            window_bytes=len(self._streams) * self._policy.shape.nbytes,
+            lag=self._source.lag(),
+        )
+
+    @contextmanager
+    def _unless_superseded(self, report: TurnReport) -> Iterator[None]:
+        try:
+            yield
+        except Superseded as e:
+            self._drop(self._owned.lose(e.partitions, self._clock.now()))
+            report.lost |= e.partitions
+
+    def _drop(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            for stream in self._streams.drop(partition):
+                self._schedule.forget(stream)
+
+    @contextmanager
+    def _stage(self, report: TurnReport, name: str) -> Iterator[None]:
+        start = self._clock.now()
+        yield
+        report.stages[name] = self._clock.now() - start

@@ -1,0 +1,101 @@
+"""Which partitions are this worker's, since when, and how far each may be committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from daemon.ports import EventSource, Polled, WindowStore
+from daemon.tenure import Reset, Tenure, starting_offset
+
+
+@dataclass(frozen=True, slots=True)
+class StartPolicy:
+    """Where a tenure begins to read, and when a partition lost to another worker is tried again."""
+
+    offset_reset: Reset
+    rebuild_windows: bool
+    reclaim_after_s: float
+
+
+class Ownership:
+    """The group assigns partitions; the store's epochs make sure that one worker at a time acts.
+
+    A partition that another worker claimed while the group still calls it ours is claimed again
+    only after `reclaim_after_s`: long enough for whoever is wrong to have heard so from the group.
+    """
+
+    def __init__(self, source: EventSource, store: WindowStore, policy: StartPolicy) -> None:
+        self._source = source
+        self._store = store
+        self._policy = policy
+        self._claim_at: dict[int, float] = {}
+        self._tenures: dict[int, Tenure] = {}
+
+    def __contains__(self, partition: int) -> bool:
+        return partition in self._tenures
+
+    def __getitem__(self, partition: int) -> Tenure:
+        return self._tenures[partition]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._tenures)
+
+    def hear(self, polled: Polled, now: float) -> set[int]:
+        """Take in what the group changed; the partitions whose tenure ended."""
+        for partition in polled.revoked:
+            self._claim_at.pop(partition, None)
+        self._claim_at |= dict.fromkeys(polled.assigned, now)
+        return self._end(polled.revoked | polled.assigned)
+
+    def claim(self, now: float, now_ms: int) -> dict[int, int]:
+        """Begin the tenures that are due; their epochs. Raises Unavailable."""
+        due = [p for p, at in self._claim_at.items() if at <= now and p not in self._tenures]
+        if not due:
+            return {}
+        bounds = self._source.bounds(due)
+        for partition in due:
+            claim = self._store.claim(partition, now_ms)
+            start = starting_offset(
+                bounds[partition],
+                claim.position,
+                self._policy.offset_reset,
+                rebuild=self._policy.rebuild_windows,
+            )
+            self._source.seek(partition, start)
+            self._tenures[partition] = Tenure(claim.epoch, start, bounds[partition].committed)
+        return {partition: self._tenures[partition].epoch for partition in due}
+
+    def lose(self, partitions: Iterable[int], now: float) -> set[int]:
+        """Another worker has claimed these; the partitions whose tenure ended."""
+        for partition in partitions:
+            if partition in self._claim_at:
+                self._claim_at[partition] = now + self._policy.reclaim_after_s
+        return self._end(partitions)
+
+    def forget(self) -> set[int]:
+        """End every tenure, to claim them anew."""
+        return self._end(list(self._tenures))
+
+    def _end(self, partitions: Iterable[int]) -> set[int]:
+        return {p for p in partitions if self._tenures.pop(p, None) is not None}
+
+    def verify(self, partitions: Iterable[int]) -> None:
+        """Raises Superseded for those that another worker claimed, Unavailable."""
+        self._store.verify({p: self._tenures[p].epoch for p in partitions})
+
+    def commit(self) -> Mapping[int, int]:
+        """Commit what has had its effect; what was committed. Raises Unavailable.
+
+        While the group rebalances nothing can be committed: a later turn does it.
+        """
+        offsets = {
+            partition: tenure.committable
+            for partition, tenure in self._tenures.items()
+            if tenure.committable != tenure.committed
+        }
+        if not offsets or not self._source.commit(offsets):
+            return {}
+        for partition, offset in offsets.items():
+            self._tenures[partition].committed = offset
+        return offsets

@@ -1,0 +1,204 @@
+"""What the loop needs from the outside, in our own words.
+
+Adapters in `daemon.adapters` (and `model.engine.Engine`) satisfy these protocols; each port has
+one contract suite in tests/contracts that every adapter passes. All calls come from the one
+thread that owns the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from daemon.window import Pair, PairId
+from model.episode import Adaptation, Episode, FloatArray
+
+Side = Literal["source", "target"]
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Record(Protocol):
+    """One Kafka record, undecoded: what the client hands over, never through a deserializer."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought: records by partition, and what the group changed meanwhile."""
+
+    records: Mapping[int, Sequence[Record]]
+    assigned: frozenset[int] = frozenset()
+    revoked: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a partition begins and ends, and what this group last committed (None: nothing yet)."""
+
+    beginning: int
+    end: int
+    committed: int | None
+
+
+class EventSource(Protocol):
+    """The paired-events topic, read as a member of a consumer group."""
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        """Wait at most `timeout_s` for records; none of a partition that was revoked.
+
+        Raises Unavailable.
+        """
+
+    def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
+        """Raises Unavailable."""
+
+    def seek(self, partition: int, offset: int) -> None:
+        """The next poll of an assigned partition starts here."""
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        """Commit the next offset to read of each partition; False if the group is rebalancing.
+
+        Raises Unavailable.
+        """
+
+    def lag(self) -> Mapping[int, int]:
+        """Records not yet polled, by assigned partition, as far as is known."""
+
+    def joined(self) -> bool:
+        """Whether the group has given this worker an assignment (it may be empty)."""
+
+    def verify(self) -> None:
+        """Ask the broker something cheap if it has not answered lately. Raises Unavailable."""
+
+    def close(self) -> None:
+        """Leave the group. Never raises; bounded in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to be produced."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class Outbox(Protocol):
+    """Producing to Kafka."""
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Return when every message is acknowledged by all in-sync replicas. Raises Unavailable."""
+
+    def close(self) -> None:
+        """Never raises; bounded in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """This worker's tenure of a partition.
+
+    `epoch` is larger than that of every earlier claim. `position` is the offset after the last
+    event whose pairs the store holds, None if it holds nothing for the partition.
+    """
+
+    epoch: int
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One pair to be kept for one stream."""
+
+    stream: str
+    pair: Pair
+
+
+class WindowStore(Protocol):
+    """Every stream's window, durably. A pair whose id the store has seen changes nothing."""
+
+    def claim(self, partition: int, now_ms: int) -> Claim:
+        """Begin a tenure, ending any other worker's; its epoch is at least `now_ms` (wall clock).
+
+        Raises Unavailable.
+        """
+
+    def append(
+        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
+    ) -> Sequence[PairId]:
+        """Keep these pairs and the position, all or nothing; return the ids that were replays.
+
+        Raises Unavailable (nothing was kept, or it is unknown), Superseded.
+        """
+
+    def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
+        """The windows of these streams, oldest pair first; unknown streams have no pairs.
+
+        Raises Unavailable.
+        """
+
+    def verify(self, epochs: Mapping[int, int]) -> None:
+        """Raises Superseded for the partitions claimed since with a larger epoch, Unavailable."""
+
+    def close(self) -> None:
+        """Never raises."""
+
+
+class Engine(Protocol):
+    """Encoders and the inner loop around one meta-init θ."""
+
+    @property
+    def meta_init_version(self) -> str: ...
+    @property
+    def encoder_version(self) -> str: ...
+    @property
+    def source_modality(self) -> str: ...
+    @property
+    def target_modality(self) -> str: ...
+    @property
+    def source_dim(self) -> int: ...
+    @property
+    def target_dim(self) -> int: ...
+    @property
+    def hidden_dim(self) -> int: ...
+    @property
+    def activation(self) -> str: ...
+
+    def prepare(
+        self, side: Side, modality: str, content: bytes | str | NDArray[Any]
+    ) -> NDArray[Any]:
+        """Check one content and make it ready to be encoded. Raises model.errors.BadContent."""
+
+    def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
+        """Features, (N, dim) float32, in one forward pass."""
+
+    def adapt(self, episodes: Sequence[Episode]) -> Sequence[Adaptation]:
+        """The inner loop for all episodes in one batch; one stream's NaN is its own result."""
+
+    def theta_mapping(self) -> Mapping[str, FloatArray]:
+        """θ's own mapping, unadapted."""
+
+
+class Clock(Protocol):
+    """Time as a value, so that tests can hold it."""
+
+    def now(self) -> float:
+        """Seconds, monotonic."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch, UTC."""

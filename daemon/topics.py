@@ -1,0 +1,71 @@
+"""What the three topics must be like, and what is wrong with those that are there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from daemon.config import Settings
+
+ENVELOPE_BYTES = 16_384
+"""Room for a record's key, headers and metadata besides its tensors or its raw value."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to be made."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic that is there. `incarnation` differs for a topic deleted and made anew."""
+
+    name: str
+    incarnation: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+def mapping_bytes(source_dim: int, hidden_dim: int, target_dim: int) -> int:
+    """Size of one adapted mapping's tensors."""
+    return 4 * (hidden_dim * (source_dim + 1) + target_dim * (hidden_dim + 1))
+
+
+def specs(settings: Settings, mapping_size: int) -> list[TopicSpec]:
+    """The topics as `adaptd topics create` makes them."""
+    largest_mapping = max(1_048_588, mapping_size + ENVELOPE_BYTES)
+    largest_event = max(1_048_588, settings.max_event_bytes + ENVELOPE_BYTES)
+    largest_letter = max(1_048_588, settings.dead_letter_max_bytes + ENVELOPE_BYTES)
+
+    def spec(name: str, largest: int, cleanup: str) -> TopicSpec:
+        config = {"cleanup.policy": cleanup, "max.message.bytes": str(largest)}
+        return TopicSpec(name, settings.topic_partitions, settings.topic_replication, config)
+
+    return [
+        spec(settings.kafka_events_topic, largest_event, "delete"),
+        spec(settings.kafka_mappings_topic, largest_mapping, "compact"),
+        spec(settings.kafka_dead_letters_topic, largest_letter, "delete"),
+    ]
+
+
+def faults(wanted: list[TopicSpec], found: Mapping[str, TopicInfo]) -> Iterator[str]:
+    """One line for everything that would lose data or stop the daemon later."""
+    for spec in wanted:
+        topic = found.get(spec.name)
+        if topic is None:
+            yield f"topic {spec.name!r} does not exist; make it with: adaptd topics create"
+            continue
+        cleanup = topic.config.get("cleanup.policy", "")
+        if spec.config["cleanup.policy"] == "compact" and "compact" not in cleanup:
+            yield f"topic {spec.name!r} has cleanup.policy {cleanup!r}; it must be 'compact'"
+        if spec.config["cleanup.policy"] == "delete" and "compact" in cleanup:
+            yield f"topic {spec.name!r} is compacted, which would lose events; use 'delete'"
+        largest = int(topic.config.get("max.message.bytes", "0"))
+        needed = int(spec.config["max.message.bytes"])
+        if largest and largest < needed and spec.config["cleanup.policy"] == "compact":
+            yield f"topic {spec.name!r} takes {largest} bytes a record; mappings need {needed}"

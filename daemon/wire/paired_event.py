@@ -1,0 +1,210 @@
+"""The paired event: Kafka record -> PairedEvent, every size checked before memory is taken.
+
+The value is MessagePack or JSON, as the record's `content-type` header says (`application/msgpack`
+by default); one schema for both. In JSON, bytes are base64 strings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.errors import MalformedEvent
+from daemon.ports import Headers, Record
+
+MSGPACK = "application/msgpack"
+JSON = "application/json"
+CONTENT_TYPE = "content-type"
+
+DType = Literal["float16", "float32", "float64"]
+
+
+class Vector(msgspec.Struct, frozen=True, tag="vector"):
+    """Raw little-endian numbers, C order; `shape` is (dim,)."""
+
+    dtype: DType
+    shape: list[int]
+    data: bytes
+
+
+class Image(msgspec.Struct, frozen=True, tag="image"):
+    """A PNG, JPEG or WebP file."""
+
+    data: bytes
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """Unicode text."""
+
+    text: str
+
+
+class Audio(msgspec.Struct, frozen=True, tag="audio"):
+    """A WAV file, or raw little-endian 16-bit PCM with its rate (Hz) and channels."""
+
+    data: bytes
+    encoding: Literal["wav", "pcm_s16le"] = "wav"
+    rate: int | None = None
+    channels: int = 1
+
+
+class Video(msgspec.Struct, frozen=True, tag="video"):
+    """Frames in order, each an image file, at `fps` frames per second."""
+
+    frames: list[bytes]
+    fps: float | None = None
+
+
+Content = Vector | Image | Text | Audio | Video
+
+
+class WirePair(msgspec.Struct, frozen=True):
+    """A source and a target that belong together."""
+
+    source: Content
+    target: Content
+    label: str | None = None
+
+
+class PairedEvent(msgspec.Struct, frozen=True):
+    """One record's value. `time_ms` is when it happened (UTC); the record's timestamp if absent."""
+
+    pairs: list[WirePair]
+    id: str | None = None
+    time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventLimits:
+    """The largest event that is looked at."""
+
+    max_event_bytes: int
+    max_pairs: int
+    max_key_bytes: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A decoded event of one stream, and where it came from."""
+
+    stream: str
+    partition: int
+    offset: int
+    recorded_ms: int
+    time_ms: int
+    pairs: tuple[WirePair, ...]
+
+
+_msgpack = msgspec.msgpack.Decoder(PairedEvent)
+_json = msgspec.json.Decoder(PairedEvent)
+_decode = {MSGPACK: _msgpack.decode, JSON: _json.decode}
+
+
+def decode(record: Record, partition: int, limits: EventLimits) -> Event:
+    """Raises MalformedEvent, saying what is wrong, where, and what would be right."""
+    stream = _stream(record.key, limits)
+    value = record.value
+    if value is None:
+        raise MalformedEvent("no_value", "the record has no value; expected a paired event")
+    if len(value) > limits.max_event_bytes:
+        raise MalformedEvent(
+            "oversize", f"the value has {len(value)} bytes; at most {limits.max_event_bytes}"
+        )
+    event = _paired_event(value, _content_type(record.headers))
+    if not 1 <= len(event.pairs) <= limits.max_pairs:
+        raise MalformedEvent(
+            "wrong_pair_count", f"{len(event.pairs)} pairs; expected 1 to {limits.max_pairs}"
+        )
+    return Event(
+        stream=stream,
+        partition=partition,
+        offset=record.offset,
+        recorded_ms=record.timestamp,
+        time_ms=record.timestamp if event.time_ms is None else event.time_ms,
+        pairs=tuple(event.pairs),
+    )
+
+
+def encode(event: PairedEvent, content_type: str = MSGPACK) -> bytes:
+    """What a producer writes; raises KeyError for another content type."""
+    return {MSGPACK: msgspec.msgpack.encode, JSON: msgspec.json.encode}[content_type](event)
+
+
+def _stream(key: bytes | None, limits: EventLimits) -> str:
+    if not key:
+        raise MalformedEvent("empty_key", "the record has no key; expected the stream's id, UTF-8")
+    if len(key) > limits.max_key_bytes:
+        raise MalformedEvent(
+            "oversize_key", f"the key has {len(key)} bytes; at most {limits.max_key_bytes}"
+        )
+    try:
+        return key.decode()
+    except UnicodeDecodeError as e:
+        raise MalformedEvent("key_not_utf8", f"the key is not UTF-8: {e}") from e
+
+
+def _content_type(headers: Headers) -> str:
+    for name, value in headers:
+        if name == CONTENT_TYPE:
+            return value.decode(errors="replace")
+    return MSGPACK
+
+
+def _paired_event(value: bytes, content_type: str) -> PairedEvent:
+    decode_value = _decode.get(content_type)
+    if decode_value is None:
+        raise MalformedEvent(
+            "unknown_content_type", f"content-type {content_type!r}; expected {MSGPACK} or {JSON}"
+        )
+    try:
+        return decode_value(value)
+    except msgspec.ValidationError as e:
+        reason = "unknown_modality" if "Invalid value" in str(e) and ".type" in str(e) else "schema"
+        raise MalformedEvent(reason, f"not a paired event: {e}") from e
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise MalformedEvent("undecodable", f"the value is not {content_type}: {e}") from e
+
+
+def raw_content(content: Content) -> tuple[str, bytes | str | NDArray[Any]]:
+    """The modality's name and its raw content, as an engine's `prepare` takes them.
+
+    Raises MalformedEvent for a vector whose data does not fill its shape.
+    """
+    match content:
+        case Vector():
+            return "vector", _vector(content)
+        case Image():
+            return "image", content.data
+        case Text():
+            return "text", content.text
+        case Audio():
+            return "audio", content.data
+        case Video():
+            return "video", b"".join(content.frames)
+
+
+def vector(values: NDArray[np.floating[Any]]) -> Vector:
+    """A content from an array of float16, float32 or float64."""
+    names: dict[str, DType] = {"float16": "float16", "float32": "float32", "float64": "float64"}
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return Vector(names[values.dtype.name], list(values.shape), little.tobytes())
+
+
+def _vector(content: Vector) -> NDArray[Any]:
+    dtype = np.dtype(content.dtype).newbyteorder("<")
+    if len(content.shape) != 1:
+        raise MalformedEvent(
+            "lying_shape", f"a vector of {len(content.shape)} dimensions; expected shape (dim,)"
+        )
+    needed = content.shape[0] * dtype.itemsize
+    if needed != len(content.data):
+        raise MalformedEvent(
+            "lying_shape",
+            f"shape {content.shape} of {content.dtype} needs {needed} bytes; "
+            f"the vector has {len(content.data)}",
+        )
+    return np.frombuffer(content.data, dtype).reshape(content.shape)

@@ -1,0 +1,30 @@
+"""Vectors need no encoder, only a check."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import BadContent
+
+
+def check_vector(content: object, dim: int, side: str) -> NDArray[np.float32]:
+    """The vector as float32 (dim).
+
+    Raises BadContent: `wrong_modality` when it is not an array of real numbers,
+    `wrong_dimension`, or `not_finite` (also when a value does not fit into float32).
+    """
+    if not isinstance(content, np.ndarray) or content.dtype.kind not in "fiu":
+        kind = getattr(content, "dtype", type(content).__name__)
+        raise BadContent("wrong_modality", f"{side} vector must be an array of reals, not {kind}")
+    if content.shape != (dim,):
+        raise BadContent(
+            "wrong_dimension", f"{side} vector has shape {content.shape}, not ({dim},)"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        vector = np.ascontiguousarray(content, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(vector))
+    if bad.size:
+        raise BadContent(
+            "not_finite",
+            f"{side} vector holds {content[bad[0]]} at index {bad[0]}, not a finite float32",
+        )
+    return vector

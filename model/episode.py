@@ -1,0 +1,41 @@
+"""What the engine takes and gives: an Episode in, an Adaptation out. No torch here.
+
+S = support pairs, Q = query pairs, D = source dim, E = target dim, H = hidden
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A stream's window cut in two: the older support to adapt on, the newest query to judge on.
+
+    All arrays are float32. Q may be 0: then both query losses of the adaptation are NaN.
+    """
+
+    x_support_SD: FloatArray
+    y_support_SE: FloatArray
+    x_query_QD: FloatArray
+    y_query_QE: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """θ′ of one stream and the losses of θ (before) and θ′ (after), see `model.losses`.
+
+    `tensors` holds w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32.
+    `finite` is true when every tensor and every loss that has pairs is finite.
+    """
+
+    tensors: Mapping[str, FloatArray]
+    support_loss_before: float
+    support_loss_after: float
+    query_loss_before: float
+    query_loss_after: float
+    finite: bool

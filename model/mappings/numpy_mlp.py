@@ -1,0 +1,35 @@
+"""The two-layer mapping in numpy alone: for readers, scores and tests, where torch is too much.
+
+N = pairs, D = source dim, H = hidden, E = target dim
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from model.episode import FloatArray
+from model.meta_init import Activation
+
+_erf = np.vectorize(math.erf, otypes=[np.float32])
+
+
+def apply_numpy(
+    tensors: Mapping[str, FloatArray], x_ND: FloatArray, activation: Activation
+) -> FloatArray:
+    """f(x) = W2·σ(W1·x + b1) + b2 on N inputs (N, E); equals torch's to rounding."""
+    z_NH = x_ND @ tensors["w1"].T + tensors["b1"]
+    o_NE: FloatArray = _sigma(z_NH, activation) @ tensors["w2"].T + tensors["b2"]
+    return o_NE
+
+
+def _sigma(z: FloatArray, activation: Activation) -> FloatArray:
+    match activation:
+        case "relu":
+            return np.maximum(z, 0)
+        case "gelu":
+            return np.asarray(0.5 * z * (1.0 + _erf(z * math.sqrt(0.5))), np.float32)
+        case "tanh":
+            return np.tanh(z)
+        case "sigmoid":
+            return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)), np.float32)

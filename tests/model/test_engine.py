@@ -1,0 +1,185 @@
+"""The engine as the daemon meets it: contents in, features out; episodes in, mappings out."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model.data import emoji
+from model.engine import Content, Engine
+from model.episode import Episode
+from model.errors import BadContent, BadMetaInit
+from model.inner import reference
+from model.mappings.mlp import Mlp
+from model.mappings.numpy_mlp import apply_numpy
+from model.meta_init import fresh, load, shipped
+
+THETA = fresh(7, 5, hidden_dim=11, steps=3)
+VECTORS = Engine(THETA, "cpu", support_capacity=6, query_capacity=2)
+PICTURES = Engine(load(shipped()), "cpu")
+
+
+def episode(support: int, query: int, seed: int = 0) -> Episode:
+    rng = np.random.default_rng(seed)
+    shapes = [(pairs, dim) for pairs in (support, query) for dim in (7, 5)]
+    return Episode(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+
+
+def test_what_the_engine_says_of_itself() -> None:
+    assert VECTORS.device == "cpu"
+    assert VECTORS.meta_init_version == THETA.version
+    assert (VECTORS.source_dim, VECTORS.target_dim) == (7, 5)
+    assert (VECTORS.source_modality, VECTORS.target_modality) == ("vector", "vector")
+    assert VECTORS.encoder_version == "identity"
+    assert (PICTURES.source_modality, PICTURES.target_modality) == ("image", "vector")
+    assert len(PICTURES.encoder_version) == 12
+    for name, tensor in VECTORS.theta_mapping().items():
+        assert np.array_equal(tensor, THETA.mapping[name])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint32", ">f4"])
+def test_vectors_of_any_real_type_become_float32(dtype: str) -> None:
+    prepared = VECTORS.prepare("source", "vector", np.arange(7).astype(dtype))
+    assert prepared.dtype == np.float32
+    assert prepared.tolist() == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("side", "modality", "content", "reason"),
+    [
+        ("source", "image", b"", "wrong_modality"),
+        ("source", "smell", b"", "wrong_modality"),
+        ("source", "vector", b"1234567", "wrong_modality"),
+        ("source", "vector", "text", "wrong_modality"),
+        ("source", "vector", np.array(["a"] * 7), "wrong_modality"),
+        ("source", "vector", np.ones(7, complex), "wrong_modality"),
+        ("source", "vector", np.ones(5), "wrong_dimension"),
+        ("target", "vector", np.ones(7), "wrong_dimension"),
+        ("source", "vector", np.ones((7, 1)), "wrong_dimension"),
+        ("source", "vector", np.ones(0), "wrong_dimension"),
+        ("source", "vector", np.full(7, np.nan), "not_finite"),
+        ("source", "vector", np.full(7, -np.inf, np.float32), "not_finite"),
+        ("source", "vector", np.full(7, 1e300), "not_finite"),
+    ],
+)
+def test_a_vector_that_cannot_be_used_says_why(
+    side: str, modality: str, content: Content, reason: str
+) -> None:
+    assert side in ("source", "target")
+    with pytest.raises(BadContent) as caught:
+        VECTORS.prepare("source" if side == "source" else "target", modality, content)
+    assert caught.value.reason == reason
+    assert side in str(caught.value)
+
+
+def test_pictures_are_prepared_as_pixels_and_encoded_to_features_of_unit_size() -> None:
+    contents = [emoji.picture_png(i, "twemoji") for i in range(3)]
+    prepared = [PICTURES.prepare("source", "image", content) for content in contents]
+    assert prepared[0].dtype == np.uint8
+    assert np.array_equal(prepared[0], emoji.sheet("twemoji")[0])
+    features = PICTURES.encode("source", prepared)
+    assert features.shape == (3, PICTURES.source_dim)
+    np.testing.assert_allclose(np.square(features).mean(1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shade", [0, 255])
+def test_a_blank_picture_has_finite_features(shade: int) -> None:
+    assert np.isfinite(PICTURES.encode("source", [np.full((32, 32, 3), shade, np.uint8)])).all()
+
+
+@pytest.mark.parametrize("content", [np.zeros((32, 32, 3), np.uint8), "text"])
+def test_a_picture_must_be_bytes(content: Content) -> None:
+    with pytest.raises(BadContent, match="must be bytes"):
+        PICTURES.prepare("source", "image", content)
+
+
+def test_nothing_to_encode_and_nothing_to_adapt() -> None:
+    assert PICTURES.encode("source", []).shape == (0, PICTURES.source_dim)
+    assert VECTORS.encode("target", []).shape == (0, 5)
+    assert VECTORS.adapt([]) == []
+
+
+def test_adaptations_are_the_references_in_order() -> None:
+    episodes = [episode(1 + seed % 6, seed % 3, seed) for seed in range(40)]
+    theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
+    for given, adapted in zip(episodes, VECTORS.adapt(episodes), strict=True):
+        x, y = torch.tensor(given.x_support_SD), torch.tensor(given.y_support_SE)
+        alone = reference.adapt(theta, torch.tensor(THETA.rates_K4), x, y, THETA.activation)
+        for name, tensor in alone._asdict().items():
+            np.testing.assert_allclose(adapted.tensors[name], tensor, rtol=1e-5, atol=1e-5)
+        assert adapted.finite
+
+
+def test_losses_are_those_of_theta_and_of_the_adapted_mapping() -> None:
+    given = episode(6, 2)
+    adapted = VECTORS.adapt([given])[0]
+    for tensors, pairs, found in (
+        (THETA.mapping, "support", adapted.support_loss_before),
+        (adapted.tensors, "support", adapted.support_loss_after),
+        (THETA.mapping, "query", adapted.query_loss_before),
+        (adapted.tensors, "query", adapted.query_loss_after),
+    ):
+        support = pairs == "support"
+        x = given.x_support_SD if support else given.x_query_QD
+        y = given.y_support_SE if support else given.y_query_QE
+        expected = np.square(apply_numpy(tensors, x, THETA.activation) - y).mean()
+        assert math.isclose(found, expected, rel_tol=1e-5)
+    assert adapted.support_loss_after < adapted.support_loss_before
+
+
+def test_no_query_gives_a_finite_mapping_without_query_losses() -> None:
+    adapted = VECTORS.adapt([episode(3, 0)])[0]
+    assert adapted.finite
+    assert math.isnan(adapted.query_loss_before)
+    assert math.isnan(adapted.query_loss_after)
+
+
+def test_no_support_gives_theta() -> None:
+    adapted = VECTORS.adapt([episode(0, 2)])[0]
+    assert adapted.finite
+    assert math.isnan(adapted.support_loss_before)
+    assert adapted.query_loss_before == adapted.query_loss_after
+    for name, tensor in THETA.mapping.items():
+        assert np.array_equal(adapted.tensors[name], tensor)
+
+
+def test_a_result_does_not_keep_its_chunk_alive() -> None:
+    for tensor in VECTORS.adapt([episode(3, 1)] * 8)[0].tensors.values():
+        assert tensor.base is None
+
+
+def test_an_episode_over_capacity_or_of_other_dims_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="7 pairs, more than the capacity of 6"):
+        VECTORS.adapt([episode(7, 1)])
+    wrong = replace(episode(3, 1), y_query_QE=np.ones((1, 4), np.float32))
+    with pytest.raises(ValueError, match="not of dims"):
+        VECTORS.adapt([wrong])
+
+
+@pytest.mark.parametrize("device", ["tpu", "mps", "cpu:x", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(ValueError, match="device"):
+        Engine(THETA, device)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source_modality": "image"},
+        {"source_modality": "text"},
+        {"target_modality": "image"},
+    ],
+)
+def test_a_theta_that_needs_an_encoder_it_lacks_is_refused(change: dict[str, str]) -> None:
+    with pytest.raises(BadMetaInit, match="no encoder"):
+        Engine(replace(THETA, **change), "cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("module", ["model.episode", "model.encoders.pixels", "model.meta_init"])
+def test_the_parts_the_loop_needs_are_free_of_torch(module: str) -> None:
+    program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

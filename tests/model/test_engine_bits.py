@@ -1,0 +1,136 @@
+"""What one stream gets depends on nothing else in the call, to the bit.
+
+S = support pairs, Q = query pairs, D = source dim, E = target dim
+"""
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.data import emoji
+from model.engine import PICTURES_PER_CHUNK, Engine
+from model.episode import Adaptation, Episode
+from model.meta_init import Activation, MetaInit, fresh, load, shipped
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+ODD = fresh(7, 5, hidden_dim=11, steps=3)
+USUAL = fresh(64, 32)
+POISONS = [float("nan"), float("inf"), -float("inf"), 1e30, 3e38]
+
+
+def episode(theta: MetaInit, seed: int, support: int, query: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    dims = (theta.source_dim, theta.target_dim)
+    arrays = [
+        rng.standard_normal((n, d)).astype(np.float32) for n in (support, query) for d in dims
+    ]
+    return Episode(*arrays)
+
+
+def assert_same_bits(found: Adaptation, expected: Adaptation) -> None:
+    for name, tensor in expected.tensors.items():
+        assert found.tensors[name].tobytes() == tensor.tobytes(), name
+    for name in ("support_loss_before", "support_loss_after"):
+        assert (
+            np.float64(getattr(found, name)).tobytes()
+            == np.float64(getattr(expected, name)).tobytes()
+        )
+    for name in ("query_loss_before", "query_loss_after"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert found.finite == expected.finite
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("activation", get_args(Activation))
+@pytest.mark.parametrize("theta", [ODD, USUAL], ids=["odd-dims", "usual-dims"])
+def test_alone_or_in_any_company_a_stream_gets_the_same_bits(
+    theta: MetaInit, activation: Activation, device: str
+) -> None:
+    theta = replace(theta, activation=activation)
+    engine = Engine(theta, device, chunk=32, support_capacity=9, query_capacity=3)
+    episodes = [episode(theta, seed, 1 + seed % 9, seed % 4) for seed in range(70)]
+    together = engine.adapt(episodes)
+    for i in (0, 1, 31, 32, 33, 69):
+        assert_same_bits(engine.adapt([episodes[i]])[0], together[i])
+    for start, stop in ((3, 5), (3, 20), (1, 34), (40, 70)):
+        for i, adapted in enumerate(engine.adapt(episodes[start:stop]), start):
+            assert_same_bits(adapted, together[i])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_company_changes_no_bit_at_any_number_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        engine = Engine(USUAL, "cpu", support_capacity=33, query_capacity=4)
+        episodes = [episode(USUAL, seed, 33, 4) for seed in range(40)]
+        for alone, adapted in zip(episodes, engine.adapt(episodes), strict=True):
+            assert_same_bits(engine.adapt([alone])[0], adapted)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("poison", POISONS)
+def test_an_exploding_stream_is_not_finite_and_its_neighbours_do_not_notice(
+    poison: float, device: str
+) -> None:
+    engine = Engine(USUAL, device, support_capacity=16, query_capacity=4)
+    healthy = [episode(USUAL, seed, 16, 4) for seed in range(12)]
+    expected = engine.adapt(healthy)
+    mixed = list(healthy)
+    for i, name in ((0, "x_support_SD"), (5, "y_support_SE"), (11, "x_query_QD")):
+        array = getattr(healthy[i], name).copy()
+        array[2, 3] = poison
+        mixed[i] = replace(healthy[i], **{name: array})
+    for i, adapted in enumerate(engine.adapt(mixed)):
+        if i in (0, 5, 11):
+            assert not adapted.finite
+        else:
+            assert adapted.finite
+            assert_same_bits(adapted, expected[i])
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_any_mixture_of_lengths_and_poison_leaves_each_stream_its_own(data: st.DataObject) -> None:
+    engine = Engine(ODD, "cpu", chunk=5, support_capacity=6, query_capacity=2)
+    lengths = st.tuples(st.integers(0, 6), st.integers(0, 2))
+    episodes = []
+    for seed, (support, query) in enumerate(data.draw(st.lists(lengths, max_size=12))):
+        plain = episode(ODD, seed, support, query)
+        if support and data.draw(st.booleans()):
+            plain.x_support_SD[0, 0] = data.draw(st.sampled_from(POISONS))
+        episodes.append(plain)
+    for alone, adapted in zip(episodes, engine.adapt(episodes), strict=True):
+        assert_same_bits(engine.adapt([alone])[0], adapted)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_pictures_features_do_not_depend_on_the_other_pictures(device: str) -> None:
+    engine = Engine(load(shipped()), device)
+    pictures = list(emoji.sheet("noto")[: 3 * PICTURES_PER_CHUNK["cpu"] + 1])
+    together = engine.encode("source", pictures)
+    assert together.dtype == np.float32
+    assert np.isfinite(together).all()
+    for i, picture in enumerate(pictures):
+        assert engine.encode("source", [picture])[0].tobytes() == together[i].tobytes()
+    for i, features in enumerate(engine.encode("source", pictures[::-1])):
+        assert features.tobytes() == together[len(pictures) - 1 - i].tobytes()
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu_to_rounding() -> None:
+    episodes = [episode(USUAL, seed, 1 + seed % 16, 4) for seed in range(40)]
+    on_cpu, on_gpu = (
+        Engine(USUAL, device, support_capacity=16, query_capacity=4).adapt(episodes)
+        for device in ("cpu", "cuda")
+    )
+    for expected, found in zip(on_cpu, on_gpu, strict=True):
+        for name, tensor in expected.tensors.items():
+            np.testing.assert_allclose(found.tensors[name], tensor, rtol=1e-4, atol=1e-5)

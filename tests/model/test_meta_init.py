@@ -1,0 +1,176 @@
+"""θ as a value and as a file."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save as write_safetensors
+
+from model import meta_init as files
+from model.encoders.image import config_of
+from model.errors import BadMetaInit
+from model.meta_init import EncoderSpec, MetaInit, fresh, load, save
+
+THETA = fresh(5, 3, hidden_dim=4, steps=2)
+
+
+def with_encoder() -> MetaInit:
+    config = config_of(((2, True),), side=4, dim=5)
+    shapes = {"conv0.weight": (2, 3, 3, 3), "conv0.bias": (2,)}
+    shapes |= {"linear.weight": (5, 8), "linear.bias": (5,)}
+    tensors = {name: np.full(shape, 0.1, np.float32) for name, shape in shapes.items()}
+    encoder = EncoderSpec(config, tensors)
+    return dataclasses.replace(THETA, source_modality="image", encoder=encoder)
+
+
+@pytest.mark.parametrize("theta", [THETA, with_encoder()], ids=["vectors", "pictures"])
+def test_what_is_saved_is_loaded_and_saved_the_same(theta: MetaInit, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    save(theta, first)
+    loaded = load(first)
+    save(loaded, second)
+    assert first.read_bytes() == second.read_bytes()
+    assert loaded.content_hash == theta.content_hash
+    assert loaded.encoder_version == theta.encoder_version
+    assert loaded.version == theta.version
+    assert np.array_equal(loaded.rates_K4, theta.rates_K4)
+    for name, tensor in theta.mapping.items():
+        assert np.array_equal(loaded.mapping[name], tensor)
+
+
+def test_fresh_is_its_seed() -> None:
+    assert fresh(5, 3).content_hash == fresh(5, 3).content_hash
+    assert fresh(5, 3).content_hash != fresh(5, 3, seed=1).content_hash
+
+
+def test_the_encoder_version_follows_its_tensors_only() -> None:
+    theta = with_encoder()
+    assert THETA.encoder_version == "identity"
+    renamed = dataclasses.replace(theta, version="other")
+    assert renamed.encoder_version == theta.encoder_version
+    assert renamed.content_hash != theta.content_hash
+    assert theta.encoder is not None
+    tensors = dict(theta.encoder.tensors) | {"conv0.bias": np.ones(2, np.float32)}
+    other = dataclasses.replace(theta, encoder=EncoderSpec(theta.encoder.config, tensors))
+    assert other.encoder_version != theta.encoder_version
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": ""}, "version must be"),
+        ({"activation": "swish"}, "activation is 'swish', not one of relu"),
+        ({"source_modality": "smell"}, "source_modality is 'smell'"),
+        ({"target_dim": 0}, "target_dim is 0"),
+        ({"hidden_dim": True}, "hidden_dim is True"),
+        ({"source_dim": 6}, r"mapping.w1 has shape \(4, 5\), its dims ask for \(4, 6\)"),
+        ({"rates_K4": np.zeros((0, 4), np.float32)}, "rates have shape"),
+        ({"rates_K4": np.zeros((2, 3), np.float32)}, "rates have shape"),
+        ({"rates_K4": np.zeros(4, np.float32)}, "rates have shape"),
+        ({"rates_K4": np.full((2, 4), np.nan, np.float32)}, "rates holds NaN"),
+        ({"rates_K4": np.zeros((2, 4))}, "rates is float64"),
+        ({"mapping": {"w1": np.zeros((4, 5), np.float32)}}, "mapping tensors are"),
+    ],
+)
+def test_what_does_not_fit_is_no_meta_init(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadMetaInit, match=message):
+        dataclasses.replace(THETA, **change)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadMetaInit, match="No such file"):
+        load(tmp_path / "none")
+    with pytest.raises(BadMetaInit, match="directory"):
+        load(tmp_path)
+
+
+def test_an_oversize_file_is_refused_before_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "theta"
+    save(THETA, path)
+
+    def read(_: Path) -> bytes:
+        raise AssertionError("read all the same")
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(BadMetaInit, match="more than the limit of 100"):
+        load(path, max_bytes=100)
+
+
+def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "theta"
+    save(THETA, path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x01
+        path.write_bytes(damaged)
+        try:
+            loaded = load(path)
+        except BadMetaInit:
+            continue
+        # only the tensors' contents, names and facts count, not spaces in the header
+        assert loaded.content_hash == THETA.content_hash
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 100])
+def test_a_cut_file_is_refused(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "theta"
+    save(THETA, path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(BadMetaInit, match="not a readable safetensors file"):
+        load(path)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The same file with another header."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + data[8 + size :])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("adaptd.format", "meta-init/9", "adaptd.format is 'meta-init/9'"),
+        ("adaptd.content_hash", "0" * 64, "damaged: contents hash to"),
+        ("adaptd.facts", "{}", "incomplete or malformed"),
+        ("adaptd.facts", "[1]", "incomplete or malformed"),
+        ("adaptd.facts", "no json", "incomplete or malformed"),
+    ],
+)
+def test_a_header_that_lies_is_refused(key: str, value: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "theta"
+    save(THETA, path)
+    rewrite(path, lambda header: header["__metadata__"].update({key: value}))
+    with pytest.raises(BadMetaInit, match=message):
+        load(path)
+
+
+def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theta"
+    save(THETA, path)
+    rewrite(path, lambda header: header["mapping.w1"].update({"shape": [5, 4]}))
+    with pytest.raises(BadMetaInit, match=r"mapping.w1 has shape \(5, 4\)"):
+        load(path)
+
+
+def test_a_file_without_metadata_or_with_more_tensors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theta"
+    save(THETA, path)
+    rewrite(path, lambda header: header.pop("__metadata__"))
+    with pytest.raises(BadMetaInit, match="is 'none'"):
+        load(path)
+    tensors = files._tensors(THETA) | {"more": np.zeros(1, np.float32)}
+    header = {"adaptd.format": files.FORMAT, "adaptd.facts": json.dumps(files._facts(THETA))}
+    path.write_bytes(write_safetensors(tensors, header))
+    with pytest.raises(BadMetaInit, match="unexpected tensors"):
+        load(path)
