@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import redis
-
 from daemon.adapters.kafka_topics import KafkaTopics
 from daemon.adapters.redis_info import describe
 from daemon.config import Settings

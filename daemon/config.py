@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
 )
 
 from daemon.errors import Misconfigured
@@ -38,16 +41,14 @@ RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The daemon's settings."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
+    model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
         validate_default=True,
-        env_ignore_empty=True,
     )
 
     # ---- Kafka
@@ -184,29 +185,24 @@ class Settings(BaseSettings):
             )
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # the file's settings come in as init settings, and the environment wins over them
-        return env_settings, init_settings
-
 
 def load(config_file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
     """The effective settings. Raises Misconfigured with one line."""
     named = environment.get(CONFIG_FILE_VARIABLE)
     path = config_file or (Path(named) if named else None)
     _refuse_unknown_variables(environment)
-    from_file = _read(path) if path else {}
+    given = (_read(path) if path else {}) | _from_environment(environment)
     try:
-        return Settings(**from_file)
+        return Settings.model_validate(given)
     except ValidationError as e:
-        raise Misconfigured(_one_line(e, from_file, environment)) from None
+        raise Misconfigured(_one_line(e, given)) from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An empty variable counts as unset."""
+    upper = {variable.upper(): value for variable, value in environment.items()}
+    named = {name: upper.get(PREFIX + name.upper()) for name in Settings.model_fields}
+    return {name: value for name, value in named.items() if value}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -225,18 +221,14 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
             raise Misconfigured(f"unknown setting {name} in the environment; see adaptd run --help")
 
 
-def _one_line(
-    error: ValidationError, from_file: Mapping[str, Any], environment: Mapping[str, str]
-) -> str:
+def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
-        return first["msg"].removeprefix("Value error, ")
+        return message
     name = str(first["loc"][0])
-    variable = PREFIX + name.upper()
-    value = environment.get(variable, from_file.get(name))
-    if is_secret(name):
-        value = "(hidden)"
-    return f"{variable} = {value!r}: {first['msg'].removeprefix('Value error, ')}"
+    value = "(hidden)" if is_secret(name) else repr(given.get(name))
+    return f"{PREFIX}{name.upper()} = {value}: {message}"
 
 
 def is_secret(name: str) -> bool:

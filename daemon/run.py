@@ -52,7 +52,7 @@ def run(settings: Settings) -> int:
     engine = load_engine(settings)
     metrics = _metrics(engine)
     health = Health(_snapshot(instance, engine), settings.liveness_max_age_s)
-    metrics.ready.set_function(lambda: float(health.ready()[0]))
+    metrics.watch_ready(lambda: health.ready()[0])
     stop = _stop_on_signals()
     with ExitStack() as stack:
         http = HttpServer(settings.http_host, settings.http_port, metrics.registry, health)
