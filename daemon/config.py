@@ -96,6 +96,9 @@ class Settings(BaseModel):
     """Begins every key, so that one Redis can serve several installations."""
     redis_timeout_ms: int = Field(5_000, ge=100, le=120_000)
     """How long one command may take before Redis counts as unavailable."""
+    window_ttl_s: int = Field(2_592_000, ge=0, le=315_360_000)
+    """A window that has not changed for so long expires from Redis, as do those of former encoders
+    and topics; 0 keeps all for ever. The default is 30 days."""
     rebuild_windows: bool = True
     """Read a partition from its beginning when Redis holds nothing for it though the group has
     committed: Redis was emptied, or the encoder changed. Off, such windows fill up anew."""

@@ -17,7 +17,7 @@ from daemon.window import Pair, PairId
 from model.episode import Adaptation, Episode, FloatArray
 
 Side = Literal["source", "target"]
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Record(Protocol):

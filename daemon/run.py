@@ -186,6 +186,7 @@ def connect(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports
         window_size=settings.support_size + settings.query_size,
         source_dim=engine.source_dim,
         target_dim=engine.target_dim,
+        window_ttl_s=settings.window_ttl_s,
     )
     url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000
     with ExitStack() as stack:

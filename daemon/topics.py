@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from daemon.config import Settings
 
+BROKER_DEFAULT_BYTES = 1_048_588
+"""Kafka's own max.message.bytes."""
 ENVELOPE_BYTES = 16_384
 """Room for a record's key, headers and metadata besides its tensors or its raw value."""
 
@@ -19,6 +21,8 @@ class TopicSpec:
     partitions: int
     replication: int
     config: Mapping[str, str]
+    must_fit: int
+    """The largest record, in bytes, that adaptd may write there; 0 for a topic it only reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,22 @@ def mapping_bytes(source_dim: int, hidden_dim: int, target_dim: int) -> int:
 
 def specs(settings: Settings, mapping_size: int) -> list[TopicSpec]:
     """The topics as `adaptd topics create` makes them."""
-    largest_mapping = max(1_048_588, mapping_size + ENVELOPE_BYTES)
-    largest_event = max(1_048_588, settings.max_event_bytes + ENVELOPE_BYTES)
-    largest_letter = max(1_048_588, settings.dead_letter_max_bytes + ENVELOPE_BYTES)
+    mapping, letter = mapping_size + ENVELOPE_BYTES, settings.dead_letter_max_bytes + ENVELOPE_BYTES
 
-    def spec(name: str, largest: int, cleanup: str) -> TopicSpec:
-        config = {"cleanup.policy": cleanup, "max.message.bytes": str(largest)}
-        return TopicSpec(name, settings.topic_partitions, settings.topic_replication, config)
+    def spec(name: str, cleanup: str, largest: int, must_fit: int) -> TopicSpec:
+        config = {
+            "cleanup.policy": cleanup,
+            "max.message.bytes": str(max(BROKER_DEFAULT_BYTES, largest)),
+        }
+        return TopicSpec(
+            name, settings.topic_partitions, settings.topic_replication, config, must_fit
+        )
 
+    event = settings.max_event_bytes + ENVELOPE_BYTES
     return [
-        spec(settings.kafka_events_topic, largest_event, "delete"),
-        spec(settings.kafka_mappings_topic, largest_mapping, "compact"),
-        spec(settings.kafka_dead_letters_topic, largest_letter, "delete"),
+        spec(settings.kafka_events_topic, "delete", event, 0),
+        spec(settings.kafka_mappings_topic, "compact", mapping, mapping),
+        spec(settings.kafka_dead_letters_topic, "delete", letter, letter),
     ]
 
 
@@ -66,6 +74,5 @@ def faults(wanted: list[TopicSpec], found: Mapping[str, TopicInfo]) -> Iterator[
         if spec.config["cleanup.policy"] == "delete" and "compact" in cleanup:
             yield f"topic {spec.name!r} is compacted, which would lose events; use 'delete'"
         largest = int(topic.config.get("max.message.bytes", "0"))
-        needed = int(spec.config["max.message.bytes"])
-        if largest and largest < needed and spec.config["cleanup.policy"] == "compact":
-            yield f"topic {spec.name!r} takes {largest} bytes a record; mappings need {needed}"
+        if spec.must_fit and largest and largest < spec.must_fit:
+            yield f"topic {spec.name!r} takes records of {largest} bytes, not {spec.must_fit}"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from threading import Lock
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import CommitFailedError, RebalanceInProgressError
+from kafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_client import QUIET, connection, translated
@@ -62,6 +63,7 @@ class KafkaSource:
         self._topic = settings.kafka_events_topic
         self._timeout_ms = settings.kafka_timeout_ms
         self._changes = _Changes()
+        self._next: dict[int, int] = {}
         self._answered_at = time.monotonic()
         with translated("connect"):
             self._consumer = KafkaConsumer(
@@ -92,6 +94,7 @@ class KafkaSource:
         if batches:
             self._answered_at = time.monotonic()
         assigned, revoked = self._changes.take()
+        self._next |= {tp.partition: batch[-1].offset + 1 for tp, batch in batches.items()}
         records = {tp.partition: batch for tp, batch in batches.items()}
         return Polled({p: r for p, r in records.items() if p not in revoked}, assigned, revoked)
 
@@ -111,6 +114,7 @@ class KafkaSource:
         """See EventSource. Of a partition just revoked the loop hears after its next poll."""
         if self._tp(partition) in self._consumer.assignment():
             self._consumer.seek(self._tp(partition), offset)
+            self._next[partition] = offset
 
     def commit(self, offsets: Mapping[int, int]) -> bool:
         """See EventSource."""
@@ -127,9 +131,10 @@ class KafkaSource:
         """See EventSource."""
         lags: dict[int, int] = {}
         for tp in self._consumer.assignment():
-            state = self._consumer._subscription.assignment.get(tp)
-            if state is not None and state.highwater is not None and state.position is not None:
-                lags[tp.partition] = max(0, state.highwater - state.position.offset)
+            with suppress(IllegalStateError):  # revoked since the line above
+                end = self._consumer.highwater(tp)
+                if end is not None and tp.partition in self._next:
+                    lags[tp.partition] = max(0, end - self._next[tp.partition])
         return lags
 
     def joined(self) -> bool:

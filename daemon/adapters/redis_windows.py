@@ -40,9 +40,8 @@ keep growing even when Redis has lost them."""
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'owner' end
 if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 'position' end
-redis.call('SET', KEYS[2], ARGV[3])
 local replays = {}
-for i = 5, #ARGV, 5 do
+for i = 6, #ARGV, 5 do
   local added = redis.pcall('XADD', KEYS[tonumber(ARGV[i])], 'MAXLEN', '=', ARGV[4], ARGV[i + 1],
                             'x', ARGV[i + 2], 'y', ARGV[i + 3], 't', ARGV[i + 4])
   if type(added) == 'table' and added.err then
@@ -50,11 +49,16 @@ for i = 5, #ARGV, 5 do
     replays[#replays + 1] = ARGV[i + 1]
   end
 end
+if ARGV[5] ~= '0' then
+  for i = 3, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+end
+redis.call('SET', KEYS[2], ARGV[3])
 return replays
 """
 """KEYS: epoch, position, then each stream's once. ARGV: our epoch, the position as we left it, the
-new position, the window size, then for each pair: the index of its stream's key, id, x, y, t.
-Nothing is written unless we are the owner and Redis knows all that we have written."""
+new position, the window size, seconds until an unchanged window expires (0: never), then for each
+pair: the index of its stream's key, id, x, y, t. Nothing is written unless we are the owner and
+Redis knows all that we have written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class WindowLayout:
     window_size: int
     source_dim: int
     target_dim: int
+    window_ttl_s: int = 0
+    """Windows unchanged for so long expire; 0: never."""
 
 
 class RedisWindows:
@@ -112,7 +118,9 @@ class RedisWindows:
         keys = [self._epoch_key(partition), self._key(partition, "position")]
         keys += [self._key(partition, f"w:{stream}") for stream in streams]
         index = {stream: i for i, stream in enumerate(streams, start=3)}
-        args: list[Any] = [epoch, "" if before is None else before, after, self._layout.window_size]
+        at = self._layout
+        known = "" if before is None else before
+        args: list[Any] = [epoch, known, after, at.window_size, at.window_ttl_s]
         for append in appends:
             args += (index[append.stream], *_entry(append.pair))
         with translated("append"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.errors import MalformedEvent
-from daemon.ports import Message, Record
+from daemon.ports import Headers, Message, Record
 
 HEADER_PREFIX = "adaptd-"
+MAX_DETAIL_CHARS = 500
+"""The detail quotes what it found, which may be as long as the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +25,41 @@ class DeadLetter:
 def encode(letter: DeadLetter, *, topic: str, from_topic: str, max_bytes: int) -> Message:
     """Key, value and headers as they came, ours behind them.
 
-    A value over `max_bytes` is cut, for the dead-letter topic must be able to take it; the header
-    `adaptd-truncated-from` says how long it was, and the whole still lies at its offset.
+    All of them together have at most `max_bytes`, for the dead-letter topic must be able to take
+    them: else one bad event would stop the daemon for good. What is too long is cut, and a header
+    `adaptd-cut-key`, `-cut-headers` or `-cut-value` says how many bytes it had; the whole still
+    lies at the place that is named.
     """
-    value = letter.record.value or b""
-    ours = {
+    record = letter.record
+    room = max_bytes
+    key, cut_key = _cut(record.key, room)
+    room -= len(key or b"")
+    header_bytes = sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+    headers: Headers = record.headers if header_bytes <= room else ()
+    room -= header_bytes if header_bytes <= room else 0
+    value, cut_value = _cut(record.value, room)
+    cut = {"cut-key": cut_key, "cut-value": cut_value}
+    cut["cut-headers"] = header_bytes if header_bytes and not headers else 0
+    ours = {**_place_and_reason(letter, from_topic), **{k: str(n) for k, n in cut.items() if n}}
+    added = tuple((HEADER_PREFIX + name, fact.encode()) for name, fact in ours.items())
+    theirs = tuple((name, value or b"") for name, value in headers)
+    return Message(topic, key, value or b"", (*theirs, *added))
+
+
+def _cut(data: bytes | None, room: int) -> tuple[bytes | None, int]:
+    """The data as far as there is room, and how long it was if that is not all."""
+    if data is None or len(data) <= room:
+        return data, 0
+    return data[:room], len(data)
+
+
+def _place_and_reason(letter: DeadLetter, from_topic: str) -> Mapping[str, str]:
+    return {
         "topic": from_topic,
-        "partition": letter.partition,
-        "offset": letter.record.offset,
-        "timestamp-ms": letter.record.timestamp,
+        "partition": str(letter.partition),
+        "offset": str(letter.record.offset),
+        "timestamp-ms": str(letter.record.timestamp),
         "error": type(letter.error).__name__,
         "reason": letter.error.reason,
-        "detail": letter.error.detail,
+        "detail": letter.error.detail[:MAX_DETAIL_CHARS],
     }
-    if len(value) > max_bytes:
-        ours["truncated-from"] = len(value)
-        value = value[:max_bytes]
-    headers = tuple((HEADER_PREFIX + name, str(fact).encode()) for name, fact in ours.items())
-    return Message(topic, letter.record.key, value, (*letter.record.headers, *headers))

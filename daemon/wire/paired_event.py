@@ -7,7 +7,7 @@ by default); one schema for both. In JSON, bytes are base64 strings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,6 +19,9 @@ from daemon.ports import Headers, Record
 MSGPACK = "application/msgpack"
 JSON = "application/json"
 CONTENT_TYPE = "content-type"
+
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999: a time beyond it is a mistake, and would not fit the window's int64."""
 
 DType = Literal["float16", "float32", "float64"]
 
@@ -75,7 +78,7 @@ class PairedEvent(msgspec.Struct, frozen=True):
 
     pairs: list[WirePair]
     id: str | None = None
-    time_ms: int | None = None
+    time_ms: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ def _stream(key: bytes | None, limits: EventLimits) -> str:
 
 def _content_type(headers: Headers) -> str:
     for name, value in headers:
-        if name == CONTENT_TYPE:
+        if name == CONTENT_TYPE and value is not None:
             return value.decode(errors="replace")
     return MSGPACK
 

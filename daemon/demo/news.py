@@ -1,0 +1,108 @@
+"""What the demo's processes tell their parent: one JSON object a line on their stdout."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+Method = str
+"""`adapted`, `theta` or `ridge`."""
+
+
+class Produced(msgspec.Struct, frozen=True, tag="produced"):
+    """Good events handed to Kafka so far."""
+
+    events: int
+
+
+class Injected(msgspec.Struct, frozen=True, tag="injected"):
+    """A malformed event lies in Kafka."""
+
+    partition: int
+    offset: int
+    what: str
+    reason: str
+    """What its dead letter must say."""
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The producer's last word: everything is acknowledged."""
+
+    events: int
+    last: dict[str, int]
+    """Each tenant's last good offset."""
+
+
+class Listening(msgspec.Struct, frozen=True, tag="listening"):
+    """The subscriber is ready."""
+
+
+class Scored(msgspec.Struct, frozen=True, tag="scored"):
+    """A good event was read; `hits` is empty while its tenant has no mapping."""
+
+    tenant: str
+    support_pairs: int
+    hits: dict[Method, bool]
+
+
+class Mapped(msgspec.Struct, frozen=True, tag="mapped"):
+    """A mapping was read and its content hash holds."""
+
+    tenant: str
+    version: int
+    outcome: str
+    loss_before: float
+    loss_after: float
+    latency_ms: float | None
+    """None if its newest event was never seen."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """A record of the mappings topic is no valid mapping."""
+
+    detail: str
+
+
+class DeadLettered(msgspec.Struct, frozen=True, tag="dead_lettered"):
+    """A dead letter: where the event lay, and why it could not be used."""
+
+    tenant: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+
+
+class Scraped(msgspec.Struct, frozen=True, tag="scraped"):
+    """What /readyz and /metrics said; no figures while the daemon does not answer."""
+
+    ready: bool
+    why: str
+    figures: dict[str, float] = {}
+
+
+News = (
+    Produced
+    | Injected
+    | Finished
+    | Listening
+    | Scored
+    | Mapped
+    | Refused
+    | DeadLettered
+    | Scraped
+)
+
+_decoder: msgspec.json.Decoder[News] = msgspec.json.Decoder(News)
+
+
+def tell(news: News) -> None:
+    """Write one line, at once."""
+    sys.stdout.buffer.write(msgspec.json.encode(news) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def parse(line: bytes) -> News:
+    """Raises msgspec.DecodeError."""
+    return _decoder.decode(line)

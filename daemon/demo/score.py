@@ -1,0 +1,146 @@
+"""Prequential scores: each event is judged by the newest mapping that cannot have seen it. Pure.
+
+S = support pairs, C = candidates (128), D = source dim, E = target dim
+
+An event at some offset is judged before it counts: by the tenant's newest mapping of an earlier
+version, so that the event is in neither its support nor its query. R@1 says whether the mapping
+puts the event's picture nearest to its true vector among 128 of the tenant's vectors. The
+unadapted θ and ridge regression, fitted on exactly that mapping's support pairs, are judged on the
+same event among the same candidates.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from daemon.wire.adapted_mapping import AdaptedMapping
+from model.baselines import Ridge, fit_ridge
+from model.episode import FloatArray
+from model.mappings.numpy_mlp import apply_numpy
+from model.meta_init import Activation
+from model.retrieval import recall_at_1
+
+METHODS = ("adapted", "theta", "ridge")
+BUCKETS = (4, 8, 16, 32, 64)
+"""By support pairs: 4 stands for 4 to 7, 64 for 64 and more."""
+ENOUGH_PAIRS = 16
+"""From here on the adapted mappings must beat θ."""
+CANDIDATES = 128
+RECENT = 16
+"""Events in a running score."""
+
+
+def candidate_concepts(concept: int, others: Iterable[int], seed: int) -> list[int]:
+    """The true concept first, then 127 others, the same for the same arguments."""
+    pool = [other for other in others if other != concept]
+    rng = np.random.default_rng([seed, concept])
+    return [concept, *(int(c) for c in rng.choice(pool, CANDIDATES - 1, replace=False))]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One event, judged by each method: did it find the true vector?"""
+
+    support_pairs: int
+    hits: dict[str, bool]
+
+
+class Follower:
+    """One tenant as its subscriber knows it: the pairs and the mappings so far."""
+
+    def __init__(self, theta: Mapping[str, FloatArray], activation: Activation) -> None:
+        self._theta, self._activation = theta, activation
+        self._pairs: list[tuple[int, FloatArray, FloatArray]] = []
+        self._mappings: dict[tuple[int, int], AdaptedMapping] = {}
+        self._ridges: dict[tuple[int, int], Ridge] = {}
+
+    def take_mapping(self, mapping: AdaptedMapping) -> None:
+        """It may be newer than the events read so far."""
+        self._mappings[mapping.facts.epoch, mapping.facts.version] = mapping
+
+    def judge(
+        self, offset: int, x_D: FloatArray, y_E: FloatArray, candidates_CE: FloatArray
+    ) -> Score | None:
+        """Score the next event, the first candidate being its own vector, and only then keep it
+        as a pair. None while no mapping is older than it."""
+        place = max((p for p in self._mappings if p[1] < offset), default=None)
+        score = None if place is None else self._judge(place, x_D, candidates_CE)
+        self._pairs.append((offset, x_D, y_E))
+        if place is not None:
+            self._forget_before(place)
+        return score
+
+    def _judge(self, place: tuple[int, int], x_D: FloatArray, candidates_CE: FloatArray) -> Score:
+        mapping, x_1D = self._mappings[place], x_D[np.newaxis]
+        predictions = {
+            "adapted": apply_numpy(mapping.tensors, x_1D, self._activation),
+            "theta": apply_numpy(self._theta, x_1D, self._activation),
+            "ridge": self._ridge(place)(x_1D),
+        }
+        first = np.zeros(1, np.int64)
+        return Score(
+            mapping.facts.support_pairs,
+            {name: recall_at_1(o_1E, candidates_CE, first) == 1.0 for name, o_1E in predictions.items()},
+        )
+
+    def _ridge(self, place: tuple[int, int]) -> Ridge:
+        if place not in self._ridges:
+            self._ridges[place] = fit_ridge(*self.support(self._mappings[place]))
+        return self._ridges[place]
+
+    def support(self, mapping: AdaptedMapping) -> tuple[FloatArray, FloatArray]:
+        """The pairs (S, D) and (S, E) that the mapping was adapted on.
+
+        Raises ValueError when not all of them were read: then something is out of order.
+        """
+        facts = mapping.facts
+        size = facts.support_pairs + facts.query_pairs
+        window = [pair for pair in self._pairs if pair[0] <= facts.version][-size:]
+        if len(window) < size:
+            raise ValueError(f"{facts.stream} version {facts.version}: {len(window)}/{size} pairs")
+        support = window[: facts.support_pairs]
+        return np.stack([x_D for _, x_D, _ in support]), np.stack([y_E for _, _, y_E in support])
+
+    def _forget_before(self, place: tuple[int, int]) -> None:
+        """Events come in order of offset, so no later one needs an older mapping."""
+        self._mappings = {p: m for p, m in self._mappings.items() if p >= place}
+        self._ridges = {p: r for p, r in self._ridges.items() if p >= place}
+
+
+def bucket(support_pairs: int) -> int | None:
+    """The largest of BUCKETS that is not larger."""
+    return max((size for size in BUCKETS if size <= support_pairs), default=None)
+
+
+class Tally:
+    """Scores of all tenants; every tenant weighs the same in a mean."""
+
+    def __init__(self) -> None:
+        self._hits: dict[str, list[Score]] = defaultdict(list)
+        self._recent: dict[str, deque[Score]] = defaultdict(lambda: deque(maxlen=RECENT))
+
+    def add(self, tenant: str, score: Score) -> None:
+        """Count one judged event."""
+        self._hits[tenant].append(score)
+        self._recent[tenant].append(score)
+
+    def recent(self, tenant: str) -> dict[str, float | None]:
+        """The tenant's R@1 over its newest events, by method."""
+        return {method: _share(self._recent[tenant], method) for method in METHODS}
+
+    def by_pairs(self) -> dict[str, dict[str, float | None]]:
+        """R@1 by method and by number of support pairs."""
+        return {
+            method: {str(size): self._mean(method, size) for size in BUCKETS} for method in METHODS
+        }
+
+    def from_pairs(self, least: int) -> dict[str, float | None]:
+        """R@1 by method, of events judged with at least so many support pairs."""
+        return {method: self._mean_of(method, lambda s: s >= least) for method in METHODS}
+
+    def _mean(self, method: str, size: int) -> float | None:
+        return self._mean_of(method, lambda s: bucket(s) == size)
