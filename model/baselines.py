@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 RIDGE_LAMBDA = 10.0
-"""Penalty on squared weights, against a sum of squared errors over features of about unit size."""
+"""Penalty on squared weights, against a sum of squared errors over features of about unit size.
+
+Of 0.1, 1, 3, 10, 30 and 100 the best R@1 over 5 to 64 pairs, on noto's drawings of the validation
+concepts; 1 to 30 differ little.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,10 @@ def _facts(meta_init: MetaInit) -> dict[str, Any]:
 def _check_facts(meta_init: MetaInit) -> None:
     if not isinstance(meta_init.version, str) or not meta_init.version:
         raise BadMetaInit(f"version must be a non-empty string, not {meta_init.version!r}")
+    if not all(isinstance(text, str) for item in meta_init.facts.items() for text in item):
+        raise BadMetaInit("facts must map strings to strings")
+    if meta_init.encoder is not None and not isinstance(meta_init.encoder.config, Mapping):
+        raise BadMetaInit("the encoder's config must be an object")
     for name in ("source_modality", "target_modality"):
         if getattr(meta_init, name) not in get_args(Modality):
             allowed = ", ".join(get_args(Modality))

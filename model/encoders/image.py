@@ -41,6 +41,13 @@ class ImageEncoder:
     @torch.inference_mode()
     def encode_ink(self, h_NCPP: Tensor) -> Tensor:
         """Features (N, D) of normalised pictures."""
+        # the same kernel every time, in full float32: cudnn's choice would vary, and take TF32
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            return self._forward(h_NCPP)
+
+    def _forward(self, h_NCPP: Tensor) -> Tensor:
         for i, pool in enumerate(self._pools):
             h_NCPP = functional.conv2d(
                 h_NCPP, self._tensors[f"conv{i}.weight"], self._tensors[f"conv{i}.bias"], padding=1

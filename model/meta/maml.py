@@ -43,7 +43,7 @@ class MamlRecipe:
     """Of the retrieval loss, against the mean squared error of one target number."""
     temperature: float = 0.1
     first_rate: float = 0.5
-    feature_noise: float = 0.0
+    feature_noise: float = 0.3
     """Standard deviation of noise on the features: vendors not seen are encoded less well."""
     max_gradient_norm: float = 1.0
     averaging: float = 5e-3

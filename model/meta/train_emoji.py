@@ -40,9 +40,9 @@ OUTER_THREADS = 1
 
 
 def meta_train(
-    spec: EncoderSpec, recipe: maml.MamlRecipe, seed: int, minutes: float | None
+    spec: EncoderSpec, origin: str, recipe: maml.MamlRecipe, seed: int, minutes: float | None
 ) -> MetaInit:
-    """θ and its rates on top of an encoder, without evaluation."""
+    """θ and its rates on top of an encoder (`origin` says whose), without evaluation."""
     features = cache_features(spec, seed)
     log.info("features %s cached", tuple(features.x_VAD.shape))
     parameters = maml.train(features, recipe, seed, minutes)
@@ -61,7 +61,7 @@ def meta_train(
         rates_K4=parameters.rates_K4().detach().numpy(),
         encoder=spec,
         facts={
-            "training": f"seed {seed}, {EncoderRecipe()}, {recipe}",
+            "training": f"seed {seed}, {origin}, {recipe}",
             "data": f"{', '.join(TRAIN_VENDORS)}; training split; synthetic low-rank tenants",
         },
     )
@@ -109,16 +109,16 @@ def with_evaluation(meta_init: MetaInit, console: Console) -> MetaInit:
     return replace(meta_init, facts=dict(meta_init.facts) | facts)
 
 
-def encoder_for(arguments: argparse.Namespace) -> EncoderSpec:
-    """The encoder of an existing θ, or a new one."""
+def encoder_for(arguments: argparse.Namespace) -> tuple[EncoderSpec, str]:
+    """The encoder of an existing θ, or a new one; and in words where it is from."""
     if arguments.encoder_from is not None:
-        encoder = load(arguments.encoder_from).encoder
-        if encoder is None:
+        parent = load(arguments.encoder_from)
+        if parent.encoder is None:
             raise SystemExit(f"{arguments.encoder_from} has no encoder")
-        return encoder
+        return parent.encoder, f"encoder of {parent.version}"
     recipe = EncoderRecipe(steps=arguments.encoder_steps)
     limit = arguments.minutes and arguments.minutes * ENCODER_SHARE
-    return train_encoder(recipe, arguments.seed, limit)
+    return train_encoder(recipe, arguments.seed, limit), str(recipe)
 
 
 def main() -> None:
@@ -135,11 +135,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler()])
     torch.set_num_threads(ENCODER_THREADS)
     started = time.monotonic()
-    spec = encoder_for(arguments)
+    spec, origin = encoder_for(arguments)
     torch.set_num_threads(OUTER_THREADS)
     recipe = maml.MamlRecipe(steps=arguments.outer_steps)
     limit = arguments.minutes and arguments.minutes * (1.0 - ENCODER_SHARE)
-    meta_init = meta_train(spec, recipe, arguments.seed, limit)
+    meta_init = meta_train(spec, origin, recipe, arguments.seed, limit)
     log.info("trained in %.0f s", time.monotonic() - started)
     save(with_evaluation(meta_init, console), arguments.out)
     console.print(f"wrote {arguments.out}")

@@ -18,15 +18,15 @@ def test_every_concept_has_a_place_in_every_sheet_and_embedding() -> None:
 
 
 @pytest.mark.parametrize("vendor", emoji.VENDORS)
-def test_cells_are_empty_exactly_where_a_vendor_does_not_draw(vendor: str) -> None:
-    blank_N = (emoji.sheet(vendor) > 250).all(axis=(1, 2, 3))
-    missing_N = np.array([vendor in concept.missing for concept in emoji.concepts()])
-    assert blank_N[missing_N].all()
-    assert not blank_N[~missing_N].any()
+def test_cells_are_empty_where_a_vendor_does_not_draw(vendor: str) -> None:
+    ink_N = 255.0 - emoji.sheet(vendor).mean(axis=(1, 2, 3))
+    for concept, ink in zip(emoji.concepts(), ink_N.tolist(), strict=True):
+        # lossy WebP leaves a trace of the neighbouring cells; a white heart has little ink
+        assert ink < 2.0 if vendor in concept.missing else ink > 1.0, concept.label
 
 
 def test_splits_follow_the_checksum_rule() -> None:
-    sizes = {split: 0 for split in ("train", "validation", "rest")}
+    sizes = dict.fromkeys(("train", "validation", "rest"), 0)
     for concept in emoji.concepts():
         sizes[concept.split] += 1
     assert sizes == {"train": 796, "validation": 263, "rest": 855}

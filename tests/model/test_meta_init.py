@@ -65,6 +65,7 @@ def test_the_encoder_version_follows_its_tensors_only() -> None:
         ({"version": ""}, "version must be"),
         ({"activation": "swish"}, "activation is 'swish', not one of relu"),
         ({"source_modality": "smell"}, "source_modality is 'smell'"),
+        ({"facts": {"seed": 1}}, "facts must map strings to strings"),
         ({"target_dim": 0}, "target_dim is 0"),
         ({"hidden_dim": True}, "hidden_dim is True"),
         ({"source_dim": 6}, r"mapping.w1 has shape \(4, 5\), its dims ask for \(4, 6\)"),

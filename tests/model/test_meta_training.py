@@ -24,7 +24,7 @@ RECIPE = maml.MamlRecipe(
 
 def features() -> maml.Features:
     g = torch.Generator().manual_seed(0)
-    u_VE = torch.from_numpy(emoji.concept_vectors(32)[:60])
+    u_VE = torch.tensor(emoji.concept_vectors(32)[:60])
     noise_VAD = 0.3 * torch.randn(60, 2, 32, generator=g)
     return maml.Features(u_VE.unsqueeze(1) + noise_VAD, u_VE)
 

@@ -93,6 +93,20 @@ def test_a_bomb_is_refused_by_its_header(width: int, height: int) -> None:
     assert caught.value.reason == "decompression_bomb"
 
 
+@pytest.mark.parametrize("options", [{"lossless": True}, {"lossless": False}, {"exif": b"1234"}])
+def test_a_webp_bomb_is_refused_before_pillow_opens_it(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = encoded(Image.new("RGB", (3000, 2999)), "WEBP", **options)
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("opened all the same")
+
+    monkeypatch.setattr(Image, "open", opened)
+    with pytest.raises(BadContent, match="3000 x 2999"):
+        decode_picture(content, SIDE)
+
+
 def test_the_largest_allowed_header_is_not_called_a_bomb() -> None:
     assert MAX_PIXELS == 2048 * 2048
     with pytest.raises(BadContent) as caught:
