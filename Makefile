@@ -1,5 +1,6 @@
 # make demo   the main job, on a real Kafka, a real Redis and real pictures
 # make test   everything checked: lint, types, import contracts, tests
+# make prometheus-check   every dashboard and alert query, on a real Prometheus
 # make bench  figures, as JSON; no test depends on them
 
 PYTHON ?= python3
@@ -38,6 +39,9 @@ bench: $(READY)
 
 meta-init: $(READY)
 	$(BIN)/python -m model.meta.train_emoji --out model/meta_inits/emoji-lowrank.safetensors
+
+prometheus-check: $(READY)
+	@$(BIN)/python -m deploy.prometheus.check
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,74 @@
+"""Every PromQL expression that deploy/ holds, and where each stands."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+DEPLOY = Path(__file__).parents[1]
+DASHBOARD = DEPLOY / "grafana" / "adaptd.json"
+RULES = DEPLOY / "prometheus" / "rules.yaml"
+
+VARIABLES = {"namespace": ".*", "pod": ".*", "instance": ".*", "__rate_interval": "1m"}
+"""Grafana's variables, as they are when nothing is chosen."""
+
+
+class Query(NamedTuple):
+    """One expression, with Grafana's variables filled in."""
+
+    where: str
+    expr: str
+
+
+def dashboard_queries(
+    dashboard: Path = DASHBOARD, variables: Mapping[str, str] = VARIABLES
+) -> list[Query]:
+    """Every panel's and every variable's query."""
+    board = json.loads(dashboard.read_text())
+    found = [
+        Query(f"panel {panel['title']!r} {target['refId']}", filled_in(target["expr"], variables))
+        for panel in panels(board)
+        for target in panel.get("targets", [])
+    ]
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            series = variable["query"]["query"].removeprefix("label_values(").rpartition(",")[0]
+            found.append(Query(f"variable {variable['name']}", filled_in(series, variables)))
+    return found
+
+
+def rule_queries(rules: Path = RULES) -> list[Query]:
+    """Every recording and alerting rule's expression."""
+    return [Query(rule_name(rule), str(rule["expr"])) for rule in all_rules(rules)]
+
+
+def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The dashboard's panels, also those of rows that are folded, without the rows."""
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            yield from panel.get("panels", [])
+        else:
+            yield panel
+
+
+def all_rules(rules: Path = RULES) -> list[dict[str, Any]]:
+    """The rules of all groups, in order."""
+    return [
+        rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]
+    ]
+
+
+def rule_name(rule: Mapping[str, Any]) -> str:
+    """`alert NAME` or `record NAME`."""
+    kind = "alert" if "alert" in rule else "record"
+    return f"{kind} {rule[kind]}"
+
+
+def filled_in(expr: str, variables: Mapping[str, str]) -> str:
+    """`expr` with each $name and ${name} replaced. Raises KeyError for one that is unknown."""
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: variables[m[1] or m[2]], expr)

@@ -1,0 +1,33 @@
+"""The queries of deploy/, and a scrape to look for their metrics in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import generate_latest
+
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))  # deploy/ is not installed with the packages
+
+if TYPE_CHECKING:
+    from deploy.prometheus.queries import Query
+
+
+@pytest.fixture(scope="session")
+def exposition() -> str:
+    """The text that a scrape of a worker gives after a few turns."""
+    from tests.deploy.scrapes import metrics_after
+
+    return generate_latest(metrics_after(3).registry).decode()
+
+
+@pytest.fixture(scope="session")
+def queries() -> list[Query]:
+    """Every query in deploy/."""
+    from deploy.prometheus.queries import dashboard_queries, rule_queries
+
+    return dashboard_queries() + rule_queries()

@@ -1,0 +1,48 @@
+"""What a worker's scrape looks like, without a worker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import cast
+
+from daemon.gate import Outcome
+from daemon.metrics import Metrics
+from daemon.ports import Engine
+from daemon.report import STAGES, Holdings, Publication, TurnReport, Verdict
+from daemon.streams import StreamId
+from model.episode import Adaptation
+
+ENGINE = SimpleNamespace(
+    meta_init_version="v1", encoder_version="e1", source_dim=4, hidden_dim=8, target_dim=2
+)
+
+
+def turn(number: int) -> TurnReport:
+    """A turn in which everything happened once."""
+    stream = StreamId(0, "s")
+    losses = Adaptation({}, 0.4, 0.1, 0.5, 0.2, True)
+    return TurnReport(
+        f"t-{number}",
+        stages=dict.fromkeys(STAGES, 0.01),
+        events=10,
+        pairs=9,
+        replayed_pairs=1,
+        dead_letters=Counter({"schema": 1}),
+        loaded=1,
+        evicted=1,
+        verdicts=[Verdict(stream, number, 4, 1, losses, outcome) for outcome in Outcome],
+        published=[Publication(stream, number, outcome, 0.3) for outcome in Outcome],
+        claimed={0: 1},
+        holdings=Holdings(1, 1, 0, 1, 4096, {0: 3, 1: 0}),
+    )
+
+
+def metrics_after(turns: int, now: float = 1_700_000_000.0) -> Metrics:
+    """A worker's metrics after so many turns."""
+    metrics = Metrics()
+    metrics.serves(cast(Engine, ENGINE), "cpu")
+    metrics.watch_ready(lambda: True)
+    for number in range(turns):
+        metrics.record(turn(number), now)
+    return metrics
