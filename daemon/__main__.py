@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
+bench_app = typer.Typer(help="Figures, as JSON.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 ConfigFile = Annotated[
     Path | None,
@@ -100,6 +102,32 @@ def up() -> None:
     raise typer.Exit(start(typer.echo))
 
 
+@app.command()
+def demo(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON object, last on stdout.")
+    ] = False,
+    tenants: Annotated[int, typer.Option(min=1, max=99, help="Synthetic tenants.")] = 24,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=3600, help="How long the producer takes.")
+    ] = 30.0,
+    kafka: Annotated[str | None, typer.Option(help="Brokers to use, not a local one.")] = None,
+    redis: Annotated[str | None, typer.Option(help="Redis URL to use, with --kafka.")] = None,
+    meta_init: Annotated[Path | None, typer.Option(help="θ to serve, not the shipped.")] = None,
+) -> None:
+    """See it work: real Kafka, real Redis, real pictures, about a minute.
+
+    Starts a local Kafka and Valkey, a producer of emoji events for synthetic tenants, the daemon,
+    a subscriber and a scraper. Exits 0 only if every promise held. Nothing is left behind.
+    """
+    from daemon.demo.plan import Plan
+    from daemon.demo.run import Options
+    from daemon.demo.run import demo as show
+
+    plan = Plan(tenants=tenants, seconds=seconds)
+    raise typer.Exit(show(Options(plan, as_json, kafka, redis, meta_init)))
+
+
 @app.command("new-theta")
 def new_theta(
     out: Annotated[Path, typer.Argument(help="Where to write the safetensors file.")],
@@ -117,6 +145,25 @@ def new_theta(
     theta = fresh(source_dim, target_dim, hidden_dim, seed=seed)
     save(theta, out)
     typer.echo(f"{out}: {theta.version}, vector ({source_dim}) -> vector ({target_dim})")
+
+
+@bench_app.command("stream")
+def bench_stream(
+    streams: Annotated[int | None, typer.Option(min=1, help="Streams that events go to.")] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="Events measured in a run.")] = None,
+    repetitions: Annotated[int | None, typer.Option(min=1, help="Runs of each worker.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small run that shows that everything works.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="A file for the JSON, besides stdout.")] = None,
+) -> None:
+    """The daemon's throughput, CPU per event and latency, beside a do-nothing worker's.
+
+    Starts a local Kafka and Redis of its own, as `adaptd up` does. Five minutes on two cores.
+    """
+    from daemon.bench.stream import command
+
+    raise typer.Exit(command(streams, events, repetitions, quick=quick, out=out))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +35,12 @@ Modality = Literal["vector", "image", "text", "audio", "video"]
 def _redis_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
+    try:
+        _ = urlsplit(url.get_secret_value()).port
+    except ValueError:  # its message quotes what it takes for the port: part of a password, often
+        raise ValueError(
+            "has no valid host and port; in a password, percent-encode / ? # and @"
+        ) from None
     return url
 
 
@@ -49,6 +56,7 @@ class Settings(BaseModel):
         frozen=True,
         hide_input_in_errors=True,
         validate_default=True,
+        use_attribute_docstrings=True,
     )
 
     # ---- Kafka
@@ -116,8 +124,9 @@ class Settings(BaseModel):
     """If set, the start fails unless θ's target features have so many dimensions."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """Where to adapt: auto takes a CUDA device when there is one."""
-    torch_threads: int = Field(0, ge=0, le=256)
-    """CPU threads for encoding and adapting; 0 leaves the choice to torch."""
+    torch_threads: int = Field(1, ge=0, le=256)
+    """CPU threads for encoding and adapting; 0 leaves the choice to torch. Matrices are small here:
+    more threads gain little and, where they outnumber the free cores, wait for one another."""
 
     # ---- windows and episodes
     support_size: int = Field(32, ge=1, le=4_096)
@@ -169,7 +178,10 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.min_support > self.support_size:
-            raise ValueError(f"min_support must be at most support_size ({self.support_size})")
+            raise ValueError(
+                f"ADAPTD_MIN_SUPPORT = {self.min_support}: must be at most ADAPTD_SUPPORT_SIZE "
+                f"({self.support_size})"
+            )
         if self.kafka_security_protocol.startswith("SASL"):
             needed = (
                 self.kafka_sasl_mechanism,
@@ -178,12 +190,14 @@ class Settings(BaseModel):
             )
             if None in needed:
                 raise ValueError(
-                    "kafka_sasl_mechanism, kafka_sasl_username and kafka_sasl_password must be "
-                    f"set with kafka_security_protocol {self.kafka_security_protocol}"
+                    f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}: needs "
+                    "ADAPTD_KAFKA_SASL_MECHANISM, ADAPTD_KAFKA_SASL_USERNAME and "
+                    "ADAPTD_KAFKA_SASL_PASSWORD"
                 )
         if 3 * self.kafka_timeout_ms > self.liveness_max_age_s * 1000:
             raise ValueError(
-                "liveness_max_age_s must be at least three times kafka_timeout_ms, so that an "
+                f"ADAPTD_LIVENESS_MAX_AGE_S = {self.liveness_max_age_s:g}: must be at least three "
+                f"times ADAPTD_KAFKA_TIMEOUT_MS ({self.kafka_timeout_ms} ms), so that an "
                 "unavailable Kafka does not get the worker killed"
             )
         return self
@@ -230,6 +244,8 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     if not first["loc"]:
         return message
     name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":  # its value may be a secret under a misspelt name
+        return f"unknown setting {name!r} in the config file; see adaptd run --help"
     value = "(hidden)" if is_secret(name) else repr(given.get(name))
     return f"{PREFIX}{name.upper()} = {value}: {message}"
 

@@ -83,15 +83,7 @@ class Scraped(msgspec.Struct, frozen=True, tag="scraped"):
 
 
 News = (
-    Produced
-    | Injected
-    | Finished
-    | Listening
-    | Scored
-    | Mapped
-    | Refused
-    | DeadLettered
-    | Scraped
+    Produced | Injected | Finished | Listening | Scored | Mapped | Refused | DeadLettered | Scraped
 )
 
 _decoder: msgspec.json.Decoder[News] = msgspec.json.Decoder(News)

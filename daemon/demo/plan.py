@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from daemon.demo.malformed import KINDS, Malformed
 from daemon.wire import paired_event
 from daemon.wire.paired_event import Image, PairedEvent, WirePair
 from model.data import emoji
+from model.episode import FloatArray
 
 VENDOR = emoji.HELD_OUT_VENDOR
 TENANT_SEED = 2_000_000
@@ -60,6 +62,12 @@ def tenant(name: str) -> emoji.Tenant:
     return emoji.Tenant(TENANT_SEED + int(match[1]))
 
 
+@cache
+def vectors(name: str) -> FloatArray:
+    """Every concept's vector in the tenant's space (N, E)."""
+    return tenant(name).targets()
+
+
 def schedule(plan: Plan) -> Iterator[Planned]:
     """Every record in order: the tenants take turns in random order, none repeats a concept, and
     the malformed events come evenly in between."""
@@ -89,7 +97,7 @@ def wire_pair(name: str, concept: int) -> WirePair:
     """The picture, and the tenant's own vector of what it shows."""
     return WirePair(
         source=Image(emoji.picture_png(concept, VENDOR)),
-        target=paired_event.vector(tenant(name).targets()[concept]),
+        target=paired_event.vector(vectors(name)[concept]),
         label=emoji.concepts()[concept].codepoints,
     )
 

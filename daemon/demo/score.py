@@ -11,7 +11,6 @@ same event among the same candidates.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -25,13 +24,7 @@ from model.meta_init import Activation
 from model.retrieval import recall_at_1
 
 METHODS = ("adapted", "theta", "ridge")
-BUCKETS = (4, 8, 16, 32, 64)
-"""By support pairs: 4 stands for 4 to 7, 64 for 64 and more."""
-ENOUGH_PAIRS = 16
-"""From here on the adapted mappings must beat θ."""
 CANDIDATES = 128
-RECENT = 16
-"""Events in a running score."""
 
 
 def candidate_concepts(concept: int, others: Iterable[int], seed: int) -> list[int]:
@@ -43,7 +36,7 @@ def candidate_concepts(concept: int, others: Iterable[int], seed: int) -> list[i
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One event, judged by each method: did it find the true vector?"""
+    """One event, judged by each of METHODS: did it find the true vector?"""
 
     support_pairs: int
     hits: dict[str, bool]
@@ -82,10 +75,11 @@ class Follower:
             "ridge": self._ridge(place)(x_1D),
         }
         first = np.zeros(1, np.int64)
-        return Score(
-            mapping.facts.support_pairs,
-            {name: recall_at_1(o_1E, candidates_CE, first) == 1.0 for name, o_1E in predictions.items()},
-        )
+        hits = {
+            method: recall_at_1(o_1E, candidates_CE, first) == 1.0
+            for method, o_1E in predictions.items()
+        }
+        return Score(mapping.facts.support_pairs, hits)
 
     def _ridge(self, place: tuple[int, int]) -> Ridge:
         if place not in self._ridges:
@@ -109,38 +103,3 @@ class Follower:
         """Events come in order of offset, so no later one needs an older mapping."""
         self._mappings = {p: m for p, m in self._mappings.items() if p >= place}
         self._ridges = {p: r for p, r in self._ridges.items() if p >= place}
-
-
-def bucket(support_pairs: int) -> int | None:
-    """The largest of BUCKETS that is not larger."""
-    return max((size for size in BUCKETS if size <= support_pairs), default=None)
-
-
-class Tally:
-    """Scores of all tenants; every tenant weighs the same in a mean."""
-
-    def __init__(self) -> None:
-        self._hits: dict[str, list[Score]] = defaultdict(list)
-        self._recent: dict[str, deque[Score]] = defaultdict(lambda: deque(maxlen=RECENT))
-
-    def add(self, tenant: str, score: Score) -> None:
-        """Count one judged event."""
-        self._hits[tenant].append(score)
-        self._recent[tenant].append(score)
-
-    def recent(self, tenant: str) -> dict[str, float | None]:
-        """The tenant's R@1 over its newest events, by method."""
-        return {method: _share(self._recent[tenant], method) for method in METHODS}
-
-    def by_pairs(self) -> dict[str, dict[str, float | None]]:
-        """R@1 by method and by number of support pairs."""
-        return {
-            method: {str(size): self._mean(method, size) for size in BUCKETS} for method in METHODS
-        }
-
-    def from_pairs(self, least: int) -> dict[str, float | None]:
-        """R@1 by method, of events judged with at least so many support pairs."""
-        return {method: self._mean_of(method, lambda s: s >= least) for method in METHODS}
-
-    def _mean(self, method: str, size: int) -> float | None:
-        return self._mean_of(method, lambda s: bucket(s) == size)

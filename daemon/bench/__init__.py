@@ -1,0 +1,1 @@
+"""Figures: what the daemon costs, beside what its clients cost without it."""

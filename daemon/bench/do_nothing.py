@@ -1,0 +1,95 @@
+"""The do-nothing worker: the daemon's clients and nothing between them.
+
+Each poll: consume, one Redis append per event in one MULTI, a mapping-sized record for a share of
+the poll's streams, commit. The difference to the daemon is what decoding, windows, adapting and
+its guarantees cost; what is left is the price of Kafka and Redis in Python.
+
+    python -m daemon.bench.do_nothing MAPPING_BYTES SHARE        (settings: ADAPTD_*)
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from threading import Event
+
+import redis
+
+from daemon import config
+from daemon.adapters.kafka_outbox import KafkaOutbox
+from daemon.adapters.kafka_source import KafkaSource
+from daemon.config import Settings
+from daemon.loop import IDLE_WAIT_S
+from daemon.ports import Message, Polled
+from daemon.wire.adapted_mapping import HEADER_PREFIX
+
+
+class DoNothing:
+    """The clients, made as the daemon makes them."""
+
+    def __init__(self, settings: Settings, mapping_bytes: int, share: float) -> None:
+        self._settings = settings
+        self._value = bytes(mapping_bytes)
+        self._share = share
+        self._window_size = settings.support_size + settings.query_size
+        self._source = KafkaSource(settings, "do-nothing")
+        self._outbox = KafkaOutbox(settings, "do-nothing")
+        self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
+
+    def turn(self) -> None:
+        """One poll and what belongs to it."""
+        polled = self._source.poll(IDLE_WAIT_S, self._settings.kafka_max_poll_records)
+        if polled.records:
+            self._append(polled)
+            if messages := self._messages(polled):
+                self._outbox.send(messages)
+            self._source.commit({p: batch[-1].offset + 1 for p, batch in polled.records.items()})
+
+    def _append(self, polled: Polled) -> None:
+        pipeline = self._redis.pipeline(transaction=True)
+        for records in polled.records.values():
+            for record in records:
+                pipeline.xadd(
+                    b"do-nothing:%b" % (record.key or b""),
+                    {b"v": record.value or b""},
+                    id=f"{record.offset + 1}-0",
+                    maxlen=self._window_size,
+                    approximate=False,
+                )
+        pipeline.execute()
+
+    def _messages(self, polled: Polled) -> list[Message]:
+        newest = {
+            record.key or b"": (partition, record.offset)
+            for partition, records in polled.records.items()
+            for record in records
+        }
+        chosen = list(newest)[: max(1, round(self._share * len(newest)))]
+        return [self._message(key, *newest[key]) for key in chosen]
+
+    def _message(self, key: bytes, partition: int, offset: int) -> Message:
+        facts = {"partition": partition, "version": offset}
+        headers = tuple((HEADER_PREFIX + name, str(fact).encode()) for name, fact in facts.items())
+        return Message(self._settings.kafka_mappings_topic, key, self._value, headers)
+
+    def close(self) -> None:
+        """Flush, leave the group."""
+        self._outbox.close()
+        self._source.close()
+        self._redis.close()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Until SIGTERM."""
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    mapping_bytes, share = arguments
+    worker = DoNothing(config.load(None), int(mapping_bytes), float(share))
+    while not stop.is_set():
+        worker.turn()
+    worker.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,91 @@
+"""The scraper's process: asks a worker's /readyz and /metrics, as Prometheus would.
+
+python -m daemon.demo.scraper http://127.0.0.1:9464
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from daemon.demo.news import Scraped, tell
+
+INTERVAL_S = 1.0
+UNTIL_READY_S = 0.2
+TIMEOUT_S = 5.0
+LATENCY = "adaptd_event_to_publish_seconds_bucket"
+
+
+def main() -> None:
+    """Scrape for ever."""
+    url = sys.argv[1]
+    while True:
+        scraped = scrape(url)
+        tell(scraped)
+        time.sleep(INTERVAL_S if scraped.ready else UNTIL_READY_S)
+
+
+def scrape(url: str) -> Scraped:
+    """One look; a worker that does not answer is not ready."""
+    try:
+        ready, why = _get(f"{url}/readyz")
+        _, text = _get(f"{url}/metrics")
+    except OSError as e:
+        return Scraped(False, f"no answer: {e}")
+    return Scraped(ready, why.strip(), figures(text))
+
+
+def _get(url: str) -> tuple[bool, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            return True, response.read().decode()
+    except urllib.error.HTTPError as e:
+        with e:
+            return False, e.read().decode(errors="replace")
+
+
+def figures(text: str) -> dict[str, float]:
+    """The few figures that the demo shows, out of a whole scrape."""
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+    def total(name: str, **labels: str) -> float:
+        return sum(
+            s.value for s in samples if s.name == name and labels.items() <= s.labels.items()
+        )
+
+    return {
+        "accepted": total("adaptd_events_total", outcome="accepted"),
+        "dead_letters": total("adaptd_dead_letters_total"),
+        "pairs_new": total("adaptd_pairs_total", outcome="new"),
+        "pairs_replayed": total("adaptd_pairs_total", outcome="replayed"),
+        "turns": total("adaptd_turn_seconds_count"),
+        "lag": total("adaptd_consumer_lag_records"),
+        "published": total("adaptd_mappings_published_total"),
+        "p50_s": quantile(0.5, (s for s in samples if s.name == LATENCY)),
+        "p99_s": quantile(0.99, (s for s in samples if s.name == LATENCY)),
+    }
+
+
+def quantile(q: float, buckets: Iterable[Sample]) -> float:
+    """Of a histogram, interpolated within its bucket as PromQL's histogram_quantile; 0 if empty."""
+    counts = sorted((float(s.labels["le"]), s.value) for s in buckets)
+    rank = q * counts[-1][1] if counts else 0.0
+    low, below = 0.0, 0.0
+    for high, count in counts:
+        if count >= rank and count > below:
+            return (
+                low if math.isinf(high) else low + (high - low) * (rank - below) / (count - below)
+            )
+        low, below = high, count
+    return 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Prequential scoring against the slow obvious way: look up the pairs, fit, rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from daemon.demo.score import CANDIDATES, METHODS, Follower, Score, candidate_concepts
+from daemon.demo.tally import RECENT, Tally, bucket
+from daemon.gate import Outcome
+from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
+from model.baselines import fit_ridge
+from model.episode import FloatArray
+
+D, H, E = 5, 4, 3
+RNG = np.random.default_rng(0)
+X_ND = RNG.standard_normal((20, D)).astype(np.float32)
+Y_NE = RNG.standard_normal((20, E)).astype(np.float32)
+CANDIDATES_CE = RNG.standard_normal((CANDIDATES, E)).astype(np.float32)
+
+
+def tensors(output_E: FloatArray) -> dict[str, FloatArray]:
+    """A mapping that answers the same to everything."""
+    zeros = {"w1": np.zeros((H, D)), "b1": np.zeros(H), "w2": np.zeros((E, H))}
+    return {n: t.astype(np.float32) for n, t in zeros.items()} | {"b2": output_E}
+
+
+THETA = tensors(np.full(E, 100.0, np.float32))
+
+
+def mapping(
+    version: int, support: int, query: int, output_E: FloatArray, epoch: int = 1
+) -> AdaptedMapping:
+    made = tensors(output_E)
+    facts = Facts(
+        kind="mlp",
+        activation="relu",
+        source_modality="vector",
+        target_modality="vector",
+        source_dim=D,
+        hidden_dim=H,
+        target_dim=E,
+        stream="s",
+        outcome=Outcome.ADAPTED,
+        epoch=epoch,
+        version=version,
+        topic="t",
+        partition=0,
+        meta_init="m",
+        encoder="e",
+        support_pairs=support,
+        query_pairs=query,
+        support_loss_before=1.0,
+        support_loss_after=1.0,
+        query_loss_before=1.0,
+        query_loss_after=1.0,
+        event_time_ms=0,
+        published_at_ms=0,
+        turn="1",
+        content_hash=content_hash(made),
+    )
+    return AdaptedMapping(made, facts)
+
+
+def follower(offsets: range) -> Follower:
+    """One that has read a pair at each of the offsets; none was scored."""
+    made = Follower(THETA, "relu")
+    for offset in offsets:
+        assert made.judge(offset, X_ND[offset], Y_NE[offset], CANDIDATES_CE) is None
+    return made
+
+
+RIGHT, WRONG = CANDIDATES_CE[0], CANDIDATES_CE[1]
+
+
+def judge(reader: Follower, offset: int) -> Score | None:
+    return reader.judge(offset, X_ND[offset], Y_NE[offset], CANDIDATES_CE)
+
+
+def test_an_event_is_judged_by_the_newest_mapping_before_it() -> None:
+    reader = follower(range(8))
+    reader.take_mapping(mapping(6, 4, 3, WRONG))
+    reader.take_mapping(mapping(7, 5, 3, RIGHT))
+    score = judge(reader, 8)
+    assert score is not None
+    assert (score.support_pairs, score.hits["adapted"]) == (5, True)
+
+
+def test_a_mapping_that_has_seen_the_event_does_not_judge_it() -> None:
+    reader = follower(range(8))
+    reader.take_mapping(mapping(7, 4, 4, WRONG))
+    reader.take_mapping(mapping(8, 5, 4, RIGHT))  # the daemon was quicker than the subscriber
+    score = judge(reader, 8)
+    assert score is not None
+    assert not score.hits["adapted"]
+    later = judge(reader, 9)
+    assert later is not None
+    assert later.hits["adapted"]
+
+
+def test_no_mapping_no_score() -> None:
+    reader = follower(range(8))
+    reader.take_mapping(mapping(8, 5, 4, RIGHT))
+    assert judge(reader, 8) is None
+
+
+def test_a_later_tenure_wins_over_a_larger_version() -> None:
+    reader = follower(range(8))
+    reader.take_mapping(mapping(7, 4, 4, WRONG, epoch=1))
+    reader.take_mapping(mapping(6, 4, 3, RIGHT, epoch=2))
+    score = judge(reader, 8)
+    assert score is not None
+    assert score.hits["adapted"]
+
+
+def test_theta_is_judged_as_it_is() -> None:
+    reader = Follower(tensors(RIGHT), "relu")
+    for offset in range(8):
+        judge(reader, offset)
+    reader.take_mapping(mapping(7, 4, 4, WRONG))
+    score = judge(reader, 8)
+    assert score is not None
+    assert score.hits["theta"]
+    assert not score.hits["adapted"]
+
+
+@pytest.mark.parametrize(("version", "support", "query"), [(7, 4, 4), (6, 4, 3), (7, 3, 2)])
+def test_the_support_is_the_window_of_that_version_without_its_query(
+    version: int, support: int, query: int
+) -> None:
+    reader = follower(range(8))
+    x_SD, y_SE = reader.support(mapping(version, support, query, RIGHT))
+    rows = slice(version + 1 - support - query, version + 1 - query)
+    np.testing.assert_array_equal(x_SD, X_ND[rows])
+    np.testing.assert_array_equal(y_SE, Y_NE[rows])
+
+
+def test_pairs_that_were_never_read_are_an_error() -> None:
+    with pytest.raises(ValueError, match="s version 7: 8/9 pairs"):
+        follower(range(8)).support(mapping(7, 5, 4, RIGHT))
+
+
+def test_ridge_is_fitted_on_that_support() -> None:
+    reader = follower(range(8))
+    predicted_1E = fit_ridge(X_ND[:4], Y_NE[:4])(X_ND[8:9])
+    candidates_CE = CANDIDATES_CE.copy()
+    candidates_CE[0] = predicted_1E[0]  # only exactly this ridge finds it
+    reader.take_mapping(mapping(7, 4, 4, RIGHT))
+    score = reader.judge(8, X_ND[8], Y_NE[8], candidates_CE)
+    assert score is not None
+    assert score.hits["ridge"]
+
+
+def test_candidates_are_128_the_true_one_first_and_always_the_same() -> None:
+    chosen = candidate_concepts(7, range(300), seed=3)
+    assert chosen[0] == 7
+    assert len(set(chosen)) == CANDIDATES
+    assert chosen == candidate_concepts(7, range(300), seed=3)
+    assert chosen != candidate_concepts(7, range(300), seed=4)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "size"), [(3, None), (4, 4), (7, 4), (8, 8), (31, 16), (63, 32), (64, 64), (90, 64)]
+)
+def test_a_bucket_reaches_up_to_the_next(pairs: int, size: int | None) -> None:
+    assert bucket(pairs) == size
+
+
+def score(pairs: int, adapted: bool) -> Score:
+    return Score(pairs, dict.fromkeys(METHODS, False) | {"adapted": adapted})
+
+
+def test_tenants_weigh_the_same_however_many_events_they_had() -> None:
+    tally = Tally()
+    for _ in range(9):
+        tally.add("a", score(16, True))
+    tally.add("b", score(20, False))
+    assert tally.by_pairs()["adapted"]["16"] == 0.5
+    assert tally.from_pairs(16) == {"adapted": 0.5, "theta": 0.0, "ridge": 0.0}
+    assert tally.recent_mean()["adapted"] == 0.5
+
+
+def test_scores_with_fewer_pairs_are_left_out() -> None:
+    tally = Tally()
+    tally.add("a", score(15, False))
+    tally.add("a", score(16, True))
+    assert tally.from_pairs(16)["adapted"] == 1.0
+    assert tally.by_pairs()["adapted"] == {"4": None, "8": 0, "16": 1, "32": None, "64": None}
+
+
+def test_a_running_score_forgets() -> None:
+    tally = Tally()
+    for hit in [True] * 20 + [False] * RECENT:
+        tally.add("a", score(16, hit))
+    assert tally.recent("a")["adapted"] == 0.0
+    assert tally.recent("b")["adapted"] is None

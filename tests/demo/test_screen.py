@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from daemon.demo.board import Board, some
+from daemon.demo.display import PlainDisplay
+from daemon.demo.plan import Plan
+from daemon.demo.screen import bar, live, progress_line, summary_table
+from daemon.demo.verdict import summarise
+
+Story = Any
+WIDTH = 100
+
+
+def lines(renderable: RenderableType) -> list[str]:
+    out = StringIO()
+    Console(file=out, width=WIDTH, height=200).print(renderable)
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("height", [24, 30, 45])
+def test_the_live_screen_fits_the_terminal(height: int) -> None:
+    assert len(lines(live(Board(Plan()), "local", 1.0, height))) <= height
+
+
+def test_tenants_that_do_not_fit_are_counted() -> None:
+    assert any(
+        "(17 tenants do not fit)" in line for line in lines(live(Board(Plan()), "", 1.0, 24))
+    )
+
+
+def test_a_tenants_row_is_not_cut_at_100_columns(story: Callable[[], Story]) -> None:
+    (row,) = [r for r in lines(live(story().board(), "", 1.0, 40)) if "tenant-02" in r]
+    cells = ["tenant-02", "3", "16", "adapted", "1.000", "→", "0.500"]
+    assert row.split() == [*cells, "1.000", "0.000", "0.000", "20", "ms"]
+
+
+def test_the_summary_says_that_tenants_are_synthetic(story: Callable[[], Story]) -> None:
+    board = story().board()
+    text = "\n".join(lines(summary_table(summarise(board, "local", 1.0, []), board)))
+    assert "spaces are synthetic" in text
+    assert "OK in 1 s" in text
+
+
+def test_the_summary_says_what_failed(story: Callable[[], Story]) -> None:
+    board = story().board()
+    text = "\n".join(lines(summary_table(summarise(board, "local", 1.0, ["why"]), board)))
+    assert "FAILED: why" in text
+
+
+def test_a_progress_line_before_anything_happened() -> None:
+    assert progress_line(Board(Plan()), 0.0).startswith("  0 s  0/1920 events, 0/24 tenants")
+
+
+def test_without_a_terminal_each_dead_letter_is_one_line(story: Callable[[], Story]) -> None:
+    out = StringIO()
+    display = PlainDisplay(Console(file=out, width=WIDTH))
+    for seconds in (0.0, 1.0, 2.0):
+        display.refresh(story().board(), "", seconds)
+    written = out.getvalue().splitlines()
+    assert sum("not_finite" in line for line in written) == 1
+    assert sum("6/6 events" in line for line in written) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"), [(None, ""), (0.0, ""), (0.25, "██"), (0.5, "████"), (0.9, "████")]
+)
+def test_half_of_all_is_a_full_bar(share: float | None, drawn: str) -> None:
+    assert bar(share, cells=4) == drawn
+
+
+def test_a_long_list_is_cut() -> None:
+    assert some(["a", "b"]) == "a, b"
+    assert some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"

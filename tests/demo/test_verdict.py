@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from daemon.demo.news import Finished, Refused, Scored, Scraped
+from daemon.demo.verdict import failed_conditions, summarise
+
+Story = Any
+
+
+def failures(story: Story) -> list[str]:
+    return list(failed_conditions(story.board()))
+
+
+def test_a_perfect_run_fails_nothing(story: Callable[[], Story]) -> None:
+    assert failures(story()) == []
+
+
+def test_a_perfect_run_is_complete(story: Callable[[], Story]) -> None:
+    assert story().board().missing() is None
+
+
+def test_a_tenant_without_a_mapping_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.mapped = run.mapped[:1]
+    assert "no mapping for tenant-02" in failures(run)
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_adapted_mappings_no_better_than_theta_fail(
+    story: Callable[[], Story], adapted: bool
+) -> None:
+    run = story()
+    hits = {"adapted": adapted, "theta": True, "ridge": False}
+    run.scored = [Scored(s.tenant, s.support_pairs, hits) for s in run.scored]
+    (failure,) = failures(run)
+    assert "do not beat θ" in failure
+
+
+def test_scores_below_sixteen_pairs_do_not_count(story: Callable[[], Story]) -> None:
+    run = story()
+    run.scored = [Scored(s.tenant, 15, s.hits) for s in run.scored]
+    assert failures(run) == ["nothing was scored at 16 or more pairs"]
+
+
+def test_every_tenant_weighs_the_same_against_theta(story: Callable[[], Story]) -> None:
+    run = story()
+    worse = {"adapted": False, "theta": True, "ridge": False}
+    run.scored = [s for s in run.scored if s.tenant == "tenant-01"]
+    run.scored += [Scored("tenant-02", 16, worse)] * 3
+    (failure,) = failures(run)
+    assert "0.500) do not beat θ (0.500)" in failure
+
+
+def test_an_event_the_daemon_did_not_accept_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.figures["accepted"] = 5
+    assert failures(run) == ["the daemon accepted 5 of 6 good events"]
+    assert "accepted" in str(run.board().missing())
+
+
+def test_an_event_counted_twice_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.figures["pairs_new"] = 7
+    assert failures(run) == ["the daemon took into windows 7 of 6 good events"]
+
+
+def test_without_a_scrape_nothing_is_accounted_for(story: Callable[[], Story]) -> None:
+    run = story()
+    run.figures = {}
+    assert len(failures(run)) == 2
+
+
+def test_an_event_that_was_never_produced_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.finished = Finished(5, run.finished.last)
+    assert failures(run) == ["the producer produced 5 of 6 good events"]
+
+
+def test_an_event_that_the_subscriber_never_read_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.scored.pop()
+    assert failures(run) == ["the subscriber read 5 of 6 good events"]
+
+
+def test_a_mapping_short_of_the_last_event_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.finished = Finished(6, {"tenant-01": 40, "tenant-02": 44})
+    assert failures(run) == ["the newest mapping does not reflect the last event of tenant-02"]
+    assert run.board().missing() == "a mapping with the last event of tenant-02"
+
+
+def test_a_missing_dead_letter_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.dead_letters.pop()
+    assert failures(run) == ["no dead letter for a PNG cut in half"]
+    assert run.board().missing() == "1 dead letters"
+
+
+def test_a_dead_letter_with_another_reason_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    first, second, *_ = run.dead_letters
+    swapped = [(first, second.reason), (second, first.reason)]
+    run.dead_letters[:2] = [
+        type(letter)(letter.tenant, letter.partition, letter.offset, reason, "")
+        for letter, reason in swapped
+    ]
+    assert len(failures(run)) == 2
+
+
+def test_a_good_event_among_the_dead_letters_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.dead_letters.append(type(run.dead_letters[0])("tenant-01", 3, 9, "schema", ""))
+    assert failures(run) == ["1 good events became dead letters: ['schema']"]
+
+
+def test_a_malformed_event_that_was_not_injected_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.injected.pop()
+    assert any("4 of 5 malformed events" in failure for failure in failures(run))
+
+
+def test_a_mapping_that_is_not_valid_fails(story: Callable[[], Story]) -> None:
+    run = story()
+    run.more = [Refused("content hash")]
+    assert failures(run) == ["a published mapping is not valid: content hash"]
+
+
+def test_a_scrape_that_got_no_answer_does_not_undo_the_one_before(
+    story: Callable[[], Story],
+) -> None:
+    run = story()
+    run.more = [Scraped(False, "no answer")]
+    assert failures(run) == []
+    assert not run.board().ready
+
+
+def test_the_summary_has_the_promised_fields(story: Callable[[], Story]) -> None:
+    summary = summarise(story().board(), "local", 12.34, [])
+    assert summary.ok
+    assert (summary.services, summary.tenants, summary.events) == ("local", 2, 6)
+    assert (summary.mappings_published, summary.seconds) == (2, 12.3)
+    assert summary.dead_letters["not_finite"] == 1
+    assert summary.r_at_1["adapted"] == {"4": None, "8": None, "16": 1.0, "32": None, "64": None}
+    assert summary.event_to_publish_ms == {"p50": 20.0, "p99": 20.0}
+
+
+def test_a_fault_outside_the_conditions_fails_the_run(story: Callable[[], Story]) -> None:
+    summary = summarise(story().board(), "local", 1.0, ["adaptd exited with 1"])
+    assert (summary.ok, summary.failures) == (False, ["adaptd exited with 1"])
