@@ -179,6 +179,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        sys.argv.append("run")
+    if len(sys.argv) == 1 or sys.argv[1] in ("--config", "--print-config"):
+        sys.argv.insert(1, "run")
     main()

@@ -47,7 +47,7 @@ class Schedule:
 
     The wait for a batch is the same for all, so the changed streams' insertion order is their
     order of time; publications fall due at times of their own and lie in a heap, whose stale
-    entries are passed over.
+    entries are passed over, or serve again when a stream is put off to the same time anew.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
@@ -55,6 +55,7 @@ class Schedule:
         self._changed: dict[StreamId, float] = {}
         self._deferred: dict[StreamId, float] = {}
         self._heap: list[tuple[float, StreamId]] = []
+        self._in_heap: set[tuple[float, StreamId]] = set()
 
     def __contains__(self, stream: StreamId) -> bool:
         return stream in self._changed or stream in self._deferred
@@ -77,7 +78,9 @@ class Schedule:
         """Adapt and publish the stream again at this time even if nothing more changes."""
         if stream not in self._deferred:
             self._deferred[stream] = until
-            heapq.heappush(self._heap, (until, stream))
+            if (until, stream) not in self._in_heap:
+                heapq.heappush(self._heap, (until, stream))
+                self._in_heap.add((until, stream))
 
     def forget(self, stream: StreamId) -> None:
         """The stream's publication is done, or no longer ours."""
@@ -85,20 +88,28 @@ class Schedule:
         self._deferred.pop(stream, None)
 
     def take_due(self, now: float) -> list[StreamId]:
-        """At most `max_batch` streams to adapt now; they leave both queues."""
-        due = self._changed_due(now)
+        """At most `max_batch` streams to adapt now; they leave both queues.
+
+        Put-off publications come first: each was a changed stream once, so they are never more
+        than those, and under load they would otherwise wait for ever and hold commits back.
+        """
+        due = self._deferred_due(now)
+        return due + self._changed_due(now, self._policy.max_batch - len(due))
+
+    def _deferred_due(self, now: float) -> list[StreamId]:
+        due: list[StreamId] = []
         while len(due) < self._policy.max_batch:
             until = self._next_deferred()
             if until is None or until > now:
                 break
-            due.append(heapq.heappop(self._heap)[1])
+            due.append(self._pop())
             self.forget(due[-1])
         return due
 
-    def _changed_due(self, now: float) -> list[StreamId]:
+    def _changed_due(self, now: float, room: int) -> list[StreamId]:
         if not self._changed or self._changed_wait_s(now) > 0:
             return []
-        due = list(itertools.islice(self._changed, self._policy.max_batch))
+        due = list(itertools.islice(self._changed, room))
         for stream in due:
             self.forget(stream)
         return due
@@ -120,5 +131,10 @@ class Schedule:
 
     def _next_deferred(self) -> float | None:
         while self._heap and self._deferred.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
+            self._pop()
         return self._heap[0][0] if self._heap else None
+
+    def _pop(self) -> StreamId:
+        entry = heapq.heappop(self._heap)
+        self._in_heap.discard(entry)
+        return entry[1]

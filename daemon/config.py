@@ -29,6 +29,9 @@ from daemon.errors import Misconfigured
 PREFIX = "ADAPTD_"
 CONFIG_FILE_VARIABLE = "ADAPTD_CONFIG_FILE"
 
+MAX_PAIRS_PER_TURN = 200_000
+"""Redis takes 2**20 arguments in a command, and a pair has five."""
+
 Modality = Literal["vector", "image", "text", "audio", "video"]
 
 
@@ -136,7 +139,8 @@ class Settings(BaseModel):
     min_support: int = Field(4, ge=1, le=4_096)
     """A stream is adapted once it has so many support pairs and one query pair."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
-    """Windows kept in memory; the least recently changed beyond it wait in Redis."""
+    """Windows kept in memory; the least recently changed beyond it wait in Redis, and when they
+    come back their publish interval begins anew."""
 
     # ---- batching and publishing
     max_batch: int = Field(256, ge=1, le=65_536)
@@ -144,7 +148,8 @@ class Settings(BaseModel):
     max_wait_ms: int = Field(50, ge=0, le=60_000)
     """How long a changed stream waits at most for a full batch."""
     publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """A stream's mapping is published at most so often, except when the gate's outcome changes."""
+    """A stream's mapping is published at most so often, except when the gate's outcome changes.
+    Offsets whose mappings wait are not committed: a restart reads as much again."""
 
     # ---- limits on what is read
     max_event_bytes: int = Field(1_048_576, ge=1_024, le=104_857_600)
@@ -194,6 +199,12 @@ class Settings(BaseModel):
                     "ADAPTD_KAFKA_SASL_MECHANISM, ADAPTD_KAFKA_SASL_USERNAME and "
                     "ADAPTD_KAFKA_SASL_PASSWORD"
                 )
+        if self.kafka_max_poll_records * self.max_pairs_per_event > MAX_PAIRS_PER_TURN:
+            raise ValueError(
+                f"ADAPTD_MAX_PAIRS_PER_EVENT = {self.max_pairs_per_event}: times "
+                f"ADAPTD_KAFKA_MAX_POLL_RECORDS ({self.kafka_max_poll_records}) must be at most "
+                f"{MAX_PAIRS_PER_TURN}, what Redis takes in one append"
+            )
         if 3 * self.kafka_timeout_ms > self.liveness_max_age_s * 1000:
             raise ValueError(
                 f"ADAPTD_LIVENESS_MAX_AGE_S = {self.liveness_max_age_s:g}: must be at least three "

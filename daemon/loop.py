@@ -105,6 +105,7 @@ class Loop:
     # ---- poll: records of the partitions that were ours already
 
     def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
+        self._verify(report)
         wait_s = self._schedule.wait_s(self._clock.now(), IDLE_WAIT_S)
         polled = self._source.poll(wait_s, self._policy.max_poll_records)
         now = self._clock.now()
@@ -114,6 +115,15 @@ class Loop:
         report.claimed = self._owned.claim(now, self._clock.wall_ms())
         # a partition claimed just now starts elsewhere than where this poll read
         return {p: records for p, records in polled.records.items() if p in known and records}
+
+    def _verify(self, report: TurnReport) -> None:
+        """Now and then make sure, before anything else, that Kafka and Redis still answer."""
+        now = self._clock.now()
+        if now - self._verified_at >= self._policy.verify_interval_s:
+            self._source.verify()
+            with self._unless_superseded(report):
+                self._owned.verify(self._owned)
+            self._verified_at = now
 
     # ---- decode: bytes -> events; what cannot be used becomes a dead letter
 
@@ -264,15 +274,9 @@ class Loop:
     # ---- between turns
 
     def _keep_house(self, report: TurnReport) -> None:
-        """Evict, and now and then make sure that Kafka and Redis still answer."""
+        """Evict, and tell what is held."""
         most = self._policy.max_resident_streams
         report.evicted = self._streams.evict(most, self._schedule.__contains__)
-        now = self._clock.now()
-        if now - self._verified_at >= self._policy.verify_interval_s:
-            self._verified_at = now
-            self._source.verify()
-            with self._unless_superseded(report):
-                self._owned.verify(self._owned)
         report.holdings = Holdings(
             assigned=len(tuple(self._owned)),
             streams=len(self._streams),

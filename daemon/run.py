@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from threading import Event
+from threading import Event, Thread
 from types import FrameType
 from typing import TypeVar
 
@@ -43,6 +43,8 @@ from model.meta_init import load, shipped
 
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 2.0
+LONGEST_STOP_S = 8.0
+"""From the signal to the end: a supervisor waits 10 s, and Kafka may hold a turn for longer."""
 
 
 def run(settings: Settings) -> int:
@@ -53,8 +55,10 @@ def run(settings: Settings) -> int:
     metrics = _metrics(engine)
     health = Health(_snapshot(instance, engine), settings.liveness_max_age_s)
     metrics.watch_ready(lambda: health.ready()[0])
-    stop = _stop_on_signals()
+    stop, ended = _stop_on_signals(), Event()
+    Thread(target=_end_in_time, args=(stop, ended, logger), name="stop", daemon=True).start()
     with ExitStack() as stack:
+        stack.callback(ended.set)
         http = HttpServer(settings.http_host, settings.http_port, metrics.registry, health)
         stack.callback(http.close)
         logger.info("starting", http=http.url, **_facts(engine))
@@ -135,6 +139,14 @@ def _stop_on_signals() -> Event:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     return stop
+
+
+def _end_in_time(stop: Event, ended: Event, logger: BoundLogger) -> None:
+    """What is cut short here the next worker repeats, as after any crash."""
+    stop.wait()
+    if not ended.wait(LONGEST_STOP_S):
+        logger.warning("stopped_unfinished", after_s=LONGEST_STOP_S)
+        os._exit(1)
 
 
 def load_engine(settings: Settings) -> Engine:

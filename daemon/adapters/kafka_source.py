@@ -11,10 +11,16 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import Lock
+from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
+from kafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+)
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_client import QUIET, connection, translated
@@ -56,6 +62,21 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
         return assigned, frozenset(noted) - assigned
 
 
+class _Join:
+    """A join in flight that never looks done, so that kafka-python awaits it to the end."""
+
+    is_done = False
+
+    def __init__(self, join: Any) -> None:
+        self._join = join
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._join, name)
+
+    def __await__(self) -> Any:
+        return self._join.__await__()
+
+
 class KafkaSource:
     """The paired-events topic, read in a consumer group with the cooperative protocol."""
 
@@ -91,12 +112,26 @@ class KafkaSource:
         """See EventSource."""
         with translated("poll"):
             batches = self._consumer.poll(int(timeout_s * 1000), max_records)
+        self._insist_on_joining()
         if batches:
             self._answered_at = time.monotonic()
         assigned, revoked = self._changes.take()
         self._next |= {tp.partition: batch[-1].offset + 1 for tp, batch in batches.items()}
         records = {tp.partition: batch for tp, batch in batches.items()}
         return Polled({p: r for p, r in records.items() if p not in revoked}, assigned, revoked)
+
+    def _insist_on_joining(self) -> None:
+        """A join that a change of metadata began (at the start, or when the topic gets more
+        partitions) and that outlasts one poll is forgotten by kafka-python 3.0.12: the next poll
+        sees no need to join, and the worker has no partitions and no heartbeat, for ever. So the
+        need is kept up until a poll has taken the join in. And one that ends between two polls
+        is thrown away and begun anew, which has every other member join anew as well: so the next
+        poll must take it for unfinished."""
+        coordinator = self._consumer._coordinator
+        if coordinator._join_task is not None:
+            coordinator.request_rejoin()
+            if not isinstance(coordinator._join_task, _Join):
+                coordinator._join_task = _Join(coordinator._join_task)
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""
@@ -112,7 +147,7 @@ class KafkaSource:
 
     def seek(self, partition: int, offset: int) -> None:
         """See EventSource. Of a partition just revoked the loop hears after its next poll."""
-        if self._tp(partition) in self._consumer.assignment():
+        with suppress(ValueError, KeyError):  # the IO thread may take it away at any moment
             self._consumer.seek(self._tp(partition), offset)
             self._next[partition] = offset
 
@@ -152,4 +187,5 @@ class KafkaSource:
 
     def close(self) -> None:
         """See EventSource."""
-        self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+        with suppress(KafkaError, OSError):
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)

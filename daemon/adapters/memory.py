@@ -123,14 +123,17 @@ class MemorySource:
 class MemoryOutbox:
     """Outbox that keeps what was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
         self.sent: list[Message] = []
         self.down = False
+        self._max_bytes = max_bytes
 
     def send(self, messages: Sequence[Message]) -> None:
         """See Outbox."""
         if self.down:
             raise Unavailable("kafka", "down")
+        if self._max_bytes and any(len(m.value) > self._max_bytes for m in messages):
+            raise Unavailable("kafka", f"a message has more than {self._max_bytes} bytes")
         self.sent += messages
 
     def close(self) -> None:

@@ -3,13 +3,15 @@
 Keys, all under `<prefix>:<group>:{<topic incarnation>:<partition>}` so that a partition's keys
 share one cluster slot:
 
-    :epoch                            number; the partition's owner has the largest
-    :<encoder version>:position       number; offset after the newest event whose pairs are kept
-    :<encoder version>:w:<stream>     stream; one entry per pair, id <offset + 1>-<pair index>,
-                                      fields x, y (float32, little-endian) and t (ms, UTC)
+    :epoch                    number; the partition's owner has the largest
+    :<features>:position      number; offset after the newest event whose pairs are kept
+    :<features>:w:<stream>    stream; one entry per pair, id <offset + 1>-<pair index>,
+                              fields x, y (float32, little-endian) and t (ms, UTC)
+
+<features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable.
 
 The entry's id comes from the record's offset (plus one, for 0-0 is not an id), so Redis itself
-refuses a replay. A new encoder version, or a topic made anew, has windows of its own.
+refuses a replay. New features, or a topic made anew, have windows of their own.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class RedisWindows:
     def _key(self, partition: int, name: str) -> str:
         at = self._layout
         place = f"{at.prefix}:{at.group}:{{{at.incarnation}:{partition}}}"
-        return f"{place}:{at.encoder_version}:{name}"
+        return f"{place}:{at.encoder_version}:{at.source_dim}x{at.target_dim}:{name}"
 
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -86,7 +87,9 @@ def encode(mapping: AdaptedMapping) -> tuple[bytes, tuple[tuple[str, bytes], ...
     """The record's value and headers."""
     facts = mapping.facts.as_strings()
     headers = tuple((HEADER_PREFIX + name, text.encode()) for name, text in facts.items())
-    return save(dict(mapping.tensors), facts), headers
+    # safetensors writes a view's memory, not its values
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in mapping.tensors.items()}
+    return save(tensors, facts), headers
 
 
 def decode(value: bytes) -> AdaptedMapping:

@@ -153,7 +153,7 @@ def _stream(key: bytes | None, limits: EventLimits) -> str:
 def _content_type(headers: Headers) -> str:
     for name, value in headers:
         if name == CONTENT_TYPE and value is not None:
-            return value.decode(errors="replace")
+            return value.decode(errors="replace").partition(";")[0].strip().lower()
     return MSGPACK
 
 

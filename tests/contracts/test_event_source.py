@@ -1,0 +1,234 @@
+"""What every EventSource does: records as they are, positions as told, news of the group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import pytest
+from kafka import KafkaProducer
+from kafka import errors as vendor
+
+from daemon.adapters.kafka_client import _SETTINGS_ERRORS, translated
+from daemon.adapters.kafka_source import KafkaSource
+from daemon.adapters.kafka_topics import KafkaTopics
+from daemon.adapters.memory import MemorySource, MemoryTopic
+from daemon.config import Settings
+from daemon.errors import Misconfigured, Unavailable
+from daemon.ports import Bounds, EventSource, Headers, Polled, Record
+from daemon.topics import TopicSpec
+from tests.contracts.conftest import MEMORY_AND_REAL
+
+PARTITIONS = 2
+PATIENCE_S = 40.0
+
+
+class Backend(Protocol):
+    """A topic of two partitions, and a group that members join."""
+
+    def join(self) -> EventSource: ...
+    def share(self) -> None:
+        """Have the group give partition 1 of the first member to the second."""
+
+    def produce(
+        self, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> None: ...
+
+
+class MemoryBackend:
+    def __init__(self) -> None:
+        self._topic = MemoryTopic(PARTITIONS)
+        self._members: list[MemorySource] = []
+
+    def join(self) -> EventSource:
+        self._members.append(MemorySource(self._topic, [] if self._members else None))
+        return self._members[-1]
+
+    def share(self) -> None:
+        self._members[0].revoke([1])
+        self._members[1].assign([1])
+
+    def produce(
+        self, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> None:
+        self._topic.produce(partition, key, value, headers=headers, timestamp_ms=1_234)
+
+
+class KafkaBackend:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        topics = KafkaTopics(settings)
+        topics.create(TopicSpec(settings.kafka_events_topic, PARTITIONS, 1, {}, 0))
+        topics.close()
+        self._producer = KafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers)
+        self._members: list[KafkaSource] = []
+
+    def join(self) -> EventSource:
+        self._members.append(KafkaSource(self._settings, f"member-{len(self._members)}"))
+        return self._members[-1]
+
+    def share(self) -> None:
+        """The group does so by itself."""
+
+    def produce(
+        self, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> None:
+        self._producer.send(
+            self._settings.kafka_events_topic,
+            key=key,
+            value=value,
+            headers=list(headers),
+            partition=partition,
+            timestamp_ms=1_234,
+        ).get(10)
+
+    def close(self) -> None:
+        self._producer.close()
+        for member in self._members:
+            member.close()
+
+
+@pytest.fixture(params=MEMORY_AND_REAL)
+def backend(
+    request: pytest.FixtureRequest, kafka_settings: Callable[[], Settings]
+) -> Iterator[Backend]:
+    if request.param == "memory":
+        yield MemoryBackend()
+        return
+    made = KafkaBackend(kafka_settings())
+    yield made
+    made.close()
+
+
+def polls(*sources: EventSource) -> Iterator[list[Polled]]:
+    """What each of the sources polls, round by round, until patience ends."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        yield [source.poll(0.1, 100) for source in sources]
+    pytest.fail("what the test waits for did not come")
+
+
+def assigned(source: EventSource) -> frozenset[int]:
+    got: frozenset[int] = frozenset()
+    for (polled,) in polls(source):
+        got |= polled.assigned
+        if len(got) == PARTITIONS:
+            return got
+    raise AssertionError
+
+
+def records(source: EventSource, partition: int, count: int) -> list[Record]:
+    read: list[Record] = []
+    for (polled,) in polls(source):
+        read += polled.records.get(partition, [])
+        if len(read) >= count:
+            return read
+    raise AssertionError
+
+
+def test_a_first_member_gets_every_partition(backend: Backend) -> None:
+    source = backend.join()
+    assert assigned(source) == {0, 1}
+    assert source.joined()
+
+
+def test_records_come_as_they_were_produced(backend: Backend) -> None:
+    backend.produce(1, b"\xff", b"\x00", [("content-type", b"x"), ("y", b"\xff")])
+    backend.produce(1, None, b"no key")
+    backend.produce(1, b"no value", None)
+    source = backend.join()
+    assigned(source)
+    source.seek(1, 0)
+    first, second, third = records(source, 1, 3)
+    assert (first.offset, first.timestamp, first.key, first.value) == (0, 1_234, b"\xff", b"\x00")
+    assert list(first.headers) == [("content-type", b"x"), ("y", b"\xff")]
+    assert (second.offset, second.key, second.value) == (1, None, b"no key")
+    assert (third.offset, third.key, third.value) == (2, b"no value", None)
+
+
+def test_a_seek_is_where_the_next_poll_begins(backend: Backend) -> None:
+    for number in range(5):
+        backend.produce(0, b"k", b"%d" % number)
+    source = backend.join()
+    assigned(source)
+    for start in (3, 0, 4):
+        source.seek(0, start)
+        assert [r.offset for r in records(source, 0, 5 - start)] == list(range(start, 5))
+    source.seek(7, 0)  # not ours: nothing happens
+
+
+def test_the_bounds_of_a_partition_and_what_was_committed(backend: Backend) -> None:
+    for number in range(5):
+        backend.produce(0, b"k", b"%d" % number)
+    source = backend.join()
+    assigned(source)
+    assert source.bounds([0, 1]) == {0: Bounds(0, 5, None), 1: Bounds(0, 0, None)}
+    assert source.commit({0: 3})
+    assert source.commit({0: 2, 1: 0})
+    assert source.bounds([1, 0]) == {0: Bounds(0, 5, 2), 1: Bounds(0, 0, 0)}
+
+
+def test_the_lag_is_what_is_still_to_be_polled(backend: Backend) -> None:
+    source = backend.join()
+    assigned(source)
+    for number in range(5):
+        backend.produce(0, b"k", b"%d" % number)
+    source.seek(0, 0)
+    assert len(records(source, 0, 5)) == 5
+    assert source.lag()[0] == 0
+    source.seek(0, 2)
+    assert source.lag()[0] == 3
+
+
+def test_what_moves_to_another_member_is_told_to_both(backend: Backend) -> None:
+    first = backend.join()
+    assigned(first)
+    second = backend.join()
+    backend.share()
+    lost: frozenset[int] = frozenset()
+    gained: frozenset[int] = frozenset()
+    for one, other in polls(first, second):
+        lost = (lost | one.revoked) - one.assigned
+        gained = (gained | other.assigned) - other.revoked
+        assert not one.revoked & one.records.keys()
+        if lost and lost == gained:
+            break
+    assert len(lost) == 1
+    (moved,) = lost
+    seen_by_first, seen_by_second = set[int](), set[int]()
+    for one, other in polls(first, second):
+        for partition in (0, 1):
+            backend.produce(partition, b"k", b"v")
+        seen_by_first |= one.records.keys()
+        seen_by_second |= other.records.keys()
+        if seen_by_first and seen_by_second:
+            break
+    assert (seen_by_first, seen_by_second) == ({1 - moved}, {moved})
+
+
+def test_a_service_that_answers_is_verified_and_closing_is_quiet(backend: Backend) -> None:
+    source = backend.join()
+    assigned(source)
+    source.verify()
+    source.close()
+
+
+def vendor_errors() -> list[type[Exception]]:
+    found = [e for e in vars(vendor).values() if isinstance(e, type)]
+    errors = {e for e in found if issubclass(e, vendor.KafkaError)}
+    return sorted(errors, key=lambda e: e.__name__)
+
+
+@pytest.mark.parametrize("error", [*vendor_errors(), ConnectionResetError, TimeoutError, OSError])
+def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
+    expected = Misconfigured if issubclass(error, _SETTINGS_ERRORS) else Unavailable
+    with pytest.raises(expected, match="ask") as translation, translated("ask"):
+        raise error.__new__(error)  # some want arguments of their own
+    assert isinstance(translation.value.__cause__, error)
+    assert "\n" not in str(translation.value)
+
+
+def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
+    with pytest.raises(ZeroDivisionError), translated("ask"):
+        raise ZeroDivisionError

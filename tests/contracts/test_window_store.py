@@ -1,0 +1,340 @@
+"""What every WindowStore does: tenures that fence, appends that are idempotent and atomic."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import pytest
+import redis
+from redis import exceptions as vendor
+
+from daemon.adapters.memory import MemoryShelf, MemoryWindows
+from daemon.adapters.redis_windows import RedisWindows, WindowLayout, translated
+from daemon.errors import Superseded, Unavailable
+from daemon.local.services import Services
+from daemon.ports import Append, WindowStore
+from daemon.window import Pair, PairId
+from tests.contracts.conftest import MEMORY_AND_REAL
+
+WINDOW, DIM = 4, 3
+
+
+class Backend(Protocol):
+    """What stores are opened on, and what can befall it."""
+
+    def open(self) -> WindowStore: ...
+    def empty(self) -> None: ...
+    def remember(self) -> Callable[[], None]:
+        """Returns a function that puts everything back as it is now: a failover to a replica."""
+
+
+class MemoryBackend:
+    def __init__(self) -> None:
+        self._shelf = MemoryShelf()
+
+    def open(self) -> WindowStore:
+        return MemoryWindows(WINDOW, self._shelf)
+
+    def empty(self) -> None:
+        self._put(MemoryShelf())
+
+    def remember(self) -> Callable[[], None]:
+        then = copy.deepcopy(self._shelf)
+        return lambda: self._put(then)
+
+    def _put(self, shelf: MemoryShelf) -> None:
+        self._shelf.__dict__.update(copy.deepcopy(shelf.__dict__))
+
+
+class RedisBackend:
+    def __init__(self, url: str, prefix: str) -> None:
+        self._url = url
+        self._prefix = prefix
+        self._client = redis.Redis.from_url(url)
+
+    def open(
+        self, encoder: str = "e1", dims: tuple[int, int] = (DIM, 1), ttl_s: int = 0
+    ) -> WindowStore:
+        layout = WindowLayout(
+            prefix=self._prefix,
+            group="g",
+            incarnation="topic1",
+            encoder_version=encoder,
+            window_size=WINDOW,
+            source_dim=dims[0],
+            target_dim=dims[1],
+            window_ttl_s=ttl_s,
+        )
+        return RedisWindows(self._url, 5.0, layout)
+
+    def all_keys(self) -> list[bytes]:
+        return list(self._client.scan_iter(match=f"{self._prefix}*"))
+
+    def ttl(self, key: bytes) -> int:
+        return int(self._client.ttl(key))
+
+    def empty(self) -> None:
+        for key in self.all_keys():
+            self._client.delete(key)
+
+    def remember(self) -> Callable[[], None]:
+        then = {key: self._client.dump(key) for key in self.all_keys()}
+
+        def put_back() -> None:
+            self.empty()
+            for key, value in then.items():
+                assert value is not None
+                self._client.restore(key, 0, value)
+
+        return put_back
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture(params=MEMORY_AND_REAL)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "memory":
+        return MemoryBackend()
+    made: RedisBackend = request.getfixturevalue("redis_backend")
+    return made
+
+
+@pytest.fixture
+def redis_backend(services: Services, redis_namespace: str) -> Iterator[RedisBackend]:
+    made = RedisBackend(services.redis_url, redis_namespace)
+    yield made
+    made.close()
+
+
+def pair(offset: int, place: int = 0) -> Pair:
+    x_D = np.array([offset, place, np.pi], np.float32)
+    return Pair(PairId(offset, place), x_D, -x_D[:1], time_ms=1_000 + offset)
+
+
+def appends(stream: str, *offsets: int) -> list[Append]:
+    return [Append(stream, pair(offset)) for offset in offsets]
+
+
+def offsets(store: WindowStore, stream: str, partition: int = 0) -> list[int]:
+    return [pair.id.offset for pair in store.load(partition, [stream])[stream]]
+
+
+def test_a_first_claim_finds_nothing(backend: Backend) -> None:
+    claim = backend.open().claim(0, now_ms=1_000)
+    assert claim.epoch == 1_000
+    assert claim.position is None
+
+
+def test_epochs_grow_with_every_claim_and_with_the_clock(backend: Backend) -> None:
+    one, other = backend.open(), backend.open()
+    epochs = [store.claim(0, now).epoch for store, now in [(one, 50), (other, 50), (one, 20)]]
+    assert epochs == [50, 51, 52]
+    assert other.claim(0, 1_700_000_000_123).epoch == 1_700_000_000_123
+    assert other.claim(1, 5).epoch == 5
+
+
+def test_pairs_come_back_bit_by_bit_oldest_first(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    kept = [pair(7), pair(7, 1), pair(9)]
+    assert store.append(0, epoch, 10, [Append("ü:{}\x00\n", p) for p in kept]) == []
+    loaded = backend.open().load(0, ["ü:{}\x00\n", "unknown"])
+    assert loaded["unknown"] == []
+    assert [(p.id, p.time_ms) for p in loaded["ü:{}\x00\n"]] == [(p.id, p.time_ms) for p in kept]
+    for back, went in zip(loaded["ü:{}\x00\n"], kept, strict=True):
+        assert back.x_D.tobytes() == went.x_D.tobytes()
+        assert back.y_E.tobytes() == went.y_E.tobytes()
+
+
+def test_the_first_pair_of_the_first_event_has_an_id_too(backend: Backend) -> None:
+    store = backend.open()
+    assert store.append(0, store.claim(0, 1).epoch, 1, appends("s", 0)) == []
+    assert offsets(store, "s") == [0]
+
+
+def test_a_window_holds_only_its_newest_pairs(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 6, appends("s", *range(6)))
+    assert offsets(store, "s") == [2, 3, 4, 5]
+    store.append(0, epoch, 7, appends("s", 6))
+    assert offsets(store, "s") == [3, 4, 5, 6]
+
+
+def test_replays_are_refused_and_named_and_the_rest_is_kept(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 6, [*appends("s", 1, 3, 5), *appends("t", 2)])
+    replays = store.append(0, epoch, 7, [*appends("s", 1, 5, 6), *appends("t", 2, 4)])
+    assert replays == [PairId(1, 0), PairId(5, 0), PairId(2, 0)]
+    assert offsets(store, "s") == [1, 3, 5, 6]
+    assert offsets(store, "t") == [2, 4]
+
+
+def test_streams_and_partitions_do_not_meet(backend: Backend) -> None:
+    store = backend.open()
+    for partition in (0, 1):
+        epoch = store.claim(partition, 1).epoch
+        store.append(partition, epoch, 9, appends("s", partition + 5))
+    assert (offsets(store, "s", 0), offsets(store, "s", 1)) == ([5], [6])
+
+
+def test_the_position_is_what_a_successor_finds(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 3, [])
+    assert backend.open().claim(0, 1).position == 3
+
+
+def test_the_position_never_goes_back(backend: Backend) -> None:
+    store = backend.open()
+    store.append(0, store.claim(0, 1).epoch, 9, [])
+    successor = backend.open()
+    epoch = successor.claim(0, 1).epoch
+    successor.append(0, epoch, 4, appends("s", 3))
+    successor.append(0, epoch, 6, appends("s", 5))
+    assert backend.open().claim(0, 1).position == 9
+
+
+def test_whoever_was_superseded_can_write_nothing(backend: Backend) -> None:
+    old, new = backend.open(), backend.open()
+    old_epoch = old.claim(0, 1).epoch
+    old.append(0, old_epoch, 3, appends("s", 2))
+    new.claim(0, 1)
+    with pytest.raises(Superseded) as superseded:
+        old.append(0, old_epoch, 5, appends("s", 4))
+    assert superseded.value.partitions == {0}
+    assert offsets(new, "s") == [2]
+    assert backend.open().claim(0, 1).position == 3
+
+
+def test_only_those_superseded_are_named(backend: Backend) -> None:
+    old, new = backend.open(), backend.open()
+    epochs = {partition: old.claim(partition, 1).epoch for partition in range(3)}
+    old.verify(epochs)
+    new.claim(1, 1)
+    with pytest.raises(Superseded) as superseded:
+        old.verify(epochs)
+    assert superseded.value.partitions == {1}
+    old.verify({})
+
+
+def test_a_store_that_was_emptied_takes_nothing_until_it_is_claimed_anew(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1_000).epoch
+    store.append(0, epoch, 3, appends("s", 2))
+    backend.empty()
+    with pytest.raises(Unavailable, match="redis"):
+        store.append(0, epoch, 4, appends("s", 3))
+    with pytest.raises(Unavailable, match="emptied"):
+        store.verify({0: epoch})
+    assert offsets(store, "s") == []
+    claim = store.claim(0, 1_000)
+    assert claim.position is None
+    store.append(0, claim.epoch, 4, appends("s", 3))
+    assert offsets(store, "s") == [3]
+
+
+def test_a_store_that_lost_its_newest_writes_takes_nothing_until_claimed_anew(
+    backend: Backend,
+) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 3, appends("s", 2))
+    fail_over = backend.remember()
+    store.append(0, epoch, 4, appends("s", 3))
+    fail_over()
+    with pytest.raises(Unavailable, match="lost its newest writes"):
+        store.append(0, epoch, 5, appends("s", 4))
+    assert offsets(store, "s") == [2]
+    assert store.claim(0, 1).position == 3
+
+
+def test_many_appends_are_one(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    many = [Append(f"s{number % 500}", pair(number)) for number in range(5_000)]
+    assert store.append(0, epoch, 5_000, many) == []
+    assert offsets(store, "s123") == [3_123, 3_623, 4_123, 4_623]
+
+
+def test_other_encoders_and_other_dimensions_have_windows_of_their_own(
+    redis_backend: RedisBackend,
+) -> None:
+    """Vectors are not encoded: every θ for vectors has the encoder "identity"."""
+    store = redis_backend.open()
+    store.append(0, store.claim(0, 1).epoch, 3, appends("s", 2))
+    for other in (redis_backend.open(encoder="e2"), redis_backend.open(dims=(2, 1))):
+        assert other.claim(0, 1).position is None
+        assert other.load(0, ["s"])["s"] == []
+
+
+def test_a_tenure_ends_those_under_other_encoders_too(redis_backend: RedisBackend) -> None:
+    old = redis_backend.open(encoder="e1")
+    epoch = old.claim(0, 1).epoch
+    redis_backend.open(encoder="e2").claim(0, 1)
+    with pytest.raises(Superseded):
+        old.verify({0: epoch})
+
+
+def test_unchanged_windows_expire_and_epochs_and_positions_do_not(
+    redis_backend: RedisBackend,
+) -> None:
+    store = redis_backend.open(ttl_s=500)
+    store.append(0, store.claim(0, 1).epoch, 3, appends("s", 2))
+    ttls = {key.rsplit(b":", 1)[1]: redis_backend.ttl(key) for key in redis_backend.all_keys()}
+    assert ttls.keys() == {b"epoch", b"position", b"s"}
+    assert 490 < ttls[b"s"] <= 500
+    assert ttls[b"epoch"] == ttls[b"position"] == -1
+
+
+def test_a_damaged_key_is_unavailable_and_the_position_stays(redis_backend: RedisBackend) -> None:
+    store = redis_backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 3, appends("s", 2))
+    key = next(key for key in redis_backend.all_keys() if key.endswith(b":s"))
+    with redis.Redis.from_url(redis_backend._url) as client:
+        client.set(key, "not a stream")
+    with pytest.raises(Unavailable, match="WRONGTYPE"):
+        store.append(0, epoch, 5, appends("s", 4))
+    assert redis_backend.open().claim(0, 1).position == 3
+
+
+def test_nothing_listening_is_unavailable() -> None:
+    layout = WindowLayout("p", "g", "i", "e", WINDOW, DIM, 1)
+    store = RedisWindows("redis://127.0.0.1:1/0", 0.2, layout)
+    with pytest.raises(Unavailable, match="claim: ConnectionError"):
+        store.claim(0, 1)
+    with pytest.raises(Unavailable):
+        store.load(0, ["s"])
+    with pytest.raises(Unavailable):
+        store.verify({0: 1})
+    store.close()
+
+
+VENDOR_ERRORS = sorted(
+    (
+        error
+        for error in vars(vendor).values()
+        if isinstance(error, type) and issubclass(error, vendor.RedisError)
+    ),
+    key=lambda error: error.__name__,
+)
+
+
+@pytest.mark.parametrize("error", [*VENDOR_ERRORS, ConnectionResetError, TimeoutError, OSError])
+def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
+    with pytest.raises(Unavailable) as translation, translated("ask"):
+        raise error.__new__(error, "why")  # some want arguments of their own
+    assert translation.value.service == "redis"
+    assert f"ask: {error.__name__}" in translation.value.detail
+    assert isinstance(translation.value.__cause__, error)
+
+
+def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
+    with pytest.raises(ZeroDivisionError), translated("ask"):
+        raise ZeroDivisionError

@@ -1,0 +1,187 @@
+"""Adapted mappings: bytes and headers say the same, and damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.gate import Outcome
+from daemon.wire import adapted_mapping
+from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
+from model.episode import FloatArray
+
+
+def tensors(seed: int = 0) -> dict[str, FloatArray]:
+    rng = np.random.default_rng(seed)
+    shapes = {"w1": (3, 4), "b1": (3,), "w2": (2, 3), "b2": (2,)}
+    return {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
+
+
+FACTS = Facts(
+    kind="mlp",
+    activation="gelu",
+    source_modality="vector",
+    target_modality="vector",
+    source_dim=4,
+    hidden_dim=3,
+    target_dim=2,
+    stream="s",
+    outcome=Outcome.ADAPTED,
+    epoch=1_700_000_000_000,
+    version=41,
+    topic="paired-events",
+    partition=3,
+    meta_init="fresh",
+    encoder="identity",
+    support_pairs=8,
+    query_pairs=2,
+    support_loss_before=1.0,
+    support_loss_after=0.1,
+    query_loss_before=1.1,
+    query_loss_after=1 / 3,
+    event_time_ms=5,
+    published_at_ms=6,
+    turn="worker-1",
+    content_hash=content_hash(tensors()),
+)
+
+
+def same(one: Facts, other: Facts) -> bool:
+    """Equal, where NaN equals NaN."""
+    return repr(one) == repr(other)
+
+
+def with_facts(**changes: Any) -> AdaptedMapping:
+    return AdaptedMapping(tensors(), msgspec.structs.replace(FACTS, **changes))
+
+
+losses = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf, 1e-45, 1 / 3])
+
+
+@given(
+    stream=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+    outcome=st.sampled_from(Outcome),
+    before=losses,
+    after=losses,
+)
+def test_a_mapping_comes_back_as_it_went(
+    stream: str, outcome: Outcome, before: float, after: float
+) -> None:
+    mapping = with_facts(
+        stream=stream, outcome=outcome, query_loss_before=before, query_loss_after=after
+    )
+    value, headers = adapted_mapping.encode(mapping)
+    decoded = adapted_mapping.decode(value)
+    assert same(decoded.facts, mapping.facts)
+    assert decoded.tensors.keys() == mapping.tensors.keys()
+    for name, tensor in mapping.tensors.items():
+        assert np.array_equal(decoded.tensors[name], tensor)
+    assert dict(headers)["adaptd-stream"].decode() == stream
+
+
+def test_tensors_that_are_not_finite_come_back_too() -> None:
+    damaged = tensors() | {"b1": np.array([np.nan, np.inf, -0.0], np.float32)}
+    facts = msgspec.structs.replace(FACTS, content_hash=content_hash(damaged))
+    value, _ = adapted_mapping.encode(AdaptedMapping(damaged, facts))
+    assert adapted_mapping.decode(value).tensors["b1"].tobytes() == damaged["b1"].tobytes()
+
+
+def test_a_tensor_that_is_a_view_is_written_by_its_values() -> None:
+    strided = tensors() | {"w1": np.arange(24, dtype=np.float32).reshape(3, 8)[:, ::2]}
+    facts = msgspec.structs.replace(FACTS, content_hash=content_hash(strided))
+    value, _ = adapted_mapping.encode(AdaptedMapping(strided, facts))
+    assert np.array_equal(adapted_mapping.decode(value).tensors["w1"], strided["w1"])
+
+
+def test_the_headers_are_the_facts() -> None:
+    _, headers = adapted_mapping.encode(with_facts(query_loss_after=math.nan, stream="ключ"))
+    names = [name for name, _ in headers]
+    texts = {name.removeprefix("adaptd-"): value.decode() for name, value in headers}
+    assert all(name.startswith("adaptd-") for name in names)
+    assert len(set(names)) == len(names)
+    facts = msgspec.convert(texts, Facts, strict=False)
+    assert same(facts, with_facts(query_loss_after=math.nan, stream="ключ").facts)
+
+
+def test_the_value_is_plain_safetensors_whose_metadata_is_text() -> None:
+    value, headers = adapted_mapping.encode(with_facts())
+    size = int.from_bytes(value[:8], "little")
+    metadata = json.loads(value[8 : 8 + size])["__metadata__"]
+    assert {f"adaptd-{name}": text.encode() for name, text in metadata.items()} == dict(headers)
+
+
+@pytest.mark.parametrize("name", ["w1", "b1", "w2", "b2"])
+def test_a_tensor_changed_by_one_bit_is_noticed(name: str) -> None:
+    value, _ = adapted_mapping.encode(with_facts())
+    at = value.rindex(tensors()[name].tobytes())
+    tampered = value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
+    with pytest.raises(ValueError, match="'s' do not match their content hash"):
+        adapted_mapping.decode(tampered)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"short",
+        bytes(100),
+        b"\xff" * 64,
+        adapted_mapping.encode(with_facts())[0][:-1],
+        adapted_mapping.encode(with_facts())[0] + b"x",
+    ],
+)
+def test_what_is_no_mapping_is_a_value_error(value: bytes) -> None:
+    with pytest.raises(ValueError, match="not an adapted mapping"):
+        adapted_mapping.decode(value)
+
+
+def safetensors_file(header: object, data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"__metadata__": {}},
+        {"__metadata__": {"stream": "s"}},
+        {"__metadata__": {**FACTS.as_strings(), "epoch": "soon"}},
+        {"__metadata__": {**FACTS.as_strings(), "outcome": "great"}},
+        {"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}},
+        {"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}},
+    ],
+)
+def test_a_safetensors_file_of_another_kind_is_a_value_error(header: dict[str, Any]) -> None:
+    data = bytes(2) if "a" in header else b""
+    with pytest.raises(ValueError, match="not an adapted mapping"):
+        adapted_mapping.decode(safetensors_file(header, data))
+
+
+@given(at=st.integers(0, 3_000), replacement=st.binary(max_size=8), length=st.integers(0, 8))
+def test_a_mapping_with_bytes_changed_is_a_mapping_or_a_value_error(
+    at: int, replacement: bytes, length: int
+) -> None:
+    value, _ = adapted_mapping.encode(with_facts())
+    value = value[:at] + replacement + value[at + length :]
+    try:
+        decoded = adapted_mapping.decode(value)
+    except ValueError:
+        return
+    assert content_hash(decoded.tensors) == decoded.facts.content_hash
+
+
+def test_the_content_hash_depends_on_names_shapes_and_values_and_not_on_their_order() -> None:
+    base = tensors()
+    assert content_hash(dict(reversed(base.items()))) == content_hash(base)
+    assert content_hash(base | {"w1": base["w1"].reshape(4, 3)}) != content_hash(base)
+    assert content_hash(base | {"b1": base["b1"] + 1}) != content_hash(base)
+    renamed = {("c1" if name == "b1" else name): tensor for name, tensor in base.items()}
+    assert content_hash(renamed) != content_hash(base)

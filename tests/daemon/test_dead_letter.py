@@ -1,0 +1,100 @@
+"""A dead letter is the record as it came, and always fits its topic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.adapters.memory import MemoryRecord
+from daemon.errors import MalformedEvent
+from daemon.ports import Headers, Message
+from daemon.topics import ENVELOPE_BYTES
+from daemon.wire import dead_letter
+from daemon.wire.dead_letter import DeadLetter
+
+MAX_BYTES = 100
+
+
+def letter(
+    key: bytes | None = b"k", value: bytes | None = b"v", headers: Headers = (), detail: str = "why"
+) -> Message:
+    record = MemoryRecord(offset=7, timestamp=99, key=key, value=value, headers=headers)
+    return dead_letter.encode(
+        DeadLetter(record, partition=3, error=MalformedEvent("lying_shape", detail)),
+        topic="dlq",
+        from_topic="events",
+        max_bytes=MAX_BYTES,
+    )
+
+
+def size(message: Message) -> int:
+    headers = sum(len(name.encode()) + len(value or b"") for name, value in message.headers)
+    return len(message.key or b"") + len(message.value) + headers
+
+
+def test_a_dead_letter_is_the_record_with_where_it_lay_and_why() -> None:
+    message = letter(b"\xff\x00", b"junk", [("content-type", b"x"), ("x", b"\xff")])
+    assert (message.topic, message.key, message.value) == ("dlq", b"\xff\x00", b"junk")
+    assert message.headers == (
+        ("content-type", b"x"),
+        ("x", b"\xff"),
+        ("adaptd-topic", b"events"),
+        ("adaptd-partition", b"3"),
+        ("adaptd-offset", b"7"),
+        ("adaptd-timestamp-ms", b"99"),
+        ("adaptd-error", b"MalformedEvent"),
+        ("adaptd-reason", b"lying_shape"),
+        ("adaptd-detail", b"why"),
+    )
+
+
+def test_a_record_without_key_or_value_makes_a_dead_letter_too() -> None:
+    message = letter(key=None, value=None)
+    assert (message.key, message.value) == (None, b"")
+
+
+@pytest.mark.parametrize(
+    ("key", "headers", "value", "kept", "said"),
+    [
+        (b"k", [("h", b"1")], b"v" * 97, (1, 1, 97), {}),
+        (b"k", [("h", b"1")], b"v" * 98, (1, 1, 97), {"cut-value": b"98"}),
+        (b"k", [("h", b"1" * 200)], b"v" * 9, (1, 0, 9), {"cut-headers": b"201"}),
+        (b"k" * 150, [], b"v", (100, 0, 0), {"cut-key": b"150", "cut-value": b"1"}),
+        (
+            b"k" * 150,
+            [("h", b"1")],
+            b"v",
+            (100, 0, 0),
+            {"cut-key": b"150", "cut-headers": b"2", "cut-value": b"1"},
+        ),
+    ],
+)
+def test_what_is_too_long_is_cut_and_said(
+    key: bytes, headers: Headers, value: bytes, kept: tuple[int, int, int], said: dict[str, bytes]
+) -> None:
+    message = letter(key, value, headers)
+    ours = dict(message.headers)
+    theirs = [name for name, _ in message.headers if not name.startswith("adaptd-")]
+    assert (len(message.key or b""), len(theirs), len(message.value)) == kept
+    assert {n[7:]: v for n, v in ours.items() if n.startswith("adaptd-cut-")} == said
+
+
+@given(
+    key=st.none() | st.binary(max_size=300),
+    value=st.none() | st.binary(max_size=300),
+    headers=st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+            st.none() | st.binary(max_size=60),
+        )
+    ),
+    detail=st.text(st.characters(exclude_categories=["Cs"]), max_size=2_000),
+)
+def test_whatever_the_record_its_dead_letter_fits(
+    key: bytes | None, value: bytes | None, headers: Headers, detail: str
+) -> None:
+    message = letter(key, value, headers, detail)
+    assert size(message) <= MAX_BYTES + ENVELOPE_BYTES
+    assert (key or b"").startswith(message.key or b"")
+    assert (value or b"").startswith(message.value)

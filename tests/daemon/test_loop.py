@@ -1,0 +1,404 @@
+"""Whole turns on in-memory ports and a small engine, by a clock that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daemon.errors import Unavailable
+from daemon.gate import Outcome
+from daemon.report import STAGES, OffsetRange
+from daemon.streams import StreamId
+from model.episode import Adaptation, Episode, FloatArray
+from tests.daemon.lab import LINEAR, POLICY, E, LinearEngine, Worker, World, event, pair_of, policy
+
+
+class Moody(LinearEngine):
+    """Adaptations with the query losses that a test says."""
+
+    def __init__(self) -> None:
+        self.after = 0.5
+        self.finite = True
+
+    def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
+        fitted = super().adapt(episodes)
+        return [Adaptation(a.tensors, 1.0, 1.0, 1.0, self.after, self.finite) for a in fitted]
+
+
+@pytest.fixture
+def moody() -> Moody:
+    return Moody()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def versions(world: World, key: str) -> list[int]:
+    return [mapping.facts.version for mapping in world.mappings(key)]
+
+
+def test_a_stream_is_adapted_once_it_has_enough_pairs(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    for count in (1, 2, 3):
+        world.feed("a")
+        report = worker.turn()
+        assert len(report.published) == (count == 3)
+    (mapping,) = world.mappings("a")
+    assert (mapping.facts.support_pairs, mapping.facts.query_pairs) == (2, 1)
+    assert mapping.facts.version == 2
+    assert mapping.facts.epoch == world.shelf.epochs[1]
+    assert mapping.facts.outcome is Outcome.ADAPTED
+    assert mapping.facts.query_loss_after < mapping.facts.query_loss_before
+
+
+def test_a_mapping_is_what_the_engine_makes_of_the_window(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    world.feed("a", 20)
+    worker.turn()
+    x, y = (np.stack(side) for side in zip(*(pair_of("a", n) for n in range(12, 20)), strict=True))
+    (expected,) = LINEAR.adapt([Episode(x[:6], y[:6], x[6:], y[6:])])
+    (mapping,) = world.mappings("a")
+    for name, tensor in expected.tensors.items():
+        assert mapping.tensors[name].tobytes() == tensor.tobytes()
+    assert mapping.facts.query_loss_after == expected.query_loss_after
+
+
+def test_a_turn_reports_what_it_did(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    world.feed("a", 3)
+    world.produce("a", b"junk")
+    world.feed("b", 1)
+    report = worker.turn()
+    assert tuple(report.stages) == STAGES
+    assert report.offsets == {0: OffsetRange(0, 1), 1: OffsetRange(0, 4)}
+    assert (report.events, report.pairs, report.replayed_pairs) == (4, 4, 0)
+    assert report.dead_letters == {"schema": 1}
+    assert [(p.stream, p.version) for p in report.published] == [(StreamId(1, "a"), 2)]
+    assert report.committed == {0: 1, 1: 4}
+    assert (report.holdings.assigned, report.holdings.streams) == (2, 2)
+    assert report.holdings.window_bytes == 2 * POLICY.shape.nbytes
+    assert not report.idle
+    assert worker.turn().idle
+
+
+def test_changed_streams_wait_for_a_full_batch_and_no_longer_than_allowed(world: World) -> None:
+    worker = Worker(world, policy(max_wait_s=0.5, max_batch=3))
+    worker.begin()
+    world.feed("a", 3)
+    assert worker.turn().verdicts == []
+    world.feed("b", 3)
+    assert worker.turn(after_s=0.4).verdicts == []
+    assert len(worker.turn(after_s=0.2).published) == 2
+    for key in "abc":
+        world.feed(key, 3)
+    assert len(worker.turn().published) == 3
+
+
+def test_more_streams_than_a_batch_takes_come_in_the_next_turns(world: World) -> None:
+    worker = Worker(world, policy(max_batch=2))
+    worker.begin()
+    for key in "abcde":
+        world.feed(key, 3)
+    reports = [worker.turn() for _ in range(4)]
+    assert [len(report.published) for report in reports] == [2, 2, 1, 0]
+    assert {m.facts.stream for m in world.mappings()} == set("abcde")
+
+
+def test_a_stream_is_published_at_most_once_an_interval_and_its_last_change_too(
+    world: World, moody: Moody
+) -> None:
+    worker = Worker(world, policy(publish_interval_s=10.0), engine=moody)
+    worker.begin()
+    world.feed("a", 3)
+    worker.turn()
+    for _ in range(5):
+        world.feed("a")
+        report = worker.turn(after_s=1.0)
+        assert report.published == []
+        assert report.holdings.deferred == 1
+    assert world.topic.committed[1] == 3  # a successor must make up for what is still owed
+    report = worker.turn(after_s=5.0)
+    assert [published.version for published in report.published] == [7]
+    assert report.published[0].latency_s == pytest.approx(10.0)
+    assert world.topic.committed[1] == 8
+    assert versions(world, "a") == [2, 7]
+
+
+def test_a_change_of_the_gates_mind_is_published_at_once_and_a_fallback_once(
+    world: World, moody: Moody
+) -> None:
+    worker = Worker(world, policy(publish_interval_s=10.0), engine=moody)
+    worker.begin()
+    world.feed("a", 2)
+    for after, finite, published in [
+        (0.5, True, True),
+        (2.0, True, True),  # worse: at once
+        (2.0, True, False),  # still worse: once is enough
+        (2.0, False, False),  # a fallback for another reason is the same θ
+        (0.5, True, True),  # good again: at once
+        (0.5, True, False),  # within the interval
+    ]:
+        moody.after, moody.finite = after, finite
+        world.feed("a")
+        assert bool(worker.turn(after_s=0.1).published) == published
+    outcomes = [mapping.facts.outcome.value for mapping in world.mappings("a")]
+    assert outcomes == ["adapted", "worse", "adapted"]
+
+
+def test_a_fallback_is_theta_and_releases_the_commit(world: World, moody: Moody) -> None:
+    worker = Worker(world, engine=moody)
+    moody.after = 9.0
+    worker.begin()
+    world.feed("a", 3)
+    worker.turn()
+    world.feed("a", 2)
+    worker.turn()
+    (mapping,) = world.mappings("a")
+    theta: Mapping[str, FloatArray] = LINEAR.theta_mapping()
+    assert {n: t.tobytes() for n, t in mapping.tensors.items()} == {
+        n: t.tobytes() for n, t in theta.items()
+    }
+    assert world.topic.committed[1] == 5
+
+
+def test_one_exploding_stream_gets_the_fallback_and_its_neighbours_the_same_bits() -> None:
+    calm, shaken = World(), World()
+    for world in (calm, shaken):
+        for key in "abc":
+            world.feed(key, 5)
+        if world is shaken:
+            world.feed("d", 5, scale=1e30)
+        worker = Worker(world)
+        worker.begin()
+        worker.turn()
+    assert shaken.newest()["d"].facts.outcome is Outcome.NOT_FINITE
+    for key, mapping in calm.newest().items():
+        assert shaken.newest()[key].facts.content_hash == mapping.facts.content_hash
+
+
+BAD = {
+    "schema": b"junk",
+    "undecodable": b"",
+    "wrong_dimension": event((np.zeros(7, np.float32), np.zeros(E, np.float32))),
+    "not_finite": event((np.full(4, np.nan, np.float32), np.zeros(E, np.float32))),
+    "wrong_pair_count": event(*[pair_of("a", 1)] * 5),
+    "oversize": bytes(10_001),
+    "no_value": None,
+}
+
+
+def test_bad_events_become_dead_letters_and_the_good_ones_count(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    for value in BAD.values():
+        world.feed("a")
+        world.produce("a", value)
+    report = worker.turn()
+    letters = world.of("letters")
+    assert [dict(m.headers)["adaptd-reason"].decode() for m in letters] == list(BAD)
+    offsets = [int(dict(m.headers)["adaptd-offset"]) for m in letters]
+    assert offsets == list(range(1, 15, 2))
+    assert {m.key for m in letters} == {b"a"}
+    assert report.dead_letters == dict.fromkeys(BAD, 1)
+    assert report.events == len(BAD)
+    assert world.newest()["a"].facts.version == 12
+    assert world.topic.committed[1] == 14
+
+
+def test_an_event_with_one_bad_pair_is_in_no_window(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    bad = (np.zeros(4, np.float32), np.full(E, np.inf, np.float32))
+    world.produce("a", event(pair_of("a", 1), bad))
+    report = worker.turn()
+    assert (report.events, report.pairs, report.holdings.streams) == (0, 0, 0)
+    assert "target of pair 1" in dict(world.of("letters")[0].headers)["adaptd-detail"].decode()
+
+
+def test_an_event_of_several_pairs_is_several_pairs_of_one_version(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    world.produce("a", event(*(pair_of("a", n) for n in range(4))))
+    assert worker.turn().pairs == 4
+    (mapping,) = world.mappings("a")
+    assert (mapping.facts.version, mapping.facts.support_pairs, mapping.facts.query_pairs) == (
+        0,
+        2,
+        2,
+    )
+
+
+def test_an_offset_is_committed_only_when_its_mapping_is_published(world: World) -> None:
+    worker = Worker(world, policy(max_wait_s=1.0))
+    worker.begin()
+    world.feed("a", 2)
+    assert worker.turn().committed == {1: 2}  # in the window; no mapping is owed before three
+    world.feed("a", 2)
+    world.feed("b", 1)
+    report = worker.turn()
+    assert world.shelf.positions == {0: 1, 1: 4}
+    assert report.committed == {0: 1}
+    assert worker.turn(after_s=1.0).committed == {1: 4}
+
+
+def test_a_successor_publishes_what_its_predecessor_owed(world: World) -> None:
+    first = Worker(world, policy(max_wait_s=1.0), name="first")
+    first.begin()
+    world.feed("a", 5)
+    first.turn()
+    assert world.mappings() == []  # killed here
+    second = Worker(world, name="second")
+    second.begin()
+    report = second.turn()
+    assert report.replayed_pairs + report.pairs == 3  # offsets 0 and 1 were committed
+    assert report.loaded == 1
+    (mapping,) = world.mappings("a")
+    assert (mapping.facts.version, mapping.facts.support_pairs) == (4, 3)
+
+
+def test_a_superseded_worker_publishes_nothing_and_its_windows_go(world: World) -> None:
+    old = Worker(world, policy(max_wait_s=1.0), name="old")
+    old.begin()
+    world.feed("a", 3)
+    world.feed("b", 3)
+    old.turn()
+    new = Worker(world, policy(max_wait_s=1.0), partitions=[1], name="new")
+    new.begin()
+    report = old.turn(after_s=1.0)  # due, but partition 1 is no longer its own
+    assert [published.stream.key for published in report.published] == ["b"]
+    assert report.lost == {1}
+    assert (report.holdings.assigned, report.holdings.streams) == (1, 1)
+    assert 1 not in report.committed
+    new.turn()
+    new.turn(after_s=1.0)
+    assert [m.facts.turn for m in world.mappings("a")] == ["new-3"]
+
+
+def test_a_superseded_worker_keeps_no_pair_of_the_partition(world: World) -> None:
+    old = Worker(world, name="old")
+    old.begin()
+    Worker(world, partitions=[1], name="new").begin()
+    world.feed("a", 3)
+    world.feed("b", 3)
+    report = old.turn()
+    assert report.lost == {1}
+    assert (1, "a") not in world.shelf.windows
+    assert [published.stream.key for published in report.published] == ["b"]
+    assert {m.facts.stream for m in world.mappings()} == {"b"}
+
+
+def test_a_superseded_worker_finds_out_even_when_idle(world: World) -> None:
+    old = Worker(world, policy(verify_interval_s=2.0), name="old")
+    old.begin()
+    Worker(world, partitions=[1], name="new").begin()
+    assert old.turn(after_s=1.0).lost == set()
+    assert old.turn(after_s=1.0).lost == {1}
+    assert old.turn(after_s=9.0).claimed == {}
+    assert set(old.turn(after_s=1.0).claimed) == {1}  # the group still calls it ours
+
+
+def test_a_partition_that_goes_takes_its_streams_and_debts_along(world: World) -> None:
+    worker = Worker(world, policy(max_wait_s=1.0))
+    worker.begin()
+    world.feed("a", 3)
+    world.feed("b", 3)
+    worker.turn()
+    worker.source.revoke([1])
+    report = worker.turn(after_s=1.0)
+    assert report.lost == {1}
+    assert [published.stream.key for published in report.published] == ["b"]
+    assert world.topic.committed == {0: 3, 1: 2}
+
+
+def test_a_partition_taken_and_given_back_between_two_polls_is_begun_anew(world: World) -> None:
+    worker = Worker(world, policy(max_wait_s=1.0))
+    worker.begin()
+    world.feed("a", 3)
+    before = world.shelf.epochs[1]
+    worker.turn()
+    worker.source.revoke([1])
+    worker.source.assign([1])
+    report = worker.turn()
+    assert set(report.claimed) == {1}
+    assert report.claimed[1] > before
+    worker.turn()
+    worker.turn(after_s=1.0)
+    assert [(m.facts.version, m.facts.epoch) for m in world.mappings("a")] == [
+        (2, report.claimed[1])
+    ]
+
+
+def test_evicted_streams_come_back_and_make_the_same_mappings() -> None:
+    roomy, tight = World(), World()
+    for world, resident in ((roomy, 100), (tight, 1)):
+        worker = Worker(world, policy(max_resident_streams=resident))
+        worker.begin()
+        evicted = loaded = 0
+        for number in range(30):
+            world.feed("abc"[number % 3])
+            report = worker.turn()
+            evicted += report.evicted
+            loaded += report.loaded
+            assert report.holdings.streams <= resident
+        assert bool(evicted) == bool(loaded) == (resident == 1)
+    ends = [
+        {key: (m.facts.version, m.facts.content_hash) for key, m in world.newest().items()}
+        for world in (roomy, tight)
+    ]
+    assert ends[0] == ends[1]
+
+
+def test_a_busy_stream_is_not_evicted(world: World) -> None:
+    worker = Worker(world, policy(max_resident_streams=1, max_wait_s=1.0))
+    worker.begin()
+    world.feed("a", 3)
+    world.feed("c", 3)
+    world.feed("b", 1)
+    report = worker.turn()
+    assert report.evicted == 1  # b has nothing to wait for
+    assert report.holdings.streams == 2
+
+
+@pytest.mark.parametrize("port", ["source", "store", "outbox"])
+def test_a_port_that_is_away_costs_a_turn_and_loses_nothing(world: World, port: str) -> None:
+    worker = Worker(world)
+    worker.begin()
+    world.feed("a", 3)
+    ports: dict[str, Any] = {
+        "source": worker.source,
+        "store": worker.store,
+        "outbox": world.outbox,
+    }
+    away = ports[port]
+    away.down = True
+    gave_up = 0
+    for _ in range(6):  # one turn to claim, one to read and fail
+        try:
+            worker.turn()
+        except Unavailable:
+            gave_up += 1
+            worker.loop.recover()
+    assert gave_up >= 3
+    assert world.mappings() == []
+    away.down = False
+    worker.drain()
+    assert versions(world, "a") == [2]
+    assert [pair.id.offset for pair in world.shelf.windows[1, "a"]] == [0, 1, 2]
+    assert world.topic.committed[1] == 3
+
+
+def test_every_mapping_is_traced_to_the_turn_that_made_it(world: World) -> None:
+    worker = Worker(world, name="worker-7")
+    worker.begin()
+    world.feed("a", 3)
+    report = worker.turn()
+    (mapping,) = world.mappings("a")
+    assert mapping.facts.turn == report.turn == "worker-7-2"

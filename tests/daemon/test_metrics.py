@@ -1,0 +1,167 @@
+"""Metrics: each with help and unit, none per stream, none spoilt by a NaN."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections import Counter
+from pathlib import Path
+
+import daemon
+import model
+from daemon.gate import Outcome
+from daemon.metrics import (
+    COUNTERS,
+    DEAD_LETTER_REASONS,
+    GAUGES,
+    HISTOGRAMS,
+    KNOWN_LABELS,
+    Metrics,
+    Shape,
+)
+from daemon.report import Holdings, Publication, TurnReport, Verdict
+from daemon.streams import StreamId
+from model.episode import Adaptation
+
+SHAPES: dict[str, Shape] = {
+    str(name): shape for group in (HISTOGRAMS, COUNTERS, GAUGES) for name, shape in group.items()
+}
+UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
+COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"adaptd_{name}", labels)
+
+
+def verdict(loss: float, finite: bool = True) -> Verdict:
+    return Verdict(
+        stream=StreamId(0, "a-stream"),
+        version=5,
+        support_pairs=3,
+        query_pairs=1,
+        adaptation=Adaptation({}, 1.0, loss, 2.0, loss, finite),
+        outcome=Outcome.ADAPTED if finite else Outcome.NOT_FINITE,
+    )
+
+
+def report() -> TurnReport:
+    made = TurnReport("w-1")
+    made.stages = {"poll": 5.0, "adapt": 0.25, "publish": 0.5}
+    made.events, made.pairs, made.replayed_pairs = 3, 4, 1
+    made.dead_letters = Counter(schema=2)
+    made.verdicts = [verdict(0.5), verdict(math.nan, finite=False), verdict(math.inf, False)]
+    made.published = [Publication(StreamId(0, "a-stream"), 5, Outcome.ADAPTED, 0.75)]
+    made.holdings = Holdings(assigned=2, streams=7, changed=1, deferred=2, lag={0: 3, 1: 0})
+    return made
+
+
+def test_every_metric_says_what_it_is_and_in_which_unit() -> None:
+    for family in Metrics().registry.collect():
+        assert family.documentation
+    for name, shape in SHAPES.items():
+        assert shape.help.endswith(".")
+        assert name.endswith(UNITS) or name in COUNTED or name in COUNTERS, name
+
+
+def test_every_metric_of_ours_begins_with_our_name() -> None:
+    theirs = ("process_", "python_")
+    names = [family.name for family in Metrics().registry.collect()]
+    assert all(name.startswith(("adaptd_", *theirs)) for name in names)
+
+
+def test_no_label_grows_with_the_streams() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=1.0)
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert not any("a-stream" in sample.labels.values() for sample in samples)
+    labels = {shape.label for shape in SHAPES.values()}
+    assert labels <= {None, "stage", "when", "outcome", "reason", "service", "partition", "state"}
+
+
+def test_a_turn_is_counted() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=99.0)
+    assert value(metrics, "events_total", outcome="accepted") == 3
+    assert value(metrics, "events_total", outcome="dead_letter") == 2
+    assert value(metrics, "dead_letters_total", reason="schema") == 2
+    assert value(metrics, "pairs_total", outcome="new") == 4
+    assert value(metrics, "pairs_total", outcome="replayed") == 1
+    assert value(metrics, "adaptations_total", outcome="not_finite") == 2
+    assert value(metrics, "mappings_published_total", outcome="adapted") == 1
+    assert value(metrics, "event_to_publish_seconds_sum") == 0.75
+    assert value(metrics, "inner_loop_seconds_sum") == 0.25
+    assert value(metrics, "turn_seconds_sum") == 0.75  # without waiting for records
+    assert value(metrics, "turn_stage_seconds_count", stage="publish") == 1
+    assert value(metrics, "consumer_lag_records", partition="0") == 3
+    assert value(metrics, "streams", state="resident") == 7
+    assert value(metrics, "last_turn_timestamp_seconds") == 99.0
+
+
+def test_losses_that_are_not_finite_do_not_spoil_the_sums() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=1.0)
+    assert value(metrics, "query_loss_sum", when="after") == 0.5
+    assert value(metrics, "query_loss_sum", when="before") == 2.0
+    assert value(metrics, "support_loss_count", when="before") == 1
+
+
+def test_a_partition_that_is_gone_has_no_lag() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=1.0)
+    later = TurnReport("w-2", lost={1}, holdings=Holdings(assigned=1, lag={0: 3}))
+    metrics.record(later, ended_at=2.0)
+    assert value(metrics, "consumer_lag_records", partition="1") is None
+    assert value(metrics, "consumer_lag_records", partition="0") == 3
+
+
+def test_known_labels_are_shown_as_zero_from_the_start() -> None:
+    metrics = Metrics()
+    for reason in DEAD_LETTER_REASONS:
+        assert value(metrics, "dead_letters_total", reason=reason) == 0
+    assert value(metrics, "unavailable_total", service="kafka") == 0
+    metrics.gave_up("kafka")
+    assert value(metrics, "unavailable_total", service="kafka") == 1
+    assert set(KNOWN_LABELS) <= set(SHAPES)
+
+
+def test_readiness_is_as_readyz_says() -> None:
+    metrics, ready = Metrics(), [False]
+    metrics.watch_ready(lambda: ready[0])
+    assert value(metrics, "ready") == 0
+    ready[0] = True
+    assert value(metrics, "ready") == 1
+
+
+def reasons(tree: ast.AST) -> set[str]:
+    """The reasons that MalformedEvent and BadContent are raised with; an expression gives every
+    string in it."""
+    found = set[str]()
+    for scope in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        assigned = {
+            target.id: node.value
+            for node in ast.walk(scope)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(scope):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id in ("MalformedEvent", "BadContent"):
+                reason = node.args[0]
+                if isinstance(reason, ast.Name):
+                    reason = assigned.get(reason.id, reason)
+                branches = (
+                    [reason.body, reason.orelse] if isinstance(reason, ast.IfExp) else [reason]
+                )
+                found |= {str(b.value) for b in branches if isinstance(b, ast.Constant)}
+    return found
+
+
+def test_every_reason_that_the_code_can_give_is_known_and_no_other() -> None:
+    given = set[str]()
+    for package in (daemon, model):
+        for path in Path(package.__path__[0]).rglob("*.py"):
+            given |= reasons(ast.parse(path.read_text()))
+    assert given == set(DEAD_LETTER_REASONS)

@@ -1,0 +1,148 @@
+"""Tenures: when they begin, what ends them, what they commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from daemon.adapters.memory import MemoryShelf, MemorySource, MemoryTopic, MemoryWindows
+from daemon.errors import Superseded, Unavailable
+from daemon.ownership import Ownership, StartPolicy
+from daemon.ports import Polled
+
+POLICY = StartPolicy(offset_reset="earliest", rebuild_windows=True, reclaim_after_s=10.0)
+
+
+class Worker:
+    """One worker's ownership on a topic and a shelf that it may share with others."""
+
+    def __init__(self, topic: MemoryTopic, shelf: MemoryShelf) -> None:
+        self.source = MemorySource(topic)
+        self.store = MemoryWindows(4, shelf)
+        self.owned = Ownership(self.source, self.store, POLICY)
+
+    def poll(self, now: float = 0.0) -> Polled:
+        polled = self.source.poll(0, 100)
+        self.owned.hear(polled, now)
+        return polled
+
+
+@pytest.fixture
+def topic() -> MemoryTopic:
+    topic = MemoryTopic(partitions=2)
+    for partition in (0, 1):
+        for _ in range(5):
+            topic.produce(partition, b"s", b"v")
+    return topic
+
+
+@pytest.fixture
+def shelf() -> MemoryShelf:
+    return MemoryShelf()
+
+
+@pytest.fixture
+def worker(topic: MemoryTopic, shelf: MemoryShelf) -> Worker:
+    return Worker(topic, shelf)
+
+
+def test_a_tenure_begins_with_a_claim_and_a_seek(worker: Worker, topic: MemoryTopic) -> None:
+    topic.committed[1] = 3
+    worker.store.shelf.positions[1] = 3
+    worker.poll()
+    assert list(worker.owned) == []
+    assert set(worker.owned.claim(0.0, now_ms=1_000)) == {0, 1}
+    assert worker.owned[0].epoch == worker.owned[1].epoch == 1_000
+    assert [record.offset for record in worker.poll().records[1]] == [3, 4]
+    assert worker.owned.claim(0.0, now_ms=1_000) == {}
+
+
+def test_a_claim_that_fails_half_way_is_made_again(worker: Worker) -> None:
+    worker.poll()
+    worker.store.down = True
+    with pytest.raises(Unavailable):
+        worker.owned.claim(0.0, 1)
+    worker.store.down = False
+    worker.owned.forget()
+    assert set(worker.owned.claim(0.0, 1)) == {0, 1}
+
+
+def test_what_the_group_takes_away_ends(worker: Worker) -> None:
+    worker.poll()
+    worker.owned.claim(0.0, 1)
+    worker.source.revoke([0])
+    assert worker.owned.hear(worker.source.poll(0, 1), 0.0) == {0}
+    assert list(worker.owned) == [1]
+    assert worker.owned.claim(99.0, 1) == {}
+
+
+def test_a_partition_taken_and_given_back_between_two_polls_is_claimed_anew(worker: Worker) -> None:
+    worker.poll()
+    first = worker.owned.claim(0.0, 1)
+    worker.source.revoke([0])
+    worker.source.assign([0])
+    assert worker.owned.hear(worker.source.poll(0, 1), 0.0) == {0}
+    assert worker.owned.claim(0.0, 1)[0] > first[0]
+
+
+def test_a_partition_lost_to_another_worker_is_claimed_again_only_later(worker: Worker) -> None:
+    worker.poll()
+    worker.owned.claim(0.0, 1)
+    assert worker.owned.lose([0], now=5.0) == {0}
+    assert worker.owned.claim(14.9, 1) == {}
+    assert set(worker.owned.claim(15.0, 1)) == {0}
+
+
+def test_a_lost_partition_that_the_group_gave_away_is_never_claimed_again(worker: Worker) -> None:
+    worker.poll()
+    worker.owned.claim(0.0, 1)
+    worker.source.revoke([0])
+    worker.poll()
+    assert worker.owned.lose([0], now=5.0) == set()
+    assert worker.owned.claim(1e9, 1) == {}
+
+
+def test_two_workers_cannot_both_be_owners(topic: MemoryTopic, shelf: MemoryShelf) -> None:
+    old, new = Worker(topic, shelf), Worker(topic, shelf)
+    for worker in (old, new):
+        worker.poll()
+        worker.owned.claim(0.0, 1)
+    new.owned.verify([0, 1])
+    with pytest.raises(Superseded) as superseded:
+        old.owned.verify([0, 1])
+    assert superseded.value.partitions == {0, 1}
+
+
+def test_only_what_had_its_effect_is_committed_and_once(worker: Worker, topic: MemoryTopic) -> None:
+    worker.poll()
+    worker.owned.claim(0.0, 1)
+    assert worker.owned.commit() == {0: 0, 1: 0}  # where a group that reads the latest began
+    worker.owned[0].next_offset = 4
+    worker.owned[1].next_offset = 5
+    worker.owned[1].hold("s", 2)
+    assert worker.owned.commit() == {0: 4, 1: 2}
+    assert topic.committed == {0: 4, 1: 2}
+    assert worker.owned.commit() == {}
+    worker.owned[1].release("s")
+    assert worker.owned.commit() == {1: 5}
+
+
+class Rebalancing(MemorySource):
+    """A group that is rebalancing takes no commits."""
+
+    rebalancing = True
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        return not self.rebalancing and super().commit(offsets)
+
+
+def test_what_a_rebalance_refused_is_committed_later(topic: MemoryTopic) -> None:
+    source = Rebalancing(topic)
+    owned = Ownership(source, MemoryWindows(4), POLICY)
+    owned.hear(source.poll(0, 1), 0.0)
+    owned.claim(0.0, 1)
+    assert owned.commit() == {}
+    assert topic.committed == {}
+    source.rebalancing = False
+    assert owned.commit() == {0: 0, 1: 0}

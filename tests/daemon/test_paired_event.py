@@ -1,0 +1,300 @@
+"""Paired events: what is good comes back as it went, what is bad is a MalformedEvent."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.adapters.memory import MemoryRecord
+from daemon.errors import MalformedEvent
+from daemon.ports import Headers
+from daemon.wire import dead_letter, paired_event
+from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.paired_event import (
+    JSON,
+    LATEST_MS,
+    MSGPACK,
+    Audio,
+    Content,
+    Event,
+    EventLimits,
+    Image,
+    PairedEvent,
+    Text,
+    Vector,
+    Video,
+    WirePair,
+)
+
+LIMITS = EventLimits(max_event_bytes=4_096, max_pairs=3, max_key_bytes=16)
+CONTENTS: list[Content] = [
+    Vector("float32", [3], bytes(12)),
+    Image(b"\x89PNG"),
+    Text("Grüße, 🌍 \x00"),
+    Audio(b"RIFF"),
+    Audio(b"\x00\x01", encoding="pcm_s16le", rate=16_000, channels=2),
+    Video([b"frame", b""], fps=2.5),
+]
+VECTOR = CONTENTS[0]
+GOOD = PairedEvent([WirePair(VECTOR, Vector("float32", [1], bytes(4)), label="grin")], "e1", 77)
+
+
+def content_type(name: str) -> Headers:
+    return [("other", None), ("content-type", name.encode())]
+
+
+def decode(value: bytes | None, headers: Headers = (), key: bytes | None = b"s") -> Event:
+    record = MemoryRecord(offset=5, timestamp=1_234, key=key, value=value, headers=headers)
+    return paired_event.decode(record, 2, LIMITS)
+
+
+def refused(value: bytes | None, headers: Headers = (), key: bytes | None = b"s") -> MalformedEvent:
+    try:
+        event = decode(value, headers, key)
+        for pair in event.pairs:
+            paired_event.raw_content(pair.source)
+    except MalformedEvent as error:
+        return error
+    pytest.fail("not refused")
+
+
+@pytest.mark.parametrize("encoding", [MSGPACK, JSON])
+@pytest.mark.parametrize("content", CONTENTS, ids=lambda c: type(c).__name__)
+def test_every_content_comes_back_as_it_went(content: Content, encoding: str) -> None:
+    pair = WirePair(source=content, target=VECTOR, label="x")
+    value = paired_event.encode(PairedEvent([pair, pair], id="e", time_ms=9), encoding)
+    event = decode(value, content_type(encoding), "ключ".encode())
+    assert event.pairs == (pair, pair)
+    assert (event.stream, event.partition, event.offset) == ("ключ", 2, 5)
+    assert (event.recorded_ms, event.time_ms) == (1_234, 9)
+
+
+def test_without_a_content_type_an_event_is_messagepack() -> None:
+    assert decode(paired_event.encode(GOOD)) == decode(
+        paired_event.encode(GOOD, MSGPACK), content_type(MSGPACK)
+    )
+
+
+def test_without_a_time_of_its_own_an_event_happened_when_it_was_recorded() -> None:
+    assert decode(paired_event.encode(PairedEvent(GOOD.pairs))).time_ms == 1_234
+
+
+def test_an_unknown_field_is_ignored_so_that_producers_may_be_newer() -> None:
+    value = paired_event.encode(GOOD, JSON).replace(b'{"pairs"', b'{"new":[1],"pairs"')
+    assert decode(value, content_type(JSON)).pairs == tuple(GOOD.pairs)
+
+
+def test_another_content_type_cannot_be_written() -> None:
+    with pytest.raises(KeyError):
+        paired_event.encode(GOOD, "text/csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "modality", "raw"),
+    [
+        (Image(b"png"), "image", b"png"),
+        (Text("é"), "text", "é"),
+        (Audio(b"wav"), "audio", b"wav"),
+        (Video([b"a", b"b"]), "video", b"ab"),
+    ],
+)
+def test_the_raw_content_of_a_modality(content: Content, modality: str, raw: object) -> None:
+    assert paired_event.raw_content(content) == (modality, raw)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", ">f8"])
+def test_a_vector_comes_back_with_its_values_whatever_the_producers_byte_order(dtype: str) -> None:
+    values = np.array([1.5, -2.0, 0.25], dtype)
+    modality, raw = paired_event.raw_content(paired_event.vector(values))
+    assert modality == "vector"
+    assert isinstance(raw, np.ndarray)
+    assert raw.tolist() == values.tolist()
+    assert raw.dtype.itemsize == values.dtype.itemsize
+
+
+def test_an_empty_vector_is_an_empty_array() -> None:
+    _, raw = paired_event.raw_content(Vector("float32", [0], b""))
+    assert isinstance(raw, np.ndarray)
+    assert raw.shape == (0,)
+
+
+def test_a_strided_vector_is_written_in_order() -> None:
+    _, raw = paired_event.raw_content(paired_event.vector(np.arange(6, dtype=np.float32)[::2]))
+    assert isinstance(raw, np.ndarray)
+    assert raw.tolist() == [0, 2, 4]
+
+
+def json_event(content: str) -> bytes:
+    return f'{{"pairs":[{{"source":{content},"target":{{"type":"text","text":""}}}}]}}'.encode()
+
+
+def vector_event(shape: list[int], data: bytes) -> bytes:
+    pair = WirePair(Vector("float32", shape, data), VECTOR)
+    return paired_event.encode(PairedEvent([pair]))
+
+
+MALFORMED: list[tuple[str, bytes | None, Headers, bytes | None, str]] = [
+    # reason, value, headers, key, what the message says
+    ("empty_key", b"", (), b"", "expected the stream's id"),
+    ("empty_key", b"", (), None, "expected the stream's id"),
+    ("oversize_key", b"", (), b"k" * 17, "17 bytes; at most 16"),
+    ("key_not_utf8", b"", (), b"\xff", "not UTF-8"),
+    ("no_value", None, (), b"s", "expected a paired event"),
+    ("oversize", bytes(4_097), (), b"s", "4097 bytes; at most 4096"),
+    ("unknown_content_type", b"", content_type("text/csv"), b"s", f"expected {MSGPACK} or {JSON}"),
+    ("undecodable", b"", [("content-type", None)], b"s", "not application/msgpack"),
+    ("unknown_content_type", b"", [("content-type", b"\xff")], b"s", f"expected {MSGPACK} or"),
+    ("undecodable", b"", (), b"s", "not application/msgpack"),
+    ("undecodable", b"\xc1", (), b"s", "not application/msgpack"),
+    ("undecodable", paired_event.encode(GOOD) + b"x", (), b"s", "trailing characters"),
+    ("undecodable", paired_event.encode(GOOD)[:-3], (), b"s", "truncated"),
+    ("undecodable", b"{", content_type(JSON), b"s", "truncated"),
+    ("undecodable", b'{"id":"\xff"}', content_type(JSON), b"s", "utf-8"),
+    ("undecodable", b'{"id":"\\ud800"}', content_type(JSON), b"s", "not application/json"),
+    ("undecodable", b'{"a":' + b"[" * 4_000, content_type(JSON), b"s", "recursion"),
+    ("undecodable", b"\x81\xa1a" + b"\x91" * 4_000, (), b"s", "recursion"),
+    ("schema", b"\x93\x01\x02\x03", (), b"s", "Expected `object`, got `array`"),
+    ("schema", b"{}", content_type(JSON), b"s", "missing required field `pairs`"),
+    ("schema", b'{"pairs":[{}]}', content_type(JSON), b"s", "$.pairs[0]"),
+    ("schema", json_event('{"text":"x"}'), content_type(JSON), b"s", "field `type`"),
+    ("schema", json_event('{"type":"text"}'), content_type(JSON), b"s", "field `text`"),
+    ("schema", json_event('{"type":"text","text":5}'), content_type(JSON), b"s", "Expected `str`"),
+    (
+        "schema",
+        json_event('{"type":"audio","data":"","encoding":"mp3"}'),
+        content_type(JSON),
+        b"s",
+        "'mp3'",
+    ),
+    (
+        "schema",
+        json_event('{"type":"image","data":"***"}'),
+        content_type(JSON),
+        b"s",
+        "base64",
+    ),
+    (
+        "schema",
+        json_event('{"type":"vector","dtype":"int8","shape":[1],"data":"AA=="}'),
+        content_type(JSON),
+        b"s",
+        "'int8'",
+    ),
+    ("unknown_modality", json_event('{"type":"smell"}'), content_type(JSON), b"s", "'smell'"),
+    ("wrong_pair_count", paired_event.encode(PairedEvent([])), (), b"s", "expected 1 to 3"),
+    (
+        "wrong_pair_count",
+        paired_event.encode(PairedEvent(GOOD.pairs * 4)),
+        (),
+        b"s",
+        "4 pairs; expected 1 to 3",
+    ),
+    ("lying_shape", vector_event([4], bytes(12)), (), b"s", "needs 16 bytes; the vector has 12"),
+    ("lying_shape", vector_event([-1], b""), (), b"s", "needs -4 bytes"),
+    ("lying_shape", vector_event([2**62], b""), (), b"s", "the vector has 0"),
+    ("lying_shape", vector_event([], b""), (), b"s", "expected shape (dim,)"),
+    ("lying_shape", vector_event([1, 3], bytes(12)), (), b"s", "expected shape (dim,)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "value", "headers", "key", "says"), MALFORMED, ids=[m[0] for m in MALFORMED]
+)
+def test_a_malformed_event_is_refused_with_its_reason_and_what_would_be_right(
+    reason: str, value: bytes | None, headers: Headers, key: bytes | None, says: str
+) -> None:
+    error = refused(value, headers, key)
+    assert error.reason == reason
+    assert says in error.detail
+
+
+@pytest.mark.parametrize("time_ms", [-1, LATEST_MS + 1, 2**63, 2**64 - 1])
+def test_a_time_that_fits_no_window_is_refused(time_ms: int) -> None:
+    assert refused(paired_event.encode(PairedEvent(GOOD.pairs, time_ms=time_ms))).reason == "schema"
+
+
+def test_a_time_of_thirty_digits_is_refused() -> None:
+    value = paired_event.encode(GOOD, JSON).replace(b"77", b"9" * 30)
+    assert refused(value, content_type(JSON)).reason == "schema"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\x81\xa5pairs\xdd\xff\xff\xff\xff",
+        b"\x81\xa5pairs\xdd\x05\x00\x00\x00",
+        b"\x81\xa1a\xdf\xff\xff\xff\xff",
+        b"\x81\xa1a\xc6\xff\xff\xff\xff",
+        b"\x81\xa2id\xdb\xff\xff\xff\xff",
+    ],
+)
+def test_a_length_that_lies_takes_no_memory(value: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert refused(value).reason == "undecodable"
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def outcome(value: bytes, headers: Headers) -> str:
+    """What becomes of any bytes: an event, or a dead letter that can be written."""
+    record = MemoryRecord(0, 0, b"s", value, headers)
+    try:
+        event = paired_event.decode(record, 0, LIMITS)
+        for pair in event.pairs:
+            paired_event.raw_content(pair.source)
+            paired_event.raw_content(pair.target)
+    except MalformedEvent as error:
+        letter = DeadLetter(record, 0, error)
+        message = dead_letter.encode(letter, topic="dlq", from_topic="events", max_bytes=10_000)
+        assert message.value == value
+        return error.reason
+    assert 0 <= event.time_ms <= LATEST_MS
+    return "good"
+
+
+@given(value=st.binary(max_size=300), encoding=st.sampled_from([MSGPACK, JSON]))
+def test_random_bytes_are_never_anything_but_malformed(value: bytes, encoding: str) -> None:
+    assert outcome(value, content_type(encoding)) != "good"
+
+
+@given(
+    encoding=st.sampled_from([MSGPACK, JSON]),
+    content=st.sampled_from(CONTENTS),
+    edits=st.lists(
+        st.tuples(st.integers(0, 200), st.integers(0, 3), st.binary(max_size=4)), min_size=1
+    ),
+)
+def test_a_good_event_with_bytes_changed_is_good_or_malformed(
+    encoding: str, content: Content, edits: list[tuple[int, int, bytes]]
+) -> None:
+    value = paired_event.encode(PairedEvent([WirePair(content, VECTOR)], time_ms=2**40), encoding)
+    for at, length, replacement in edits:
+        value = value[:at] + replacement + value[at + length :]
+    assert outcome(value, content_type(encoding))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["pairs", "source", "target", "type", "data", "shape", "time_ms"]),
+            inner,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_any_document_with_our_field_names_is_good_or_malformed(document: object) -> None:
+    import json
+
+    assert outcome(json.dumps({"pairs": [document]}).encode(), content_type(JSON)) != "good"
+    assert outcome(json.dumps(document).encode(), content_type(JSON)) != "good"
