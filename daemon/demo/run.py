@@ -6,15 +6,11 @@ summary, and exit code 0 only if all that the demo promises was seen to be true.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import msgspec
 from rich.console import Console
@@ -28,6 +24,7 @@ from daemon.demo.screen import summary_table
 from daemon.demo.verdict import Summary, summarise
 from daemon.errors import Misconfigured, Unavailable
 from daemon.local.errors import ServicesUnavailable
+from daemon.local.interrupts import Interrupted, signals_interrupt
 from model.data.emoji import LOW_RANK_DIM
 from model.errors import BadMetaInit
 from model.meta_init import MetaInit, load, shipped
@@ -55,20 +52,13 @@ class TimedOut(Exception):
     """Something did not happen in time."""
 
 
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM: no Exception, for nobody but `demo` may catch it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 def demo(options: Options) -> int:
     """Run it; the exit code. Raises Misconfigured before anything is started."""
     console = Console(stderr=options.json)
     if not console.is_terminal:
         console.width = NO_TERMINAL_WIDTH
     try:
-        with _signals_interrupt():
+        with signals_interrupt():
             summary = _Run(options, console).run()
     except Interrupted as e:
         console.print("interrupted: everything that was started has been stopped")
@@ -177,21 +167,3 @@ def _theta(path: Path) -> MetaInit:
             f"{maps[0]} to {maps[1]} ({maps[2]})"
         )
     return theta
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """The first SIGINT or SIGTERM raises Interrupted; later ones do not disturb cleaning up."""
-    both = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-        for each in both:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in both}
-    try:
-        yield
-    finally:
-        for number, action in before.items():
-            signal.signal(number, action)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Callable
 
 from daemon.local.errors import ServicesUnavailable
+from daemon.local.interrupts import Interrupted, signals_interrupt
 from daemon.local.server import Server
 from daemon.local.services import Services, local_services
 
@@ -22,11 +19,11 @@ Echo = Callable[[str], None]
 def up(echo: Echo) -> int:
     """Run until SIGINT or SIGTERM (0) or until a server dies (1); the exit code."""
     try:
-        with _both_signals_interrupt(), local_services(note=echo) as services:
+        with signals_interrupt(), local_services(note=echo) as services:
             _introduce(services, echo)
             echo(_wait_for_a_death(services))
             return FAILED
-    except KeyboardInterrupt:
+    except Interrupted:
         echo("stopped")
         return OK
     except ServicesUnavailable as error:
@@ -53,21 +50,3 @@ def _wait_for_a_death(services: Services) -> str:
 def _obituary(server: Server) -> str:
     code = server.process.returncode
     return f"{server.name} ended by itself (code {code}); the end of its log:\n{server.log_tail()}"
-
-
-@contextmanager
-def _both_signals_interrupt() -> Iterator[None]:
-    """The first SIGINT or SIGTERM is a KeyboardInterrupt; later ones do not disturb cleaning up."""
-    both = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        for number in both:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in both}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
