@@ -62,6 +62,18 @@ def refused(value: bytes | None, headers: Headers = (), key: bytes | None = b"s"
     pytest.fail("not refused")
 
 
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [(b'{"a":' + b"[" * 900_000, content_type(JSON)), (b"\x81\xa1a" + b"\x91" * 900_000, ())],
+)
+def test_however_deep_an_event_is_nested_it_is_only_malformed(
+    value: bytes, headers: Headers
+) -> None:
+    record = MemoryRecord(0, 0, b"s", value, headers)
+    with pytest.raises(MalformedEvent, match="recursion"):
+        paired_event.decode(record, 0, EventLimits(max_event_bytes=1_000_000, max_pairs=3))
+
+
 @pytest.mark.parametrize("encoding", [MSGPACK, JSON])
 @pytest.mark.parametrize("content", CONTENTS, ids=lambda c: type(c).__name__)
 def test_every_content_comes_back_as_it_went(content: Content, encoding: str) -> None:
@@ -155,8 +167,8 @@ MALFORMED: list[tuple[str, bytes | None, Headers, bytes | None, str]] = [
     ("undecodable", b"{", content_type(JSON), b"s", "truncated"),
     ("undecodable", b'{"id":"\xff"}', content_type(JSON), b"s", "utf-8"),
     ("undecodable", b'{"id":"\\ud800"}', content_type(JSON), b"s", "not application/json"),
-    ("undecodable", b'{"a":' + b"[" * 4_000, content_type(JSON), b"s", "recursion"),
-    ("undecodable", b"\x81\xa1a" + b"\x91" * 4_000, (), b"s", "recursion"),
+    ("undecodable", b'{"a":' + b"[" * 4_000, content_type(JSON), b"s", "not application/json"),
+    ("undecodable", b"\x81\xa1a" + b"\x91" * 4_000, (), b"s", "not application/msgpack"),
     ("schema", b"\x93\x01\x02\x03", (), b"s", "Expected `object`, got `array`"),
     ("schema", b"{}", content_type(JSON), b"s", "missing required field `pairs`"),
     ("schema", b'{"pairs":[{}]}', content_type(JSON), b"s", "$.pairs[0]"),

@@ -1,0 +1,54 @@
+"""Installations on the shared services, and the small θ they serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.local.services import Services
+from tests.faults.lab import HIDDEN_DIM, SOURCE_DIM, TARGET_DIM, Installation
+
+Install = Callable[..., Installation]
+Measured = Callable[[str], None]
+
+MEASURED = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for line in config.stash.get(MEASURED, []):
+        terminalreporter.write_line(f"measured: {line}")
+
+
+@pytest.fixture
+def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """`measured("ready in 2.1 s")`: said at the end of the run; no test depends on it."""
+    return pytestconfig.stash.setdefault(MEASURED, []).append
+
+
+@pytest.fixture(scope="session")
+def theta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from model.meta_init import fresh, save
+
+    path = tmp_path_factory.mktemp("theta") / "theta.safetensors"
+    save(fresh(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM), path)
+    return path
+
+
+@pytest.fixture
+def install(services: Services, theta: Path, tmp_path: Path) -> Iterator[Install]:
+    """`install(kafka_timeout_ms=1000)` makes topics and names of their own; they are deleted."""
+    with ExitStack() as installed:
+
+        def make(partitions: int = 4, **overrides: Any) -> Installation:
+            kafka, redis_url = services.kafka_bootstrap_servers, services.redis_url
+            made = Installation(kafka, redis_url, theta, tmp_path, overrides, partitions)
+            installed.callback(made.close)
+            return made
+
+        yield make
