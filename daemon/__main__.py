@@ -77,8 +77,8 @@ def create_topics(config_file: ConfigFile = None) -> None:
     """
     settings = config.load(config_file)
     from daemon.adapters.kafka_topics import KafkaTopics
-    from daemon.run import load_engine
     from daemon.topics import mapping_bytes, specs
+    from daemon.wiring import load_engine
 
     engine = load_engine(settings)
     size = mapping_bytes(engine.source_dim, engine.hidden_dim, engine.target_dim)

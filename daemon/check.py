@@ -9,8 +9,8 @@ from daemon.adapters.kafka_topics import KafkaTopics
 from daemon.adapters.redis_info import describe
 from daemon.config import Settings
 from daemon.errors import AdaptdError
-from daemon.run import load_engine
 from daemon.topics import faults, mapping_bytes, specs
+from daemon.wiring import load_engine
 from model.engine import Engine
 
 

@@ -167,6 +167,9 @@ class Settings(BaseModel):
     """Port of the same; 0 takes a free one and logs it."""
     liveness_max_age_s: float = Field(60.0, ge=5.0, le=3_600.0)
     """/livez fails when the last turn ended longer ago."""
+    stop_timeout_s: float = Field(8.0, ge=1.0, le=3_600.0)
+    """How long SIGTERM waits for the turn to finish before the process ends as it stands, with exit
+    code 1, which loses nothing; less than the supervisor's own patience."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged; debug has a line for every published mapping."""
     log_format: Literal["auto", "json", "console"] = "auto"

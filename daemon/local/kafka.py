@@ -129,7 +129,7 @@ _SMALL_AND_QUICK = {
     "transaction.state.log.segment.bytes": "16777216",
     "group.initial.rebalance.delay.ms": "0",
     # After a kill, a broker may register again only when its old session has ended.
-    "broker.session.timeout.ms": "3000",
+    "broker.session.timeout.ms": "6000",
     "broker.heartbeat.interval.ms": "500",
     "num.network.threads": "2",
     "num.io.threads": "4",

@@ -119,6 +119,13 @@ def test_the_grace_period_fits_the_longest_turn() -> None:
     assert float(sum_in_comment[1]) == longest_turn_s(Settings.model_construct())
 
 
+def test_a_turn_may_take_as_long_as_it_needs_before_the_grace_period_ends() -> None:
+    config_map = yaml.safe_load((KUBERNETES / "base/configmap.yaml").read_text())
+    stop_timeout_s = float(config_map["data"]["ADAPTD_STOP_TIMEOUT_S"])
+    grace_s = worker()["terminationGracePeriodSeconds"]
+    assert longest_turn_s(Settings.model_construct()) <= stop_timeout_s < grace_s
+
+
 def longest_turn_s(settings: Settings) -> float:
     """A turn in which each wait ends just before its timeout, and leaving the group after it."""
     kafka_s, redis_s = settings.kafka_timeout_ms / 1000, settings.redis_timeout_ms / 1000

@@ -32,7 +32,7 @@ from daemon.errors import Unavailable
 from daemon.loop import Loop, Ports
 from daemon.ports import Message, Record
 from daemon.report import STAGES, TurnReport
-from daemon.run import _outlet, connect, load_engine, loop_policy
+from daemon.wiring import connect, load_engine, loop_policy, outlet
 from model.engine import Engine
 
 Point = Literal["enter", "within", "timer", "exit"]
@@ -141,7 +141,7 @@ def work(settings: Settings, engine: Engine, name: str, doom: Doom | None) -> No
     """Until doom, or until everything is committed."""
     give_up_at = time.monotonic() + TIMEOUT_S
     with connect(settings, engine, name) as ports:
-        loop = DoomedLoop(loop_policy(settings, engine), ports, _outlet(settings, engine), name)
+        loop = DoomedLoop(loop_policy(settings, engine), ports, outlet(settings, engine), name)
         loop.doom = doom
         if doom is not None and doom.point == "within":
             kill_within(ports, loop, doom)

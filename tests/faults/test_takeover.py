@@ -141,7 +141,7 @@ def test_one_that_slept_in_a_turn_does_not_speak_for_the_new_owner(
     import torch
 
     from daemon.loop import Loop
-    from daemon.run import _outlet, connect, load_engine, loop_policy
+    from daemon.wiring import connect, load_engine, loop_policy, outlet
 
     lab, threads = install(1), torch.get_num_threads()
     spring = Spring()
@@ -160,7 +160,7 @@ def test_one_that_slept_in_a_turn_does_not_speak_for_the_new_owner(
 
         setattr(engine, asleep_in, asleep)
         policy = loop_policy(lab.settings, engine)
-        loop = Loop(policy, ports, _outlet(lab.settings, engine), "sleeper")
+        loop = Loop(policy, ports, outlet(lab.settings, engine), "sleeper")
         give_up_at = time.monotonic() + 20
         lost: set[int] = set()
         while not lost and time.monotonic() < give_up_at:
