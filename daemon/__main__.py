@@ -78,10 +78,14 @@ def create_topics(config_file: ConfigFile = None) -> None:
     settings = config.load(config_file)
     from daemon.adapters.kafka_topics import KafkaTopics
     from daemon.topics import mapping_bytes, specs
-    from daemon.wiring import load_engine
+    from model.errors import BadMetaInit
+    from model.meta_init import load, shipped
 
-    engine = load_engine(settings)
-    size = mapping_bytes(engine.source_dim, engine.hidden_dim, engine.target_dim)
+    try:
+        theta = load(settings.meta_init or shipped())
+    except BadMetaInit as e:
+        raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
+    size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
     topics = KafkaTopics(settings)
     try:
         for spec in specs(settings, size):
@@ -179,6 +183,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1 or sys.argv[1] in ("--config", "--print-config"):
+    if len(sys.argv) == 1 or sys.argv[1].startswith(("--config", "--print-config")):
         sys.argv.insert(1, "run")
     main()

@@ -60,6 +60,10 @@ class Schedule:
     def __contains__(self, stream: StreamId) -> bool:
         return stream in self._changed or stream in self._deferred
 
+    def is_changed(self, stream: StreamId) -> bool:
+        """Whether it changed and was not adapted since."""
+        return stream in self._changed
+
     @property
     def changed_count(self) -> int:
         """Streams that changed and were not adapted since."""

@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FilePath,
     SecretStr,
     ValidationError,
     model_validator,
@@ -29,6 +30,8 @@ from daemon.errors import Misconfigured
 PREFIX = "ADAPTD_"
 CONFIG_FILE_VARIABLE = "ADAPTD_CONFIG_FILE"
 
+BOOTSTRAP = r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$"
+"""host:port, separated by commas."""
 MAX_PAIRS_PER_TURN = 200_000
 """Redis takes 2**20 arguments in a command, and a pair has five."""
 
@@ -63,7 +66,7 @@ class Settings(BaseModel):
     )
 
     # ---- Kafka
-    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1)
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
     """Brokers to start from, host:port, separated by commas."""
     kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)
     """Consumer group; workers of one group share the partitions and the windows."""
@@ -83,11 +86,11 @@ class Settings(BaseModel):
     """Needed with the SASL protocols."""
     kafka_sasl_password: SecretStr | None = None
     """Needed with the SASL protocols; never logged."""
-    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_cafile: FilePath | None = None
     """Certificate authorities (PEM) that sign the brokers' certificates; the system's if unset."""
-    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_certfile: FilePath | None = None
     """This client's certificate (PEM), where brokers ask for one."""
-    kafka_ssl_keyfile: Path | None = None
+    kafka_ssl_keyfile: FilePath | None = None
     """The key (PEM) of that certificate."""
     kafka_session_timeout_ms: int = Field(10_000, ge=6_000, le=300_000)
     """A worker silent for so long loses its partitions; brokers refuse less than 6 s by default."""
@@ -157,8 +160,8 @@ class Settings(BaseModel):
     max_pairs_per_event: int = Field(64, ge=1, le=4_096)
     """An event with more pairs is a dead letter."""
     dead_letter_max_bytes: int = Field(900_000, ge=0, le=104_857_600)
-    """A dead letter's value is cut here, so that its topic can take it; the whole stays in the
-    events topic at the place it names."""
+    """A dead letter's key, headers and value together are cut here, so that its topic can take it;
+    the whole stays in the events topic at the place it names."""
 
     # ---- HTTP and logs
     http_host: str = "127.0.0.1"
@@ -175,7 +178,8 @@ class Settings(BaseModel):
     log_format: Literal["auto", "json", "console"] = "auto"
     """json for machines, console for people; auto asks whether stderr is a terminal."""
     instance: str | None = Field(None, max_length=128)
-    """This worker's name in logs and turn ids; host name and start time if unset."""
+    """This worker's name in logs and turn ids; host name, process and start time if unset. A name
+    of your own repeats its turn ids after a restart."""
 
     # ---- topics made by `adaptd topics create`
     topic_partitions: int = Field(8, ge=1, le=10_000)
@@ -208,11 +212,14 @@ class Settings(BaseModel):
                 f"ADAPTD_KAFKA_MAX_POLL_RECORDS ({self.kafka_max_poll_records}) must be at most "
                 f"{MAX_PAIRS_PER_TURN}, what Redis takes in one append"
             )
-        if 3 * self.kafka_timeout_ms > self.liveness_max_age_s * 1000:
+        longest_ms = self.kafka_delivery_timeout_ms
+        longest_ms += 3 * self.kafka_timeout_ms + 2 * self.redis_timeout_ms
+        if longest_ms > self.liveness_max_age_s * 1000:
             raise ValueError(
-                f"ADAPTD_LIVENESS_MAX_AGE_S = {self.liveness_max_age_s:g}: must be at least three "
-                f"times ADAPTD_KAFKA_TIMEOUT_MS ({self.kafka_timeout_ms} ms), so that an "
-                "unavailable Kafka does not get the worker killed"
+                f"ADAPTD_LIVENESS_MAX_AGE_S = {self.liveness_max_age_s:g}: must be at least "
+                f"{longest_ms / 1000:g}, which is ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS, three times "
+                "ADAPTD_KAFKA_TIMEOUT_MS and twice ADAPTD_REDIS_TIMEOUT_MS, so that a service that "
+                "is away does not get the worker killed"
             )
         return self
 
@@ -249,7 +256,9 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            raise Misconfigured(f"unknown setting {name} in the environment; see adaptd run --help")
+            raise Misconfigured(
+                f"unknown setting {name} in the environment; see adaptd run --print-config"
+            )
 
 
 def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
@@ -259,7 +268,7 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
         return message
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":  # its value may be a secret under a misspelt name
-        return f"unknown setting {name!r} in the config file; see adaptd run --help"
+        return f"unknown setting {name!r} in the config file; see adaptd run --print-config"
     value = "(hidden)" if is_secret(name) else repr(given.get(name))
     return f"{PREFIX}{name.upper()} = {value}: {message}"
 

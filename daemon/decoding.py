@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,18 +28,14 @@ class Decoded:
     targets: tuple[NDArray[Any], ...]
 
 
-def decode_records(
-    partition: int, records: Sequence[Record], limits: EventLimits, engine: Engine
-) -> tuple[list[Decoded], list[DeadLetter]]:
+def decode_record(
+    partition: int, record: Record, limits: EventLimits, engine: Engine
+) -> Decoded | DeadLetter:
     """An event with any bad part is bad as a whole: half an event is in no window."""
-    good: list[Decoded] = []
-    bad: list[DeadLetter] = []
-    for record in records:
-        try:
-            good.append(_decode(partition, record, limits, engine))
-        except MalformedEvent as e:
-            bad.append(DeadLetter(record, partition, e))
-    return good, bad
+    try:
+        return _decode(partition, record, limits, engine)
+    except MalformedEvent as e:
+        return DeadLetter(record, partition, e)
 
 
 def _decode(partition: int, record: Record, limits: EventLimits, engine: Engine) -> Decoded:

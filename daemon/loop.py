@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from daemon.batching import BatchPolicy, Schedule, When, when_to_publish
-from daemon.decoding import Decoded, decode_records
+from daemon.decoding import Decoded, decode_record
 from daemon.errors import Superseded
 from daemon.gate import judge
 from daemon.ownership import Ownership, StartPolicy
@@ -30,6 +30,9 @@ from model.episode import Adaptation, Episode
 
 IDLE_WAIT_S = 0.25
 """The longest a turn waits for records: a stop request is noticed this soon."""
+DECODE_BUDGET_S = 5.0
+"""After so long a turn decodes no further event, the rest waits for the next: large pictures must
+not make a turn outlast what the group and the supervisor allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class Loop:
         with self._stage(report, "slide"):
             self._slide(events, pairs, report)
         with self._stage(report, "cut"):
-            due, episodes = self._cut()
+            due, episodes = self._cut(report)
         with self._stage(report, "adapt"):
             adaptations = self._engine.adapt(episodes) if episodes else []
         with self._stage(report, "gate"):
@@ -107,7 +110,8 @@ class Loop:
     def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
         self._verify(report)
         wait_s = self._schedule.wait_s(self._clock.now(), IDLE_WAIT_S)
-        polled = self._source.poll(wait_s, self._policy.max_poll_records)
+        room = self._policy.max_resident_streams - self._schedule.changed_count
+        polled = self._source.poll(wait_s, min(self._policy.max_poll_records, max(1, room)))
         now = self._clock.now()
         self._drop(self._owned.hear(polled, now))
         report.lost |= polled.revoked
@@ -132,13 +136,22 @@ class Loop:
     ) -> tuple[list[Decoded], list[DeadLetter]]:
         events: list[Decoded] = []
         dead_letters: list[DeadLetter] = []
+        enough_at = self._clock.now() + DECODE_BUDGET_S
         for partition, batch in records.items():
             end = batch[-1].offset + 1
-            report.offsets[partition] = OffsetRange(batch[0].offset, end)
-            self._owned[partition].next_offset = end
-            good, bad = decode_records(partition, batch, self._policy.limits, self._engine)
-            events += good
-            dead_letters += bad
+            for record in batch:
+                if self._clock.now() > enough_at:
+                    end = record.offset
+                    self._source.seek(partition, end)
+                    break
+                decoded = decode_record(partition, record, self._policy.limits, self._engine)
+                if isinstance(decoded, Decoded):
+                    events.append(decoded)
+                else:
+                    dead_letters.append(decoded)
+            if end > batch[0].offset:
+                report.offsets[partition] = OffsetRange(batch[0].offset, end)
+                self._owned[partition].next_offset = end
         report.events = len(events)
         report.dead_letters.update(letter.error.reason for letter in dead_letters)
         return events, dead_letters
@@ -201,8 +214,9 @@ class Loop:
 
     # ---- cut, gate
 
-    def _cut(self) -> tuple[list[StreamId], list[Episode]]:
+    def _cut(self, report: TurnReport) -> tuple[list[StreamId], list[Episode]]:
         due = self._schedule.take_due(self._clock.now())
+        self._load(due, report)  # one that waited for its publish interval may have been evicted
         return due, [self._streams[id].window.cut() for id in due]
 
     def _gate(
@@ -261,7 +275,8 @@ class Loop:
     def _settle(self, verdict: Verdict, now: float, acknowledged_ms: int) -> Publication:
         stream = self._streams[verdict.stream]
         since_ms = stream.unpublished_since_ms
-        latency_s = 0.0 if since_ms is None else max(0, acknowledged_ms - since_ms) / 1000
+        # no time at all is 0: evicted meanwhile, or a producer that does not tell the time
+        latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
         stream.last = Published(now, verdict.outcome)
         self._release(stream)
         return Publication(stream.id, verdict.version, verdict.outcome, latency_s)
@@ -276,7 +291,7 @@ class Loop:
     def _keep_house(self, report: TurnReport) -> None:
         """Evict, and tell what is held."""
         most = self._policy.max_resident_streams
-        report.evicted = self._streams.evict(most, self._schedule.__contains__)
+        report.evicted = self._streams.evict(most, self._schedule.is_changed)
         report.holdings = Holdings(
             assigned=len(tuple(self._owned)),
             streams=len(self._streams),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from daemon.errors import Superseded
 from daemon.ports import EventSource, Polled, WindowStore
 from daemon.tenure import Reset, Tenure, starting_offset
 
@@ -62,9 +63,14 @@ class Ownership:
                 self._policy.offset_reset,
                 rebuild=self._policy.rebuild_windows,
             )
+            try:  # from now on the store knows that before `start` there is nothing to restore
+                self._store.append(partition, claim.epoch, start, ())
+            except Superseded as e:
+                self.lose(e.partitions, now)
+                continue
             self._source.seek(partition, start)
             self._tenures[partition] = Tenure(claim.epoch, start, bounds[partition].committed)
-        return {partition: self._tenures[partition].epoch for partition in due}
+        return {p: self._tenures[p].epoch for p in due if p in self._tenures}
 
     def lose(self, partitions: Iterable[int], now: float) -> set[int]:
         """Another worker has claimed these; the partitions whose tenure ended."""

@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises Misconfigured before any polling."""
+    stop = Stop()
+    stop.listen()
     instance = settings.instance or f"{socket.gethostname()}-{os.getpid()}-{int(time.time()):x}"
     logger = logs.configure(settings.log_level, settings.log_format, instance)
     engine = load_engine(settings)
     metrics = _metrics(engine)
     health = Health(_snapshot(instance, engine), settings.liveness_max_age_s)
     metrics.watch_ready(lambda: health.ready()[0])
-    stop = Stop()
-    stop.listen()
     within_s = settings.stop_timeout_s
     stop.enforce(within_s, lambda: logger.warning("stopped_unfinished", after_s=within_s))
     observers = Observers(logger, metrics, health)

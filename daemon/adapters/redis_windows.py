@@ -27,7 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from daemon.errors import Superseded, Unavailable
+from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.ports import Append, Claim
 from daemon.window import Pair, PairId
 
@@ -83,12 +83,16 @@ class RedisWindows:
 
     def __init__(self, url: str, timeout_s: float, layout: WindowLayout) -> None:
         self._layout = layout
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),  # the loop recovers; a blind retry could hide a fault
-        )
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),  # the loop recovers; a blind retry could hide a fault
+            )
+            self._redis.connection_pool.make_connection()  # does not connect, but reads all options
+        except (ValueError, TypeError) as e:
+            raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
         self._claim = self._redis.register_script(_CLAIM)
         self._append = self._redis.register_script(_APPEND)
         self._positions: dict[int, int | None] = {}

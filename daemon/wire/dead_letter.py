@@ -9,6 +9,8 @@ from daemon.errors import MalformedEvent
 from daemon.ports import Headers, Message, Record
 
 HEADER_PREFIX = "adaptd-"
+HEADER_OVERHEAD_BYTES = 10
+"""What a header takes besides its name and value: two lengths of at most five bytes."""
 MAX_DETAIL_CHARS = 500
 """The detail quotes what it found, which may be as long as the event."""
 
@@ -34,7 +36,10 @@ def encode(letter: DeadLetter, *, topic: str, from_topic: str, max_bytes: int) -
     room = max_bytes
     key, cut_key = _cut(record.key, room)
     room -= len(key or b"")
-    header_bytes = sum(len(name.encode()) + len(value or b"") for name, value in record.headers)
+    header_bytes = sum(
+        HEADER_OVERHEAD_BYTES + len(name.encode()) + len(value or b"")
+        for name, value in record.headers
+    )
     headers: Headers = record.headers if header_bytes <= room else ()
     room -= header_bytes if header_bytes <= room else 0
     value, cut_value = _cut(record.value, room)

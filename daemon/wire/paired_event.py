@@ -122,12 +122,13 @@ def decode(record: Record, partition: int, limits: EventLimits) -> Event:
         raise MalformedEvent(
             "wrong_pair_count", f"{len(event.pairs)} pairs; expected 1 to {limits.max_pairs}"
         )
+    recorded_ms = min(max(record.timestamp, 0), LATEST_MS)  # a producer may write any number
     return Event(
         stream=stream,
         partition=partition,
         offset=record.offset,
-        recorded_ms=record.timestamp,
-        time_ms=record.timestamp if event.time_ms is None else event.time_ms,
+        recorded_ms=recorded_ms,
+        time_ms=recorded_ms if event.time_ms is None else event.time_ms,
         pairs=tuple(event.pairs),
     )
 
@@ -152,7 +153,7 @@ def _stream(key: bytes | None, limits: EventLimits) -> str:
 
 def _content_type(headers: Headers) -> str:
     for name, value in headers:
-        if name == CONTENT_TYPE and value is not None:
+        if name.lower() == CONTENT_TYPE and value is not None:
             return value.decode(errors="replace").partition(";")[0].strip().lower()
     return MSGPACK
 

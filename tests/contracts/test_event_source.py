@@ -232,3 +232,22 @@ def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
 def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
     with pytest.raises(ZeroDivisionError), translated("ask"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+def test_whatever_producers_compress_with_is_read(
+    kafka_settings: Callable[[], Settings], codec: str
+) -> None:
+    real = KafkaBackend(kafka_settings())
+    producer = KafkaProducer(
+        bootstrap_servers=kafka_settings().kafka_bootstrap_servers, compression_type=codec
+    )
+    try:
+        topic = real._settings.kafka_events_topic
+        producer.send(topic, key=b"k", value=b"v" * 5_000, partition=0).get(10)
+        source = real.join()
+        (record,) = records(source, 0, 1)
+        assert record.value == b"v" * 5_000
+    finally:
+        producer.close()
+        real.close()

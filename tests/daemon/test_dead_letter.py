@@ -57,16 +57,18 @@ def test_a_record_without_key_or_value_makes_a_dead_letter_too() -> None:
 @pytest.mark.parametrize(
     ("key", "headers", "value", "kept", "said"),
     [
-        (b"k", [("h", b"1")], b"v" * 97, (1, 1, 97), {}),
-        (b"k", [("h", b"1")], b"v" * 98, (1, 1, 97), {"cut-value": b"98"}),
-        (b"k", [("h", b"1" * 200)], b"v" * 9, (1, 0, 9), {"cut-headers": b"201"}),
+        (b"k", [("h", b"1")], b"v" * 87, (1, 1, 87), {}),
+        (b"k", [("h", b"1")], b"v" * 88, (1, 1, 87), {"cut-value": b"88"}),
+        (b"k", [("h", b"1" * 200)], b"v" * 9, (1, 0, 9), {"cut-headers": b"211"}),
+        # names and values of nothing at all still take room
+        (b"k", [("", None)] * 20, b"v" * 9, (1, 0, 9), {"cut-headers": b"200"}),
         (b"k" * 150, [], b"v", (100, 0, 0), {"cut-key": b"150", "cut-value": b"1"}),
         (
             b"k" * 150,
             [("h", b"1")],
             b"v",
             (100, 0, 0),
-            {"cut-key": b"150", "cut-headers": b"2", "cut-value": b"1"},
+            {"cut-key": b"150", "cut-headers": b"12", "cut-value": b"1"},
         ),
     ],
 )

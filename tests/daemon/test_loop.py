@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daemon.decoding import decode_record
 from daemon.errors import Unavailable
 from daemon.gate import Outcome
 from daemon.report import STAGES, OffsetRange
@@ -359,12 +360,43 @@ def test_evicted_streams_come_back_and_make_the_same_mappings() -> None:
 def test_a_busy_stream_is_not_evicted(world: World) -> None:
     worker = Worker(world, policy(max_resident_streams=1, max_wait_s=1.0))
     worker.begin()
-    world.feed("a", 3)
-    world.feed("c", 3)
     world.feed("b", 1)
-    report = worker.turn()
-    assert report.evicted == 1  # b has nothing to wait for
-    assert report.holdings.streams == 2
+    worker.turn()
+    world.feed("a", 3)
+    reports = [worker.turn() for _ in range(3)]
+    assert sum(report.evicted for report in reports) == 1  # b has nothing to wait for
+    assert reports[-1].holdings.changed == reports[-1].holdings.streams == 1
+
+
+def test_a_backlog_is_read_only_as_fast_as_windows_fit_into_memory(world: World) -> None:
+    worker = Worker(world, policy(max_resident_streams=4, max_wait_s=1.0))
+    worker.begin()
+    for place in range(20):
+        world.feed(f"s{place}", 3)
+    held = [worker.turn().holdings.streams for _ in range(30)]
+    assert max(held) <= 2 * 4
+    worker.drain()
+    assert len(world.newest()) == 20
+
+
+def test_a_turn_that_decodes_for_too_long_leaves_the_rest_to_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(world)
+    worker.begin()
+    world.feed("a", 6)
+    clock = world.clock
+
+    def slowly(*arguments: Any) -> Any:
+        clock.at += 2.0
+        return decode_record(*arguments)
+
+    monkeypatch.setattr("daemon.loop.decode_record", slowly)
+    events = [worker.turn().events for _ in range(2)]
+    assert events == [3, 3]
+    monkeypatch.undo()
+    worker.drain()
+    assert world.newest()["a"].facts.version == 5
 
 
 @pytest.mark.parametrize("port", ["source", "store", "outbox"])

@@ -47,6 +47,21 @@ def worker(topic: MemoryTopic, shelf: MemoryShelf) -> Worker:
     return Worker(topic, shelf)
 
 
+def test_what_was_there_before_the_group_is_not_rebuilt(
+    topic: MemoryTopic, shelf: MemoryShelf
+) -> None:
+    """With offset_reset=latest, idle partitions have a commit and no window: nothing was lost."""
+    latest = StartPolicy(offset_reset="latest", rebuild_windows=True, reclaim_after_s=10.0)
+    for _ in range(2):
+        worker = Worker(topic, shelf)
+        worker.owned = Ownership(worker.source, worker.store, latest)
+        worker.poll()
+        worker.owned.claim(0.0, now_ms=1_000)
+        worker.owned.commit()
+        assert worker.poll().records == {}
+        assert topic.committed == {0: 5, 1: 5}
+
+
 def test_a_tenure_begins_with_a_claim_and_a_seek(worker: Worker, topic: MemoryTopic) -> None:
     topic.committed[1] = 3
     worker.store.shelf.positions[1] = 3

@@ -25,13 +25,27 @@ def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
 
 def png_claiming(width: int, height: int) -> bytes:
     """A PNG whose header promises more than its data holds."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = b"IDAT" + zlib.compress(b"\0" * 100)
-    chunks = [
+    return png(width, height, 2, b"IDAT" + zlib.compress(b"\0" * 100))
+
+
+def png(width: int, height: int, colour_type: int, *chunks: bytes) -> bytes:
+    """A PNG of these chunks, with the right checksums."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    packed = [
         struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c))
-        for c in (header, body, b"IEND")
+        for c in (header, *chunks, b"IEND")
     ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize(
+    "chunks", [(), (b"PLTE" + b"\xff\0\0", b"tRNS" + b"\0" * 300)], ids=["no palette", "tRNS"]
+)
+def test_a_palette_that_does_not_fit_is_only_a_bad_picture(chunks: tuple[bytes, ...]) -> None:
+    body = b"IDAT" + zlib.compress(b"\0\0\0" * 2)
+    with pytest.raises(BadContent) as caught:
+        decode_picture(png(2, 2, 3, *chunks, body), SIDE)
+    assert caught.value.reason == "truncated_image"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
@@ -108,9 +122,9 @@ def test_a_webp_bomb_is_refused_before_pillow_opens_it(
 
 
 def test_the_largest_allowed_header_is_not_called_a_bomb() -> None:
-    assert MAX_PIXELS == 2048 * 2048
+    assert MAX_PIXELS == 1024 * 1024
     with pytest.raises(BadContent) as caught:
-        decode_picture(png_claiming(2048, 2048), SIDE)
+        decode_picture(png_claiming(1024, 1024), SIDE)
     assert caught.value.reason == "truncated_image"
 
 
