@@ -251,3 +251,22 @@ def test_whatever_producers_compress_with_is_read(
     finally:
         producer.close()
         real.close()
+
+
+def test_a_turn_longer_than_the_session_costs_no_partition(
+    kafka_settings: Callable[[], Settings],
+) -> None:
+    """The heartbeats come from the client's own thread, whatever the loop's thread does."""
+    settings = kafka_settings().model_copy(update={"kafka_session_timeout_ms": 6_000})
+    real = KafkaBackend(settings)
+    try:
+        source = real.join()
+        assigned(source)
+        time.sleep(8.0)
+        real.produce(0, b"k", b"v")
+        assert source.commit({0: 0})
+        polled = [source.poll(0.1, 10) for _ in range(20)]
+        assert not any(p.assigned or p.revoked for p in polled)
+        assert [r.value for p in polled for r in p.records.get(0, [])] == [b"v"]
+    finally:
+        real.close()
