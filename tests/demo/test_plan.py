@@ -6,9 +6,10 @@ from collections import defaultdict
 import pytest
 
 from daemon.adapters.memory import MemoryRecord
-from daemon.decoding import decode_records
+from daemon.decoding import decode_record
 from daemon.demo.malformed import KINDS, Malformed
 from daemon.demo.plan import Plan, Planned, record_value, schedule, tenant
+from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import EventLimits
 from model.data import emoji
 from model.engine import Engine
@@ -73,8 +74,8 @@ def test_a_name_gives_its_tenant_and_no_other_name_does() -> None:
 
 def decode(planned: Planned, engine: Engine) -> tuple[int, list[str]]:
     record = MemoryRecord(0, 0, planned.tenant.encode(), record_value(planned))
-    good, bad = decode_records(0, [record], LIMITS, engine)
-    return len(good), [letter.error.reason for letter in bad]
+    decoded = decode_record(0, record, LIMITS, engine)
+    return (0, [decoded.error.reason]) if isinstance(decoded, DeadLetter) else (1, [])
 
 
 def test_a_planned_event_is_good(planned: list[Planned], engine: Engine) -> None:
