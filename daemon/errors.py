@@ -4,7 +4,8 @@
     ├── MalformedEvent   one event cannot be used      -> dead-letter topic, the turn goes on
     ├── Unavailable      Kafka or Redis does not answer -> back off, recover, try again
     ├── Superseded       another worker owns a partition -> drop it; the new owner carries on
-    └── Misconfigured    the settings cannot work      -> one line, exit code 2, before polling
+    └── Misconfigured    the settings cannot work      -> one line, exit code 2: at the start,
+                                                      or when Kafka withdraws a right
 
 Anything else is a bug: it crashes the process and the supervisor restarts it.
 """

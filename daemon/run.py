@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises Misconfigured before any polling."""
+    """Serve until SIGTERM or SIGINT; the exit code. Raises Misconfigured."""
     stop = Stop()
     stop.listen()
     instance = settings.instance or f"{socket.gethostname()}-{os.getpid()}-{int(time.time()):x}"

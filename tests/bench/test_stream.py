@@ -35,8 +35,6 @@ def test_a_quick_run_prints_figures_and_leaves_nothing_behind(tmp_path: Path) ->
             assert positive(worker["events_per_s"])
             assert positive(worker["cpu_us_per_event"]["worker"])
             assert worker["event_to_publish_ms"]["newest"]["mappings"][0] > 0
-        # the part measured is so short here that it may hold no adaptation at all
-        assert size["adaptd"]["adaptations_per_event"]["median"] >= 0
         assert size["adaptd"]["fallbacks_per_event"]["median"] < 0.05
         assert size["adaptd"]["wall_us_per_event_by_stage"]["decode"] > 0
         assert positive(size["ratios"]["cpu_us_per_event"])
