@@ -1,13 +1,16 @@
 """The engine: contents to features, episodes to adapted mappings, on a CPU or a GPU.
 
 N = contents, B = streams in a chunk, S = support pairs, Q = query pairs, D = source dim,
-E = target dim, P = pixels a side, C = colours
+E = target dim, H = hidden
+
+    support → generator (each stream's start) → learner (the inner loop) → θ′
+    judged on the query beside θ unadapted and ridge regression
 
 What holds for bits. A content's features and a stream's adaptation depend on nothing else in the
 call: neither on how many others there are, nor on where it stands, nor on what the others hold.
 No operation reads across streams. The kernels could still choose another order of summation for
 another shape or another alignment, therefore both are fixed: windows are padded to the
-capacities (`model.packing`), pictures to whole chunks, and on a GPU streams to whole chunks too.
+capacities (`model.packing`), contents to whole chunks, and on a GPU streams to whole chunks too.
 On a CPU streams are not padded, because torch's batched products run matrix by matrix there: that
 is measured (`tests/model/test_engine_bits.py`, x86), not promised by torch.
 Between devices, torch versions or thread counts results agree to rounding only.
@@ -15,31 +18,30 @@ Between devices, torch versions or thread counts results agree to rounding only.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.encoders.image import ImageEncoder
-from model.encoders.pixels import decode_picture
-from model.encoders.vectors import check_vector
+from model import losses, rival
+from model.contents import Content
+from model.encoders.build import encoder_from
+from model.encoders.encoder import Encoder
 from model.episode import Adaptation, Episode, FloatArray
-from model.errors import BadContent, BadMetaInit
-from model.inner import batched
-from model.losses import masked_mean_squared_error
-from model.mappings.mlp import Mlp, apply_batched, expand
-from model.meta_init import MetaInit, Modality
+from model.errors import BadContent
+from model.inner import learners
+from model.inner.learner import Support, adapt
+from model.mappings.generators import generator_of
+from model.mappings.mlp import Mlp, apply_batched
+from model.meta_init import Activation, MetaInit, Modality, OutputActivation
 from model.packing import pack_pairs, query_of, support_of, with_idle_units, without_idle_units
 
 Side = Literal["source", "target"]
-Content = bytes | str | NDArray[np.generic]
 
 STREAMS_PER_CHUNK = {"cpu": 8, "cuda": 256}
 """On a CPU core pair 8 take 0.8 of the time that 32 take, at 256 and 1,024 source dimensions."""
-PICTURES_PER_CHUNK = {"cpu": 4, "cuda": 128}
-"""A lone picture costs a whole chunk: 3 ms on a CPU core pair. Larger CPU chunks gain nothing."""
 
 
 class Engine:
@@ -52,27 +54,42 @@ class Engine:
         chunk: int | None = None,
         support_capacity: int = 64,
         query_capacity: int = 16,
+        extra_steps: int = 0,
+        ridge: bool = True,
     ) -> None:
         """Put θ on `device` ("cpu", "cuda", "cuda:N", or "auto": a GPU if there is one).
 
         `chunk` streams are adapted at a time, by default as many as stay in a CPU's cache or keep a
         GPU busy. An episode holds at most
         `support_capacity` and `query_capacity` pairs, and every episode costs as much as a full
-        one: set them to the window's sizes. Raises BadMetaInit when θ needs an encoder that is
-        not there, ValueError for a device, chunk or capacity that cannot be.
+        one: set them to the window's sizes. `extra_steps` inner steps are tried beyond those that
+        θ was trained for, and taken back where they do not help (`model.inner.learners`). `ridge`
+        fits ridge regression beside, for the gate to judge by.
+        Raises BadMetaInit when a part of θ is not known or does not fit, ValueError for a device,
+        chunk or capacity that cannot be.
         """
         self._meta_init = meta_init
+        self._hash, self._encoder_version = meta_init.content_hash, meta_init.encoder_version
         self._device = _resolve(device)
         self._chunk = STREAMS_PER_CHUNK[self._device.type] if chunk is None else chunk
         if min(self._chunk, support_capacity) < 1 or query_capacity < 0:
             raise ValueError("chunk and support_capacity must be at least 1, query_capacity 0")
         self._support_capacity = support_capacity
         self._query_capacity = query_capacity
-        self._activation = meta_init.activation
+        self._ridge = ridge
+        self._encoders = self._load_encoders(meta_init)
+        self._generator = generator_of(meta_init, self._device)
+        self._learner = learners.build(
+            meta_init.learner.config,
+            {name: self._put(tensor) for name, tensor in meta_init.learner.tensors.items()},
+            meta_init.activation,
+            meta_init.output_activation,
+            extra_steps,
+        )
+        self._loss = losses.judged_by(learners.loss_of(meta_init.learner.config))
         mapping = with_idle_units(meta_init.mapping, meta_init.activation)
         self._theta = Mlp(**{name: self._put(tensor) for name, tensor in mapping.items()})
-        self._rates_K4 = self._put(meta_init.rates_K4)
-        self._encoder = _image_encoder(meta_init, self._device)
+        self._unadapted = self._start_without_pairs()
 
     @property
     def device(self) -> str:
@@ -85,9 +102,29 @@ class Engine:
         return self._meta_init.version
 
     @property
+    def meta_init_hash(self) -> str:
+        """θ's content hash, hexadecimal."""
+        return self._hash
+
+    @property
+    def generator(self) -> str:
+        """What makes a stream's start: mlp, attention or adversarial."""
+        return self._meta_init.generator.kind
+
+    @property
+    def learner(self) -> str:
+        """How a stream is adapted: maml, anil, r2d2, ..."""
+        return self._meta_init.learner.kind
+
+    @property
+    def loss(self) -> str:
+        """What the losses of an Adaptation measure: mse or cosine."""
+        return self._loss.kind
+
+    @property
     def encoder_version(self) -> str:
         """Features of different encoder versions must not meet in one window."""
-        return self._meta_init.encoder_version
+        return self._encoder_version
 
     @property
     def source_dim(self) -> int:
@@ -96,7 +133,7 @@ class Engine:
 
     @property
     def target_dim(self) -> int:
-        """E: numbers of a target content."""
+        """E: features of a target content."""
         return self._meta_init.target_dim
 
     @property
@@ -105,9 +142,14 @@ class Engine:
         return self._meta_init.hidden_dim
 
     @property
-    def activation(self) -> str:
+    def activation(self) -> Activation:
         """σ of the mapping: relu, gelu, tanh or sigmoid."""
-        return self._activation
+        return self._meta_init.activation
+
+    @property
+    def output_activation(self) -> OutputActivation:
+        """σo of the mapping: none, relu, gelu, tanh or sigmoid."""
+        return self._meta_init.output_activation
 
     @property
     def source_modality(self) -> Modality:
@@ -120,36 +162,31 @@ class Engine:
         return self._meta_init.target_modality
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
-        """The unadapted mapping: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32; copies."""
-        return {name: tensor.copy() for name, tensor in self._meta_init.mapping.items()}
+        """The unadapted mapping: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32; copies.
 
-    def prepare(self, side: Side, modality: str, content: Content) -> NDArray[np.generic]:
+        θ's own, or what its generator makes of no pairs.
+        """
+        tensors = {n: t[0].cpu().numpy() for n, t in self._unadapted._asdict().items()}
+        return without_idle_units(tensors, self.hidden_dim)
+
+    def prepare(self, side: Side, modality: str, content: Content) -> NDArray[Any]:
         """Check one content and make it an array `encode` takes; cheap, without torch.
 
-        A vector becomes float32 (d,), a picture uint8 (P, P, 3). Raises BadContent with reason
-        `wrong_modality`, `wrong_dimension`, `not_finite`, or those of `decode_picture`.
+        Raises BadContent with reason `wrong_modality`, or those of the encoder's own `prepare`.
         """
         expected = self.source_modality if side == "source" else self.target_modality
         if modality != expected:
             raise BadContent(
                 "wrong_modality", f"{side} is {modality!r}, this meta-init maps {expected!r}"
             )
-        if expected == "vector":
-            return check_vector(content, self._dim(side), side)
-        assert self._encoder is not None  # held by _image_encoder
-        if not isinstance(content, bytes):
-            kind = type(content).__name__
-            raise BadContent("wrong_modality", f"{side} image must be bytes, not {kind}")
-        return decode_picture(content, self._encoder.side)
+        return self._encoders[side].prepare(content)
 
-    def encode(self, side: Side, prepared: Sequence[NDArray[np.generic]]) -> FloatArray:
-        """Features (N, d), float32, finite, of what `prepare` gave for the same side."""
+    def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
+        """Features (N, d), float32, of what `prepare` gave for the same side."""
         if not prepared:
-            return np.zeros((0, self._dim(side)), np.float32)
-        stacked = np.stack(prepared)
-        if side == "target" or self._encoder is None:
-            return stacked.astype(np.float32, copy=False)
-        return self._encode_pictures(self._encoder, stacked)
+            return np.zeros((0, self._encoders[side].dim), np.float32)
+        features_ND = self._encoders[side].encode(prepared)
+        return np.asarray(features_ND.cpu().numpy(), np.float32)
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
         """θ′ of every episode, in order.
@@ -168,38 +205,96 @@ class Engine:
     def _adapt_chunk(self, episodes: Sequence[Episode]) -> list[Adaptation]:
         support = self._pack([support_of(e) for e in episodes], self._support_capacity)
         query = self._pack([query_of(e) for e in episodes], self._query_capacity)
-        before = expand(self._theta, len(support[0]))
-        after = batched.adapt(self._theta, self._rates_K4, *support, self._activation)
-        losses_4B = torch.stack(
-            [self._losses(mlp, *pairs) for pairs in (support, query) for mlp in (before, after)]
-        )
-        return _adaptations(after, losses_4B, episodes, self._meta_init.hidden_dim)
+        start = self._generator.start(self._theta, support)
+        state = adapt(self._learner, start, support)
+        before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self._unadapted))
+        ridge = rival.fit(support) if self._ridge else None
+        losses_5BN = [
+            self._losses(self._outputs(mlp, pairs), pairs)
+            for pairs in (support, query)
+            for mlp in (before, state.mlp)
+        ]
+        if ridge is None:
+            losses_5BN.append(torch.full_like(losses_5BN[3], float("nan")))
+        else:
+            losses_5BN.append(self._losses(rival.predict(ridge, query.x_BSD), query))
+        better_B = rival.clearly_better(losses_5BN[4], losses_5BN[3], query.real_BS).tolist()
+        real_5BN = (support.real_BS,) * 2 + (query.real_BS,) * 3
+        means_5B = [_mean(l_BN, r_BN) for l_BN, r_BN in zip(losses_5BN, real_5BN, strict=True)]
+        stacked = {name: tensor.cpu().numpy() for name, tensor in state.mlp._asdict().items()}
+        losses_B5 = torch.stack(means_5B, 1).cpu().tolist()
+        healthy_B = state.healthy_B.cpu().tolist()
+        return [
+            self._adaptation(
+                {name: tensors[b] for name, tensors in stacked.items()},
+                losses_B5[b],
+                episode,
+                ridge=_ridge_mapping(ridge, b)
+                if ridge and _ridge_wins(losses_B5[b], clearly=better_B[b])
+                else None,
+                healthy=healthy_B[b],
+            )
+            for b, episode in enumerate(episodes)
+        ]
 
-    def _pack(
-        self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _adaptation(
+        self,
+        padded: Mapping[str, FloatArray],
+        losses_5: list[float],
+        episode: Episode,
+        *,
+        ridge: Mapping[str, FloatArray] | None,
+        healthy: bool,
+    ) -> Adaptation:
+        tensors = without_idle_units(padded, self.hidden_dim)
+        having_pairs = losses_5[:2] * bool(len(episode.x_support_SD))
+        having_pairs += losses_5[2:4] * bool(len(episode.x_query_QD))
+        support_before, support_after, query_before, query_after, query_ridge = losses_5
+        return Adaptation(
+            tensors=tensors,
+            support_loss_before=support_before,
+            support_loss_after=support_after,
+            query_loss_before=query_before,
+            query_loss_after=query_after,
+            finite=healthy and all(map(math.isfinite, having_pairs)) and _all_finite(tensors),
+            query_loss_ridge=query_ridge,
+            ridge=ridge,
+        )
+
+    def _pack(self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int) -> Support:
         rows = len(pairs) if self._device.type == "cpu" else self._chunk
         packed = pack_pairs(pairs, rows, capacity, (self.source_dim, self.target_dim))
-        return self._put(packed.x_BND), self._put(packed.y_BNE), self._put(packed.real_BN)
+        return Support(self._put(packed.x_BND), self._put(packed.y_BNE), self._put(packed.real_BN))
 
-    def _losses(self, mlp: Mlp, x_BND: Tensor, y_BNE: Tensor, real_BN: Tensor) -> Tensor:
-        """The loss of each stream (B); NaN where it has no pairs."""
-        o_BNE = apply_batched(mlp, x_BND, self._activation)
-        loss_B = masked_mean_squared_error(o_BNE, y_BNE, real_BN)
-        return loss_B.masked_fill(~real_BN.any(1), float("nan"))
+    def _outputs(self, mlp: Mlp, pairs: Support) -> Tensor:
+        meta_init = self._meta_init
+        return apply_batched(mlp, pairs.x_BSD, meta_init.activation, meta_init.output_activation)
 
-    def _encode_pictures(
-        self, encoder: ImageEncoder, pixels_NPPC: NDArray[np.generic]
-    ) -> FloatArray:
-        chunk = PICTURES_PER_CHUNK[self._device.type]
-        count = len(pixels_NPPC)
-        padding = np.zeros((-count % chunk, *pixels_NPPC.shape[1:]), pixels_NPPC.dtype)
-        pixels = self._put(np.concatenate([pixels_NPPC, padding]))
-        features_ND = torch.cat([encoder.encode(part) for part in torch.split(pixels, chunk)])
-        return np.asarray(features_ND[:count].cpu().numpy())
+    def _losses(self, o_BNE: Tensor, pairs: Support) -> Tensor:
+        """The loss of each pair (B, N): that of a stream which has this pair alone."""
+        count, _, dim = o_BNE.shape
+        o_R1E, y_R1E = o_BNE.reshape(-1, 1, dim), pairs.y_BSE.reshape(-1, 1, dim)
+        real_R1 = pairs.real_BS.reshape(-1, 1)
+        return losses.value(self._loss, o_R1E, y_R1E, real_R1).view(count, -1)
 
-    def _dim(self, side: Side) -> int:
-        return self.source_dim if side == "source" else self.target_dim
+    @torch.inference_mode()
+    def _start_without_pairs(self) -> Mlp:
+        no_pairs = (
+            np.zeros((0, self.source_dim), np.float32),
+            np.zeros((0, self.target_dim), np.float32),
+        )
+        nothing = self._pack([no_pairs], self._support_capacity)
+        return Mlp(*(t[:1] for t in self._generator.start(self._theta, nothing)))
+
+    def _load_encoders(self, theta: MetaInit) -> dict[Side, Encoder]:
+        return {
+            "source": encoder_from(
+                theta.source_encoder, theta.source_modality, theta.source_dim, self._device
+            ),
+            "target": encoder_from(
+                theta.target_encoder, theta.target_modality, theta.target_dim, self._device
+            ),
+        }
 
     def _put(self, array: NDArray[np.generic]) -> Tensor:
         return torch.tensor(array, device=self._device)
@@ -212,50 +307,32 @@ def _resolve(device: str) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:N, auto") from error
-    if resolved.type not in PICTURES_PER_CHUNK:
+    if resolved.type not in STREAMS_PER_CHUNK:
         raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:N, auto")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs")
     return resolved
 
 
-def _image_encoder(meta_init: MetaInit, device: torch.device) -> ImageEncoder | None:
-    if meta_init.target_modality != "vector":
-        raise BadMetaInit(f"no encoder for {meta_init.target_modality!r} targets yet")
-    if meta_init.source_modality == "vector" and meta_init.encoder is None:
-        return None
-    if meta_init.source_modality != "image" or meta_init.encoder is None:
-        raise BadMetaInit(f"no encoder for {meta_init.source_modality!r} sources in this θ")
-    encoder = ImageEncoder(meta_init.encoder, device)
-    if encoder.dim != meta_init.source_dim:
-        raise BadMetaInit(f"encoder gives {encoder.dim} features, not {meta_init.source_dim}")
-    return encoder
+def _mean(loss_BN: Tensor, real_BN: Tensor) -> Tensor:
+    """The loss of each stream (B); NaN where it has no pairs."""
+    return loss_BN.masked_fill(~real_BN, 0.0).sum(1) / real_BN.sum(1)
 
 
-def _adaptations(
-    after: Mlp, losses_4B: Tensor, episodes: Sequence[Episode], hidden_dim: int
-) -> list[Adaptation]:
-    stacked = {name: tensor.cpu().numpy() for name, tensor in after._asdict().items()}
-    losses_B4 = losses_4B.T[: len(episodes)].cpu().tolist()
-    mappings = [{n: t[b] for n, t in stacked.items()} for b in range(len(episodes))]
-    return [
-        _adaptation(without_idle_units(mapping, hidden_dim), losses, episode)
-        for mapping, losses, episode in zip(mappings, losses_B4, episodes, strict=True)
-    ]
+def _ridge_wins(losses_5: Sequence[float], *, clearly: bool) -> bool:
+    """On the query, and never where a loss is NaN. A θ′ that is no worse than θ gives way to a
+    ridge that is clearly better than it; another to one that is better than θ."""
+    _, _, before, after, ridge = losses_5
+    if after <= before:
+        return clearly
+    return ridge < before and ridge < after
 
 
-def _adaptation(
-    tensors: Mapping[str, FloatArray], losses_4: list[float], episode: Episode
-) -> Adaptation:
-    support_before, support_after, query_before, query_after = losses_4
-    losses = losses_4[:2] * bool(len(episode.x_support_SD))
-    losses += losses_4[2:] * bool(len(episode.x_query_QD))
-    return Adaptation(
-        tensors=tensors,
-        support_loss_before=support_before,
-        support_loss_after=support_after,
-        query_loss_before=query_before,
-        query_loss_after=query_after,
-        finite=all(map(math.isfinite, losses))
-        and all(bool(np.isfinite(tensor).all()) for tensor in tensors.values()),
-    )
+def _ridge_mapping(ridge: rival.Rival, stream: int) -> dict[str, FloatArray] | None:
+    mlp = rival.as_mapping(ridge, stream)
+    tensors = {name: np.array(tensor.cpu().numpy()) for name, tensor in mlp._asdict().items()}
+    return tensors if _all_finite(tensors) else None
+
+
+def _all_finite(tensors: Mapping[str, FloatArray]) -> bool:
+    return all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())

@@ -3,6 +3,7 @@
 S = support pairs, Q = query pairs, D = source dim, E = target dim, H = hidden
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ class Adaptation:
 
     `tensors` holds w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32.
     `finite` is true when every tensor and every loss that has pairs is finite.
+    `query_loss_ridge` is that of ridge regression on the same support (`model.rival`). `ridge` is
+    that mapping, linear (w1, b1, w2, b2 with no activation), where it should take θ′'s place:
+    clearly better than a θ′ that is no worse than θ, or better than θ where θ′ is not.
     """
 
     tensors: Mapping[str, FloatArray]
@@ -39,3 +43,5 @@ class Adaptation:
     query_loss_before: float
     query_loss_after: float
     finite: bool
+    query_loss_ridge: float = math.nan
+    ridge: Mapping[str, FloatArray] | None = None

@@ -1,8 +1,12 @@
-"""What can be wrong with what `model` is given.
+"""What can be wrong with what `model` is given, or with what it is asked to train.
 
 ValueError
-├── BadContent    the content of one event cannot be used; whoever sent it can repair it
-└── BadMetaInit   a θ file cannot be used; whoever deployed it can repair it
+├── BadContent      the content of one event cannot be used; whoever sent it can repair it
+├── BadMetaInit     a θ file cannot be used; whoever deployed it can repair it
+├── BadData         recorded streams cannot be trained or judged on; more or other data can
+└── BadCheckpoint   a meta-training cannot be continued from this file
+ArithmeticError
+└── Diverged        a meta-training no longer gives finite numbers; another recipe may
 """
 
 
@@ -20,3 +24,15 @@ class BadContent(ValueError):
 
 class BadMetaInit(ValueError):
     """A θ cannot be used; the message says which and why."""
+
+
+class BadData(ValueError):
+    """Recorded streams cannot be used; the message says what they lack and how much there is."""
+
+
+class BadCheckpoint(ValueError):
+    """A checkpoint cannot be continued from; the message says what is wrong or differs."""
+
+
+class Diverged(ArithmeticError):
+    """Too many outer steps in a row were not finite; the message says where and how many."""

@@ -3,7 +3,8 @@
 N = concepts (1,914), U = universal dims (64), E = target dim
 
 The pictures and the universal embedding are real (`model/data/emoji/NOTICE.md` says whose). The
-tenants' embedding spaces are synthetic: each is a rotation of the same universal embedding.
+tenants' embedding spaces are synthetic: each is a rotation of the same universal embedding, or
+(for streams of no family that θ knows) another linear map of it.
 """
 
 import io
@@ -34,6 +35,8 @@ LOW_RANK_DIM = 32
 ROTATION_DIM = 16
 
 Split = Literal["train", "validation", "rest"]
+Family = Literal["low-rank", "rotation", "linear", "permutation"]
+"""How tenants differ: `linear` is a matrix of independent normal numbers, of variance 1/E."""
 FloatArray = NDArray[np.float32]
 
 _DATA = Path(__file__).parent / "emoji"
@@ -114,34 +117,44 @@ def concept_vectors(dim: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A synthetic tenant, all of it given by its seed."""
+    """A synthetic tenant, all of it given by its seed, its family and its dimensions."""
 
     seed: int
-    family: Literal["low-rank", "rotation"] = "low-rank"
+    family: Family = "low-rank"
+    dim: int | None = None
+    """Of the tenant's space; by default 32 (low-rank) or 16 (the other families)."""
 
-    def rotation_EE(self) -> FloatArray:
-        """The tenant's rotation R of the universal embedding."""
+    def matrix_EE(self) -> FloatArray:
+        """R: a concept's vector u (a row) is u·R in the tenant's space."""
         rng = np.random.default_rng(self.seed)
-        if self.family == "low-rank":
-            return low_rank_rotation(rng.uniform(-1.0, 1.0, 3))
-        return random_rotation(rng)
+        dim = self.dim or (LOW_RANK_DIM if self.family == "low-rank" else ROTATION_DIM)
+        match self.family:
+            case "low-rank":
+                return low_rank_rotation(rng.uniform(-1.0, 1.0, 3), dim)
+            case "rotation":
+                return random_rotation(rng, dim)
+            case "linear":
+                normal_EE = rng.standard_normal((dim, dim)).astype(np.float32)
+                return normal_EE / np.float32(np.sqrt(dim))
+            case "permutation":
+                return np.identity(dim, np.float32)[rng.permutation(dim)]
 
     def targets(self) -> FloatArray:
         """Every concept's vector in the tenant's space (N, E)."""
-        rotation_EE = self.rotation_EE()
-        targets_NE = concept_vectors(len(rotation_EE)) @ rotation_EE
+        matrix_EE = self.matrix_EE()
+        targets_NE = concept_vectors(len(matrix_EE)) @ matrix_EE
         return targets_NE.astype(np.float32)
 
 
-def low_rank_rotation(a_3: NDArray[np.float64]) -> FloatArray:
-    """R = expm(4 · Σ a_q·G_q), (32, 32): a rotation with three degrees of freedom."""
-    exponent_EE = 4.0 * np.tensordot(a_3, low_rank_generators(), axes=1)
+def low_rank_rotation(a_3: NDArray[np.float64], dim: int = LOW_RANK_DIM) -> FloatArray:
+    """R = expm(4 · Σ a_q·G_q), (dim, dim): a rotation with three degrees of freedom."""
+    exponent_EE = 4.0 * np.tensordot(a_3, low_rank_generators(dim), axes=1)
     return expm_antisymmetric(exponent_EE).astype(np.float32)
 
 
-def random_rotation(rng: np.random.Generator) -> FloatArray:
-    """A uniformly random rotation (16, 16), determinant +1."""
-    q_EE, r_EE = np.linalg.qr(rng.standard_normal((ROTATION_DIM, ROTATION_DIM)))
+def random_rotation(rng: np.random.Generator, dim: int = ROTATION_DIM) -> FloatArray:
+    """A uniformly random rotation (dim, dim), determinant +1."""
+    q_EE, r_EE = np.linalg.qr(rng.standard_normal((dim, dim)))
     q_EE *= np.sign(np.diag(r_EE))
     q_EE[:, 0] *= np.linalg.det(q_EE)
     return q_EE.astype(np.float32)
@@ -155,10 +168,9 @@ def expm_antisymmetric(a_EE: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @cache
-def low_rank_generators() -> NDArray[np.float64]:
-    """Three fixed antisymmetric generators (3, 32, 32) of spectral norm 1, the same for ever."""
-    shape = (3, LOW_RANK_DIM, LOW_RANK_DIM)
-    raw = np.random.RandomState(7).randn(*shape)
+def low_rank_generators(dim: int = LOW_RANK_DIM) -> NDArray[np.float64]:
+    """Three fixed antisymmetric generators (3, dim, dim) of spectral norm 1, the same for ever."""
+    raw = np.random.RandomState(7).randn(3, dim, dim)
     antisymmetric = raw - raw.swapaxes(1, 2)
     norms = np.linalg.norm(antisymmetric, ord=2, axis=(1, 2), keepdims=True)
     generators: NDArray[np.float64] = antisymmetric / norms

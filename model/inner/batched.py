@@ -1,25 +1,27 @@
-"""The inner loop for many streams at once, with hand-derived gradients.
+"""The gradients of many streams at once, hand-derived, and plain descent along them.
 
 B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E = target dim,
 K = inner steps
 
-The same mathematics as `model.inner.reference`, with every stream's parameters materialised and
-the gradients of the masked MSE written out:
+The same mathematics as `model.inner.reference`, with every stream's parameters materialised:
 
-    z = W1·x + b1,  h = σ(z),  o = W2·h + b2
-    D  = 2/(n·E) · (o − y) on real pairs, 0 on padded ones
-    ∇W2 = Dᵀ·h,  ∇b2 = Σ D,  dz = (D·W2) ∘ σ′(z),  ∇W1 = dzᵀ·x,  ∇b1 = Σ dz
+    z = W1·x + b1,  h = σ(z),  a = W2·h + b2,  o = σo(a)
+    d  = ∂L/∂o ∘ σo′(a) on real pairs, 0 on padded ones          (∂L/∂o: `model.losses`)
+    ∇W2 = dᵀ·h,  ∇b2 = Σ d,  dz = (d·W2) ∘ σ′(z),  ∇W1 = dzᵀ·x,  ∇b1 = Σ dz
 
 Everything is an ordinary differentiable torch operation, so the outer loop gets exact
 second-order gradients through it. No operation mixes streams: one stream's NaN stays its own.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from model.losses import masked_residual, pair_weight
+from model.inner.learner import Support
+from model.losses import MSE, Loss, output_gradient
 from model.mappings.mlp import (
-    Activation,
+    AnyActivation,
     Mlp,
     expand,
     hidden_batched,
@@ -29,43 +31,85 @@ from model.mappings.mlp import (
 )
 
 
+class Objective(NamedTuple):
+    """What is lowered: the loss, through the mapping's two activations."""
+
+    loss: Loss
+    activation: AnyActivation
+    output_activation: AnyActivation
+
+
+class Factors(NamedTuple):
+    """The gradients of all four tensors, as factors of outer products with the inputs."""
+
+    h_BSH: Tensor
+    d_BSE: Tensor
+    dz_BSH: Tensor
+
+
+def backward(mlp: Mlp, support: Support, objective: Objective) -> Factors:
+    """∇L_S of every stream at its own parameters, in factors; padded pairs must be finite."""
+    z_BSH = hidden_batched(mlp, support.x_BSD)
+    h_BSH = sigma(objective.activation)(z_BSH)
+    d_BSE = head_gradient(mlp, h_BSH, support, objective)
+    dz_BSH = torch.bmm(d_BSE, mlp.w2)
+    if objective.activation != "none":
+        dz_BSH = dz_BSH * sigma_prime(objective.activation)(z_BSH)
+    return Factors(h_BSH, d_BSE, dz_BSH)
+
+
+def head_gradient(mlp: Mlp, h_BSH: Tensor, support: Support, objective: Objective) -> Tensor:
+    """∂L_S/∂a, (B, S, E)."""
+    a_BSE = output_batched(mlp, h_BSH)
+    name = objective.output_activation
+    d_BSE = output_gradient(objective.loss, sigma(name)(a_BSE), support.y_BSE, support.real_BS)
+    return d_BSE if name == "none" else d_BSE * sigma_prime(name)(a_BSE)
+
+
+def gradients(mlp: Mlp, support: Support, objective: Objective) -> Mlp:
+    """∇L_S of every stream, multiplied out."""
+    h_BSH, d_BSE, dz_BSH = backward(mlp, support, objective)
+    return Mlp(
+        w1=torch.bmm(dz_BSH.transpose(1, 2), support.x_BSD),
+        b1=dz_BSH.sum(1),
+        w2=torch.bmm(d_BSE.transpose(1, 2), h_BSH),
+        b2=d_BSE.sum(1),
+    )
+
+
+def descended(mlp: Mlp, x_BSD: Tensor, factors: Factors, rate_4: Tensor) -> Mlp:
+    """θ − α ∘ ∇L_S; the rate meets the small factor, and no gradient is ever written out."""
+    h_BSH, d_BSE, dz_BSH = factors
+    w1, b1 = layer_descended(mlp.w1, mlp.b1, dz_BSH, x_BSD, rate_4[:2])
+    return Mlp(w1, b1, *layer_descended(mlp.w2, mlp.b2, d_BSE, h_BSH, rate_4[2:]))
+
+
+def layer_descended(
+    w_BOI: Tensor, b_BO: Tensor, d_BSO: Tensor, input_BSI: Tensor, rate_2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One layer (O outputs, I inputs) a step down; `rate_2` is that of weights and of biases."""
+    step_BOS = (d_BSO * -rate_2[0]).transpose(1, 2)
+    return torch.baddbmm(w_BOI, step_BOS, input_BSI), b_BO - rate_2[1] * d_BSO.sum(1)
+
+
 def adapt(
     theta: Mlp,
     rates_K4: Tensor,
     x_BSD: Tensor,
     y_BSE: Tensor,
     real_BS: Tensor,
-    activation: Activation,
+    activation: AnyActivation,
+    output_activation: AnyActivation = "none",
+    loss: Loss = MSE,
 ) -> Mlp:
-    """θ′ of every stream after K steps, stacked along a leading B.
+    """θ′ of every stream after K steps from one shared θ, stacked along a leading B.
 
-    `theta` is one mapping shared by all streams. `real_BS` is true on real pairs; whatever stands
-    in `x_BSD` and `y_BSE` on padded pairs (NaN included) changes nothing. A stream without real
-    pairs keeps θ. Streams do not influence each other.
+    `real_BS` is true on real pairs; whatever stands in padded ones (NaN included) changes nothing.
+    A stream without real pairs keeps θ; one that diverges is not stopped here (`model.inner.sgd`).
     """
-    x_BSD = x_BSD.masked_fill(~real_BS.unsqueeze(2), 0.0)
-    y_BSE = y_BSE.masked_fill(~real_BS.unsqueeze(2), 0.0)
+    support = Support(x_BSD, y_BSE, real_BS).cleaned()
+    objective = Objective(loss, activation, output_activation)
     mlp = expand(theta, x_BSD.shape[0])
     for rate_4 in rates_K4:
-        gradients = support_gradients(mlp, x_BSD, y_BSE, real_BS, activation)
-        rates = rate_4.unbind()
-        mlp = Mlp(*(t - rate * g for t, rate, g in zip(mlp, rates, gradients, strict=True)))
+        mlp = descended(mlp, support.x_BSD, backward(mlp, support, objective), rate_4)
     return mlp
-
-
-def support_gradients(
-    mlp: Mlp, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor, activation: Activation
-) -> Mlp:
-    """∇L_S of every stream at its own parameters; padded pairs must hold finite numbers."""
-    z_BSH = hidden_batched(mlp, x_BSD)
-    h_BSH = sigma(activation)(z_BSH)
-    residual_BSE = masked_residual(output_batched(mlp, h_BSH), y_BSE, real_BS)
-    weight_B11 = pair_weight(real_BS, y_BSE.shape[2], like=y_BSE).view(-1, 1, 1)
-    d_BSE = residual_BSE * (2.0 * weight_B11)
-    dz_BSH = torch.bmm(d_BSE, mlp.w2) * sigma_prime(activation)(z_BSH)
-    return Mlp(
-        w1=torch.bmm(dz_BSH.transpose(1, 2), x_BSD),
-        b1=dz_BSH.sum(1),
-        w2=torch.bmm(d_BSE.transpose(1, 2), h_BSH),
-        b2=d_BSE.sum(1),
-    )

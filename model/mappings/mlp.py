@@ -1,9 +1,10 @@
-"""The two-layer mapping f(x) = W2·σ(W1·x + b1) + b2 as a pure function of its parameters.
+"""The two-layer mapping f(x) = σo(W2·σ(W1·x + b1) + b2) as a pure function of its parameters.
 
 B = streams in batch, N = pairs, D = source dim, H = hidden, E = target dim
 
 Parameters are always a `Mlp` of tensors: w1 (H, D), b1 (H), w2 (E, H), b2 (E) for one stream, the
-same with a leading B for a batch of streams that each have their own.
+same with a leading B for a batch of streams that each have their own. σ and σo are given by name;
+"none" is the identity (as σ it makes a linear mapping, which θ itself never is).
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Activation = Literal["relu", "gelu", "tanh", "sigmoid"]
+AnyActivation = Literal["none", "relu", "gelu", "tanh", "sigmoid"]
 
 _INV_SQRT_2 = 0.7071067811865476
 _INV_SQRT_2PI = 0.3989422804014327
@@ -28,9 +30,12 @@ class Mlp(NamedTuple):
     b2: Tensor
 
 
-def apply(mlp: Mlp, x_ND: Tensor, activation: Activation) -> Tensor:
+def apply(
+    mlp: Mlp, x_ND: Tensor, activation: AnyActivation, output_activation: AnyActivation = "none"
+) -> Tensor:
     """One mapping on N inputs: (N, E)."""
-    return sigma(activation)(x_ND @ mlp.w1.T + mlp.b1) @ mlp.w2.T + mlp.b2
+    h_NH = sigma(activation)(x_ND @ mlp.w1.T + mlp.b1)
+    return sigma(output_activation)(h_NH @ mlp.w2.T + mlp.b2)
 
 
 def hidden_batched(mlp: Mlp, x_BND: Tensor) -> Tensor:
@@ -39,13 +44,16 @@ def hidden_batched(mlp: Mlp, x_BND: Tensor) -> Tensor:
 
 
 def output_batched(mlp: Mlp, h_BNH: Tensor) -> Tensor:
-    """o = W2·h + b2 of B mappings: (B, N, E)."""
+    """a = W2·h + b2 of B mappings, before σo: (B, N, E)."""
     return torch.bmm(h_BNH, mlp.w2.transpose(1, 2)) + mlp.b2.unsqueeze(1)
 
 
-def apply_batched(mlp: Mlp, x_BND: Tensor, activation: Activation) -> Tensor:
+def apply_batched(
+    mlp: Mlp, x_BND: Tensor, activation: AnyActivation, output_activation: AnyActivation = "none"
+) -> Tensor:
     """B mappings, each on its own N inputs: (B, N, E)."""
-    return output_batched(mlp, sigma(activation)(hidden_batched(mlp, x_BND)))
+    h_BNH = sigma(activation)(hidden_batched(mlp, x_BND))
+    return sigma(output_activation)(output_batched(mlp, h_BNH))
 
 
 def expand(mlp: Mlp, streams: int) -> Mlp:
@@ -53,14 +61,18 @@ def expand(mlp: Mlp, streams: int) -> Mlp:
     return Mlp(*(tensor.expand(streams, *tensor.shape) for tensor in mlp))
 
 
-def sigma(activation: Activation) -> Callable[[Tensor], Tensor]:
+def sigma(activation: AnyActivation) -> Callable[[Tensor], Tensor]:
     """σ by name."""
     return _SIGMA[activation]
 
 
-def sigma_prime(activation: Activation) -> Callable[[Tensor], Tensor]:
+def sigma_prime(activation: AnyActivation) -> Callable[[Tensor], Tensor]:
     """σ′ by name, as a function of z; itself differentiable, for second-order meta-training."""
     return _SIGMA_PRIME[activation]
+
+
+def _identity(z: Tensor) -> Tensor:
+    return z
 
 
 def _relu_prime(z: Tensor) -> Tensor:
@@ -81,13 +93,15 @@ def _sigmoid_prime(z: Tensor) -> Tensor:
     return s * (1.0 - s)
 
 
-_SIGMA: dict[Activation, Callable[[Tensor], Tensor]] = {
+_SIGMA: dict[AnyActivation, Callable[[Tensor], Tensor]] = {
+    "none": _identity,
     "relu": torch.relu,
     "gelu": functional.gelu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
-_SIGMA_PRIME: dict[Activation, Callable[[Tensor], Tensor]] = {
+_SIGMA_PRIME: dict[AnyActivation, Callable[[Tensor], Tensor]] = {
+    "none": torch.ones_like,
     "relu": _relu_prime,
     "gelu": _gelu_prime,
     "tanh": _tanh_prime,

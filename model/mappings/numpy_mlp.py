@@ -9,22 +9,29 @@ from collections.abc import Mapping
 import numpy as np
 
 from model.episode import FloatArray
-from model.meta_init import Activation
+from model.meta_init import OutputActivation
 
 _erf = np.vectorize(math.erf, otypes=[np.float32])
 
 
 def apply_numpy(
-    tensors: Mapping[str, FloatArray], x_ND: FloatArray, activation: Activation
+    tensors: Mapping[str, FloatArray],
+    x_ND: FloatArray,
+    activation: OutputActivation,
+    output_activation: OutputActivation = "none",
 ) -> FloatArray:
-    """f(x) = W2·σ(W1·x + b1) + b2 on N inputs (N, E); equals torch's to rounding."""
-    z_NH = x_ND @ tensors["w1"].T + tensors["b1"]
-    o_NE: FloatArray = _sigma(z_NH, activation) @ tensors["w2"].T + tensors["b2"]
-    return o_NE
+    """f(x) = σo(W2·σ(W1·x + b1) + b2) on N inputs (N, E); equals torch's to rounding.
+
+    With "none" for σ it is a linear mapping.
+    """
+    h_NH = _sigma(x_ND @ tensors["w1"].T + tensors["b1"], activation)
+    return _sigma(h_NH @ tensors["w2"].T + tensors["b2"], output_activation)
 
 
-def _sigma(z: FloatArray, activation: Activation) -> FloatArray:
+def _sigma(z: FloatArray, activation: OutputActivation) -> FloatArray:
     match activation:
+        case "none":
+            return z
         case "relu":
             return np.maximum(z, 0)
         case "gelu":

@@ -4,6 +4,21 @@ import math
 import time
 
 WARM_UP = 0.05
+"""The share of a training in which the rate rises."""
+
+
+def cosine(progress: float, warm_up: float = WARM_UP) -> float:
+    """The rate's factor at a progress of 0 to 1: a linear rise to 1, then half a cosine to 0."""
+    if progress < warm_up:
+        return max(progress, 0.1 * warm_up) / warm_up
+    return 0.5 * (1.0 + math.cos(math.pi * (progress - warm_up) / (1.0 - warm_up)))
+
+
+def ramp(progress: float, start: float, end: float) -> float:
+    """0 before `start`, 1 from `end` on, a straight line between."""
+    if progress < start:
+        return 0.0
+    return 1.0 if progress >= end else (progress - start) / (end - start)
 
 
 class Schedule:
@@ -34,10 +49,8 @@ class Schedule:
         return self.progress >= 1.0
 
     def rate_factor(self) -> float:
-        """1 at its peak: a short rise, then half a cosine down to 0."""
-        if self.progress < WARM_UP:
-            return max(self.progress, 0.1 * WARM_UP) / WARM_UP
-        return 0.5 * (1.0 + math.cos(math.pi * (self.progress - WARM_UP) / (1.0 - WARM_UP)))
+        """1 at its peak; see `cosine`."""
+        return cosine(self.progress)
 
     def __str__(self) -> str:
         return f"step {self.step}/{self.steps} ({time.monotonic() - self._started:.0f} s)"

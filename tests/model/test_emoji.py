@@ -57,7 +57,7 @@ def test_a_low_rank_rotation_is_the_exponential_of_its_generators() -> None:
 @pytest.mark.parametrize(("family", "dim"), [("low-rank", 32), ("rotation", 16)])
 def test_a_tenants_space_is_a_rotation_of_the_universal_one(family: str, dim: int) -> None:
     tenant = emoji.Tenant(5, "rotation" if family == "rotation" else "low-rank")
-    rotation = tenant.rotation_EE().astype(np.float64)
+    rotation = tenant.matrix_EE().astype(np.float64)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(dim), atol=1e-6)
     assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-5)
     targets = tenant.targets()

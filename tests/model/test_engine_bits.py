@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.data import emoji
-from model.engine import PICTURES_PER_CHUNK, Engine
+from model.encoders.picture import ROWS
+from model.engine import Engine
 from model.episode import Adaptation, Episode
-from model.meta_init import Activation, MetaInit, fresh, load, shipped
+from model.fresh import fresh_theta
+from model.meta_init import Activation, MetaInit, fresh
+from model.meta_init_file import load, shipped
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 ODD = fresh(7, 5, hidden_dim=11, steps=3)
@@ -60,6 +63,24 @@ def test_alone_or_in_any_company_a_stream_gets_the_same_bits(
     for start, stop in ((3, 5), (3, 20), (1, 34), (40, 70)):
         for i, adapted in enumerate(engine.adapt(episodes[start:stop]), start):
             assert_same_bits(adapted, together[i])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("generator", "learner"),
+    [("attention", "maml"), ("attention", "r2d2"), ("mlp", "anil"), ("mlp", "adam")],
+)
+@pytest.mark.parametrize("dims", [(7, 11, 5), (64, 128, 32)], ids=["odd-dims", "usual-dims"])
+def test_no_generator_or_learner_reads_across_streams(
+    dims: tuple[int, int, int], generator: str, learner: str, device: str
+) -> None:
+    theta = fresh_theta(dims, generator, learner)
+    engine = Engine(theta, device, support_capacity=9, query_capacity=3)
+    episodes = [episode(theta, seed, seed % 10, 1 + seed % 3) for seed in range(20)]
+    episodes[4].x_support_SD[0, 0] = np.nan
+    episodes[5].y_support_SE[0, 0] = 3e38
+    for i, adapted in enumerate(engine.adapt(episodes)):
+        assert_same_bits(engine.adapt([episodes[i]])[0], adapted)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -114,7 +135,7 @@ def test_any_mixture_of_lengths_and_poison_leaves_each_stream_its_own(data: st.D
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_pictures_features_do_not_depend_on_the_other_pictures(device: str) -> None:
     engine = Engine(load(shipped()), device)
-    pictures = list(emoji.sheet("noto")[: 3 * PICTURES_PER_CHUNK["cpu"] + 1])
+    pictures = list(emoji.sheet("noto")[: 3 * ROWS["cpu"] + 1])
     together = engine.encode("source", pictures)
     assert together.dtype == np.float32
     assert np.isfinite(together).all()

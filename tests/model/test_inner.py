@@ -1,8 +1,9 @@
-"""The batched inner loop against the readable one, autograd and finite differences.
+"""The batched gradients against the readable form, closed forms and finite differences.
 
-B = streams, S = support pairs, D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
 """
 
+from itertools import product
 from typing import get_args
 
 import pytest
@@ -12,10 +13,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.inner import batched, reference
-from model.losses import masked_mean_squared_error, mean_squared_error
-from model.mappings.mlp import Activation, Mlp, apply, apply_batched, sigma, sigma_prime
+from model.inner.batched import Objective
+from model.inner.learner import Support
+from model.losses import Loss, masked_mean_squared_error, mean_squared_error, value
+from model.mappings.mlp import (
+    Activation,
+    AnyActivation,
+    Mlp,
+    apply,
+    apply_batched,
+    expand,
+    sigma,
+    sigma_prime,
+)
+from model.mappings.numpy_mlp import apply_numpy
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+ANY_ACTIVATION: tuple[AnyActivation, ...] = get_args(AnyActivation)
+LOSSES = [Loss("mse"), Loss("cosine"), Loss("infonce"), Loss("hinge", margin=0.9, symmetric=True)]
 D, H, E, K = 6, 16, 5, 5
 
 
@@ -105,8 +120,91 @@ def test_second_order_gradient_equals_finite_differences(activation: Activation)
     assert torch.autograd.gradcheck(loss, leaves, fast_mode=True)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_sigma_prime_is_the_derivative_of_sigma(activation: Activation) -> None:
+@pytest.mark.parametrize(
+    ("loss", "activation", "output"),
+    [
+        *product(LOSSES, ANY_ACTIVATION, ["none", "tanh"]),
+        *product(LOSSES, ["gelu"], ANY_ACTIVATION),
+    ],
+)
+def test_hand_derived_gradients_are_autograds(
+    loss: Loss, activation: AnyActivation, output: AnyActivation
+) -> None:
+    x, y = pairs_of(torch.float64, 3, 6)
+    support = Support(x, y, real_of([6, 1, 4], 6))
+    leaves = [t.clone().requires_grad_() for t in expand(theta_of(torch.float64), 3)]
+    o = apply_batched(Mlp(*leaves), x, activation, output)
+    expected = torch.autograd.grad(value(loss, o, y, support.real_BS).sum(), leaves)
+    found = batched.gradients(Mlp(*leaves), support, Objective(loss, activation, output))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_close(mine, theirs, 1e-12)
+
+
+def quadratic_oracle(
+    a_PP: Tensor, c_P: Tensor, p_P: Tensor, rate: float, query: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """θ′ and the exact meta-gradient where L_S = ½pᵀAp − cᵀp and L_Q = ½pᵀA_q·p − c_qᵀp:
+
+    θ′ = p* + (I − αA)^K (p − p*) with A·p* = c, and ∇ = (I − αA)^K (A_q·θ′ − c_q).
+    """
+    contraction_PP = torch.linalg.matrix_power(torch.eye(len(a_PP)).to(a_PP) - rate * a_PP, K)
+    best_P = torch.linalg.lstsq(a_PP, c_P[:, None], driver="gelsd").solution[:, 0]
+    adapted_P = best_P + contraction_PP @ (p_P - best_P)
+    return adapted_P, contraction_PP @ (query[0] @ adapted_P - query[1])
+
+
+def head_quadratic(h_NH: Tensor, y_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """The mse as a function of [W2, b2] flattened row by row."""
+    h1 = torch.cat([h_NH, torch.ones(len(h_NH), 1, dtype=h_NH.dtype)], dim=1)
+    scale = 2.0 / y_NE.numel()
+    return torch.kron(torch.eye(E).to(h1), h1.T @ h1) * scale, (y_NE.T @ h1).flatten() * scale
+
+
+def hidden_quadratic(mlp: Mlp, x_ND: Tensor, y_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of [W1, b1], for a linear σ."""
+    x1 = torch.cat([x_ND, torch.ones(len(x_ND), 1, dtype=x_ND.dtype)], dim=1)
+    scale = 2.0 / y_NE.numel()
+    c_HD = mlp.w2.T @ (y_NE - mlp.b2).T @ x1
+    return torch.kron(mlp.w2.T @ mlp.w2, x1.T @ x1) * scale, c_HD.flatten() * scale
+
+
+def flattened(weights: Tensor, biases: Tensor) -> Tensor:
+    return torch.cat([weights, biases.unsqueeze(1)], dim=1).flatten()
+
+
+@pytest.mark.parametrize("layer", ["head", "hidden"])
+def test_the_meta_gradient_equals_the_closed_form_of_a_quadratic(layer: str) -> None:
+    """With one layer held, the mse is quadratic in the other: 1e-10 in float64."""
+    activation: AnyActivation = "gelu" if layer == "head" else "none"
+    theta, rate = theta_of(torch.float64), 0.2
+    x, y = (t[0] for t in pairs_of(torch.float64, 1, 20))
+    q, z = (t[0] for t in pairs_of(torch.float64, 1, 9, seed=9))
+    if layer == "head":
+        h, h_q = (sigma(activation)(t @ theta.w1.T + theta.b1) for t in (x, q))
+        a_c, query = head_quadratic(h, y), head_quadratic(h_q, z)
+        p, rates = flattened(theta.w2, theta.b2), [0.0, 0.0, rate, rate]
+    else:
+        a_c, query = hidden_quadratic(theta, x, y), hidden_quadratic(theta, q, z)
+        p, rates = flattened(theta.w1, theta.b1), [rate, rate, 0.0, 0.0]
+    expected_adapted, expected_gradient = quadratic_oracle(*a_c, p, rate, query)
+
+    leaves = [t.requires_grad_() for t in theta]
+    rates_K4 = torch.tensor([rates] * K, dtype=torch.float64)
+    real = torch.ones(1, 20, dtype=torch.bool)
+    adapted = batched.adapt(Mlp(*leaves), rates_K4, x[None], y[None], real, activation)
+    outer = mean_squared_error(apply_batched(adapted, q[None], activation)[0], z)
+    gradient = torch.autograd.grad(outer, leaves)
+    moved = slice(2, 4) if layer == "head" else slice(0, 2)
+    found_adapted = flattened(*(t[0].detach() for t in adapted[moved]))
+    for found, expected in (
+        (found_adapted, expected_adapted),
+        (flattened(*gradient[moved]), expected_gradient),
+    ):
+        assert (found - expected).norm() <= 1e-10 * expected.norm()
+
+
+@pytest.mark.parametrize("activation", ANY_ACTIVATION)
+def test_sigma_prime_is_the_derivative_of_sigma(activation: AnyActivation) -> None:
     z = torch.linspace(-4.0, 4.0, 100, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(sigma(activation)(z).sum(), z)
     assert_close(sigma_prime(activation)(z.detach()), expected, 1e-12)
@@ -141,7 +239,15 @@ def test_a_stream_without_pairs_keeps_theta_and_has_no_loss() -> None:
     assert masked_mean_squared_error(y + 1.0, y, nothing).tolist() == [0.0]
 
 
-def test_the_loss_is_a_mean_over_real_pairs_and_target_dims() -> None:
-    o = torch.tensor([[[1.0, 3.0], [5.0, 5.0], [9.0, 9.0]]])
-    y = torch.tensor([[[0.0, 1.0], [5.0, 4.0], [0.0, 0.0]]])
-    assert masked_mean_squared_error(o, y, real_of([2], 3)).tolist() == [(1 + 4 + 0 + 1) / 4]
+@pytest.mark.parametrize(("activation", "output"), [*product(ANY_ACTIVATION, ANY_ACTIVATION)])
+def test_one_stream_many_streams_and_numpy_map_alike(
+    activation: AnyActivation, output: AnyActivation
+) -> None:
+    theta = theta_of(torch.float32)
+    x, _ = pairs_of(torch.float32, 2, 7)
+    together = apply_batched(expand(theta, 2), x, activation, output)
+    tensors = {name: tensor.numpy() for name, tensor in theta._asdict().items()}
+    for b in range(2):
+        assert_close(apply(theta, x[b], activation, output), together[b], 1e-6)
+        by_numpy = torch.from_numpy(apply_numpy(tensors, x[b].numpy(), activation, output))
+        assert_close(by_numpy, together[b], 1e-6)

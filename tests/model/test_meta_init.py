@@ -4,18 +4,24 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import save as write_safetensors
 
-from model import meta_init as files
 from model.encoders.image import config_of
 from model.errors import BadMetaInit
-from model.meta_init import EncoderSpec, MetaInit, fresh, load, save
+from model.meta_init import MetaInit, fresh
+from model.meta_init_file import FORMAT, from_bytes, load, save, to_bytes
+from model.part import PartSpec
 
 THETA = fresh(5, 3, hidden_dim=4, steps=2)
+
+
+def learner(rates: NDArray[np.floating[Any]]) -> PartSpec:
+    return PartSpec({"kind": "maml"}, {"rates": cast(Any, rates)})
 
 
 def with_encoder() -> MetaInit:
@@ -23,8 +29,8 @@ def with_encoder() -> MetaInit:
     shapes = {"conv0.weight": (2, 3, 3, 3), "conv0.bias": (2,)}
     shapes |= {"linear.weight": (5, 8), "linear.bias": (5,)}
     tensors = {name: np.full(shape, 0.1, np.float32) for name, shape in shapes.items()}
-    encoder = EncoderSpec(config, tensors)
-    return dataclasses.replace(THETA, source_modality="image", encoder=encoder)
+    encoder = PartSpec(config, tensors)
+    return dataclasses.replace(THETA, source_modality="image", source_encoder=encoder)
 
 
 @pytest.mark.parametrize("theta", [THETA, with_encoder()], ids=["vectors", "pictures"])
@@ -37,9 +43,20 @@ def test_what_is_saved_is_loaded_and_saved_the_same(theta: MetaInit, tmp_path: P
     assert loaded.content_hash == theta.content_hash
     assert loaded.encoder_version == theta.encoder_version
     assert loaded.version == theta.version
-    assert np.array_equal(loaded.rates_K4, theta.rates_K4)
+    assert np.array_equal(loaded.learner.tensors["rates"], theta.learner.tensors["rates"])
+    assert loaded.header() == theta.header()
     for name, tensor in theta.mapping.items():
         assert np.array_equal(loaded.mapping[name], tensor)
+
+
+def test_what_float16_can_hold_takes_half_the_room_and_comes_back_the_same() -> None:
+    rounded = {n: t.astype(np.float16).astype(np.float32) for n, t in THETA.mapping.items()}
+    theta = dataclasses.replace(THETA, mapping=rounded)
+    loaded = from_bytes(to_bytes(theta), "here")
+    assert loaded.content_hash == theta.content_hash
+    assert all(tensor.dtype == np.float32 for tensor in loaded.mapping.values())
+    saved = len(to_bytes(THETA)) - len(to_bytes(theta))
+    assert saved >= 2 * (rounded["w1"].size + rounded["w2"].size)
 
 
 def test_fresh_is_its_seed() -> None:
@@ -53,9 +70,10 @@ def test_the_encoder_version_follows_its_tensors_only() -> None:
     renamed = dataclasses.replace(theta, version="other")
     assert renamed.encoder_version == theta.encoder_version
     assert renamed.content_hash != theta.content_hash
-    assert theta.encoder is not None
-    tensors = dict(theta.encoder.tensors) | {"conv0.bias": np.ones(2, np.float32)}
-    other = dataclasses.replace(theta, encoder=EncoderSpec(theta.encoder.config, tensors))
+    encoder = theta.source_encoder
+    assert encoder is not None
+    tensors = dict(encoder.tensors) | {"conv0.bias": np.ones(2, np.float32)}
+    other = dataclasses.replace(theta, source_encoder=PartSpec(encoder.config, tensors))
     assert other.encoder_version != theta.encoder_version
 
 
@@ -69,11 +87,11 @@ def test_the_encoder_version_follows_its_tensors_only() -> None:
         ({"target_dim": 0}, "target_dim is 0"),
         ({"hidden_dim": True}, "hidden_dim is True"),
         ({"source_dim": 6}, r"mapping.w1 has shape \(4, 5\), its dims ask for \(4, 6\)"),
-        ({"rates_K4": np.zeros((0, 4), np.float32)}, "rates have shape"),
-        ({"rates_K4": np.zeros((2, 3), np.float32)}, "rates have shape"),
-        ({"rates_K4": np.zeros(4, np.float32)}, "rates have shape"),
-        ({"rates_K4": np.full((2, 4), np.nan, np.float32)}, "rates holds NaN"),
-        ({"rates_K4": np.zeros((2, 4))}, "rates is float64"),
+        ({"output_activation": "softmax"}, "output_activation is 'softmax', not one of none"),
+        ({"parent": 3}, "parent must be a string"),
+        ({"generator": PartSpec({})}, "config of generator must be an object with a kind"),
+        ({"learner": learner(np.full((2, 4), np.nan, np.float32))}, "learner.rates holds NaN"),
+        ({"learner": learner(np.zeros((2, 4)))}, "learner.rates is float64"),
         ({"mapping": {"w1": np.zeros((4, 5), np.float32)}}, "mapping tensors are"),
     ],
 )
@@ -170,8 +188,8 @@ def test_a_file_without_metadata_or_with_more_tensors_is_refused(tmp_path: Path)
     rewrite(path, lambda header: header.pop("__metadata__"))
     with pytest.raises(BadMetaInit, match="is 'none'"):
         load(path)
-    tensors = files._tensors(THETA) | {"more": np.zeros(1, np.float32)}
-    header = {"adaptd.format": files.FORMAT, "adaptd.facts": json.dumps(files._facts(THETA))}
+    tensors = THETA.tensors() | {"more": np.zeros(1, np.float32)}
+    header = {"adaptd.format": FORMAT, "adaptd.facts": json.dumps(THETA.header())}
     path.write_bytes(write_safetensors(tensors, header))
     with pytest.raises(BadMetaInit, match="unexpected tensors"):
         load(path)

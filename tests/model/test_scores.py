@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.baselines import fit_ridge
+from model.baselines.ridge import fit_ridge
 from model.mappings.mlp import Activation, Mlp, apply
 from model.mappings.numpy_mlp import apply_numpy
 from model.meta_init import fresh

@@ -1,4 +1,4 @@
-"""What adaptation has to beat: ridge regression fitted on the support alone.
+"""Ridge regression, fitted on the support alone.
 
 S = support pairs, D = source dim, E = target dim
 """
@@ -6,9 +6,8 @@ S = support pairs, D = source dim, E = target dim
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from model.baselines.fit import FloatArray
 
 RIDGE_LAMBDA = 10.0
 """Penalty on squared weights, against a sum of squared errors over features of about unit size.

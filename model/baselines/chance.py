@@ -1,0 +1,30 @@
+"""Outputs that know nothing of their inputs: what luck alone scores.
+
+S = support pairs, N = inputs, D = source dim, E = target dim
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.baselines.fit import FloatArray, MapTo
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Random directions, at the size of the support's targets."""
+
+    seed: int = 0
+
+    def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
+        """Normal outputs of the targets' root mean square; the same for the same support and
+        seed, others for another support."""
+        support = zlib.crc32(np.ascontiguousarray(x_SD).tobytes())
+        size = np.sqrt(np.square(y_SE).mean())
+
+        def outputs(x_ND: FloatArray) -> FloatArray:
+            rng = np.random.default_rng([self.seed, support])
+            return np.asarray(size * rng.standard_normal((len(x_ND), y_SE.shape[1])), np.float32)
+
+        return outputs

@@ -1,0 +1,96 @@
+"""Joint training plus fine-tuning: gradient descent from a jointly trained mapping.
+
+T = streams in batch, S = support pairs (padded), Q = query pairs, D = source dim, E = target dim
+
+What people do who do not meta-learn: the same mapping and the same kind of steps as an adapted
+one, but a start that was never trained to be adapted. How far to go is chosen on training
+streams, never on the streams it is judged on.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.baselines.fit import FloatArray, MapTo
+from model.baselines.joint import JointMapping
+from model.losses import masked_mean_squared_error
+from model.mappings.mlp import Activation, Mlp, apply_batched, expand
+from model.meta.episodes import EpisodeBatch
+from model.retrieval import euclidean_scores, scores_of
+
+RATES = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""The mean squared error's gradient carries 1/E, so rates are as large as this."""
+STEPS = (1, 2, 5, 10, 20, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """So many steps of full-batch gradient descent, all tensors at one rate."""
+
+    start: JointMapping
+    rate: float
+    steps: int
+
+    def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
+        """The mapping after the last step on this support."""
+        x_1SD, y_1SE = torch.tensor(x_SD)[None], torch.tensor(y_SE)[None]
+        real_1S = torch.ones(1, len(x_SD), dtype=torch.bool)
+        activation, mlp = self.start.activation, expand(self.start.mlp, 1)
+        for _ in range(self.steps):
+            mlp = _descended(mlp, x_1SD, y_1SE, real_1S, self.rate, activation)
+        return JointMapping(Mlp(*(tensor[0] for tensor in mlp)), activation)
+
+
+def choose(
+    start: JointMapping,
+    batch: EpisodeBatch,
+    rates: Sequence[float] = RATES,
+    steps: Sequence[int] = STEPS,
+) -> FineTuning:
+    """The rate and number of steps whose results find most on the queries of training streams
+    (by MRR, which is smoother than R@1).
+
+    What is best depends on how many pairs there are: draw the batch with as many as will be used.
+    """
+    found = {
+        (rate, step): _mrr(mlp, batch, start.activation)
+        for rate in rates
+        for step, mlp in _path(start, batch, rate, max(steps))
+        if step in steps
+    }
+    rate, step = max(found, key=lambda choice: found[choice])
+    return FineTuning(start, rate, step)
+
+
+def _path(
+    start: JointMapping, batch: EpisodeBatch, rate: float, steps: int
+) -> Iterator[tuple[int, Mlp]]:
+    """Every stream's mapping after 1, 2, ... steps."""
+    x, y, real = batch.x_support_TSD, batch.y_support_TSE, batch.real_support_TS
+    mlp = expand(start.mlp, len(x))
+    for step in range(1, steps + 1):
+        mlp = _descended(mlp, x, y, real, rate, start.activation)
+        yield step, mlp
+
+
+def _descended(
+    mlp: Mlp, x_TSD: Tensor, y_TSE: Tensor, real_TS: Tensor, rate: float, activation: Activation
+) -> Mlp:
+    """One step of every stream; the streams' losses are added, so none feels another's."""
+    leaves = Mlp(*(tensor.detach().requires_grad_() for tensor in mlp))
+    o_TSE = apply_batched(leaves, x_TSD, activation)
+    loss = masked_mean_squared_error(o_TSE, y_TSE, real_TS).sum()
+    gradients = torch.autograd.grad(loss, list(leaves))
+    return Mlp(*(t.detach() - rate * g for t, g in zip(leaves, gradients, strict=True)))
+
+
+def _mrr(mlp: Mlp, batch: EpisodeBatch, activation: Activation) -> float:
+    """Over all streams, each query's own target among the targets of its stream's queries."""
+    o_TQE = apply_batched(mlp, batch.x_query_TQD, activation)
+    score_TQQ = euclidean_scores(o_TQE.numpy(), batch.y_query_TQE.numpy())
+    real_TQ = batch.real_query_TQ.numpy()
+    own_QQ = torch.eye(o_TQE.shape[1]).numpy()
+    scores = scores_of(score_TQQ, own_QQ, real_TQ, real_TQ)
+    return float(scores.mrr[scores.queries > 0].mean())

@@ -1,0 +1,103 @@
+"""Joint training: one two-layer mapping for the pairs of all streams, as if they were one.
+
+T = streams in batch, P = pairs of a stream (padded), N = inputs, D = source dim, H = hidden,
+E = target dim
+
+The streams' targets contradict each other where each has a space of its own; what the mapping
+then learns is their mean. `model.baselines.fine_tuning` goes on from there on a stream's support,
+and `model.baselines.shared` trains features that do not suffer from it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.baselines.fit import FloatArray, MapTo
+from model.losses import masked_mean_squared_error
+from model.mappings.mlp import Activation, Mlp, apply
+from model.meta.episodes import EpisodeBatch, EpisodeSource
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Outputs (T, P, E), targets (T, P, E) and which are real (T, P), to a scalar."""
+
+
+@dataclass(frozen=True, slots=True)
+class JointRecipe:
+    """How a mapping is trained on all streams; enough of it for emoji tenants, in about 20 s."""
+
+    steps: int = 2_000
+    streams: int = 16
+    """In a mini-batch, with all pairs of their episodes."""
+    hidden_dim: int = 128
+    activation: Activation = "gelu"
+    rate: float = 3e-3
+    """Adam's at the start; it falls to 0 along half a cosine."""
+
+
+@dataclass(frozen=True, slots=True)
+class JointMapping:
+    """A trained mapping, the same for every stream."""
+
+    mlp: Mlp
+    activation: Activation
+
+    def __call__(self, x_ND: FloatArray) -> FloatArray:
+        """Outputs (N, E)."""
+        with torch.inference_mode():
+            outputs: FloatArray = apply(self.mlp, torch.tensor(x_ND), self.activation).numpy()
+        return outputs
+
+    def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
+        """Itself: a support teaches it nothing."""
+        return self
+
+
+def train_joint(source: EpisodeSource, recipe: JointRecipe, seed: int) -> JointMapping:
+    """The mapping of least mean squared error over the pairs of all streams that are drawn."""
+    return train_on_pairs(source, recipe, seed, mean_loss)
+
+
+def train_on_pairs(
+    source: EpisodeSource, recipe: JointRecipe, seed: int, loss: Loss
+) -> JointMapping:
+    """A mapping from source to target dims trained by Adam on `loss`.
+
+    The same seed gives the same mapping.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mlp = _start(source.source_dim, source.target_dim, recipe, generator)
+    optimiser = torch.optim.Adam(list(mlp), lr=recipe.rate)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.steps)
+    for _ in range(recipe.steps):
+        x_TPD, y_TPE, real_TP = all_pairs(source.draw(generator, recipe.streams))
+        optimiser.zero_grad()
+        torch.autograd.backward(loss(apply(mlp, x_TPD, recipe.activation), y_TPE, real_TP))
+        optimiser.step()
+        falling.step()
+    return JointMapping(Mlp(*(tensor.detach() for tensor in mlp)), recipe.activation)
+
+
+def mean_loss(o_TPE: Tensor, y_TPE: Tensor, real_TP: Tensor) -> Tensor:
+    """The mean squared error of a stream, averaged over streams."""
+    return masked_mean_squared_error(o_TPE, y_TPE, real_TP).mean()
+
+
+def all_pairs(batch: EpisodeBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Support and query one after the other: inputs, targets, which are real."""
+    return (
+        torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1),
+        torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1),
+        torch.cat([batch.real_support_TS, batch.real_query_TQ], 1),
+    )
+
+
+def _start(
+    source_dim: int, target_dim: int, recipe: JointRecipe, generator: torch.Generator
+) -> Mlp:
+    hidden = recipe.hidden_dim
+    w1_HD = torch.randn(hidden, source_dim, generator=generator) / source_dim**0.5
+    w2_EH = torch.randn(target_dim, hidden, generator=generator) / hidden**0.5
+    start = (w1_HD, torch.zeros(hidden), w2_EH, torch.zeros(target_dim))
+    return Mlp(*(tensor.requires_grad_() for tensor in start))

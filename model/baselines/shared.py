@@ -1,0 +1,60 @@
+"""Shared features φ(x): a space that all streams have in common, and a closed form on top of it.
+
+T = streams in batch, P = pairs of a stream (padded), S = support pairs, F = features,
+E = target dim
+
+Where streams rotate their targets, a jointly trained mapping predicts the mean of the rotated
+targets, and the mean of many rotations is nearly nothing. So here every stream in a batch may
+rotate φ(x) on its own: φ minimises Σ_t min_R |φ(X_t)·R − Y_t|² over orthogonal R, that is, it
+learns the targets' space up to one rotation of all of it (generalised Procrustes analysis, Gower
+1975). The best R is had in closed form, and, being the minimiser, it may be held fixed in φ's
+gradient (variable projection, Golub & Pereyra 1973).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.baselines.fit import Fit, FloatArray, MapTo
+from model.baselines.joint import JointMapping, JointRecipe, mean_loss, train_on_pairs
+from model.meta.episodes import EpisodeSource
+
+
+@dataclass(frozen=True, slots=True)
+class OnSharedFeatures:
+    """Another baseline, given φ(x) for x: `OnSharedFeatures(phi, fit_ridge)`."""
+
+    features: MapTo
+    head: Fit
+
+    def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
+        """x ↦ head(φ(x)), the head fitted on φ of the support."""
+        mapping = self.head(self.features(x_SD), y_SE)
+        return lambda x_ND: mapping(self.features(x_ND))
+
+
+@dataclass(frozen=True, slots=True)
+class FirstDims:
+    """φ(x) = the first columns of x: for encoders whose features already predict the targets'
+    space before a stream rotated it, as the shipped emoji encoder's do."""
+
+    dims: int
+
+    def __call__(self, x_ND: FloatArray) -> FloatArray:
+        """Features (N, dims)."""
+        return x_ND[:, : self.dims]
+
+
+def train_shared(source: EpisodeSource, recipe: JointRecipe, seed: int) -> JointMapping:
+    """φ, with as many features as the targets have dims, trained on all streams together."""
+    return train_on_pairs(source, recipe, seed, rotated_loss)
+
+
+def rotated_loss(o_TPE: Tensor, y_TPE: Tensor, real_TP: Tensor) -> Tensor:
+    """The mean squared error when each stream's outputs are rotated as suits it best."""
+    with torch.no_grad():
+        weighted_TPE = o_TPE.masked_fill(~real_TP.unsqueeze(2), 0.0)
+        u, _, vh = torch.linalg.svd(weighted_TPE.transpose(1, 2) @ y_TPE)
+        rotation_TEE = u @ vh
+    return mean_loss(o_TPE @ rotation_TEE, y_TPE, real_TP)

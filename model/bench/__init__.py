@@ -1,0 +1,1 @@
+"""What the model's parts cost beside what people use for the same today."""

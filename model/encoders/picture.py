@@ -1,0 +1,57 @@
+"""The image encoder behind the protocol of all encoders.
+
+N = pictures, P = pixels a side, D = features
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.contents import Content
+from model.encoders.image import ImageEncoder
+from model.encoders.pixels import decode_picture
+from model.encoders.sequences import in_chunks
+from model.errors import BadContent
+from model.meta_init import Modality
+from model.part import PartSpec
+
+ROWS = {"cpu": 4, "cuda": 128}
+"""A lone picture costs a whole chunk. Larger CPU chunks gain nothing."""
+
+
+class PictureEncoder:
+    """Image files to features; its weights are fixed."""
+
+    modality: Modality = "image"
+
+    def __init__(self, spec: PartSpec, device: torch.device) -> None:
+        """Raises BadMetaInit when config and tensors do not make an image encoder."""
+        self.net = ImageEncoder(spec, device)
+        self._device = device
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.net.dim
+
+    def prepare(self, content: Content) -> NDArray[Any]:
+        """Pixels (P, P, 3), uint8; raises what `decode_picture` raises, or `wrong_modality`."""
+        if not isinstance(content, bytes):
+            kind = type(content).__name__
+            raise BadContent("wrong_modality", f"image must be bytes, not {kind}")
+        return decode_picture(content, self.net.side)
+
+    def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
+        """Features (N, D), each by its own picture alone, to the bit."""
+        return encode_pictures(self.net, prepared, self._device)
+
+
+def encode_pictures(
+    net: ImageEncoder, pictures: Sequence[NDArray[Any]], device: torch.device
+) -> Tensor:
+    """Features (N, D) of pixels (P, P, 3), by whole chunks."""
+    rows = ROWS[device.type]
+    return in_chunks(lambda x, _: net.encode(x), pictures, net.dim, rows, net.side, device)

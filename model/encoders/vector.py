@@ -1,0 +1,102 @@
+"""Vectors as features: as they are, or through a learned projection.
+
+N = vectors, C = their dim, D = features
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.contents import Content
+from model.encoders.rowwise import RowwiseLinear
+from model.encoders.sequences import in_chunks, scaled
+from model.encoders.trained_part import read_net, read_sizes, size, spec_of
+from model.encoders.vectors import check_vector
+from model.meta_init import Modality
+from model.part import PartSpec
+
+KIND = "projection/1"
+ROWS = {"cpu": 16, "cuda": 256}
+
+
+class VectorAsItIs:
+    """Features are the vector's own numbers."""
+
+    modality: Modality = "vector"
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self.dim = dim
+        self._device = device
+
+    def prepare(self, content: Content) -> NDArray[Any]:
+        """float32 (D); raises what `check_vector` raises."""
+        return check_vector(content, self.dim, "a")
+
+    def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
+        """The vectors (N, D)."""
+        if not prepared:
+            return torch.zeros((0, self.dim), device=self._device)
+        return torch.from_numpy(np.stack(prepared)).to(self._device)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionSizes:
+    """All that decides the projection's shape."""
+
+    dim: int = size(1, 65_536, 64)
+    input_dim: int = size(1, 65_536, 64)
+    normalise: int = size(0, 1, 0)
+    """1: features are scaled to norm √D."""
+
+
+class ProjectionNet(nn.Module):
+    """W·x + b, scaled to norm √D if asked."""
+
+    def __init__(self, sizes: ProjectionSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.linear = RowwiseLinear(sizes.input_dim, sizes.dim)
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        """Features (N, D)."""
+        features_ND: Tensor = self.linear(x_NC)
+        return scaled(features_ND) if self.sizes.normalise else features_ND
+
+    def spec(self) -> PartSpec:
+        """Config and weights, as θ files hold them."""
+        return spec_of(KIND, self.sizes, self)
+
+
+class ProjectionEncoder:
+    """Vectors of another dim to features; its weights are fixed."""
+
+    modality: Modality = "vector"
+
+    def __init__(self, spec: PartSpec, device: torch.device) -> None:
+        """Raises BadMetaInit when config and tensors do not make a projection."""
+        sizes = read_sizes(ProjectionSizes, KIND, spec.config)
+        self.net = read_net(lambda: ProjectionNet(sizes), spec, device)
+        self._device = device
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.net.sizes.dim
+
+    def prepare(self, content: Content) -> NDArray[Any]:
+        """float32 (C); raises what `check_vector` raises."""
+        return check_vector(content, self.net.sizes.input_dim, "a")
+
+    def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
+        """Features (N, D), each by its own vector alone, to the bit."""
+        rows, length = ROWS[self._device.type], self.net.sizes.input_dim
+        return in_chunks(self._forward, prepared, self.dim, rows, length, self._device)
+
+    def _forward(self, x_RC: Tensor, _length_R: Tensor) -> Tensor:
+        features: Tensor = self.net(x_RC)
+        return features

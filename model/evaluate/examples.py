@@ -1,0 +1,79 @@
+"""A few queries to look at: what was asked, what was right, what each method found first.
+
+Q = query pairs, E = target dim
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.episode import FloatArray
+from model.evaluate.episodes import TestEpisode
+from model.evaluate.methods import Method
+from model.retrieval import euclidean_scores
+
+EXAMPLES, NEAREST = 12, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file."""
+
+    data: bytes
+
+
+Shown = Picture | str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One query: what was asked, what was right, and what each method found first."""
+
+    stream: str
+    source: Shown
+    target: Shown
+    found: Mapping[str, Sequence[tuple[Shown, bool]]]
+    """By method: the nearest candidates in order, and whether each is the query's own target."""
+
+
+Look = Callable[[TestEpisode, int], tuple[Shown, Shown] | None]
+"""What source and target of an episode's n-th query look like; None if nobody knows."""
+
+
+def examples_of(
+    episodes: Sequence[TestEpisode], compared: Mapping[str, Method], look: Look
+) -> list[Example]:
+    """Queries of different streams with what each method finds nearest."""
+    by_stream = {episode.stream: episode for episode in reversed(episodes)}
+    chosen = list(by_stream.values())[:EXAMPLES]
+    outputs = {name: method(chosen) for name, method in compared.items()}
+    examples = []
+    for i, episode in enumerate(chosen):
+        found = {name: outputs[name][i] for name in compared}
+        example = _example(episode, i % len(episode.x_QD), found, look)
+        examples += [] if example is None else [example]
+    return examples
+
+
+def _example(
+    episode: TestEpisode, q: int, outputs: Mapping[str, FloatArray], look: Look
+) -> Example | None:
+    own = look(episode, q)
+    if own is None:
+        return None
+    return Example(
+        episode.stream,
+        own[0],
+        own[1],
+        {name: _nearest(episode, q, o_QE, look) for name, o_QE in outputs.items()},
+    )
+
+
+def _nearest(
+    episode: TestEpisode, q: int, o_QE: FloatArray, look: Look
+) -> list[tuple[Shown, bool]]:
+    scores_Q = euclidean_scores(o_QE[q : q + 1], episode.y_QE)[0]
+    order = np.argsort(-np.nan_to_num(scores_Q, nan=-np.inf), kind="stable")[:NEAREST]
+    looks = [(n, look(episode, n)) for n in order.tolist()]
+    return [("?" if seen is None else seen[1], n == q) for n, seen in looks]

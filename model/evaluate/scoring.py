@@ -1,0 +1,101 @@
+"""Scores a method on episodes: a loss and retrieval measures, with intervals over streams.
+
+Q = query pairs, E = target dim
+
+Each query is to find its own target among the targets of all queries of its episode, the nearest
+first. R@1, R@5 and MRR know the own target only; mAP counts every target of the same label as
+relevant, and NDCG grades them: 2 for the own, 1 for another of its label. A stream's value is the
+mean over its episodes, intervals are over streams.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.episode import FloatArray
+from model.evaluate.episodes import TestEpisode
+from model.evaluate.intervals import Interval, t_interval
+from model.evaluate.methods import Method
+from model.retrieval import Floats, relevance_of_pairs, scores_of
+
+MEASURES = ("loss", "r_at_1", "r_at_5", "mrr", "map", "ndcg")
+"""`loss` is the mean squared error of one target number."""
+Scores = Mapping[str, float]
+"""One episode's measures by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One method at one number of support pairs."""
+
+    method: str
+    pairs: int
+    episodes: int
+    measures: Mapping[str, Interval]
+
+
+def figures(name: str, method: Method, pairs: int, episodes: Sequence[TestEpisode]) -> Figures:
+    """The method's scores; all NaN without episodes."""
+    return summarised(name, pairs, episodes, scored(method, episodes))
+
+
+def scored(method: Method, episodes: Sequence[TestEpisode]) -> list[Scores]:
+    """The method's measures of every episode, in order."""
+    return [scores(e, o_QE) for e, o_QE in zip(episodes, method(episodes), strict=True)]
+
+
+def summarised(
+    name: str, pairs: int, episodes: Sequence[TestEpisode], found: Sequence[Scores]
+) -> Figures:
+    """Means and intervals over streams of what was `scored`."""
+    names = [episode.stream for episode in episodes]
+    measures = {m: over_streams(names, [scores[m] for scores in found]) for m in MEASURES}
+    return Figures(name, pairs, len(episodes), measures)
+
+
+def difference(
+    episodes: Sequence[TestEpisode], ours: Sequence[Scores], theirs: Sequence[Scores], measure: str
+) -> Interval:
+    """Ours less theirs, paired by episode: what both find hard or easy alike cancels out."""
+    names = [episode.stream for episode in episodes]
+    return over_streams(names, [a[measure] - b[measure] for a, b in zip(ours, theirs, strict=True)])
+
+
+def over_streams(names: Sequence[str], values: Sequence[float]) -> Interval:
+    """Of one value per episode, each episode with its stream's name."""
+    by_stream: dict[str, list[float]] = defaultdict(list)
+    for name, value in zip(names, values, strict=True):
+        by_stream[name].append(value)
+    return t_interval([float(np.mean(values)) for values in by_stream.values()])
+
+
+def scores(episode: TestEpisode, o_QE: FloatArray) -> dict[str, float]:
+    """Every measure of one episode. Outputs that are not finite rank last; their loss is NaN."""
+    y_QE, count = episode.y_QE, len(episode.y_QE)
+    score_QQ = nearness(o_QE, y_QE)
+    own = scores_of(score_QQ, np.eye(count))
+    alike, labels = own, episode.labels_Q
+    if labels is not None and len(set(labels)) < count:  # else nothing else is relevant
+        alike = scores_of(score_QQ, relevance_of_pairs(list(labels)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        loss = float(np.square(o_QE - y_QE).mean())
+    return {
+        "loss": loss if np.isfinite(loss) else float("nan"),
+        "r_at_1": float(own.r_at_1),
+        "r_at_5": float(own.r_at_5),
+        "mrr": float(own.mrr),
+        "map": float(alike.mean_ap),
+        "ndcg": float(alike.ndcg),
+    }
+
+
+def nearness(o_QE: FloatArray, y_QE: FloatArray) -> Floats:
+    """`model.retrieval.euclidean_scores`, (Q, Q), by torch on its one thread: numpy's would wait
+    for each other where cores are busy, up to 100 times as long as they work."""
+    o, y = (torch.tensor(t, dtype=torch.float64) for t in (o_QE, y_QE))
+    squares_QQ = o.square().sum(1, keepdim=True) + y.square().sum(1)
+    score_QQ: Floats = (2.0 * (o @ y.T) - squares_QQ).numpy()
+    return score_QQ

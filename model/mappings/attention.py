@@ -1,0 +1,324 @@
+"""The attention generator: a stream's few support pairs move the mapping far, in closed form.
+
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E = target dim,
+P = degrees of freedom of the learned family, C = context, I = inputs
+(inside, D and E are padded to whole cache lines)
+
+θ = (w1, b1, w2, b2) is a feature map u(x) shared by all streams; a stream's mapping is R·u(x) + b,
+so a plain Mlp with w2 = R·θ.w2 and b2 = R·θ.b2 + b. From the support, in turn:
+
+1. Each pair gets a weight: how well do its inner products with the other pairs agree between the
+   u's and the y's (which a rotation leaves as they are), and how long are u and y.
+2. Self-attention over the pairs (`set_encoder`), and their orthogonal Procrustes solution, give a
+   context; from it come coordinates on a learned family of rotations, refined by Gauss-Newton
+   steps on the support (`rotations.Manifold`): R1. A tenant of that family is known from a few
+   pairs.
+3. Orthogonal Procrustes with R1 as a prior worth κ pairs (Schönemann 1966, by Newton-Schulz): R2.
+   κ is a function of the evidence: how well R1 explains the support, and how many pairs there are.
+4. Repair: u(x) of a support pair can be wrong, as its picture can be misread; its target, turned
+   back by R2, says otherwise. A learned correction of u sees both, and x. Then weights, R1 and R2
+   are found again. All of this a few times.
+5. A ridge step from s·R2, with an intercept: R = (Σ w·y·uᵀ + λ·s·R2)·(Σ w·u·uᵀ + λ·I)⁻¹, λ and
+   the shrinkage s functions of the evidence, so that a stream whose map is no rotation gets its
+   own linear map.
+
+Every part is differentiable and is meta-trained through the closed forms (Bertinetto et al. 2019).
+No operation reads across streams.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.errors import BadMetaInit
+from model.mappings.mlp import Activation, Mlp, apply_batched, expand
+from model.mappings.rotations import (
+    MAX_COORDINATES,
+    Manifold,
+    times_vector,
+    towards_orthogonal,
+)
+from model.mappings.set_encoder import (
+    EVIDENCE,
+    Evidence,
+    Pairs,
+    SetEncoder,
+    SmallMlp,
+    evidence_of,
+    explained_of,
+    fit_of,
+    linear,
+    ridge_towards,
+    weighted,
+)
+from model.packing import aligned
+from model.part import PartSpec
+
+KIND = "attention"
+CONTEXT_DIM = 128
+CONTEXT_POLAR_STEPS = 6
+REPAIR_DIM = 256
+EVEN = math.log(math.e - 1.0)
+"""softplus(EVEN) = 1: before training all pairs weigh the same."""
+MAX_LOG = 12.0
+"""Of κ and λ: evidence unlike any in training is to give no infinity."""
+LIMITS = {
+    "source_dim": (1, 65_536),
+    "target_dim": (1, 512),
+    "width": (16, 1024),
+    "heads": (1, 64),
+    "blocks": (0, 16),
+    "generators": (4, 64),
+    "refinements": (0, 16),
+    "repairs": (0, 16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionConfig:
+    """The sizes of an attention generator, integers all. Raises BadMetaInit for what cannot be."""
+
+    source_dim: int
+    """D."""
+    target_dim: int
+    """E."""
+    width: int = 64
+    """W, of a token: a multiple of 16·heads."""
+    heads: int = 4
+    blocks: int = 2
+    """Self-attention blocks."""
+    generators: int = 4
+    """P, degrees of freedom of the learned family of rotations: a multiple of 4."""
+    refinements: int = 2
+    """Gauss-Newton steps, each time that R1 is found."""
+    repairs: int = 2
+    """Rounds of step 4."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise BadMetaInit(f"attention: {name} is {value!r}, not an integer {low}..{high}")
+        if self.width % (16 * self.heads):
+            raise BadMetaInit(f"attention: width {self.width} is no multiple of 16·heads")
+        if self.generators % 4:
+            raise BadMetaInit(f"attention: generators {self.generators} is no multiple of 4")
+
+
+class Readout(NamedTuple):
+    """What the support says, each matrix mapping u to y; R1 and R2 are for training to look at."""
+
+    matrix_BEE: Tensor
+    bias_BE: Tensor
+    family_BEE: Tensor
+    """R1."""
+    rotation_BEE: Tensor
+    """R2."""
+    u_BSE: Tensor
+    """u(x) of the support as repaired."""
+
+
+class Found(NamedTuple):
+    """R1 with its coordinates, and R2, on pairs of certain weights."""
+
+    a_BP: Tensor
+    family_BEE: Tensor
+    rotation_BEE: Tensor
+    w_BS: Tensor
+    fit_BS: Tensor
+    """How well R1 explains each pair."""
+    explained_B1: Tensor
+    """How well it explains them all."""
+
+
+class Attention(nn.Module):
+    """The generator with its parameters, float32 (float64 after `.double()`)."""
+
+    def __init__(self, config: AttentionConfig) -> None:
+        """Random, by torch's generator."""
+        super().__init__()
+        self.config = config
+        self._side = aligned(config.target_dim)
+        self.tokens = SetEncoder(self._side, config.width, config.heads, config.blocks)
+        context = config.heads * config.width + self._side**2 + EVIDENCE
+        self.context = nn.Linear(context, CONTEXT_DIM)
+        self.coordinates = nn.Linear(CONTEXT_DIM, config.generators)
+        self.family = Manifold(config.generators, config.target_dim, self._side, config.refinements)
+        self.weight, self.weight_anew = SmallMlp((EVEN,)), SmallMlp((EVEN,))
+        some_pairs = 2.0 - math.log(self._side)
+        self.prior, self.prior_anew = SmallMlp((some_pairs,)), SmallMlp((some_pairs,))
+        self.doubts = nn.Linear(aligned(config.source_dim) + 2 * self._side + EVIDENCE, REPAIR_DIM)
+        self.repair = nn.Linear(REPAIR_DIM, self._side)
+        nn.init.zeros_(self.repair.weight)
+        nn.init.zeros_(self.repair.bias)
+        self.ridge = SmallMlp((3.0, -3.0))
+        self.log_unknown = nn.Parameter(torch.tensor(2.0))  # shrinks where there is no pair
+
+    @classmethod
+    def fresh(cls, config: AttentionConfig, seed: int) -> "Attention":
+        """Random, by the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(config)
+
+    def start(
+        self, theta: Mlp, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor, activation: Activation
+    ) -> Mlp:
+        """Each stream's mapping (stacked along B) from its support; θ is shared by all.
+
+        Padded pairs change nothing, whatever they hold. A stream without pairs gets the mapping
+        that is best when nothing is known: θ unadapted. One that is not finite is alone in that.
+        """
+        streams, _, target_dim = y_BSE.shape
+        x_BSD = x_BSD.masked_fill(~real_BS.unsqueeze(2), 0.0)
+        shared = expand(theta, streams)
+        read = self.read_out(x_BSD, apply_batched(shared, x_BSD, activation), y_BSE, real_BS)
+        missing = self._side - target_dim
+        w2_BEH = functional.pad(shared.w2, (0, 0, 0, missing))
+        b2_BE = functional.pad(shared.b2, (0, missing))
+        w2_BEH = torch.bmm(read.matrix_BEE, w2_BEH)
+        b2_BE = times_vector(read.matrix_BEE, b2_BE) + read.bias_BE
+        return Mlp(
+            shared.w1,
+            shared.b1,
+            w2_BEH[:, :target_dim].contiguous(),
+            b2_BE[:, :target_dim].contiguous(),
+        )
+
+    def read_out(self, x_BSD: Tensor, u_BSE: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Readout:
+        """From the support, with u(x), to R and b (of padded E). `x_BSD` must be 0 where padded."""
+        seen = self._pairs(u_BSE, y_BSE, real_BS)
+        pairs, known = seen, evidence_of(seen)
+        w_BS = self._weights(self.weight, known, real_BS)
+        found = self._find(self.prior, pairs, known, w_BS, self._coordinates(pairs, known, w_BS))
+        for _ in range(self.config.repairs):
+            pairs = self._repaired(x_BSD, seen, pairs, known, found)
+            known = evidence_of(pairs)
+            fits = (found.fit_BS, fit_of(pairs, found.rotation_BEE))
+            w_BS = self._weights(self.weight_anew, known, real_BS, *fits)
+            found = self._find(self.prior_anew, pairs, known, w_BS, found.a_BP)
+        matrix_BEE, bias_BE = self._ridge_step(pairs, known, found)
+        unit = math.sqrt(self.config.target_dim)
+        rotations = (found.family_BEE, found.rotation_BEE)
+        return Readout(matrix_BEE, bias_BE * unit, *rotations, pairs.u_BSE * unit)
+
+    def spec(self) -> PartSpec:
+        """As a part of θ; `from_spec` reads it."""
+        tensors = {n: t.detach().cpu().numpy().copy() for n, t in self.state_dict().items()}
+        return PartSpec({"kind": KIND} | asdict(self.config), tensors)
+
+    @classmethod
+    def from_spec(
+        cls, spec: PartSpec, source_dim: int, hidden_dim: int, target_dim: int
+    ) -> "Attention":
+        """Read what `spec` wrote; raises BadMetaInit unless it fits itself and the target dim.
+
+        Source and hidden dims are θ's own affair: the generator sees only u(x).
+        """
+        config = _read_config(spec, source_dim, target_dim)
+        with torch.device("meta"):  # shapes are judged before memory is taken
+            attention = cls(config)
+        expected = {n: tuple(t.shape) for n, t in attention.state_dict().items()}
+        found = {n: t.shape for n, t in spec.tensors.items()}
+        if found != expected:
+            wrong = sorted(n for n in found | expected if found.get(n) != expected.get(n))
+            raise BadMetaInit(f"attention: tensors missing, unknown or of wrong shape: {wrong}")
+        for name, array in spec.tensors.items():
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise BadMetaInit(f"attention: {name} is not finite float32")
+        tensors = {n: torch.tensor(array) for n, array in spec.tensors.items()}
+        attention.load_state_dict(tensors, assign=True)
+        return attention
+
+    def _pairs(self, u_BSE: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Pairs:
+        scale = 1.0 / math.sqrt(self.config.target_dim)
+        shape = (0, self._side - self.config.target_dim)
+        padded_BS1 = ~real_BS.unsqueeze(2)
+        u_BSE, y_BSE = (
+            functional.pad(t.masked_fill(padded_BS1, 0.0) * scale, shape) for t in (u_BSE, y_BSE)
+        )
+        return Pairs(u_BSE, y_BSE, real_BS)
+
+    def _weights(
+        self, decision: SmallMlp, known: Evidence, real_BS: Tensor, *fits: Tensor
+    ) -> Tensor:
+        evidence = (known.u_BS, known.y_BS, known.kept_BS, known.count_BS, *fits)
+        (w_BS,) = decision(functional.softplus, *evidence)
+        weight_BS: Tensor = w_BS.masked_fill(~real_BS, 0.0)
+        return weight_BS
+
+    def _coordinates(self, pairs: Pairs, known: Evidence, w_BS: Tensor) -> Tensor:
+        """Where on the learned family to begin, (B, P)."""
+        unit = math.sqrt(self.config.target_dim)
+        pooled_BC = self.tokens(pairs.u_BSE * unit, pairs.y_BSE * unit, pairs.real_BS)
+        yu_BEE = weighted(w_BS, pairs.y_BSE, pairs.u_BSE)
+        procrustes_BEE = towards_orthogonal(yu_BEE, CONTEXT_POLAR_STEPS)
+        count = functional.pad(known.count_B1, (0, EVIDENCE - 1))
+        context_B1C = torch.cat([pooled_BC, procrustes_BEE.flatten(1), count], dim=1).unsqueeze(1)
+        hidden_B1C = functional.gelu(linear(self.context, context_B1C))
+        a_BP = linear(self.coordinates, hidden_B1C).squeeze(1)
+        # smoothly bounded, so that the context learns its way back from too large ones
+        return a_BP / (1.0 + a_BP.square().sum(1, keepdim=True) / MAX_COORDINATES**2).sqrt()
+
+    def _find(
+        self, prior: SmallMlp, pairs: Pairs, known: Evidence, w_BS: Tensor, a_BP: Tensor
+    ) -> Found:
+        yu_BEE = weighted(w_BS, pairs.y_BSE, pairs.u_BSE)
+        uu_BEE = weighted(w_BS, pairs.u_BSE, pairs.u_BSE)
+        family_BEE, a_BP = self.family(a_BP, uu_BEE, yu_BEE)
+        fit_BS = fit_of(pairs, family_BEE)
+        explained = explained_of(w_BS, fit_BS, known)
+        count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
+        (k_B1,) = prior(_bounded_exp, explained, count, kept, spread, explained * count)
+        rotation_BEE = towards_orthogonal(yu_BEE + k_B1.unsqueeze(2) * family_BEE)
+        return Found(a_BP, family_BEE, rotation_BEE, w_BS, fit_BS, explained)
+
+    def _repaired(
+        self, x_BSD: Tensor, seen: Pairs, pairs: Pairs, known: Evidence, found: Found
+    ) -> Pairs:
+        """The pairs as `seen`, u corrected by what R2 says of the `pairs` of the round before."""
+        back_BSE = torch.bmm(pairs.y_BSE, found.rotation_BEE)
+        fit_BS = fit_of(pairs, found.rotation_BEE)
+        overall_B1 = explained_of(found.w_BS, fit_BS, known)
+        streams = (overall_B1, found.explained_B1, known.count_B1, known.kept_B1, known.spread_B1)
+        evidence = (fit_BS, found.fit_BS, known.u_BS, *(e.expand_as(fit_BS) for e in streams))
+        evidence_BSI = functional.pad(torch.stack(evidence, 2), (0, EVIDENCE - len(evidence)))
+        unit = math.sqrt(self.config.target_dim)
+        x_BSI = functional.pad(x_BSD, (0, aligned(self.config.source_dim) - x_BSD.shape[2]))
+        input_BSI = torch.cat([x_BSI, seen.u_BSE * unit, back_BSE * unit, evidence_BSI], dim=2)
+        correction_BSE = linear(self.repair, functional.gelu(linear(self.doubts, input_BSI)))
+        u_BSE = seen.u_BSE + correction_BSE / unit
+        return seen._replace(u_BSE=u_BSE.masked_fill(~seen.real_BS.unsqueeze(2), 0.0))
+
+    def _ridge_step(self, pairs: Pairs, known: Evidence, found: Found) -> tuple[Tensor, Tensor]:
+        refit = explained_of(found.w_BS, fit_of(pairs, found.rotation_BEE), known)
+        count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
+        products = (refit * count, spread * count)
+        evidence = (refit, found.explained_B1, count, kept, spread, *products)
+        l_B1, loose_B1 = self.ridge(_bounded_exp, *evidence)
+        loose_B1 = loose_B1 + known.empty_B1 * self.log_unknown.exp()
+        towards_BEE = found.rotation_BEE / (1.0 + loose_B1.unsqueeze(2))
+        return ridge_towards(pairs, found.w_BS, l_B1, towards_BEE)
+
+
+def _bounded_exp(logarithms: Tensor) -> Tensor:
+    return logarithms.clamp(-MAX_LOG, MAX_LOG).exp()
+
+
+def _read_config(spec: PartSpec, source_dim: int, target_dim: int) -> AttentionConfig:
+    settings = dict(spec.config)
+    if (kind := settings.pop("kind", None)) != KIND:
+        raise BadMetaInit(f"generator kind is {kind!r}, not {KIND!r}")
+    names = {field.name for field in fields(AttentionConfig)}
+    if set(settings) != names:
+        raise BadMetaInit(f"attention: config has {sorted(settings)}, not {sorted(names)}")
+    config = AttentionConfig(**settings)
+    found, asked = (config.source_dim, config.target_dim), (source_dim, target_dim)
+    if found != asked:
+        raise BadMetaInit(f"attention is for dims {found}, θ has {asked}")
+    return config

@@ -1,0 +1,119 @@
+"""A meta-training's state as one safetensors file: tensors, and everything else as JSON.
+
+The file appears whole or not at all, and says which recipe and data it belongs to: continuing
+with others would give a θ that no seed explains. Never pickle.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as write_safetensors
+from torch import Tensor
+
+from model.errors import BadCheckpoint
+from model.meta_init import canonical_json
+
+FORMAT = "meta-training/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a meta-training stands."""
+
+    identity: Mapping[str, Any]
+    """What it belongs to, JSON-like: recipe, data, start."""
+    progress: Mapping[str, Any]
+    """Step, history and counters, JSON-like."""
+    tensors: Mapping[str, Tensor]
+    """Parameters, their average, the best so far, moments, the discriminator."""
+
+
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """The file's content."""
+    metadata = {
+        "adaptd.format": FORMAT,
+        "adaptd.identity": canonical_json(checkpoint.identity),
+        "adaptd.progress": canonical_json(checkpoint.progress),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
+    return write_safetensors(tensors, metadata)
+
+
+def from_bytes(data: bytes, where: str) -> Checkpoint:
+    """Read it back; `where` names the place in errors. Raises BadCheckpoint."""
+    try:
+        # cloned: what safetensors returns may lie across cache lines, and sum in another order
+        tensors = {name: tensor.clone() for name, tensor in parse_safetensors(data).items()}
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        found = metadata.get("adaptd.format")
+        if found != FORMAT:
+            raise BadCheckpoint(f"{where}: format is {found!r}, this adaptd continues {FORMAT!r}")
+        identity = json.loads(metadata["adaptd.identity"])
+        progress = json.loads(metadata["adaptd.progress"])
+    except BadCheckpoint:
+        raise
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise BadCheckpoint(f"{where}: not a readable checkpoint: {error}") from error
+    return Checkpoint(identity, progress, tensors)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace the file at once: after a crash at any moment it is the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or the new name might not outlive a power cut
+    finally:
+        os.close(folder)
+
+
+def read(path: Path) -> bytes | None:
+    """The file's content; None where there is no file. Raises BadCheckpoint."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadCheckpoint(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_identity(found: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
+    """Raise BadCheckpoint, naming every field that differs, unless both are equal."""
+    theirs, ours = _leaves(found), _leaves(json.loads(canonical_json(expected)))
+    differing = sorted(n for n in theirs | ours if theirs.get(n) != ours.get(n))
+    if differing:
+        each = [f"{n} is {theirs.get(n)!r} there and {ours.get(n)!r} here" for n in differing]
+        raise BadCheckpoint(f"{where} is of another training: {'; '.join(each)}")
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        parts = [_leaves(inner, f"{prefix}.{n}" if prefix else n) for n, inner in value.items()]
+        return {name: leaf for part in parts for name, leaf in part.items()}
+    return {prefix: value}
+
+
+def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Overwrite every target with the tensor of its name. Raises BadCheckpoint."""
+    for name, target in targets.items():
+        found = tensors.get(name)
+        if found is None or found.shape != target.shape or found.dtype != target.dtype:
+            described = "missing" if found is None else f"{found.dtype} {tuple(found.shape)}"
+            expected = f"{target.dtype} {tuple(target.shape)}"
+            raise BadCheckpoint(f"{where}: {name} is {described}, not {expected}")
+        with torch.no_grad():
+            target.copy_(found)

@@ -1,0 +1,99 @@
+"""Meta-training on several processes: each takes its share of every batch's streams.
+
+T = streams in batch
+
+    torchrun --nproc-per-node 2 --module ...
+
+Every process draws the whole batch from the same seed and keeps a slice of it. Losses are sums
+over streams divided by the whole batch's T, so that summing the processes' gradients gives the
+gradient of one process, however unevenly T splits. Without a process group everything here is
+the identity.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+
+from model.meta.episodes import EpisodeBatch
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it gives up."""
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that torchrun started, over gloo; alone when it did not start us."""
+    if "WORLD_SIZE" not in os.environ or distributed.is_initialized():
+        yield
+        return
+    distributed.init_process_group("gloo", timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """Which process this is; 0 writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def share(batch: EpisodeBatch) -> EpisodeBatch:
+    """This process's streams of the batch: neighbours, sizes differing by at most one."""
+    streams = len(batch.x_support_TSD)
+    first = streams * rank() // world()
+    last = streams * (rank() + 1) // world()
+    return EpisodeBatch(*(tensor[first:last] for tensor in batch))
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter], figures: Tensor) -> Tensor:
+    """Sum every parameter's gradient, in place, and `figures` over all processes, in one message.
+
+    A parameter without a gradient counts as one of zeros. Returns the summed figures.
+    """
+    parameters = list(parameters)
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    if world() == 1:
+        return figures
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([*(g.flatten() for g in gradients), figures.to(gradients[0].dtype)])
+    distributed.all_reduce(flat)
+    begin = 0
+    for gradient in gradients:
+        gradient.copy_(flat[begin : begin + gradient.numel()].view_as(gradient))
+        begin += gradient.numel()
+    return flat[begin:].to(figures.dtype)
+
+
+def total(figures: Tensor) -> Tensor:
+    """The sum of `figures` over all processes."""
+    if world() > 1:
+        distributed.all_reduce(figures)
+    return figures
+
+
+def from_rank_0(data: bytes | None) -> bytes | None:
+    """What rank 0 has, on every process: so that all continue from the same checkpoint."""
+    if world() == 1:
+        return data
+    size = torch.tensor([-1 if data is None else len(data)])
+    distributed.broadcast(size, src=0)
+    if size.item() < 0:
+        return None
+    content = torch.empty(int(size.item()), dtype=torch.uint8)
+    if rank() == 0:
+        assert data is not None
+        content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    distributed.broadcast(content, src=0)
+    return content.numpy().tobytes()

@@ -1,0 +1,115 @@
+"""One outer step's gradients, for every meta-learner and generator.
+
+T = streams in batch, S = support pairs (padded), Q = query pairs (padded), E = target dim
+
+    L(θ) = 1/T · Σ_t Σ_i weight_i · L_i(f_θ′(x_query), y_query),  θ′ = learner(start(θ), support)
+
+The gradient runs through the very code that adapts in production. The learners decide how far:
+through everything (MAML, Meta-SGD, ANIL, R2D2, Adam; exact second order), or with the inner
+gradients as constants (FOMAML). Reptile has a rule of its own (Nichol et al. 2018, alg. 2):
+θ ← θ + ε·mean(θ′ − θ), here as the gradient θ − mean θ′ under plain descent with rate ε. Its
+inner steps take turns with parts of all of an episode's pairs: what they agree on is what
+generalises (ibid., §5), and on one fixed batch there is nothing to agree on. Its loss is that of
+those θ′ on the query, which they have seen: a cheap figure; validation has the honest one.
+
+Losses are sums over this process's streams divided by the whole batch's T (`streams`), so that
+gradients of several processes add up to one process's.
+"""
+
+import torch
+from torch import Tensor
+
+from model.inner.learner import Support
+from model.losses import value
+from model.mappings.mlp import expand
+from model.meta.adversary import Discriminator, discriminator_loss, output_loss
+from model.meta.episodes import EpisodeBatch
+from model.meta.parameters import MetaParameters
+
+
+def support_of(batch: EpisodeBatch) -> Support:
+    """The pairs to adapt on."""
+    return Support(batch.x_support_TSD, batch.y_support_TSE, batch.real_support_TS)
+
+
+def query_outputs(parameters: MetaParameters, batch: EpisodeBatch) -> Tensor:
+    """What every stream's θ′ makes of its query (T, Q, E)."""
+    return parameters.outputs(parameters.adapted(support_of(batch)), _query_inputs(batch))
+
+
+def paired_loss(parameters: MetaParameters, batch: EpisodeBatch, o_TQE: Tensor) -> Tensor:
+    """The outer loss of every stream (T): the recipe's losses, weighted and summed."""
+    terms = parameters.recipe.outer_losses
+    y_TQE, real_TQ = batch.y_query_TQE, batch.real_query_TQ
+    return torch.stack([t.weight * value(t.loss, o_TQE, y_TQE, real_TQ) for t in terms]).sum(0)
+
+
+def accumulate(parameters: MetaParameters, batch: EpisodeBatch, streams: int) -> Tensor:
+    """Add the outer gradient of the recipe's learner; the share of the outer loss, a scalar."""
+    if not len(batch.x_support_TSD):
+        return torch.zeros(())
+    if parameters.recipe.learner == "reptile":
+        return _accumulate_reptile(parameters, batch, streams)
+    loss = paired_loss(parameters, batch, query_outputs(parameters, batch)).sum() / streams
+    torch.autograd.backward(loss)
+    return loss.detach()
+
+
+def accumulate_discriminator(
+    discriminator: Discriminator, batch: EpisodeBatch, o_TQE: Tensor, streams: int, penalty: float
+) -> Tensor:
+    """Add the discriminator's gradient; the share of its loss, a scalar."""
+    loss_T = discriminator_loss(discriminator, batch, o_TQE, penalty)
+    loss = loss_T.sum() / streams
+    torch.autograd.backward(loss, inputs=list(discriminator.parameters()))
+    return loss.detach()
+
+
+def accumulate_against(
+    parameters: MetaParameters,
+    discriminator: Discriminator,
+    batch: EpisodeBatch,
+    o_TQE: Tensor,
+    streams: int,
+    weight: float,
+) -> tuple[Tensor, Tensor]:
+    """Add the outer gradient of paired and adversarial loss; the shares of both, scalars.
+
+    `o_TQE` are this batch's `query_outputs`, with their graph.
+    """
+    paired = paired_loss(parameters, batch, o_TQE).sum() / streams
+    adversarial = output_loss(discriminator, batch, o_TQE).sum() / streams
+    learned = [p for p in parameters.parameters() if p.requires_grad]
+    torch.autograd.backward(paired + weight * adversarial, inputs=learned)
+    return paired.detach(), adversarial.detach()
+
+
+def _accumulate_reptile(parameters: MetaParameters, batch: EpisodeBatch, streams: int) -> Tensor:
+    with torch.no_grad():
+        count = len(batch.x_support_TSD)
+        theta = parameters.theta()
+        learner, parts = parameters.learner(), _minibatches(parameters, batch)
+        state = learner.init(expand(theta, count), parts[0])
+        while not learner.terminate(state):
+            state = learner.step(state, parts[state.step % len(parts)])
+        for tensor, moved_T in zip(theta, state.mlp, strict=True):
+            gradient = (tensor - moved_T).sum(0) / streams
+            tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+        o_TQE = parameters.outputs(state.mlp, _query_inputs(batch))
+        return paired_loss(parameters, batch, o_TQE).sum() / streams
+
+
+def _query_inputs(batch: EpisodeBatch) -> Tensor:
+    return batch.x_query_TQD.masked_fill(~batch.real_query_TQ.unsqueeze(2), 0.0)
+
+
+def _minibatches(parameters: MetaParameters, batch: EpisodeBatch) -> list[Support]:
+    """All of an episode's pairs, dealt out in turn."""
+    pairs = Support(
+        torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1),
+        torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1),
+        torch.cat([batch.real_support_TS, batch.real_query_TQ], 1),
+    ).cleaned()
+    parts = min(parameters.recipe.minibatches, parameters.recipe.inner_steps)
+    turn_TN = (pairs.real_BS.cumsum(1) - 1) % parts
+    return [pairs._replace(real_BS=pairs.real_BS & (turn_TN == part)) for part in range(parts)]

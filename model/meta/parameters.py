@@ -1,0 +1,191 @@
+"""Everything that is meta-learned, as one module: θ's mapping, the generator's and the learner's.
+
+H = hidden, D = source dim, E = target dim, K = inner steps
+
+Inner rates are kept as logarithms, so that they stay positive and move by factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.errors import BadMetaInit
+from model.inner import learners
+from model.inner.learner import Learner, Support, adapt
+from model.mappings.attention import Attention, AttentionConfig
+from model.mappings.mlp import Mlp, apply_batched, expand
+from model.meta.recipe import Recipe
+from model.meta_init import FloatArray, MetaInit, Modality
+from model.part import PartSpec
+
+LOGARITHMS = "rates"
+"""The learner's tensor that is positive, and kept as its logarithm."""
+ALWAYS_LEARNED = ("meta-sgd", "r2d2")
+FIRST_ORDER_IS_A_SETTING = ("meta-sgd", "anil", "adam")
+
+
+class MetaParameters(nn.Module):
+    """θ's mapping, the generator's parameters and the learner's tensors, as they are trained."""
+
+    def __init__(
+        self,
+        mapping: Mapping[str, Tensor],
+        learner: PartSpec,
+        attention: Attention | None,
+        recipe: Recipe,
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.learner_config = dict(learner.config)
+        self.mapping = nn.ParameterDict({n: nn.Parameter(t.clone()) for n, t in mapping.items()})
+        self.attention = attention
+        asked = recipe.learn_rates and recipe.learner != "reptile"  # whose rule moves θ alone
+        learned = asked or recipe.learner in ALWAYS_LEARNED
+        self.learner_tensors = nn.ParameterDict(
+            {
+                name: nn.Parameter(_to_stored(name, array), requires_grad=learned)
+                for name, array in learner.tensors.items()
+            }
+        )
+
+    @classmethod
+    def fresh(cls, source_dim: int, target_dim: int, recipe: Recipe) -> MetaParameters:
+        """Random: LeCun-normal weights, zero biases, by the recipe's seed."""
+        seeds = torch.Generator().manual_seed(recipe.seed)
+        hidden_dim = recipe.hidden_dim
+        mapping = {
+            "w1": torch.randn(hidden_dim, source_dim, generator=seeds) / source_dim**0.5,
+            "b1": torch.zeros(hidden_dim),
+            "w2": torch.randn(target_dim, hidden_dim, generator=seeds) / hidden_dim**0.5,
+            "b2": torch.zeros(target_dim),
+        }
+        dims = (source_dim, hidden_dim, target_dim)
+        return cls(mapping, _fresh_learner(recipe, dims), _fresh_attention(recipe, dims), recipe)
+
+    @classmethod
+    def from_meta_init(cls, parent: MetaInit, recipe: Recipe) -> MetaParameters:
+        """Go on from a θ. Its learner and generator are taken over where the recipe has the same
+        kind (and as many inner steps), else they begin afresh.
+
+        Raises BadMetaInit when the recipe asks for another mapping than the parent's.
+        """
+        for name in ("hidden_dim", "activation", "output_activation"):
+            if getattr(parent, name) != getattr(recipe, name):
+                there, here = getattr(parent, name), getattr(recipe, name)
+                raise BadMetaInit(
+                    f"{parent.version}: {name} is {there!r}, the recipe asks for {here!r}"
+                )
+        dims = (parent.source_dim, parent.hidden_dim, parent.target_dim)
+        fresh = _fresh_learner(recipe, dims)
+        same = parent.learner.kind == fresh.kind and _shapes(parent.learner) == _shapes(fresh)
+        learner = replace(fresh, tensors=parent.learner.tensors) if same else fresh
+        if recipe.generator == "attention" == parent.generator.kind:
+            attention: Attention | None = Attention.from_spec(parent.generator, *dims)
+        else:
+            attention = _fresh_attention(recipe, dims)
+        mapping = {name: torch.from_numpy(array) for name, array in parent.mapping.items()}
+        return cls(mapping, learner, attention, recipe)
+
+    def theta(self) -> Mlp:
+        """The mapping shared by all streams."""
+        return Mlp(**self.mapping)
+
+    def learner(self) -> Learner:
+        """The learner on its tensors, which may require gradients."""
+        tensors = {n: _to_used(n, tensor) for n, tensor in self.learner_tensors.items()}
+        recipe = self.recipe
+        return learners.build(
+            self.learner_config, tensors, recipe.activation, recipe.output_activation
+        )
+
+    def start(self, support: Support) -> Mlp:
+        """Every stream's parameters before the first inner step."""
+        if self.attention is None:
+            return expand(self.theta(), len(support.x_BSD))
+        return self.attention.start(self.theta(), *support, self.recipe.activation)
+
+    def adapted(self, support: Support) -> Mlp:
+        """θ′ of every stream."""
+        return adapt(self.learner(), self.start(support), support).mlp
+
+    def outputs(self, mlp: Mlp, x_BND: Tensor) -> Tensor:
+        """What stacked mappings make of inputs: (B, N, E)."""
+        return apply_batched(mlp, x_BND, self.recipe.activation, self.recipe.output_activation)
+
+    def meta_init(
+        self,
+        name: str,
+        source_modality: Modality = "vector",
+        target_modality: Modality = "vector",
+        source_encoder: PartSpec | None = None,
+        target_encoder: PartSpec | None = None,
+        parent: str | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> MetaInit:
+        """θ as it is published; its version is `name` and the first eight digits of its hash."""
+        mapping = {n: _array(tensor) for n, tensor in self.mapping.items()}
+        used = {n: _to_used(n, tensor) for n, tensor in self.learner_tensors.items()}
+        generator = PartSpec({"kind": self.recipe.generator})
+        meta_init = MetaInit(
+            version=name,
+            source_modality=source_modality,
+            target_modality=target_modality,
+            source_dim=mapping["w1"].shape[1],
+            hidden_dim=mapping["w1"].shape[0],
+            target_dim=mapping["w2"].shape[0],
+            activation=self.recipe.activation,
+            output_activation=self.recipe.output_activation,
+            mapping=mapping,
+            learner=PartSpec(self.learner_config, {n: _array(t) for n, t in used.items()}),
+            generator=generator if self.attention is None else self.attention.spec(),
+            source_encoder=source_encoder,
+            target_encoder=target_encoder,
+            parent=parent,
+            facts=facts or {},
+        )
+        return replace(meta_init, version=f"{name}-{meta_init.content_hash[:8]}")
+
+
+def _fresh_learner(recipe: Recipe, dims: tuple[int, int, int]) -> PartSpec:
+    spec = learners.fresh_spec(
+        recipe.learner, *dims, recipe.inner_steps, recipe.inner_loss, recipe.inner_rate
+    )
+    if recipe.first_order and recipe.learner in FIRST_ORDER_IS_A_SETTING:
+        return replace(spec, config=dict(spec.config) | {"first_order": True})
+    return spec
+
+
+def _fresh_attention(recipe: Recipe, dims: tuple[int, int, int]) -> Attention | None:
+    if recipe.generator != "attention":
+        return None
+    try:
+        config = AttentionConfig(source_dim=dims[0], target_dim=dims[2], **recipe.generator_config)
+    except TypeError as error:
+        raise ValueError(f"recipe: generator_config: {error}") from error
+    return Attention.fresh(config, recipe.seed + 2)  # not the mapping's own numbers
+
+
+def _shapes(spec: PartSpec) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in spec.tensors.items()}
+
+
+def _to_stored(name: str, array: FloatArray) -> Tensor:
+    tensor = torch.from_numpy(np.array(array))
+    if name != LOGARITHMS:
+        return tensor
+    if not bool((tensor > 0).all()):
+        raise BadMetaInit(f"learner.{name} must be positive to go on learning")
+    return tensor.log()
+
+
+def _to_used(name: str, tensor: Tensor) -> Tensor:
+    return tensor.exp() if name == LOGARITHMS else tensor
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    return tensor.detach().cpu().to(torch.float32).numpy().copy()

@@ -1,0 +1,175 @@
+"""How a θ is meta-trained: every choice and number, as one JSON-able value."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from model.errors import BadMetaInit
+from model.losses import MSE, Loss
+from model.meta.cuts import Cut
+from model.meta_init import Activation, OutputActivation
+
+GeneratorKind = Literal["mlp", "attention", "adversarial"]
+LearnerKind = Literal["maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2"]
+Condition = Literal["none", "support_mean"]
+
+COUNTS = (
+    "inner_steps",
+    "hidden_dim",
+    "min_support",
+    "max_support",
+    "query",
+    "streams",
+    "steps",
+    "minibatches",
+    "validate_every",
+    "validation_streams",
+    "patience",
+    "max_skipped",
+)
+"""Settings that are integers of 1 or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One loss of the outer loop and what it weighs."""
+
+    loss: Loss
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adversary:
+    """How the discriminator of the adversarial generator takes part."""
+
+    weight: float = 0.3
+    """Of the adversarial loss in the outer loss, once it has its full weight."""
+    ramp_start: float = 0.0
+    """The share of the training before which outputs are trained on the paired loss alone."""
+    ramp_end: float = 0.2
+    """The share of the training from which on the weight is the full one."""
+    condition: Condition = "none"
+    """What the discriminator sees beside a target: nothing, or the mean of the stream's support
+    targets."""
+    hidden_dim: int = 64
+    rate: float = 1e-3
+    penalty: float = 0.1
+    """γ of R1: γ/2 times the squared gradient at true targets (Mescheder et al. 2018)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that, with the data, decides θ."""
+
+    generator: GeneratorKind = "mlp"
+    generator_config: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the attention, as its file reads them; empty for its defaults."""
+    learner: LearnerKind = "maml"
+    inner_steps: int = 5
+    inner_loss: Loss = MSE
+    inner_rate: float | None = None
+    """What inner rates begin with (r2d2: the penalties); None for what suits the dims, see
+    `model.inner.learners.fresh_spec`."""
+    first_order: bool = False
+    """Of meta-sgd, anil and adam: whether their inner gradients count as constants."""
+    learn_rates: bool = False
+    """Whether maml, fomaml, anil and adam learn their rates too; meta-sgd and r2d2 always do."""
+    outer_losses: tuple[Term, ...] = (Term(MSE), Term(Loss("infonce"), 0.2))
+    hidden_dim: int = 128
+    activation: Activation = "gelu"
+    output_activation: OutputActivation = "none"
+    min_support: int = 3
+    max_support: int = 64
+    query: int = 64
+    streams: int = 16
+    """In a batch, over all processes."""
+    steps: int = 4_500
+    """Outer steps, unless validation stops earlier."""
+    rate: float = 2e-3
+    """Peak outer learning rate (AdamW)."""
+    epsilon: float = 0.5
+    """Of reptile, instead: the peak of ε in θ += ε·(θ′ − θ)."""
+    log_rate_rate: float = 4e-3
+    """Peak outer learning rate of what is learned as a logarithm: inner rates, λ."""
+    minibatches: int = 2
+    """Of reptile: its inner steps take turns with so many parts of an episode's pairs."""
+    weight_decay: float = 0.0
+    """Of the mapping and the generator (AdamW)."""
+    warm_up: float = 0.05
+    """The share of the steps in which the rates rise; they fall as half a cosine after."""
+    max_gradient_norm: float = 1.0
+    averaging: float = 5e-3
+    """How much of each step's parameters goes into the moving average, which is the result."""
+    validate_every: int = 100
+    validation_streams: int = 64
+    """Episodes judged on, the same ones every time."""
+    patience: int = 10
+    """How many validations without a new best end the training."""
+    max_skipped: int = 10
+    """How many steps in a row may be not finite."""
+    adversary: Adversary = Adversary()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be; `cut` checks the sizes of support and query."""
+        for name, choices in (
+            ("generator", GeneratorKind),
+            ("learner", LearnerKind),
+            ("activation", Activation),
+        ):
+            if getattr(self, name) not in get_args(choices):
+                allowed = ", ".join(get_args(choices))
+                raise ValueError(f"{name} is {getattr(self, name)!r}, not one of {allowed}")
+        for name in COUNTS:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}, not an integer of 1 or more")
+        for name in ("rate", "log_rate_rate", "epsilon", "averaging", "max_gradient_norm"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 < value < math.inf:
+                raise ValueError(f"{name} is {value!r}, not a number above 0")
+        if not self.outer_losses:
+            raise ValueError("outer_losses is empty")
+        if self.learner == "reptile" and self.generator != "mlp":
+            raise ValueError("reptile moves θ alone: it goes with the generator mlp")
+        if self.generator == "attention" and self.output_activation != "none":
+            raise ValueError("the generator attention needs the output activation none")
+        self.cut()
+
+    def cut(self, temporal: bool = False) -> Cut:
+        """The sizes of an episode."""
+        return Cut(self.min_support, self.max_support, self.query, temporal)
+
+    def to_config(self) -> dict[str, Any]:
+        """JSON-like; `from_config` reads it."""
+        config = dataclasses.asdict(self)
+        config["inner_loss"] = self.inner_loss.config()
+        config["outer_losses"] = [
+            {"loss": term.loss.config(), "weight": term.weight} for term in self.outer_losses
+        ]
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Recipe":
+        """Read what `to_config` wrote, or a part of it; what is not there is the default.
+
+        Raises ValueError, naming what is wrong.
+        """
+        settings = dict(config)
+        if unknown := sorted(set(settings) - {f.name for f in dataclasses.fields(cls)}):
+            raise ValueError(f"a recipe has no setting {', '.join(unknown)}")
+        try:
+            if "inner_loss" in settings:
+                settings["inner_loss"] = Loss.from_config(settings["inner_loss"])
+            if "outer_losses" in settings:
+                terms = settings["outer_losses"]
+                settings["outer_losses"] = tuple(
+                    Term(Loss.from_config(term["loss"]), float(term["weight"])) for term in terms
+                )
+            if "adversary" in settings:
+                settings["adversary"] = Adversary(**settings["adversary"])
+            return cls(**settings)
+        except (TypeError, KeyError, BadMetaInit) as error:
+            raise ValueError(f"recipe: {error}") from error

@@ -1,0 +1,115 @@
+"""Episodes of emoji are what they should be: no concept on both sides, maps that are the streams'.
+
+T = streams, S = support pairs, Q = query pairs, V = concepts, A = pictures, L = languages
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from model.data import emoji, emoji_names
+from model.encoders.build import encoder_from, fresh_spec
+from model.meta.cuts import Cut
+from model.meta.emoji_episodes import (
+    LanguageEpisodes,
+    Names,
+    Pictures,
+    TenantEpisodes,
+    read_names,
+)
+from model.meta.schedule import Schedule
+from model.meta.train_emoji import RECIPES, maml
+from model.meta.train_encoder import TRAIN_VENDORS
+
+CUT = Cut(min_support=2, max_support=6, query=4)
+CONCEPTS = 40
+
+
+def numbered() -> Pictures:
+    """Every picture of a concept has the concept's number in all its features."""
+    x_VAD = torch.arange(1.0, CONCEPTS + 1).view(-1, 1, 1).expand(CONCEPTS, 3, 5)
+    return Pictures(x_VAD, noise=0.0)
+
+
+def test_support_and_query_share_no_concept_and_lengths_are_within_the_cut() -> None:
+    source = TenantEpisodes(numbered(), torch.randn(CONCEPTS, 4), "rotation", CUT)
+    assert (source.source_dim, source.target_dim) == (5, 4)
+    generator, lengths = torch.Generator().manual_seed(0), set()
+    for _ in range(30):
+        batch = source.draw(generator, 8)
+        for support, query in zip(batch.x_support_TSD, batch.x_query_TQD, strict=True):
+            assert not set(support[:, 0].tolist()) & set(query[:, 0].tolist())
+        lengths |= set(batch.real_support_TS.sum(1).tolist())
+    assert lengths == set(range(CUT.min_support, CUT.max_support + 1))
+
+
+@pytest.mark.parametrize("family", ["low-rank", "rotation"])
+def test_a_tenants_targets_are_one_rotation_of_the_concepts_vectors(family: str) -> None:
+    u_VE = torch.randn(CONCEPTS, 8, generator=torch.Generator().manual_seed(1))
+    source = TenantEpisodes(numbered(), u_VE, family, CUT)  # type: ignore[arg-type]
+    batch = source.draw(torch.Generator().manual_seed(2), 3)
+    y_TNE = torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1)
+    v_TN = torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1)[:, :, 0].round().long() - 1
+    for v_N, y_NE in zip(v_TN, y_TNE, strict=True):
+        matrix_EE = torch.linalg.lstsq(u_VE[v_N], y_NE).solution
+        torch.testing.assert_close(u_VE[v_N] @ matrix_EE, y_NE, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(matrix_EE @ matrix_EE.T, torch.eye(8), atol=1e-4, rtol=1e-4)
+
+
+def test_the_same_generator_state_gives_the_same_batch() -> None:
+    source = TenantEpisodes(numbered(), torch.ones(CONCEPTS, 4), "rotation", CUT)
+    one, two = (source.draw(torch.Generator().manual_seed(5), 4) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_noise_leaves_a_pictures_norm() -> None:
+    pictures = Pictures(torch.randn(CONCEPTS, 2, 16), noise=0.5)
+    v_TN = torch.arange(CONCEPTS)[None]
+    drawn = pictures.draw(v_TN, torch.Generator().manual_seed(0))
+    clean = Pictures(pictures.x_VAD, noise=0.0).draw(v_TN, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.norm(dim=2), clean.norm(dim=2))
+    assert (drawn - clean).abs().max() > 0.1
+
+
+def test_a_language_without_a_name_has_no_pair_there() -> None:
+    known_LV = torch.zeros(1, CONCEPTS, dtype=torch.bool)
+    known_LV[0, :20] = True
+    names = Names(torch.arange(1.0, CONCEPTS + 1).view(1, -1, 1).expand(1, -1, 3), known_LV)
+    batch = LanguageEpisodes(numbered(), names, CUT).draw(torch.Generator().manual_seed(0), 16)
+    real = batch.real_query_TQ
+    assert (batch.x_query_TQD[:, :, 0] <= 20)[real].all()
+    assert (batch.x_query_TQD[:, :, 0] > 20)[~real].all()
+    assert torch.equal(batch.y_query_TQE[:, :, 0], batch.x_query_TQD[:, :, 0])
+
+
+def test_names_are_read_as_the_encoder_reads_them() -> None:
+    spec = fresh_spec("char-gru/1", 8, 0, width=8, hidden=8, buckets=64)
+    encoder = encoder_from(spec, "text", 8, torch.device("cpu"))
+    names = read_names(encoder, ("en", "cs"), [0, 5])
+    expected = encoder.encode([encoder.prepare(emoji_names.names("cs")[5].name)])
+    assert torch.equal(names.y_LVE[1, 1], expected[0])
+    assert names.known_LV.all()
+
+
+def test_meta_training_on_tenants_lowers_the_loss_and_sees_no_held_out_vendor() -> None:
+    assert emoji.HELD_OUT_VENDOR not in TRAIN_VENDORS
+    assert not set(emoji_names.trained_languages()) & set(emoji_names.HELD_OUT_LANGUAGES)
+    spec = fresh_spec("cnn/2", 64, 0, blocks=((8, True), (8, True), (8, True)))
+    config = RECIPES["maml"].to_config()
+    small = {"steps": 30, "streams": 4, "hidden_dim": 16, "validate_every": 10}
+    theta = maml(spec, RECIPES["maml"].from_config(config | small))
+    assert (theta.source_modality, theta.target_dim) == ("image", emoji.LOW_RANK_DIM)
+    assert theta.learner.kind == "meta-sgd"
+    assert np.ptp(theta.learner.tensors["rates"]) > 0  # the rates were learned
+
+
+def test_a_schedule_rises_falls_and_ends_by_steps_or_by_time() -> None:
+    schedule = Schedule(steps=100, minutes=None)
+    factors = []
+    while not schedule.finished:
+        factors.append(schedule.rate_factor())
+        schedule.advance()
+    assert len(factors) == 100
+    assert max(factors) == factors[5] == 1.0
+    assert factors[-1] < 0.01
+    assert Schedule(steps=100, minutes=1e-9).finished

@@ -1,0 +1,106 @@
+"""The report: one page that needs nothing else, and says what the figures say."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from model.data import emoji
+from model.evaluate.chart import Curve, chart
+from model.evaluate.examples import Example, Picture
+from model.evaluate.intervals import Interval, t_interval
+from model.evaluate.judged import AgainstRidge, Judged, Row
+from model.evaluate.page import page
+from model.evaluate.prototypes import Goal
+from model.evaluate.scoring import MEASURES, Figures
+from model.evaluate.stability import Stability
+
+HALF = t_interval([0.4, 0.6])
+
+
+def row(method: str, mean: float, goal: Goal, theta: str | None = None, pairs: int = 5) -> Row:
+    interval = Interval(mean, mean - 0.05, mean + 0.05, 2, 0)
+    return Row(theta, Figures(method, pairs, 2, dict.fromkeys(MEASURES, interval)), goal)
+
+
+def judged() -> Judged:
+    rows = (
+        row("gated", 0.5, Goal(0.45, 0.48), "mine"),
+        row("ridge", 0.1, Goal(0.03, None)),
+        row("gated", 0.6, Goal(0.62, 0.65), "mine", 16),
+        row("ridge", math.nan, Goal(0.06, None), pairs=16),
+    )
+    picture = Picture(emoji.picture_png(5, "noto"))
+    example = Example("a stream", picture, "<right>", {"ridge": [("<wrong>", False)]})
+    return Judged("t", "A <table>", 2, rows, notes=("a note & more",), examples=(example,))
+
+
+def test_every_figure_is_on_the_page_with_its_interval_and_its_goal() -> None:
+    text = page("Title <1>", {"fact": "a & b"}, [judged()])
+    assert "Title &lt;1&gt;" in text
+    assert "<dd>a &amp; b</dd>" in text
+    assert "A &lt;table&gt;" in text
+    assert "0.500 <small>±0.050</small>" in text
+    assert '0.480 <span class="good">reached</span>' in text
+    assert '0.650 <span class="bad">−0.050</span>' in text
+    assert "a note &amp; more" in text
+    assert "<th>mine gated</th>" in text
+
+
+def test_the_summary_lists_settings_with_targets_alone() -> None:
+    with_setting = Judged("u", "U", 2, judged().rows, setting="rotation")
+    text = page("T", {}, [judged(), with_setting])
+    assert text.count("Against the targets") == 1
+    (section,) = re.findall(r"Against the targets.*?</section>", text, re.DOTALL)
+    assert "<th>rotation</th>" in section
+    assert "<b>0.600</b>" in section
+    assert "Against the targets" not in page("T", {}, [judged()])
+
+
+def test_pictures_are_inside_and_nothing_is_outside() -> None:
+    text = page("T", {}, [judged()], [Curve("outer loss", [(0, 1.0), (1, 0.5)])])
+    assert 'src="data:image/png;base64,' in text
+    assert "&lt;right&gt;" in text
+    assert "&lt;wrong&gt;" in text
+    assert "http" not in text
+    assert "<script" not in text
+    assert "<h2>Training</h2>" in text
+
+
+def test_tags_are_balanced() -> None:
+    """Parsed as XML: after what XML has not (doctype, void tags, bare attributes) is taken away."""
+    text = page("T", {"f": "v"}, [judged(), Judged("u", "U", notes=("missing",))])
+    text = text.removeprefix("<!doctype html>")
+    text = re.sub(r"<(meta|img)\b[^>]*>", "", text)
+    text = re.sub(r"(class|colspan)=([\w-]+)", r'\1="\2"', text)
+    assert ET.fromstring(text).tag == "html"
+
+
+def test_ridge_and_stability_have_tables_of_their_own() -> None:
+    worse = Interval(-0.1, -0.2, -0.05, 4, 0)
+    against = AgainstRidge("mine", 5, worse, HALF)
+    stable = Stability("maml", 5, 25, 40, 0, 0, 7, 33, HALF, HALF)
+    text = page("T", {}, [Judged("t", "T", against_ridge=(against,), stability=(stable,))])
+    assert "-0.100 <small>-0.200 to -0.050</small>" in text
+    assert '<span class="bad">worse</span>' in text
+    assert "<td>33</td>" in text
+    assert not against.holds
+    assert AgainstRidge("mine", 5, Interval(-0.1, -0.2, 0.01, 4, 0), HALF).holds
+
+
+def test_a_chart_leaves_gaps_and_is_nothing_without_figures() -> None:
+    drawn = chart([Curve("a", [(1, 0.0), (2, math.nan), (4, 1.0)])], "x", "y", log_x=True)
+    assert drawn.count("<circle") == 2
+    ET.fromstring(drawn)
+    assert chart([Curve("a", [(1, math.nan)])], "x", "y") == ""
+    assert chart([], "x", "y") == ""
+
+
+@pytest.mark.parametrize("values", [[(1.0, 0.0)], [(1.0, -2.0), (2.0, -1.0)], [(5.0, 1e-9)]])
+def test_a_chart_of_one_point_or_of_negative_numbers_is_drawn(
+    values: list[tuple[float, float]],
+) -> None:
+    drawn = chart([Curve("a", values)], "x", "y")
+    assert "nan" not in drawn
+    ET.fromstring(drawn)
