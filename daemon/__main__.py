@@ -10,6 +10,10 @@ from typing import Annotated
 import typer
 
 from daemon import config
+from daemon.commands import bench, meta_init
+from daemon.commands.evaluate import evaluate
+from daemon.commands.meta_train import meta_train
+from daemon.commands.record import record
 from daemon.errors import Misconfigured, Unavailable
 
 OK, FAILED, MISCONFIGURED = 0, 1, 2
@@ -23,8 +27,11 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
-bench_app = typer.Typer(help="Figures, as JSON.", no_args_is_help=True)
-app.add_typer(bench_app, name="bench")
+app.add_typer(meta_init.app, name="meta-init")
+app.add_typer(bench.app, name="bench")
+app.command()(record)
+app.command("meta-train")(meta_train)
+app.command()(evaluate)
 
 ConfigFile = Annotated[
     Path | None,
@@ -79,7 +86,7 @@ def create_topics(config_file: ConfigFile = None) -> None:
     from daemon.adapters.kafka_topics import KafkaTopics
     from daemon.topics import mapping_bytes, specs
     from model.errors import BadMetaInit
-    from model.meta_init import load, shipped
+    from model.meta_init_file import load, shipped
 
     try:
         theta = load(settings.meta_init or shipped())
@@ -117,19 +124,21 @@ def demo(
     ] = 30.0,
     kafka: Annotated[str | None, typer.Option(help="Brokers to use, not a local one.")] = None,
     redis: Annotated[str | None, typer.Option(help="Redis URL to use, with --kafka.")] = None,
-    meta_init: Annotated[Path | None, typer.Option(help="θ to serve, not the shipped.")] = None,
+    meta_init: Annotated[Path | None, typer.Option(help="The tenants' θ, not the shipped.")] = None,
+    names_meta_init: Annotated[Path | None, typer.Option(help="The names' θ, likewise.")] = None,
 ) -> None:
     """See it work: real Kafka, real Redis, real pictures, about a minute.
 
-    Starts a local Kafka and Valkey, a producer of emoji events for synthetic tenants, the daemon,
-    a subscriber and a scraper. Exits 0 only if every promise held. Nothing is left behind.
+    Starts a local Kafka and Valkey, a producer of emoji pictures with vectors of synthetic tenants
+    and with names in six languages, a worker for each, a subscriber and a scraper. Exits 0 only if
+    every promise held. Nothing is left behind.
     """
     from daemon.demo.plan import Plan
     from daemon.demo.run import Options
     from daemon.demo.run import demo as show
 
     plan = Plan(tenants=tenants, seconds=seconds)
-    raise typer.Exit(show(Options(plan, as_json, kafka, redis, meta_init)))
+    raise typer.Exit(show(Options(plan, as_json, kafka, redis, meta_init, names_meta_init)))
 
 
 @app.command("new-theta")
@@ -138,36 +147,42 @@ def new_theta(
     source_dim: Annotated[int, typer.Option(min=1, help="Dimensions of the source vectors.")],
     target_dim: Annotated[int, typer.Option(min=1, help="Dimensions of the target vectors.")],
     hidden_dim: Annotated[int, typer.Option(min=1, help="Units of the hidden layer.")] = 128,
+    generator: Annotated[str, typer.Option(help="mlp, attention or adversarial.")] = "mlp",
+    learner: Annotated[
+        str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam or r2d2.")
+    ] = "maml",
+    loss: Annotated[str, typer.Option(help="mse, cosine, infonce or hinge.")] = "mse",
+    activation: Annotated[str, typer.Option(help="relu, gelu, tanh or sigmoid.")] = "gelu",
+    output_activation: Annotated[
+        str, typer.Option(help="none, relu, gelu, tanh or sigmoid.")
+    ] = "none",
+    steps: Annotated[int, typer.Option(min=1, max=64, help="Inner steps.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
 ) -> None:
     """Write a random vector -> vector θ for dimensions of your own, to begin with.
 
     It is not meta-trained: streams learn from their own pairs alone.
     """
-    from model.meta_init import fresh, save
+    from model.errors import BadMetaInit
+    from model.fresh import fresh_theta
+    from model.losses import Loss
+    from model.meta_init_file import save
 
-    theta = fresh(source_dim, target_dim, hidden_dim, seed=seed)
+    try:
+        theta = fresh_theta(
+            (source_dim, hidden_dim, target_dim),
+            generator,
+            learner,
+            Loss.from_config({"kind": loss}),
+            activation,  # type: ignore[arg-type]  # judged by MetaInit
+            output_activation,  # type: ignore[arg-type]
+            steps,
+            seed,
+        )
+    except BadMetaInit as e:
+        raise Misconfigured(str(e)) from e
     save(theta, out)
     typer.echo(f"{out}: {theta.version}, vector ({source_dim}) -> vector ({target_dim})")
-
-
-@bench_app.command("stream")
-def bench_stream(
-    streams: Annotated[int | None, typer.Option(min=1, help="Streams that events go to.")] = None,
-    events: Annotated[int | None, typer.Option(min=1, help="Events measured in a run.")] = None,
-    repetitions: Annotated[int | None, typer.Option(min=1, help="Runs of each worker.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A small run that shows that everything works.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="A file for the JSON, besides stdout.")] = None,
-) -> None:
-    """The daemon's throughput, CPU per event and latency, beside a do-nothing worker's.
-
-    Starts a local Kafka and Redis of its own, as `adaptd up` does. Five minutes on two cores.
-    """
-    from daemon.bench.stream import command
-
-    raise typer.Exit(command(streams, events, repetitions, quick=quick, out=out))
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import itertools
 from dataclasses import dataclass
 from enum import Enum
 
-from daemon.gate import Outcome
 from daemon.streams import Published, StreamId
+from model.gate import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,12 @@ class Schedule:
         """The stream's publication is done, or no longer ours."""
         self._changed.pop(stream, None)
         self._deferred.pop(stream, None)
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition's streams, also those that wait though they were evicted."""
+        for waiting in (self._changed, self._deferred):
+            for stream in [stream for stream in waiting if stream.partition == partition]:
+                self.forget(stream)
 
     def take_due(self, now: float) -> list[StreamId]:
         """At most `max_batch` streams to adapt now; they leave both queues.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from daemon.adapters.kafka_meta_inits import KafkaMetaInits
 from daemon.adapters.kafka_topics import KafkaTopics
 from daemon.adapters.redis_info import describe
 from daemon.config import Settings
 from daemon.errors import AdaptdError
+from daemon.meta_inits import active_theta, maps_of
 from daemon.topics import faults, mapping_bytes, specs
 from daemon.wiring import load_engine
 from model.engine import Engine
@@ -37,6 +39,8 @@ def check(settings: Settings) -> Iterator[Finding]:
         else mapping_bytes(engine.source_dim, engine.hidden_dim, engine.target_dim)
     )
     yield from _guarded("Kafka", lambda: _kafka(settings, size))
+    if settings.follow_meta_inits:
+        yield from _guarded("published θs", lambda: _active(settings))
     yield from _guarded("Redis", lambda: _redis(settings))
 
 
@@ -45,6 +49,20 @@ def _describe(engine: Engine) -> str:
         f"{engine.meta_init_version}: {engine.source_modality} ({engine.source_dim}) -> "
         f"{engine.target_modality} ({engine.target_dim}) on {engine.device}"
     )
+
+
+def _active(settings: Settings) -> Iterator[Finding]:
+    """Which θ workers are told to serve; that none is, is no fault."""
+    topic = KafkaMetaInits(settings, "adaptd-check")
+    try:
+        found = topic.catalogue()
+        theta = active_theta(topic, found)
+        if theta is not None:
+            maps_of(settings).refuse_others(theta)
+    finally:
+        topic.close()
+    told = f"{theta.version} is active" if theta else "none is active: the one above is served"
+    yield Finding("published θs", True, f"{len(found.published)}, {told}")
 
 
 def _guarded(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -34,6 +34,9 @@ BOOTSTRAP = r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$"
 """host:port, separated by commas."""
 MAX_PAIRS_PER_TURN = 200_000
 """Redis takes 2**20 arguments in a command, and a pair has five."""
+MAX_META_INIT_BYTES = 256 * 2**20
+"""What `model.meta_init_file` reads at most; a broker's own `socket.request.max.bytes`, 100 MB by
+default, must be larger than the θs that are published."""
 
 Modality = Literal["vector", "image", "text", "audio", "video"]
 
@@ -76,6 +79,9 @@ class Settings(BaseModel):
     """Adapted mappings are published here; a compacted topic."""
     kafka_dead_letters_topic: TopicName = "paired-events-dlq"
     """Events that cannot be used go here, as they came, with the reason."""
+    kafka_meta_inits_topic: TopicName = "meta-inits"
+    """Published θs, and which of them is active; a compacted topic of one partition, written by
+    `adaptd meta-init`."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
     """Where a group that has never committed begins."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -119,7 +125,13 @@ class Settings(BaseModel):
 
     # ---- meta-init and device
     meta_init: Path | None = None
-    """The θ to serve, a safetensors file; the shipped emoji θ if unset."""
+    """The θ to serve while none is active in the meta-inits topic, a safetensors file; the shipped
+    emoji θ if unset. If set, an active θ must have its modalities and dimensions."""
+    follow_meta_inits: bool = True
+    """Serve the θ that is active in the meta-inits topic, and change it between turns when another
+    is activated. Off, the topic is not read."""
+    meta_init_max_bytes: int = Field(33_554_432, ge=65_536, le=MAX_META_INIT_BYTES)
+    """The largest θ that is published and followed; the meta-inits topic is made to take it."""
     source_modality: Modality | None = None
     """If set, the start fails unless θ maps from it."""
     target_modality: Modality | None = None
@@ -141,6 +153,12 @@ class Settings(BaseModel):
     """The newest pairs, held out of the support for the gate to judge on."""
     min_support: int = Field(4, ge=1, le=4_096)
     """A stream is adapted once it has so many support pairs and one query pair."""
+    extra_steps: int = Field(0, ge=0, le=63)
+    """Inner steps tried beyond those that θ was trained for, 64 in all at most; taken back in every
+    stream where the support loss did not fall."""
+    gate_ridge: bool = True
+    """Publish ridge regression where on the newest pairs it does better than the adapted mapping.
+    Off, mappings are held against θ alone."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """Windows kept in memory; the least recently changed beyond it wait in Redis, and when they
     come back their publish interval begins anew."""

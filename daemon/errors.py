@@ -4,6 +4,7 @@
     ├── MalformedEvent   one event cannot be used      -> dead-letter topic, the turn goes on
     ├── Unavailable      Kafka or Redis does not answer -> back off, recover, try again
     ├── Superseded       another worker owns a partition -> drop it; the new owner carries on
+    ├── RefusedMetaInit  a published θ cannot be served -> reported; the one before serves on
     └── Misconfigured    the settings cannot work      -> one line, exit code 2: at the start,
                                                       or when Kafka withdraws a right
 
@@ -16,6 +17,9 @@ from collections.abc import Iterable
 from typing import Literal
 
 Service = Literal["kafka", "redis"]
+RefusalReason = Literal[
+    "missing", "unreadable", "wrong_hash", "other_dimensions", "unusable", "unfit_topics"
+]
 
 
 class AdaptdError(Exception):
@@ -46,6 +50,15 @@ class Superseded(AdaptdError):
     def __init__(self, partitions: Iterable[int]) -> None:
         self.partitions = frozenset(partitions)
         super().__init__(f"another worker has claimed partitions {sorted(self.partitions)}")
+
+
+class RefusedMetaInit(AdaptdError):
+    """A θ of the meta-inits topic cannot be served; `reason` is a label of metrics."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
 
 
 class Misconfigured(AdaptdError):

@@ -33,9 +33,15 @@ class Snapshot:
     streams: int = 0
     streams_changed: int = 0
     streams_deferred: int = 0
+    streams_to_renew: int = 0
+    """Whose mapping is still of another θ."""
     lag: Mapping[int, int] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     stopping: bool = False
+    meta_init_hash: str | None = None
+    """Of the θ that is served."""
+    meta_init_refused: Mapping[str, str] | None = None
+    """Version, reason and detail of the active θ, while it cannot be served."""
 
 
 class Health:
@@ -70,6 +76,7 @@ class Health:
             streams=held.streams,
             streams_changed=held.changed,
             streams_deferred=held.deferred,
+            streams_to_renew=held.renewals,
             lag=held.lag,
             totals=totals,
         )
@@ -78,6 +85,19 @@ class Health:
         """A turn ended early; the worker is alive all the same: killing it would not help."""
         self._beat_at = at
         self.snapshot = replace(self.snapshot, unavailable=str(error))
+
+    def serves(self, meta_init: str, content_hash: str) -> None:
+        """Another θ is served."""
+        self.snapshot = replace(
+            self.snapshot,
+            meta_init=meta_init,
+            meta_init_hash=content_hash,
+            meta_init_refused=None,
+        )
+
+    def refused(self, refusal: Mapping[str, str] | None) -> None:
+        """The active θ cannot be served, or None: no longer is there one that cannot."""
+        self.snapshot = replace(self.snapshot, meta_init_refused=refusal)
 
     def stopping(self) -> None:
         """No more turns will come."""

@@ -71,6 +71,7 @@ class TurnLog:
             replayed=report.replayed_pairs,
             adapted=len(report.verdicts),
             published=len(report.published),
+            renewed=sum(published.renewal for published in report.published),
             versions=_version_ranges(report),
             committed=dict(report.committed),
             ms={stage: round(1000 * s, 2) for stage, s in report.stages.items()},

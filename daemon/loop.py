@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from daemon.batching import BatchPolicy, Schedule, When, when_to_publish
 from daemon.decoding import Decoded, decode_record
 from daemon.errors import Superseded
-from daemon.gate import judge
 from daemon.ownership import Ownership, StartPolicy
 from daemon.ports import Append, Clock, Engine, EventSource, Outbox, Record, WindowStore
 from daemon.publishing import Occasion, Outlet
@@ -27,6 +26,7 @@ from daemon.window import Pair, PairId, Window, WindowShape
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import EventLimits
 from model.episode import Adaptation, Episode
+from model.gate import judge
 
 IDLE_WAIT_S = 0.25
 """The longest a turn waits for records: a stop request is noticed this soon."""
@@ -71,7 +71,8 @@ class Loop:
         self._instance = instance
         self._turns = 0
         self._verified_at = ports.clock.now()
-        self._owned = Ownership(ports.source, ports.store, policy.start)
+        hash = ports.engine.meta_init_hash
+        self._owned = Ownership(ports.source, ports.store, policy.start, hash)
         self._streams = Streams()
         self._schedule = Schedule(policy.batch)
 
@@ -97,6 +98,8 @@ class Loop:
             self._publish(report, dead_letters)
         with self._stage(report, "commit"):
             report.committed = self._owned.commit()
+            with self._unless_superseded(report):
+                self._owned.mark_renewed()
         self._keep_house(report)
         return report
 
@@ -105,11 +108,26 @@ class Loop:
         again from what was committed."""
         self._drop(self._owned.forget())
 
+    def serve(self, engine: Engine, store: WindowStore, outlet: Outlet) -> WindowStore:
+        """Serve another θ from the next turn on, of the same dimensions; `store` keeps windows of
+        its features, and the one before is returned.
+
+        The partitions are claimed anew, as after a fault, and what follows is the claims' affair:
+        their new epochs let readers prefer the new mappings; where the store has no windows of
+        these features the events are read again; every other stream's mapping is renewed.
+        """
+        before, self._store = self._store, store
+        self._engine, self._outlet = engine, outlet
+        self._owned.serve(store, engine.meta_init_hash)
+        self.recover()
+        return before
+
     # ---- poll: records of the partitions that were ours already
 
     def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
         self._verify(report)
-        wait_s = self._schedule.wait_s(self._clock.now(), IDLE_WAIT_S)
+        idle_s = 0.0 if self._owned.renewals else IDLE_WAIT_S
+        wait_s = self._schedule.wait_s(self._clock.now(), idle_s)
         room = self._policy.max_resident_streams - self._schedule.changed_count
         polled = self._source.poll(wait_s, min(self._policy.max_poll_records, max(1, room)))
         now = self._clock.now()
@@ -215,9 +233,26 @@ class Loop:
     # ---- cut, gate
 
     def _cut(self, report: TurnReport) -> tuple[list[StreamId], list[Episode]]:
+        self._renew(report)
         due = self._schedule.take_due(self._clock.now())
         self._load(due, report)  # one that waited for its publish interval may have been evicted
         return due, [self._streams[id].window.cut() for id in due]
+
+    def _renew(self, report: TurnReport) -> None:
+        """Streams whose mapping is of another θ are due too, as far as a batch has room for them
+        beside the changed ones, and a quarter of it in any case."""
+        now, most = self._clock.now(), self._policy.batch.max_batch
+        for partition in self._owned:
+            renewals = self._owned[partition].renewals
+            begun = len(renewals) - renewals.waiting
+            room = max(most - self._schedule.changed_count, (most + 3) // 4 - begun)
+            ids = [StreamId(partition, key) for key in renewals.begin(max(0, room))]
+            self._load(ids, report)
+            for id in ids:
+                if self._streams[id].window.ready:
+                    self._schedule.changed(id, now)
+                else:
+                    renewals.done(id.key)
 
     def _gate(
         self, due: list[StreamId], episodes: list[Episode], adaptations: Sequence[Adaptation]
@@ -278,13 +313,15 @@ class Loop:
         # no time at all is 0: evicted meanwhile, or a producer that does not tell the time
         latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
         stream.last = Published(now, verdict.outcome)
-        self._release(stream)
-        return Publication(stream.id, verdict.version, verdict.outcome, latency_s)
+        renewed = self._release(stream) and since_ms is None
+        return Publication(stream.id, verdict.version, verdict.outcome, latency_s, renewed)
 
-    def _release(self, stream: Stream) -> None:
-        """Nothing is owed for the stream any more."""
+    def _release(self, stream: Stream) -> bool:
+        """Nothing is owed for the stream any more; whether its mapping was of another θ."""
         stream.unpublished_since_ms = None
-        self._owned[stream.id.partition].release(stream.id.key)
+        tenure = self._owned[stream.id.partition]
+        tenure.release(stream.id.key)
+        return tenure.renewals.done(stream.id.key)
 
     # ---- between turns
 
@@ -299,6 +336,7 @@ class Loop:
             deferred=self._schedule.deferred_count,
             window_bytes=len(self._streams) * self._policy.shape.nbytes,
             lag=self._source.lag(),
+            renewals=self._owned.renewals,
         )
 
     @contextmanager
@@ -311,8 +349,8 @@ class Loop:
 
     def _drop(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
-            for stream in self._streams.drop(partition):
-                self._schedule.forget(stream)
+            self._streams.drop(partition)
+            self._schedule.drop(partition)
 
     @contextmanager
     def _stage(self, report: TurnReport, name: str) -> Iterator[None]:

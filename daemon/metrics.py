@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,10 +21,10 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from daemon.errors import Service
-from daemon.gate import Outcome
+from daemon.errors import RefusalReason, Service
 from daemon.ports import Engine
 from daemon.report import STAGES, TurnReport, Verdict
+from model.gate import Outcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside every counter that nobody reads
 
@@ -51,6 +51,15 @@ DEAD_LETTER_REASONS = (
     "truncated_image",
     "decompression_bomb",
     "unsupported_image_format",
+    "empty_text",
+    "empty_audio",
+    "truncated_audio",
+    "lying_audio_header",
+    "unsupported_audio_format",
+    "silent_audio",
+    "too_long_audio",
+    "empty_video",
+    "too_long_video",
 )
 """Every reason a MalformedEvent or BadContent can have."""
 
@@ -77,6 +86,8 @@ CounterName = Literal[
     "unavailable",
     "partitions_claimed",
     "partitions_lost",
+    "meta_init_swaps",
+    "meta_init_refusals",
 ]
 GaugeName = Literal[
     "consumer_lag_records",
@@ -84,6 +95,7 @@ GaugeName = Literal[
     "streams",
     "window_bytes",
     "ready",
+    "meta_init_refused",
     "last_turn_timestamp_seconds",
 ]
 
@@ -126,17 +138,22 @@ COUNTERS: Mapping[CounterName, Shape] = {
     "unavailable": Shape("Turns given up because a service did not answer.", "service"),
     "partitions_claimed": Shape("Partitions taken on."),
     "partitions_lost": Shape("Partitions given up or taken away."),
+    "meta_init_swaps": Shape("Times that another θ was taken on without a restart."),
+    "meta_init_refusals": Shape(
+        "Active θs that could not be served, by reason; the one before serves on.", "reason"
+    ),
 }
 GAUGES: Mapping[GaugeName, Shape] = {
     "consumer_lag_records": Shape("Records not yet read, by partition.", "partition"),
     "assigned_partitions": Shape("Partitions this worker owns."),
     "streams": Shape(
         "Streams in memory (resident), waiting to be adapted (changed), waiting for their publish "
-        "interval (deferred).",
+        "interval (deferred), waiting to be adapted from another θ than before (renewal).",
         "state",
     ),
     "window_bytes": Shape("Memory that resident windows take."),
     "ready": Shape("1 when /readyz answers 200."),
+    "meta_init_refused": Shape("1 while the active θ cannot be served, so that another one is."),
     "last_turn_timestamp_seconds": Shape("When the last turn ended, Unix time."),
 }
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -150,7 +167,8 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "adaptations": OUTCOMES,
     "mappings_published": OUTCOMES,
     "unavailable": ("kafka", "redis"),
-    "streams": ("resident", "changed", "deferred"),
+    "streams": ("resident", "changed", "deferred", "renewal"),
+    "meta_init_refusals": get_args(RefusalReason),
 }
 """Shown as 0 from the start, so that a rate over the first of its kind is not lost."""
 
@@ -194,7 +212,8 @@ class Metrics:
         self._gauges["ready"].set_function(lambda: float(ready()))
 
     def serves(self, engine: Engine, device: str) -> None:
-        """Say which θ is served, and watch a GPU's memory if it is on one."""
+        """Say which θ is served."""
+        self.settled()
         self._meta_init.info(
             {
                 "version": engine.meta_init_version,
@@ -203,6 +222,19 @@ class Metrics:
                 "device": device,
             }
         )
+
+    def swapped(self) -> None:
+        """Another θ was taken on; `serves` says which."""
+        self._counters["meta_init_swaps"].inc()
+
+    def refused(self, reason: RefusalReason) -> None:
+        """The active θ cannot be served."""
+        self._counters["meta_init_refusals"].labels(reason).inc()
+        self._gauges["meta_init_refused"].set(1)
+
+    def settled(self) -> None:
+        """What is active is what is served, or nothing is active."""
+        self._gauges["meta_init_refused"].set(0)
 
     def watch_gpu(self, allocated_bytes: Callable[[], float]) -> None:
         """Export the device's memory in use."""
@@ -242,7 +274,8 @@ class Metrics:
             self._record_losses(verdict)
         for publication in report.published:
             self._counters["mappings_published"].labels(publication.outcome.value).inc()
-            self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
+            if not publication.renewal:
+                self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
 
     def _record_losses(self, verdict: Verdict) -> None:
         losses = verdict.adaptation
@@ -269,6 +302,7 @@ class Metrics:
         self._gauges["streams"].labels("resident").set(held.streams)
         self._gauges["streams"].labels("changed").set(held.changed)
         self._gauges["streams"].labels("deferred").set(held.deferred)
+        self._gauges["streams"].labels("renewal").set(held.renewals)
         self._gauges["window_bytes"].set(held.window_bytes)
         if report.lost:
             self._gauges["consumer_lag_records"].clear()

@@ -6,8 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from daemon.errors import Superseded
-from daemon.ports import EventSource, Polled, WindowStore
+from daemon.ports import Claim, EventSource, Polled, WindowStore
+from daemon.renewals import Renewals
 from daemon.tenure import Reset, Tenure, starting_offset
+
+SEVERAL = ""
+"""Marks a partition whose mappings are of several θs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,14 @@ class Ownership:
     only after `reclaim_after_s`: long enough for whoever is wrong to have heard so from the group.
     """
 
-    def __init__(self, source: EventSource, store: WindowStore, policy: StartPolicy) -> None:
+    def __init__(
+        self, source: EventSource, store: WindowStore, policy: StartPolicy, meta_init: str
+    ) -> None:
+        """`meta_init` is the content hash of the θ that is served."""
         self._source = source
         self._store = store
         self._policy = policy
+        self._meta_init = meta_init
         self._claim_at: dict[int, float] = {}
         self._tenures: dict[int, Tenure] = {}
 
@@ -55,22 +63,54 @@ class Ownership:
         if not due:
             return {}
         bounds = self._source.bounds(due)
-        for partition in due:
-            claim = self._store.claim(partition, now_ms)
+        claims = {partition: self._store.claim(partition, now_ms) for partition in due}
+        renewals = self._renewals(claims)
+        for partition, claim in claims.items():
             start = starting_offset(
                 bounds[partition],
                 claim.position,
                 self._policy.offset_reset,
                 rebuild=self._policy.rebuild_windows,
             )
-            try:  # from now on the store knows that before `start` there is nothing to restore
+            try:
+                if partition in renewals:  # before any mapping of our θ comes among the others
+                    self._store.mark(partition, claim.epoch, SEVERAL)
+                # from now on the store knows that before `start` there is nothing to restore
                 self._store.append(partition, claim.epoch, start, ())
             except Superseded as e:
                 self.lose(e.partitions, now)
                 continue
             self._source.seek(partition, start)
-            self._tenures[partition] = Tenure(claim.epoch, start, bounds[partition].committed)
+            self._tenures[partition] = Tenure(
+                claim.epoch, start, bounds[partition].committed, renewals.get(partition)
+            )
         return {p: self._tenures[p].epoch for p in due if p in self._tenures}
+
+    def _renewals(self, claims: Mapping[int, Claim]) -> dict[int, Renewals]:
+        """For partitions whose mappings may be of another θ: every stream that has a window."""
+        others = {p: claim for p, claim in claims.items() if claim.meta_init != self._meta_init}
+        kept = [partition for partition, claim in others.items() if claim.position is not None]
+        streams = self._store.streams(kept) if kept else {}
+        return {partition: Renewals(streams.get(partition, ())) for partition in others}
+
+    def mark_renewed(self) -> None:
+        """Remember where all mappings are of the θ that is served. Raises Unavailable, Superseded.
+
+        A crash before it only has them renewed once more.
+        """
+        for partition, tenure in self._tenures.items():
+            if not tenure.marked and not tenure.renewals:
+                self._store.mark(partition, tenure.epoch, self._meta_init)
+                tenure.marked = True
+
+    @property
+    def renewals(self) -> int:
+        """Streams whose mapping is still to be renewed."""
+        return sum(len(tenure.renewals) for tenure in self._tenures.values())
+
+    def serve(self, store: WindowStore, meta_init: str) -> None:
+        """What tenures are claimed with from now on; those there are should be forgotten."""
+        self._store, self._meta_init = store, meta_init
 
     def lose(self, partitions: Iterable[int], now: float) -> set[int]:
         """Another worker has claimed these; the partitions whose tenure ended."""

@@ -13,8 +13,11 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from daemon.catalogue import Catalogue, Published
 from daemon.window import Pair, PairId
+from model.contents import Content
 from model.episode import Adaptation, Episode, FloatArray
+from model.meta_init import OutputActivation
 
 Side = Literal["source", "target"]
 Headers = Sequence[tuple[str, bytes | None]]
@@ -114,11 +117,13 @@ class Claim:
     """This worker's tenure of a partition.
 
     `epoch` is larger than that of every earlier claim. `position` is the offset after the last
-    event whose pairs the store holds, None if it holds nothing for the partition.
+    event whose pairs the store holds, None if it holds nothing for the partition. `meta_init` is
+    what the partition was last marked with.
     """
 
     epoch: int
     position: int | None
+    meta_init: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,16 @@ class WindowStore(Protocol):
         Raises Unavailable.
         """
 
+    def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
+        """Every stream that has a window, by partition; slow, for it looks at every key.
+
+        Raises Unavailable.
+        """
+
+    def mark(self, partition: int, epoch: int, meta_init: str) -> None:
+        """Remember the θ (its content hash) that all of the partition's mappings are of by now,
+        whatever features the windows hold. Raises Unavailable, Superseded."""
+
     def verify(self, epochs: Mapping[int, int]) -> None:
         """Raises Superseded for the partitions claimed since with a larger epoch, Unavailable."""
 
@@ -165,6 +180,14 @@ class Engine(Protocol):
     @property
     def meta_init_version(self) -> str: ...
     @property
+    def meta_init_hash(self) -> str: ...
+    @property
+    def generator(self) -> str: ...
+    @property
+    def learner(self) -> str: ...
+    @property
+    def loss(self) -> str: ...
+    @property
     def encoder_version(self) -> str: ...
     @property
     def source_modality(self) -> str: ...
@@ -177,11 +200,11 @@ class Engine(Protocol):
     @property
     def hidden_dim(self) -> int: ...
     @property
-    def activation(self) -> str: ...
+    def activation(self) -> OutputActivation: ...
+    @property
+    def output_activation(self) -> OutputActivation: ...
 
-    def prepare(
-        self, side: Side, modality: str, content: bytes | str | NDArray[Any]
-    ) -> NDArray[Any]:
+    def prepare(self, side: Side, modality: str, content: Content) -> NDArray[Any]:
         """Check one content and make it ready to be encoded. Raises model.errors.BadContent."""
 
     def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
@@ -192,6 +215,34 @@ class Engine(Protocol):
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         """θ's own mapping, unadapted."""
+
+
+class MetaInits(Protocol):
+    """The meta-inits topic: θs that were published, and which of them is active.
+
+    Not the loop's: whoever follows the topic, or an operator's command, calls it.
+    """
+
+    def catalogue(self) -> Catalogue:
+        """What the topic says now, read to its end; None published where there is no topic.
+
+        Raises Unavailable.
+        """
+
+    def fetch(self, published: Published) -> bytes | None:
+        """The file of a θ; None if it is there no more, or is larger than what is allowed.
+
+        Raises Unavailable.
+        """
+
+    def write(self, key: str, value: bytes | None, headers: Headers = ()) -> None:
+        """Return when the record is acknowledged by all in-sync replicas; a missing topic is made.
+
+        Raises Unavailable, Misconfigured when the topic does not take so large a record.
+        """
+
+    def close(self) -> None:
+        """Never raises; bounded in time."""
 
 
 class Clock(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.ports import Engine, Message
@@ -9,6 +10,8 @@ from daemon.report import Verdict
 from daemon.wire import adapted_mapping, dead_letter
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
 from daemon.wire.dead_letter import DeadLetter
+from model.episode import FloatArray
+from model.gate import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,18 @@ class Outlet:
         )
 
     def mapping(self, verdict: Verdict, occasion: Occasion) -> Message:
-        """θ′ if the gate let it through, else θ marked as the fallback."""
+        """θ′ or ridge, whichever the gate let through, else θ marked as the fallback."""
         adaptation, engine = verdict.adaptation, self._engine
-        tensors = self._theta if verdict.outcome.is_fallback else adaptation.tensors
+        tensors = self._tensors(verdict)
+        linear = verdict.outcome is Outcome.RIDGE
         facts = Facts(
             kind="mlp",
-            activation=engine.activation,
+            activation="none" if linear else engine.activation,
+            output_activation="none" if linear else engine.output_activation,
             source_modality=engine.source_modality,
             target_modality=engine.target_modality,
             source_dim=engine.source_dim,
-            hidden_dim=engine.hidden_dim,
+            hidden_dim=len(tensors["b1"]) if linear else engine.hidden_dim,
             target_dim=engine.target_dim,
             stream=verdict.stream.key,
             outcome=verdict.outcome,
@@ -67,13 +72,18 @@ class Outlet:
             topic=self._topics.events,
             partition=verdict.stream.partition,
             meta_init=engine.meta_init_version,
+            meta_init_hash=engine.meta_init_hash,
+            generator=engine.generator,
+            learner=engine.learner,
             encoder=engine.encoder_version,
+            loss=engine.loss,
             support_pairs=verdict.support_pairs,
             query_pairs=verdict.query_pairs,
             support_loss_before=adaptation.support_loss_before,
             support_loss_after=adaptation.support_loss_after,
             query_loss_before=adaptation.query_loss_before,
             query_loss_after=adaptation.query_loss_after,
+            query_loss_ridge=adaptation.query_loss_ridge,
             event_time_ms=occasion.event_time_ms,
             published_at_ms=occasion.now_ms,
             turn=occasion.turn,
@@ -81,3 +91,13 @@ class Outlet:
         )
         value, headers = adapted_mapping.encode(AdaptedMapping(tensors, facts))
         return Message(self._topics.mappings, verdict.stream.key.encode(), value, headers)
+
+    def _tensors(self, verdict: Verdict) -> Mapping[str, FloatArray]:
+        match verdict.outcome:
+            case Outcome.ADAPTED:
+                return verdict.adaptation.tensors
+            case Outcome.RIDGE:
+                assert verdict.adaptation.ridge is not None  # or the gate would not have said so
+                return verdict.adaptation.ridge
+            case _:
+                return self._theta

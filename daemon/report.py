@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from daemon.gate import Outcome
 from daemon.streams import StreamId
 from model.episode import Adaptation
+from model.gate import Outcome
 
 STAGES = ("poll", "decode", "encode", "slide", "cut", "adapt", "gate", "publish", "commit")
 
@@ -42,6 +42,8 @@ class Publication:
     outcome: Outcome
     latency_s: float
     """From the record time of the oldest event it newly reflects."""
+    renewal: bool = False
+    """Whether it reflects no event newly, only another θ; its latency means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Holdings:
     deferred: int = 0
     window_bytes: int = 0
     lag: Mapping[int, int] = field(default_factory=dict)
+    renewals: int = 0
+    """Streams whose mapping is still to be made with the θ that is served."""
 
 
 @dataclass(slots=True)

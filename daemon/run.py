@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -18,12 +18,13 @@ from daemon import logs
 from daemon.adapters.http import HttpServer
 from daemon.config import Settings
 from daemon.errors import Unavailable
+from daemon.following import Agreement, Follower, Ready, Refusal, Silence
 from daemon.health import Health, Snapshot
 from daemon.loop import Loop, Ports
 from daemon.metrics import Metrics
 from daemon.report import TurnReport
 from daemon.stopping import Stop
-from daemon.wiring import connect, load_engine, loop_policy, outlet
+from daemon.wiring import Successor, connect, follower, load_engine, loop_policy, outlet
 from model.engine import Engine
 
 FIRST_RETRY_S = 0.1
@@ -49,13 +50,18 @@ def run(settings: Settings) -> int:
         http = HttpServer(settings.http_host, settings.http_port, metrics.registry, health)
         stack.callback(http.close)
         logger.info("starting", http=http.url, **_facts(engine))
+        following = _follow(settings, engine, instance, stack)
+        if following and _insist(following.look, observers, stop) is not None:
+            engine = _first(following, engine, observers)
         ports = _insist(
             lambda: stack.enter_context(connect(settings, engine, instance)), observers, stop
         )
         if ports is not None:
             logger.info("connected", topic=settings.kafka_events_topic)
             loop = Loop(loop_policy(settings, engine), ports, outlet(settings, engine), instance)
-            _serve(loop, ports, observers, stop)
+            if following:
+                following.start(engine)
+            _serve(loop, ports, following, observers, stop)
         health.stopping()
         logger.info("stopping")
     logger.info("stopped")
@@ -76,6 +82,27 @@ class Observers:
         self.health.gave_up(error, time.time())
         logs.TurnLog(self.logger).gave_up(error, retry_in_s)
 
+    def serves(self, engine: Engine, *, swapped: bool) -> None:
+        """Another θ than the one before, or than the configured one."""
+        self.metrics.serves(engine, engine.device)
+        if swapped:
+            self.metrics.swapped()
+        self.health.serves(engine.meta_init_version, engine.meta_init_hash)
+        self.logger.info("meta_init_served", **_facts(engine))
+
+    def heard(self, news: Refusal | Agreement | Silence) -> None:
+        """Of the meta-inits topic; whatever serves goes on."""
+        match news:
+            case Refusal():
+                self.metrics.refused(news.reason)
+                self.health.refused(asdict(news))
+                self.logger.error("meta_init_refused", **asdict(news))
+            case Agreement():
+                self.metrics.settled()
+                self.health.refused(None)
+            case Silence():
+                self.logger.warning("meta_inits_not_followed", detail=news.detail)
+
     def finished(self, report: TurnReport, *, joined: bool) -> None:
         """A turn went through."""
         now = time.time()
@@ -84,9 +111,17 @@ class Observers:
         logs.TurnLog(self.logger).finished(report)
 
 
-def _serve(loop: Loop, ports: Ports, observers: Observers, stop: Stop) -> None:
+def _serve(
+    loop: Loop,
+    ports: Ports,
+    following: Follower[Successor] | None,
+    observers: Observers,
+    stop: Stop,
+) -> None:
     retry_in_s = FIRST_RETRY_S
     while not stop.asked:
+        if following:
+            _change_over(following, loop, observers)
         try:
             report = loop.turn()
         except Unavailable as e:
@@ -97,6 +132,39 @@ def _serve(loop: Loop, ports: Ports, observers: Observers, stop: Stop) -> None:
         else:
             retry_in_s = FIRST_RETRY_S
             observers.finished(report, joined=ports.source.joined())
+
+
+def _follow(
+    settings: Settings, engine: Engine, instance: str, stack: ExitStack
+) -> Follower[Successor] | None:
+    if not settings.follow_meta_inits:
+        return None
+    following = follower(settings, engine, instance)
+    stack.callback(following.close)
+    return following
+
+
+def _first(following: Follower[Successor], configured: Engine, observers: Observers) -> Engine:
+    """What to begin with: the active θ if it can be served, else the configured one."""
+    engine = configured
+    for news in following.news():
+        if isinstance(news, Ready):
+            engine = news.successor.engine
+            observers.serves(engine, swapped=False)
+        else:
+            observers.heard(news)
+    return engine
+
+
+def _change_over(following: Follower[Successor], loop: Loop, observers: Observers) -> None:
+    """Between two turns: serve the θ that became active and is ready, if there is one."""
+    for news in following.news():
+        if isinstance(news, Ready):
+            next = news.successor
+            loop.serve(next.engine, next.store, next.outlet).close()
+            observers.serves(next.engine, swapped=True)
+        else:
+            observers.heard(news)
 
 
 def _insist(connect: Callable[[], T], observers: Observers, stop: Stop) -> T | None:
@@ -116,7 +184,8 @@ def _metrics(engine: Engine) -> Metrics:
     metrics = Metrics()
     metrics.serves(engine, engine.device)
     if engine.device.startswith("cuda"):
-        metrics.watch_gpu(lambda: float(torch.cuda.memory_allocated(engine.device)))
+        device = engine.device  # not the engine, which may be followed by another one
+        metrics.watch_gpu(lambda: float(torch.cuda.memory_allocated(device)))
     return metrics
 
 
@@ -125,6 +194,7 @@ def _snapshot(instance: str, engine: Engine) -> Snapshot:
         instance=instance,
         version=version("adaptd"),
         meta_init=engine.meta_init_version,
+        meta_init_hash=engine.meta_init_hash,
         device=engine.device,
         started_at=time.time(),
     )
@@ -133,6 +203,7 @@ def _snapshot(instance: str, engine: Engine) -> Snapshot:
 def _facts(engine: Engine) -> dict[str, object]:
     return {
         "meta_init": engine.meta_init_version,
+        "hash": engine.meta_init_hash[:12],
         "encoder": engine.encoder_version,
         "maps": f"{engine.source_modality} ({engine.source_dim}) -> "
         f"{engine.target_modality} ({engine.target_dim})",

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from daemon.gate import Outcome
 from daemon.window import Window
+from model.gate import Outcome
 
 
 class StreamId(NamedTuple):

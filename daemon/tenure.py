@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from daemon.ports import Bounds
+from daemon.renewals import Renewals
 
 Reset = Literal["earliest", "latest"]
 
@@ -39,12 +40,18 @@ class Tenure:
     therefore reads again exactly the events whose mappings are still owed.
     """
 
-    __slots__ = ("_held", "committed", "epoch", "next_offset")
+    __slots__ = ("_held", "committed", "epoch", "marked", "next_offset", "renewals")
 
-    def __init__(self, epoch: int, start: int, committed: int | None) -> None:
+    def __init__(
+        self, epoch: int, start: int, committed: int | None, renewals: Renewals | None = None
+    ) -> None:
+        """`renewals`: when the partition's mappings may be of another θ than the one served."""
         self.epoch = epoch
         self.next_offset = start
         self.committed = committed
+        self.renewals = renewals or Renewals()
+        self.marked = renewals is None
+        """Whether the store knows that all mappings are of the θ served."""
         self._held: dict[str, int] = {}
 
     def hold(self, stream: str, offset: int) -> None:

@@ -1,4 +1,4 @@
-"""What the three topics must be like, and what is wrong with those that are there. Pure."""
+"""What the topics must be like, and what is wrong with those that are there. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class TopicSpec:
     config: Mapping[str, str]
     must_fit: int
     """The largest record, in bytes, that adaptd may write there; 0 for a topic it only reads."""
+    optional: bool = False
+    """Whether the daemon works without it."""
+    one_partition: bool = False
+    """Whether records of different keys must stay in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class TopicInfo:
 
 
 def mapping_bytes(source_dim: int, hidden_dim: int, target_dim: int) -> int:
-    """Size of one adapted mapping's tensors."""
+    """Size of the tensors of one mapping, the adapted or the ridge one, whichever is larger."""
+    hidden_dim = max(hidden_dim, min(source_dim, target_dim))
     return 4 * (hidden_dim * (source_dim + 1) + target_dim * (hidden_dim + 1))
 
 
@@ -54,11 +59,26 @@ def specs(settings: Settings, mapping_size: int) -> list[TopicSpec]:
         )
 
     event = settings.max_event_bytes + ENVELOPE_BYTES
-    return [
+    made = [
         spec(settings.kafka_events_topic, "delete", event, 0),
         spec(settings.kafka_mappings_topic, "compact", mapping, mapping),
         spec(settings.kafka_dead_letters_topic, "delete", letter, letter),
     ]
+    return [*made, meta_inits_spec(settings)] if settings.follow_meta_inits else made
+
+
+def meta_inits_spec(settings: Settings) -> TopicSpec:
+    """The topic of θs. Its limit is its own: the broker's `message.max.bytes` does not bind it."""
+    largest = settings.meta_init_max_bytes + ENVELOPE_BYTES
+    return TopicSpec(
+        name=settings.kafka_meta_inits_topic,
+        partitions=1,
+        replication=settings.topic_replication,
+        config={"cleanup.policy": "compact", "max.message.bytes": str(largest)},
+        must_fit=0,
+        optional=True,
+        one_partition=True,
+    )
 
 
 def faults(wanted: list[TopicSpec], found: Mapping[str, TopicInfo]) -> Iterator[str]:
@@ -66,8 +86,11 @@ def faults(wanted: list[TopicSpec], found: Mapping[str, TopicInfo]) -> Iterator[
     for spec in wanted:
         topic = found.get(spec.name)
         if topic is None:
-            yield f"topic {spec.name!r} does not exist; make it with: adaptd topics create"
+            if not spec.optional:
+                yield f"topic {spec.name!r} does not exist; make it with: adaptd topics create"
             continue
+        if spec.one_partition and topic.partitions != 1:
+            yield f"topic {spec.name!r} has {topic.partitions} partitions; it must have one"
         cleanup = topic.config.get("cleanup.policy", "")
         if spec.config["cleanup.policy"] == "compact" and "compact" not in cleanup:
             yield f"topic {spec.name!r} has cleanup.policy {cleanup!r}; it must be 'compact'"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from daemon.adapters.kafka_meta_inits import KafkaMetaInits
 from daemon.adapters.kafka_outbox import KafkaOutbox
 from daemon.adapters.kafka_source import KafkaSource
 from daemon.adapters.kafka_topics import KafkaTopics
@@ -15,9 +17,12 @@ from daemon.adapters.redis_windows import RedisWindows, WindowLayout
 from daemon.batching import BatchPolicy
 from daemon.clock import SystemClock
 from daemon.config import Settings
-from daemon.errors import Misconfigured
+from daemon.errors import Misconfigured, RefusedMetaInit
+from daemon.following import Follower
 from daemon.loop import LoopPolicy, Ports
+from daemon.meta_inits import maps_of
 from daemon.ownership import StartPolicy
+from daemon.ports import WindowStore
 from daemon.publishing import Outlet, Topics
 from daemon.topics import TopicInfo, faults, mapping_bytes, specs
 from daemon.window import WindowShape
@@ -25,25 +30,42 @@ from daemon.wire.paired_event import EventLimits
 from model.engine import Engine
 from model.episode import Episode
 from model.errors import BadMetaInit
-from model.meta_init import load, shipped
+from model.meta_init import MetaInit
+from model.meta_init_file import load, shipped
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """What `Loop.serve` takes: a θ's engine, windows of its features, its messages."""
+
+    engine: Engine
+    store: WindowStore
+    outlet: Outlet
 
 
 def load_engine(settings: Settings) -> Engine:
-    """θ on its device. Raises Misconfigured when it is not what the settings say."""
+    """The configured θ on its device. Raises Misconfigured when it is not what the settings say."""
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     try:
-        engine = Engine(
-            load(settings.meta_init or shipped()),
-            settings.device,
-            support_capacity=settings.support_size,
-            query_capacity=settings.query_size,
-        )
+        engine = _engine(settings, load(settings.meta_init or shipped()))
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
     except ValueError as e:
         raise Misconfigured(f"ADAPTD_DEVICE = {settings.device!r}: {e}") from e
     _refuse_other_dimensions(settings, engine)
+    return engine
+
+
+def _engine(settings: Settings, theta: MetaInit) -> Engine:
+    engine = Engine(
+        theta,
+        settings.device,
+        support_capacity=settings.support_size,
+        query_capacity=settings.query_size,
+        extra_steps=settings.extra_steps,
+        ridge=settings.gate_ridge,
+    )
     _warm(engine)
     return engine
 
@@ -55,6 +77,29 @@ def _refuse_other_dimensions(settings: Settings, engine: Engine) -> None:
             raise Misconfigured(
                 f"ADAPTD_{name.upper()} = {wanted!r}: θ {engine.meta_init_version} has {has!r}"
             )
+
+
+def follower(settings: Settings, engine: Engine, instance: str) -> Follower[Successor]:
+    """Follows the meta-inits topic; `engine` is the configured θ's. What an active θ must map is
+    what the settings say, and what the θ maps that they name; the shipped θ binds nobody."""
+    wanted = maps_of(engine if settings.meta_init else settings)
+    topic = KafkaMetaInits(settings, f"{instance}-meta-inits")
+    return Follower(topic, lambda theta: successor(settings, theta), wanted, engine.meta_init_hash)
+
+
+def successor(settings: Settings, theta: MetaInit) -> Successor:
+    """Another θ, ready to be served. Raises RefusedMetaInit, Unavailable."""
+    try:
+        engine = _engine(settings, theta)
+    except Exception as e:  # whatever a θ from outside breaks, the one before serves on
+        detail = f"θ {theta.version}: {type(e).__name__}: {e}"
+        raise RefusedMetaInit("unusable", detail) from e
+    try:
+        events_topic = require_topics(settings, engine)
+    except Misconfigured as e:
+        raise RefusedMetaInit("unfit_topics", f"θ {theta.version}: {e}") from e
+    store = open_store(settings, engine, events_topic.incarnation)
+    return Successor(engine, store, outlet(settings, engine))
 
 
 def _warm(engine: Engine) -> None:
@@ -69,25 +114,30 @@ def connect(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports
     """The loop's ports, closed in the order that loses nothing: what was produced is flushed
     before the group hears that we leave. Raises Unavailable, Misconfigured."""
     events_topic = require_topics(settings, engine)
-    layout = WindowLayout(
-        prefix=settings.redis_prefix,
-        group=settings.kafka_group_id,
-        incarnation=events_topic.incarnation,
-        encoder_version=engine.encoder_version,
-        window_size=settings.support_size + settings.query_size,
-        source_dim=engine.source_dim,
-        target_dim=engine.target_dim,
-        window_ttl_s=settings.window_ttl_s,
-    )
-    url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000
     with ExitStack() as stack:
-        store = RedisWindows(url, timeout_s, layout)
+        store = open_store(settings, engine, events_topic.incarnation)
         stack.callback(store.close)
         source = KafkaSource(settings, instance)
         stack.callback(source.close)
         outbox = KafkaOutbox(settings, instance)
         stack.callback(outbox.close)
         yield Ports(source, store, outbox, engine, SystemClock())
+
+
+def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindows:
+    """Windows of this engine's features, of events of this topic; connects when first used."""
+    layout = WindowLayout(
+        prefix=settings.redis_prefix,
+        group=settings.kafka_group_id,
+        incarnation=incarnation,
+        encoder_version=engine.encoder_version,
+        window_size=settings.support_size + settings.query_size,
+        source_dim=engine.source_dim,
+        target_dim=engine.target_dim,
+        window_ttl_s=settings.window_ttl_s,
+    )
+    timeout_s = settings.redis_timeout_ms / 1000
+    return RedisWindows(settings.redis_url.get_secret_value(), timeout_s, layout)
 
 
 def require_topics(settings: Settings, engine: Engine) -> TopicInfo:

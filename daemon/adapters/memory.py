@@ -8,9 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from daemon.errors import Superseded, Unavailable
+from daemon.catalogue import Catalogue, Published
+from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.ports import Append, Bounds, Claim, Headers, Message, Polled
 from daemon.window import Pair, PairId
+from daemon.wire.meta_init import after
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class MemoryShelf:
     epochs: dict[int, int] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
     windows: dict[tuple[int, str], list[Pair]] = field(default_factory=dict)
+    marks: dict[int, str] = field(default_factory=dict)
 
 
 class MemoryWindows:
@@ -168,7 +171,7 @@ class MemoryWindows:
         epoch = max(self.shelf.epochs.get(partition, 0) + 1, now_ms)
         self.shelf.epochs[partition] = epoch
         self._positions[partition] = self.shelf.positions.get(partition)
-        return Claim(epoch, self._positions[partition])
+        return Claim(epoch, self._positions[partition], self.shelf.marks.get(partition))
 
     def append(
         self, partition: int, epoch: int, position: int, appends: Sequence[Append]
@@ -195,6 +198,16 @@ class MemoryWindows:
         self._check()
         return {s: list(self.shelf.windows.get((partition, s), [])) for s in streams}
 
+    def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
+        """See WindowStore."""
+        self._check()
+        return {p: [s for at, s in self.shelf.windows if at == p] for p in partitions}
+
+    def mark(self, partition: int, epoch: int, meta_init: str) -> None:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        self.shelf.marks[partition] = meta_init
+
     def verify(self, epochs: Mapping[int, int]) -> None:
         """See WindowStore."""
         self._check()
@@ -206,3 +219,45 @@ class MemoryWindows:
 
     def close(self) -> None:
         """See WindowStore."""
+
+
+class MemoryMetaInits:
+    """MetaInits on a list of records; several may share one."""
+
+    def __init__(
+        self, log: list[MemoryRecord] | None = None, max_bytes: int = 2**25, *, exists: bool = True
+    ) -> None:
+        self.log = [] if log is None else log
+        self.exists = exists
+        self.down = False
+        self._max_bytes = max_bytes
+
+    def _check(self) -> None:
+        if self.down:
+            raise Unavailable("kafka", "down")
+
+    def catalogue(self) -> Catalogue:
+        """See MetaInits."""
+        self._check()
+        found = Catalogue(exists=self.exists or bool(self.log))
+        for record in self.log:
+            found = after(found, record)
+        return found
+
+    def fetch(self, published: Published) -> bytes | None:
+        """See MetaInits."""
+        self._check()
+        if published.nbytes > self._max_bytes:
+            return None
+        record = self.log[published.offset]
+        return record.value if record.key == published.version.encode() else None
+
+    def write(self, key: str, value: bytes | None, headers: Headers = ()) -> None:
+        """See MetaInits."""
+        self._check()
+        if len(value or b"") > self._max_bytes:
+            raise Misconfigured(f"a record of {len(value or b'')} bytes is too large")
+        self.log.append(MemoryRecord(len(self.log), len(self.log), key.encode(), value, headers))
+
+    def close(self) -> None:
+        """See MetaInits."""

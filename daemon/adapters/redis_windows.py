@@ -4,6 +4,7 @@ Keys, all under `<prefix>:<group>:{<topic incarnation>:<partition>}` so that a p
 share one cluster slot:
 
     :epoch                    number; the partition's owner has the largest
+    :theta                    text; the θ that all of the partition's mappings are of
     :<features>:position      number; offset after the newest event whose pairs are kept
     :<features>:w:<stream>    stream; one entry per pair, id <offset + 1>-<pair index>,
                               fields x, y (float32, little-endian) and t (ms, UTC)
@@ -34,10 +35,10 @@ from daemon.window import Pair, PairId
 _CLAIM = """
 local epoch = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') + 1, tonumber(ARGV[1]))
 redis.call('SET', KEYS[1], string.format('%.0f', epoch))
-return {string.format('%.0f', epoch), redis.call('GET', KEYS[2])}
+return {string.format('%.0f', epoch), redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])}
 """
-"""KEYS: epoch, position. ARGV: the wall clock in ms, below which no epoch is given out: so epochs
-keep growing even when Redis has lost them."""
+"""KEYS: epoch, position, theta. ARGV: the wall clock in ms, below which no epoch is given out: so
+epochs keep growing even when Redis has lost them."""
 
 _APPEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'owner' end
@@ -61,6 +62,14 @@ return replays
 new position, the window size, seconds until an unchanged window expires (0: never), then for each
 pair: the index of its stream's key, id, x, y, t. Nothing is written unless we are the owner and
 Redis knows all that we have written."""
+
+_MARK = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'owner' end
+redis.call('SET', KEYS[2], ARGV[2])
+"""
+"""KEYS: epoch, theta. ARGV: our epoch, the θ."""
+SCANNED_AT_ONCE = 5_000
+GLOB = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +104,30 @@ class RedisWindows:
             raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
         self._claim = self._redis.register_script(_CLAIM)
         self._append = self._redis.register_script(_APPEND)
+        self._mark = self._redis.register_script(_MARK)
         self._positions: dict[int, int | None] = {}
 
-    def _epoch_key(self, partition: int) -> str:
+    def _place(self, partition: int, name: str) -> str:
         at = self._layout
-        return f"{at.prefix}:{at.group}:{{{at.incarnation}:{partition}}}:epoch"
+        return f"{at.prefix}:{at.group}:{{{at.incarnation}:{partition}}}:{name}"
+
+    def _epoch_key(self, partition: int) -> str:
+        return self._place(partition, "epoch")
 
     def _key(self, partition: int, name: str) -> str:
         at = self._layout
-        place = f"{at.prefix}:{at.group}:{{{at.incarnation}:{partition}}}"
-        return f"{place}:{at.encoder_version}:{at.source_dim}x{at.target_dim}:{name}"
+        return (
+            f"{self._place(partition, at.encoder_version)}:{at.source_dim}x{at.target_dim}:{name}"
+        )
 
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
         keys = [self._epoch_key(partition), self._key(partition, "position")]
+        keys.append(self._place(partition, "theta"))
         with translated("claim"):
-            epoch, kept = self._claim(keys=keys, args=[now_ms])
+            epoch, kept, mark = self._claim(keys=keys, args=[now_ms])
         position = self._positions[partition] = None if kept is None else int(kept)
-        return Claim(int(epoch), position)
+        return Claim(int(epoch), position, None if mark is None else mark.decode())
 
     def append(
         self, partition: int, epoch: int, position: int, appends: Sequence[Append]
@@ -160,6 +175,28 @@ class RedisWindows:
         if (len(x_D), len(y_E)) != (self._layout.source_dim, self._layout.target_dim):
             raise RuntimeError(f"entry {id!r} has {len(x_D)} and {len(y_E)} dimensions")
         return Pair(_pair_id(id), x_D, y_E, int(entry[b"t"]))
+
+    def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
+        """See WindowStore. One pass over the server's keys, whatever the number of partitions."""
+        begins = {self._key(partition, "w:"): partition for partition in partitions}
+        found: dict[int, list[str]] = {partition: [] for partition in partitions}
+        at = self._layout
+        pattern = f"{at.prefix}:{at.group}:{{{at.incarnation}:".translate(GLOB) + "*"
+        with translated("look for streams"):
+            for key in self._redis.scan_iter(match=pattern, count=SCANNED_AT_ONCE):
+                name = key.decode()
+                for begin, partition in begins.items():
+                    if name.startswith(begin):
+                        found[partition].append(name.removeprefix(begin))
+        return found
+
+    def mark(self, partition: int, epoch: int, meta_init: str) -> None:
+        """See WindowStore."""
+        keys = [self._epoch_key(partition), self._place(partition, "theta")]
+        with translated("mark"):
+            refused = self._mark(keys=keys, args=[epoch, meta_init])
+        if refused is not None:
+            self._refused(refused, partition, epoch)
 
     def verify(self, epochs: Mapping[int, int]) -> None:
         """See WindowStore."""

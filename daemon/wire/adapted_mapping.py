@@ -15,8 +15,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from daemon.gate import Outcome
 from model.episode import FloatArray
+from model.gate import Outcome
+from model.meta_init import OutputActivation
 
 FORMAT = "adapted-mapping/1"
 HEADER_PREFIX = "adaptd-"
@@ -27,8 +28,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     format: str = FORMAT
     kind: str
-    """How to run it; `mlp`: f(x) = w2·σ(w1·x + b1) + b2."""
-    activation: str
+    """How to run it; `mlp`: f(x) = σo(w2·σ(w1·x + b1) + b2)."""
+    activation: OutputActivation
+    """σ: relu, gelu, tanh, sigmoid, or none (ridge: a linear mapping)."""
+    output_activation: OutputActivation
+    """σo: the same, usually none."""
     source_modality: str
     target_modality: str
     source_dim: int
@@ -36,7 +40,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     target_dim: int
     stream: str
     outcome: Outcome
-    """`adapted`: θ′; `worse` or `not_finite`: the fallback, θ itself."""
+    """`adapted`: θ′; `ridge`: ridge regression did better than θ′ and θ; `worse` or `not_finite`:
+    the fallback, θ itself."""
     epoch: int
     """The tenure of the partition's owner; with `version` it orders a stream's mappings."""
     version: int
@@ -44,13 +49,21 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     partition: int
     meta_init: str
+    """The version of θ."""
+    meta_init_hash: str
+    """θ's content hash, hexadecimal."""
+    generator: str
+    learner: str
     encoder: str
+    loss: str
+    """What the losses below measure: mse or cosine."""
     support_pairs: int
     query_pairs: int
     support_loss_before: float
     support_loss_after: float
     query_loss_before: float
     query_loss_after: float
+    query_loss_ridge: float
     event_time_ms: int
     """When the newest pair happened."""
     published_at_ms: int

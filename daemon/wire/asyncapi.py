@@ -12,17 +12,19 @@ from typing import Any
 
 import msgspec
 
-from daemon.wire import adapted_mapping, paired_event
+from daemon.catalogue import Active
+from daemon.wire import adapted_mapping, meta_init, paired_event
 
 REFS = "#/components/schemas/{name}"
-STREAM_KEY = {"type": "string", "description": "The stream's id, UTF-8."}
+STREAM_KEY = "The stream's id, UTF-8."
 
 
 def document() -> dict[str, Any]:
     """AsyncAPI 3.0, topics by their default names."""
-    (event, facts), schemas = msgspec.json.schema_components(
-        [paired_event.PairedEvent, adapted_mapping.Facts], ref_template=REFS
+    (event, facts, active), schemas = msgspec.json.schema_components(
+        [paired_event.PairedEvent, adapted_mapping.Facts, Active], ref_template=REFS
     )
+    schemas = json.loads(json.dumps(schemas))  # a default may be a tuple
     mapping_headers = {
         "type": "object",
         "description": "The facts as text, each name behind `adaptd-`.",
@@ -46,6 +48,11 @@ def document() -> dict[str, Any]:
                 "detail",
             )
         },
+    }
+    theta_headers = {
+        "type": "object",
+        "description": "What θ is, as text; its facts as `adaptd-fact-...`, if short.",
+        "properties": {name: {"type": "string"} for name in meta_init.HEADERS},
     }
     return {
         "asyncapi": "3.0.0",
@@ -72,19 +79,42 @@ def document() -> dict[str, Any]:
                     "payload": {"type": "string", "format": "binary"},
                 },
             ),
+            "meta-inits": {
+                "description": "Written by `adaptd meta-init`, read by workers. Compacted, one "
+                "partition. A value of none deletes a θ.",
+                "messages": {
+                    "theta": {
+                        "contentType": "application/x-safetensors",
+                        "headers": theta_headers,
+                        "payload": {"type": "string", "format": "binary"},
+                        "bindings": _key("θ's version, UTF-8; it does not begin with @."),
+                    },
+                    "active": {
+                        "contentType": "application/json",
+                        "payload": active,
+                        "bindings": _key(meta_init.ACTIVE_KEY),
+                    },
+                },
+            },
         },
         "operations": {
             "readEvents": _operation("receive", "paired-events"),
             "publishMappings": _operation("send", "adapted-mappings"),
             "putAside": _operation("send", "paired-events-dlq"),
+            "followMetaInits": _operation("receive", "meta-inits"),
+            "publishMetaInits": _operation("send", "meta-inits"),
         },
         "components": {"schemas": schemas},
     }
 
 
 def _channel(description: str, message: dict[str, Any]) -> dict[str, Any]:
-    keyed = message | {"bindings": {"kafka": {"key": STREAM_KEY}}}
+    keyed = message | {"bindings": _key(STREAM_KEY)}
     return {"description": description, "messages": {"record": keyed}}
+
+
+def _key(description: str) -> dict[str, Any]:
+    return {"kafka": {"key": {"type": "string", "description": description}}}
 
 
 def _operation(action: str, channel: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from daemon.errors import MalformedEvent
 from daemon.ports import Headers, Record
+from model.contents import AudioClip, VideoClip
+from model.contents import Content as RawContent
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"
@@ -22,6 +24,9 @@ CONTENT_TYPE = "content-type"
 
 LATEST_MS = 253_402_300_799_999
 """The end of the year 9999: a time beyond it is a mistake, and would not fit the window's int64."""
+
+MAX_FRAMES = 4_096
+"""Of one video; each costs memory of its own, even one without a byte."""
 
 DType = Literal["float16", "float32", "float64"]
 
@@ -58,7 +63,7 @@ class Audio(msgspec.Struct, frozen=True, tag="audio"):
 class Video(msgspec.Struct, frozen=True, tag="video"):
     """Frames in order, each an image file, at `fps` frames per second."""
 
-    frames: list[bytes]
+    frames: Annotated[list[bytes], msgspec.Meta(max_length=MAX_FRAMES)]
     fps: float | None = None
 
 
@@ -100,6 +105,8 @@ class Event:
     recorded_ms: int
     time_ms: int
     pairs: tuple[WirePair, ...]
+    id: str | None = None
+    """The producer's own, for people."""
 
 
 _msgpack = msgspec.msgpack.Decoder(PairedEvent)
@@ -130,6 +137,7 @@ def decode(record: Record, partition: int, limits: EventLimits) -> Event:
         recorded_ms=recorded_ms,
         time_ms=recorded_ms if event.time_ms is None else event.time_ms,
         pairs=tuple(event.pairs),
+        id=event.id,
     )
 
 
@@ -173,7 +181,7 @@ def _paired_event(value: bytes, content_type: str) -> PairedEvent:
         raise MalformedEvent("undecodable", f"the value is not {content_type}: {e}") from e
 
 
-def raw_content(content: Content) -> tuple[str, bytes | str | NDArray[Any]]:
+def raw_content(content: Content) -> tuple[str, RawContent]:
     """The modality's name and its raw content, as an engine's `prepare` takes them.
 
     Raises MalformedEvent for a vector whose data does not fill its shape.
@@ -186,9 +194,10 @@ def raw_content(content: Content) -> tuple[str, bytes | str | NDArray[Any]]:
         case Text():
             return "text", content.text
         case Audio():
-            return "audio", content.data
+            clip = AudioClip(content.data, content.encoding, content.rate, content.channels)
+            return "audio", clip
         case Video():
-            return "video", b"".join(content.frames)
+            return "video", VideoClip(tuple(content.frames), content.fps)
 
 
 def vector(values: NDArray[np.floating[Any]]) -> Vector:

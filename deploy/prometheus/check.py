@@ -44,6 +44,7 @@ from deploy.prometheus.queries import RULES, VARIABLES, Query, dashboard_queries
 MAY_BE_EMPTY = {
     "panel 'Dead letters by reason' A": "no event was malformed lately",
     "panel 'Memory' B": "no GPU",
+    "panel 'Changes of θ' B": "no θ was refused lately",
     "alert AdaptdAbsent, its series": "there is a worker",
 }
 """Queries that are right without data, and why. Alerts themselves are, too."""

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-import msgspec
-
 from daemon.demo.places import make_topics, place
 from daemon.demo.plan import Plan
 from daemon.demo.processes import Processes
-from model.meta_init import load, shipped
+from daemon.demo.thetas import load_theta, paths
 
 START_WITHIN_S = 60.0
 BUSY_S = 120.0
@@ -25,19 +23,21 @@ def demo_worker(note: Callable[[str], None]) -> Iterator[str]:
 
     Raises ServicesUnavailable, Unavailable, ProcessEnded, TimeoutError.
     """
-    with place(None, None, None, note) as here:
-        make_topics(here.settings, load(shipped()))
+    thetas = paths({})
+    with place(None, None, thetas, note) as here:
+        make_topics(here.settings_of("tenants"), load_theta("tenants", thetas["tenants"]))
         with Processes(here.environment) as processes:
-            processes.start_daemon()
+            processes.start_worker("tenants", here.environment_of("tenants"))
             address = _address(processes)
             note(f"the demo's worker serves {address}")
-            processes.start("producer", msgspec.json.encode(Plan(seconds=BUSY_S)).decode())
+            plan = Plan(seconds=BUSY_S, events_per_language=0)
+            processes.start("producer", here.script(plan).to_json())
             yield address
 
 
 def _address(processes: Processes) -> str:
     give_up_at = time.monotonic() + START_WITHIN_S
-    while (url := processes.daemon_url()) is None:
+    while (url := processes.url("tenants")) is None:
         processes.check()
         if time.monotonic() > give_up_at:
             raise TimeoutError(f"the demo's worker opened no port within {START_WITHIN_S:g} s")

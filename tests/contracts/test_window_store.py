@@ -254,6 +254,45 @@ def test_a_store_that_lost_its_newest_writes_takes_nothing_until_claimed_anew(
     assert store.claim(0, 1).position == 3
 
 
+def test_streams_are_those_that_have_a_window(backend: Backend) -> None:
+    store = backend.open()
+    assert store.streams([0, 1]) == {0: [], 1: []}
+    for partition, streams in ((0, ["s", "w:*{0}:w:x", "ü"]), (1, ["s"]), (10, ["t"])):
+        epoch = store.claim(partition, 1).epoch
+        for offset, stream in enumerate(streams):
+            store.append(partition, epoch, offset + 1, appends(stream, offset))
+    found = store.streams([0, 1])
+    assert {partition: sorted(streams) for partition, streams in found.items()} == {
+        0: sorted(["s", "w:*{0}:w:x", "ü"]),
+        1: ["s"],
+    }
+
+
+def test_a_mark_is_found_by_the_next_claim(backend: Backend) -> None:
+    store = backend.open()
+    claim = store.claim(0, 1)
+    assert claim.meta_init is None
+    store.mark(0, claim.epoch, "θ1")
+    assert backend.open().claim(0, 1).meta_init == "θ1"
+    assert backend.open().claim(1, 1).meta_init is None
+    successor = backend.open()
+    successor.mark(0, successor.claim(0, 1).epoch, "")
+    assert backend.open().claim(0, 1).meta_init == ""
+
+
+def test_whoever_was_superseded_can_mark_nothing(backend: Backend) -> None:
+    old, new = backend.open(), backend.open()
+    epoch = old.claim(0, 1).epoch
+    new.mark(0, new.claim(0, 1).epoch, "new")
+    with pytest.raises(Superseded) as superseded:
+        old.mark(0, epoch, "old")
+    assert superseded.value.partitions == {0}
+    assert backend.open().claim(0, 1).meta_init == "new"
+    backend.empty()
+    with pytest.raises(Unavailable, match="emptied"):
+        old.mark(0, epoch, "old")
+
+
 def test_many_appends_are_one(backend: Backend) -> None:
     store = backend.open()
     epoch = store.claim(0, 1).epoch
@@ -271,6 +310,18 @@ def test_other_encoders_and_other_dimensions_have_windows_of_their_own(
     for other in (redis_backend.open(encoder="e2"), redis_backend.open(dims=(2, 1))):
         assert other.claim(0, 1).position is None
         assert other.load(0, ["s"])["s"] == []
+
+
+def test_a_mark_and_streams_of_other_encoders(redis_backend: RedisBackend) -> None:
+    """The mark says of what θ mappings are, whatever the features; streams are of one's own."""
+    store = redis_backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 3, appends("s", 2))
+    store.mark(0, epoch, "θ1")
+    other = redis_backend.open(encoder="e2")
+    assert other.claim(0, 1).meta_init == "θ1"
+    assert other.streams([0]) == {0: []}
+    assert store.streams([0]) == {0: ["s"]}
 
 
 def test_a_tenure_ends_those_under_other_encoders_too(redis_backend: RedisBackend) -> None:

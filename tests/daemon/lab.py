@@ -28,6 +28,7 @@ from daemon.wire.adapted_mapping import AdaptedMapping
 from daemon.wire.paired_event import EventLimits, PairedEvent, WirePair
 from model.encoders.vectors import check_vector
 from model.episode import Adaptation, Episode, FloatArray
+from model.meta_init import OutputActivation
 
 D, E = 4, 3
 
@@ -35,11 +36,13 @@ D, E = 4, 3
 class LinearEngine:
     """Vectors to vectors by ridge regression; θ maps all to zero. Without torch, so quick."""
 
-    meta_init_version = "zero"
+    meta_init_version, meta_init_hash = "zero", "0" * 64
+    generator, learner, loss = "mlp", "ridge", "mse"
     encoder_version = "identity"
     source_modality = target_modality = "vector"
     source_dim, target_dim, hidden_dim = D, E, 0
-    activation = "none"
+    activation: OutputActivation = "none"
+    output_activation: OutputActivation = "none"
 
     def prepare(self, side: Side, modality: str, content: object) -> NDArray[Any]:
         return check_vector(content, D if side == "source" else E, side)
@@ -147,14 +150,16 @@ class Worker:
         *,
         engine: Engine = LINEAR,
         partitions: Sequence[int] | None = None,
+        shelf: MemoryShelf | None = None,
         source: Callable[[EventSource], EventSource] = lambda port: port,
         store: Callable[[WindowStore], WindowStore] = lambda port: port,
         outbox: Callable[[Outbox], Outbox] = lambda port: port,
         name: str = "w",
     ) -> None:
         self.world = world
+        self._policy, self._wrap = policy, store
         self.source = MemorySource(world.topic, partitions)
-        self.store = MemoryWindows(policy.shape.size, world.shelf)
+        self.store = MemoryWindows(policy.shape.size, shelf or world.shelf)
         ports = Ports(
             source(self.source), store(self.store), outbox(world.outbox), engine, world.clock
         )
@@ -164,19 +169,34 @@ class Worker:
         self.world.clock.at += after_s
         return self.loop.turn()
 
+    def serve(self, engine: Engine, shelf: MemoryShelf | None = None) -> None:
+        """Another θ; with a shelf, its features have windows there."""
+        self.store = MemoryWindows(self._policy.shape.size, shelf or self.store.shelf)
+        outlet = Outlet(TOPICS, engine, dead_letter_max_bytes=900)
+        self.loop.serve(engine, self._wrap(self.store), outlet)
+
     def begin(self) -> None:
         """The first turn only claims."""
         report = self.turn()
         assert report.claimed
         assert not report.offsets
 
+    def drain_for(self, turns: int) -> list[TurnReport]:
+        """So many turns, also where something waits for longer."""
+        return [self.turn(after_s=0.01) for _ in range(turns)]
+
     def drain(self) -> list[TurnReport]:
         """Turns until nothing is left to do."""
         reports = [self.turn(after_s=0.01)]
-        while not reports[-1].idle or reports[-1].holdings.changed or reports[-1].holdings.deferred:
+        while not at_rest(reports[-1]):
             reports.append(self.turn(after_s=0.01))
             assert len(reports) < 500, "the loop never comes to rest"
         return reports
+
+
+def at_rest(report: TurnReport) -> bool:
+    held = report.holdings
+    return report.idle and not (held.changed or held.deferred or held.renewals)
 
 
 def partition_of(key: str) -> int:

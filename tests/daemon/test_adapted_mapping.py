@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.gate import Outcome
 from daemon.wire import adapted_mapping
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
 from model.episode import FloatArray
+from model.gate import Outcome
 
 
 def tensors(seed: int = 0) -> dict[str, FloatArray]:
@@ -27,6 +27,7 @@ def tensors(seed: int = 0) -> dict[str, FloatArray]:
 FACTS = Facts(
     kind="mlp",
     activation="gelu",
+    output_activation="none",
     source_modality="vector",
     target_modality="vector",
     source_dim=4,
@@ -39,13 +40,18 @@ FACTS = Facts(
     topic="paired-events",
     partition=3,
     meta_init="fresh",
+    meta_init_hash="00ff",
+    generator="mlp",
+    learner="maml",
     encoder="identity",
+    loss="mse",
     support_pairs=8,
     query_pairs=2,
     support_loss_before=1.0,
     support_loss_after=0.1,
     query_loss_before=1.1,
     query_loss_after=1 / 3,
+    query_loss_ridge=2.0,
     event_time_ms=5,
     published_at_ms=6,
     turn="worker-1",

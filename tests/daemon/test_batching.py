@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.batching import BatchPolicy, Schedule, When, when_to_publish
-from daemon.gate import Outcome
 from daemon.streams import Published, StreamId
+from model.gate import Outcome
 
 POLICY = BatchPolicy(max_batch=3, max_wait_s=0.5)
 
@@ -157,6 +157,8 @@ def test_streams_put_off_in_every_turn_take_no_more_memory() -> None:
         (None, Outcome.ADAPTED, When.NOW),
         (None, Outcome.WORSE, When.NOW),
         (None, Outcome.NOT_FINITE, When.NOW),
+        (Published(9.5, Outcome.ADAPTED), Outcome.RIDGE, 10.5),
+        (Published(9.9, Outcome.RIDGE), Outcome.WORSE, When.NOW),
         (Published(9.5, Outcome.ADAPTED), Outcome.ADAPTED, 10.5),
         (Published(9.0, Outcome.ADAPTED), Outcome.ADAPTED, When.NOW),
         (Published(9.9, Outcome.ADAPTED), Outcome.WORSE, When.NOW),
@@ -171,3 +173,13 @@ def test_when_an_outcome_is_published(
     last: Published | None, outcome: Outcome, expected: When | float
 ) -> None:
     assert when_to_publish(now=10.0, interval_s=1.0, last=last, outcome=outcome) == expected
+
+
+def test_a_partition_that_goes_takes_all_that_waits_along() -> None:
+    schedule = Schedule(BatchPolicy(max_batch=10, max_wait_s=0.0))
+    for partition in (0, 1):
+        schedule.changed(StreamId(partition, "changed"), 1.0)
+        schedule.defer(StreamId(partition, "deferred"), 2.0)
+    schedule.drop(0)
+    assert schedule.take_due(3.0) == [StreamId(1, "deferred"), StreamId(1, "changed")]
+    assert schedule.changed_count == schedule.deferred_count == 0

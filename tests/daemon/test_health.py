@@ -71,6 +71,21 @@ def test_the_status_tells_everything_and_is_json(health: Health) -> None:
     assert (status["assigned_partitions"], status["streams"]) == (3, 2)
 
 
+def test_a_theta_that_is_refused_is_told_until_it_is_settled(health: Health) -> None:
+    refusal = {"version": "θ-2", "reason": "missing", "detail": "no θ 'θ-2' is published"}
+    health.finished(turn(), joined=True, at=STARTED_AT)
+    health.refused(refusal)
+    assert health.status(STARTED_AT)["meta_init_refused"] == refusal
+    assert health.ready() == (True, "3 partitions, θ θ-1")
+    health.serves("θ-3", "ab" * 32)
+    status = health.status(STARTED_AT)
+    assert (status["meta_init"], status["meta_init_hash"]) == ("θ-3", "ab" * 32)
+    assert status["meta_init_refused"] is None
+    health.refused(refusal)
+    health.refused(None)
+    assert health.status(STARTED_AT)["meta_init_refused"] is None
+
+
 def test_a_snapshot_taken_is_never_changed(health: Health) -> None:
     before = health.snapshot
     health.finished(turn(events=4), joined=True, at=STARTED_AT + 1)

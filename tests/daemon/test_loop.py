@@ -10,10 +10,10 @@ import pytest
 
 from daemon.decoding import decode_record
 from daemon.errors import Unavailable
-from daemon.gate import Outcome
 from daemon.report import STAGES, OffsetRange
 from daemon.streams import StreamId
 from model.episode import Adaptation, Episode, FloatArray
+from model.gate import Outcome
 from tests.daemon.lab import LINEAR, POLICY, E, LinearEngine, Worker, World, event, pair_of, policy
 
 

@@ -12,7 +12,18 @@ from daemon.errors import Unavailable
 from tests.daemon.lab import Worker, World, policy
 
 KEYS = "abcdef"
-FAULTY_CALLS = {"poll", "bounds", "commit", "verify", "claim", "append", "load", "send"}
+FAULTY_CALLS = {
+    "poll",
+    "bounds",
+    "commit",
+    "verify",
+    "claim",
+    "append",
+    "load",
+    "send",
+    "mark",
+    "streams",
+}
 
 P = TypeVar("P")
 

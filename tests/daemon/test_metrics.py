@@ -6,10 +6,12 @@ import ast
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast, get_args
 
 import daemon
 import model
-from daemon.gate import Outcome
+from daemon.errors import RefusalReason
 from daemon.metrics import (
     COUNTERS,
     DEAD_LETTER_REASONS,
@@ -19,15 +21,18 @@ from daemon.metrics import (
     Metrics,
     Shape,
 )
+from daemon.ports import Engine
 from daemon.report import Holdings, Publication, TurnReport, Verdict
 from daemon.streams import StreamId
 from model.episode import Adaptation
+from model.gate import Outcome
 
 SHAPES: dict[str, Shape] = {
     str(name): shape for group in (HISTOGRAMS, COUNTERS, GAUGES) for name, shape in group.items()
 }
 UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
 COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
+COUNTED |= {"meta_init_refused"}
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -96,6 +101,46 @@ def test_a_turn_is_counted() -> None:
     assert value(metrics, "consumer_lag_records", partition="0") == 3
     assert value(metrics, "streams", state="resident") == 7
     assert value(metrics, "last_turn_timestamp_seconds") == 99.0
+
+
+def served(version: str) -> Engine:
+    facts = {"meta_init_version": version, "encoder_version": "e"}
+    return cast(Engine, SimpleNamespace(**facts, source_dim=4, hidden_dim=8, target_dim=2))
+
+
+def test_the_theta_that_is_served_is_the_only_one_told() -> None:
+    metrics = Metrics()
+    labels = {"encoder": "e", "mapping": "4x8x2", "device": "cpu"}
+    for version in ("v1", "v2"):
+        metrics.serves(served(version), "cpu")
+        assert value(metrics, "meta_init_info", version=version, **labels) == 1
+    assert value(metrics, "meta_init_info", version="v1", **labels) is None
+
+
+def test_changes_and_refusals_of_theta_are_counted_and_a_refusal_stands_until_settled() -> None:
+    metrics = Metrics()
+    for reason in get_args(RefusalReason):
+        assert value(metrics, "meta_init_refusals_total", reason=reason) == 0
+    metrics.refused("missing")
+    assert value(metrics, "meta_init_refusals_total", reason="missing") == 1
+    assert value(metrics, "meta_init_refused") == 1
+    metrics.settled()
+    assert value(metrics, "meta_init_refused") == 0
+    metrics.refused("unusable")
+    metrics.serves(served("v2"), "cpu")
+    metrics.swapped()
+    assert value(metrics, "meta_init_refused") == 0
+    assert value(metrics, "meta_init_swaps_total") == 1
+
+
+def test_a_renewal_has_no_latency() -> None:
+    metrics, renewed = Metrics(), report()
+    renewed.published = [Publication(StreamId(0, "s"), 5, Outcome.ADAPTED, 0.0, renewal=True)]
+    renewed.holdings = Holdings(renewals=4)
+    metrics.record(renewed, ended_at=1.0)
+    assert value(metrics, "event_to_publish_seconds_count") == 0
+    assert value(metrics, "mappings_published_total", outcome="adapted") == 1
+    assert value(metrics, "streams", state="renewal") == 4
 
 
 def test_losses_that_are_not_finite_do_not_spoil_the_sums() -> None:

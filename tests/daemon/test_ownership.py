@@ -20,7 +20,7 @@ class Worker:
     def __init__(self, topic: MemoryTopic, shelf: MemoryShelf) -> None:
         self.source = MemorySource(topic)
         self.store = MemoryWindows(4, shelf)
-        self.owned = Ownership(self.source, self.store, POLICY)
+        self.owned = Ownership(self.source, self.store, POLICY, "zero")
 
     def poll(self, now: float = 0.0) -> Polled:
         polled = self.source.poll(0, 100)
@@ -54,7 +54,7 @@ def test_what_was_there_before_the_group_is_not_rebuilt(
     latest = StartPolicy(offset_reset="latest", rebuild_windows=True, reclaim_after_s=10.0)
     for _ in range(2):
         worker = Worker(topic, shelf)
-        worker.owned = Ownership(worker.source, worker.store, latest)
+        worker.owned = Ownership(worker.source, worker.store, latest, "zero")
         worker.poll()
         worker.owned.claim(0.0, now_ms=1_000)
         worker.owned.commit()
@@ -154,7 +154,7 @@ class Rebalancing(MemorySource):
 
 def test_what_a_rebalance_refused_is_committed_later(topic: MemoryTopic) -> None:
     source = Rebalancing(topic)
-    owned = Ownership(source, MemoryWindows(4), POLICY)
+    owned = Ownership(source, MemoryWindows(4), POLICY, "zero")
     owned.hear(source.poll(0, 1), 0.0)
     owned.claim(0.0, 1)
     assert owned.commit() == {}

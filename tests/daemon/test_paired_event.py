@@ -17,6 +17,7 @@ from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import (
     JSON,
     LATEST_MS,
+    MAX_FRAMES,
     MSGPACK,
     Audio,
     Content,
@@ -29,6 +30,7 @@ from daemon.wire.paired_event import (
     Video,
     WirePair,
 )
+from model.contents import AudioClip, VideoClip
 
 LIMITS = EventLimits(max_event_bytes=4_096, max_pairs=3, max_key_bytes=16)
 CONTENTS: list[Content] = [
@@ -110,12 +112,36 @@ def test_another_content_type_cannot_be_written() -> None:
     [
         (Image(b"png"), "image", b"png"),
         (Text("é"), "text", "é"),
-        (Audio(b"wav"), "audio", b"wav"),
-        (Video([b"a", b"b"]), "video", b"ab"),
+        (Audio(b"wav"), "audio", AudioClip(b"wav")),
+        (
+            Audio(b"\x00\x01", encoding="pcm_s16le", rate=8_000, channels=2),
+            "audio",
+            AudioClip(b"\x00\x01", "pcm_s16le", 8_000, 2),
+        ),
+        (Video([b"a", b"b"]), "video", VideoClip((b"a", b"b"))),
+        (Video([b"ab", b""], fps=2.5), "video", VideoClip((b"ab", b""), 2.5)),
     ],
 )
 def test_the_raw_content_of_a_modality(content: Content, modality: str, raw: object) -> None:
     assert paired_event.raw_content(content) == (modality, raw)
+
+
+@pytest.mark.parametrize("encoding", [MSGPACK, JSON])
+def test_a_video_has_at_most_so_many_frames(encoding: str) -> None:
+    def event(frames: int) -> bytes:
+        pair = WirePair(Video([b""] * frames), VECTOR)
+        return paired_event.encode(PairedEvent([pair]), encoding)
+
+    limits = EventLimits(max_event_bytes=100_000, max_pairs=1)
+
+    def read(value: bytes) -> Event:
+        record = MemoryRecord(0, 0, b"s", value, content_type(encoding))
+        return paired_event.decode(record, 0, limits)
+
+    assert isinstance(read(event(MAX_FRAMES)).pairs[0].source, Video)
+    with pytest.raises(MalformedEvent, match="4096") as caught:
+        read(event(MAX_FRAMES + 1))
+    assert caught.value.reason == "schema"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", ">f8"])

@@ -12,7 +12,8 @@ import kubernetes_validate  # type: ignore[import-untyped, unused-ignore]
 import pytest
 import yaml
 
-from daemon import config
+from daemon import config, following
+from daemon.adapters import kafka_meta_inits
 from daemon.adapters.kafka_outbox import CLOSE_TIMEOUT_S
 from daemon.adapters.kafka_source import CLOSE_TIMEOUT_MS
 from daemon.config import Settings
@@ -132,9 +133,10 @@ def longest_turn_s(settings: Settings) -> float:
     poll_s = IDLE_WAIT_S + kafka_s + redis_s  # with a claim of new partitions
     slide_s = 2 * redis_s
     publish_s = redis_s + kafka_s + settings.kafka_delivery_timeout_ms / 1000 + 1
-    commit_s = kafka_s
+    commit_s = kafka_s + redis_s
     house_s = kafka_s + redis_s
-    leave_s = CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_MS / 1000 + 2
+    following_s = following.CLOSE_TIMEOUT_S + kafka_meta_inits.CLOSE_TIMEOUT_MS / 1000
+    leave_s = CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_MS / 1000 + 2 + following_s
     return poll_s + COMPUTE_S + slide_s + publish_s + commit_s + house_s + leave_s
 
 

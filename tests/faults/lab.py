@@ -41,6 +41,8 @@ SUPPORT, QUERY, MIN_SUPPORT = 8, 2, 3
 WINDOW = SUPPORT + QUERY
 
 Vector = NDArray[np.float32]
+LEARNED = ("adapted", "ridge")
+"""Outcomes that reflect the window; the others are θ itself, which is published once."""
 StreamPlace = tuple[int, str]
 """A partition, and a stream in it."""
 
@@ -131,11 +133,11 @@ class Truth:
         """Each stream's newest mapping (epoch 0), computed stream by stream, undisturbed."""
         import torch
 
-        from daemon.gate import judge
         from daemon.wire.adapted_mapping import content_hash
         from model.engine import Engine
         from model.episode import Episode
-        from model.meta_init import load
+        from model.gate import Outcome, judge
+        from model.meta_init_file import load
 
         engine = Engine(load(theta), "cpu", support_capacity=SUPPORT, query_capacity=QUERY)
         threads = torch.get_num_threads()
@@ -150,6 +152,8 @@ class Truth:
             adaptation = engine.adapt([Episode(x_ND[:n], y_NE[:n], x_ND[n:], y_NE[n:])])[0]
             outcome = judge(adaptation)
             tensors = engine.theta_mapping() if outcome.is_fallback else adaptation.tensors
+            if outcome is Outcome.RIDGE and adaptation.ridge is not None:
+                tensors = adaptation.ridge
             version = _order(window[-1])[0] - 1
             shown[stream] = Shown(0, version, outcome.value, content_hash(tensors), n)
         torch.set_num_threads(threads)
@@ -204,6 +208,7 @@ class Installation:
             "kafka_events_topic": f"{self.name}-events",
             "kafka_mappings_topic": f"{self.name}-mappings",
             "kafka_dead_letters_topic": f"{self.name}-dlq",
+            "kafka_meta_inits_topic": f"{self.name}-meta-inits",
             "kafka_session_timeout_ms": 6_000,
             "kafka_timeout_ms": 3_000,
             "kafka_max_poll_records": 50,
@@ -425,10 +430,10 @@ def assert_newest(kept: Mapping[str, Shown], truth: Mapping[str, Shown]) -> None
     assert kept.keys() == truth.keys()
     for stream, wanted in truth.items():
         found = kept[stream]
-        if wanted.outcome == "adapted":
+        if wanted.outcome in LEARNED:
             assert found[1:] == wanted[1:], stream
         else:
-            assert found.outcome != "adapted", stream
+            assert found.outcome not in LEARNED, stream
             assert found.content_hash == wanted.content_hash, stream
             assert found.version <= wanted.version, stream
 

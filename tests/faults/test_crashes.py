@@ -12,6 +12,7 @@ from daemon.local.process import GuardedProcess
 from daemon.report import STAGES
 from tests.faults.conftest import Install
 from tests.faults.lab import (
+    LEARNED,
     Pairs,
     Raw,
     Spring,
@@ -57,7 +58,7 @@ def test_killed_in_every_stage_it_ends_as_if_undisturbed(install: Install, theta
 
     truth = lab.truth.mappings(theta)
     assert truth[EXPLODING].outcome == "not_finite"
-    assert sum(shown.outcome == "adapted" for shown in truth.values()) > STREAMS // 2
+    assert sum(shown.outcome in LEARNED for shown in truth.values()) > STREAMS // 2
     calm = None
     for seed in ("calm", *SEEDS):
         windows = lab.windows(group=f"{lab.name}-{seed}")

@@ -15,6 +15,7 @@ import pytest
 from daemon.wire.adapted_mapping import Facts
 from tests.faults.conftest import Install, Measured
 from tests.faults.lab import (
+    LEARNED,
     Installation,
     Spring,
     Worker,
@@ -62,7 +63,7 @@ def assert_whole(lab: Installation, theta: Path) -> list[Facts]:
     truth = lab.truth.mappings(theta)
     mappings = lab.mappings()
     assert_newest(kept_by_reader(mappings), truth)
-    adapted = {s for s, shown in truth.items() if shown.outcome == "adapted"}
+    adapted = {s for s, shown in truth.items() if shown.outcome in LEARNED}
     assert len(adapted) > len(truth) // 2
     return mappings
 

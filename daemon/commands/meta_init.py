@@ -1,0 +1,296 @@
+"""`adaptd meta-init`: publish θs, say which is active, and go back."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from daemon import config, meta_inits
+from daemon.catalogue import Active, Catalogue, Published
+from daemon.config import Settings
+from daemon.errors import Misconfigured, RefusedMetaInit
+from daemon.ports import MetaInits
+from model.errors import BadMetaInit
+from model.meta_init import MetaInit
+from model.meta_init_file import load, to_bytes
+
+app = typer.Typer(
+    help="The θs that workers serve: publish, look, activate, go back. Workers change over between "
+    "turns, without a restart.",
+    no_args_is_help=True,
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Version = Annotated[str, typer.Argument(help="A published version; `list` shows them.")]
+ChangeDimensions = Annotated[
+    bool,
+    typer.Option(
+        "--change-dimensions",
+        help="Also one with other modalities or dimensions than the active one: running workers "
+        "refuse it, and serve it once restarted. Subscribers must be ready for it.",
+    ),
+]
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="A θ, a safetensors file.")],
+    then_activate: Annotated[
+        bool, typer.Option("--activate", help="And have workers serve it.")
+    ] = False,
+    change_dimensions: ChangeDimensions = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Put a θ into the meta-inits topic. Again, the same one changes nothing."""
+    settings = config.load(config_file)
+    theta = _load(file, settings)
+    with _opened(settings) as topic:
+        new = meta_inits.publish(topic, theta, to_bytes(theta))
+        _say(f"{theta.version}: {'published' if new else 'was published already'}")
+        if then_activate:
+            _activate(topic, theta.version, change_dimensions)
+
+
+@app.command("list")
+def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+    """Every published θ: version, parent, hash, dimensions, when, and how well it did."""
+    with _opened(config.load(config_file)) as topic:
+        found = topic.catalogue()
+    if as_json:
+        _print_json(_catalogue_json(found))
+        return
+    if found.fault:
+        typer.echo(f"which θ is active cannot be read: {found.fault}", err=True)
+    if not found.published:
+        _say("no θ is published; adaptd meta-init publish FILE puts one there")
+        return
+    _console().print(_table(found))
+
+
+@app.command()
+def show(version: Version, as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+    """Everything about one θ, read from its file: parts, provenance, evaluation report."""
+    with _opened(config.load(config_file)) as topic:
+        found = topic.catalogue()
+        with _refusals():
+            theta = meta_inits.read(topic, found, version)
+    told = _theta_json(theta, found)
+    if as_json:
+        _print_json(told)
+    else:
+        _print_theta(told)
+
+
+@app.command()
+def activate(
+    version: Version, change_dimensions: ChangeDimensions = False, config_file: ConfigFile = None
+) -> None:
+    """Have workers serve a published θ, once it is read back and found intact."""
+    with _opened(config.load(config_file)) as topic:
+        _activate(topic, version, change_dimensions)
+
+
+@app.command()
+def rollback(config_file: ConfigFile = None) -> None:
+    """Have workers serve the θ that was active before this one."""
+    with _opened(config.load(config_file)) as topic:
+        before = topic.catalogue().active
+        active = meta_inits.rollback(topic, by=_who(), now_ms=_now_ms())
+    left = f" instead of {before.version}" if before else ""
+    _say(f"{active.version}: active again{left}")
+
+
+@app.command()
+def delete(version: Version, config_file: ConfigFile = None) -> None:
+    """Take a θ out of the topic, unless it is active."""
+    with _opened(config.load(config_file)) as topic:
+        meta_inits.delete(topic, version)
+    _say(f"{version}: deleted")
+
+
+def _activate(topic: MetaInits, version: str, change_dimensions: bool) -> None:
+    before = topic.catalogue().active
+    active, new = meta_inits.activate(
+        topic, version, by=_who(), now_ms=_now_ms(), change_dimensions=change_dimensions
+    )
+    after = f", after {before.version}" if before and new else ""
+    _say(f"{active.version}: {'active' if new else 'was active already'}{after}")
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[MetaInits]:
+    from daemon.adapters.kafka_meta_inits import KafkaMetaInits
+
+    topic = KafkaMetaInits(settings, f"adaptd-meta-init-{_who()}")
+    try:
+        yield topic
+    finally:
+        topic.close()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except RefusedMetaInit as e:
+        raise Misconfigured(str(e)) from e
+
+
+def _load(file: Path, settings: Settings) -> MetaInit:
+    try:
+        return load(file, settings.meta_init_max_bytes)
+    except BadMetaInit as e:
+        raise Misconfigured(
+            f"{e} (ADAPTD_META_INIT_MAX_BYTES sets the limit)" if "limit" in str(e) else str(e)
+        ) from e
+
+
+def _who() -> str:
+    """For people: who said so, and where."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+# ---- how it looks
+
+
+def _table(found: Catalogue) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "version", "parent", "hash", "maps", "parts", "published (UTC)", "MB"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("hash", "MB"))
+    table.add_column("scores", overflow="fold")
+    for version, one in found.published.items():
+        table.add_row(
+            "●" if found.active and found.active.version == version else "",
+            Text(version),
+            Text(one.parent or ""),
+            one.content_hash[:12],
+            Text(one.maps),
+            Text(f"{one.generator}, {one.learner}"),
+            _when(one.published_at_ms),
+            f"{one.nbytes / 1e6:.2f}",
+            Text(scores(one.facts)),
+        )
+    if found.active:
+        at, by = _when(found.active.activated_at_ms), found.active.by
+        table.caption = f"● {found.active.version} is active since {at}, by {by}"
+    return table
+
+
+def scores(facts: Mapping[str, str]) -> str:
+    """The main figures of the fact `evaluation`, on one line, as far as it has any."""
+    rows = _parsed(facts.get("evaluation", ""))
+    found = [_score(row) for row in rows] if isinstance(rows, list) else []
+    told = [(pairs, f"{r_at_1:.3f}".removeprefix("0")) for pairs, r_at_1 in filter(None, found)]
+    if not told:
+        return ""
+    pairs, r_at_1 = ("/".join(column) for column in zip(*told, strict=True))
+    return f"R@1 {r_at_1} at {pairs} pairs"
+
+
+def _score(row: Any) -> tuple[str, float] | None:
+    """(pairs, R@1 of the adapted mapping)."""
+    if not isinstance(row, dict) or "pairs" not in row:
+        return None
+    r_at_1 = row.get("r_at_1")
+    adapted = r_at_1.get("adapted") if isinstance(r_at_1, dict) else r_at_1
+    return (str(row["pairs"]), adapted) if isinstance(adapted, float) else None
+
+
+def _print_theta(told: dict[str, Any]) -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in told.items():
+        if name != "facts":
+            grid.add_row(name, Text(_as_text(value)))
+    for name, fact in told["facts"].items():
+        rows = fact if isinstance(fact, list) else [fact]
+        grid.add_row(name, Text("\n".join(map(_as_text, rows))))
+    _console().print(grid)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _theta_json(theta: MetaInit, found: Catalogue) -> dict[str, Any]:
+    entry = found.published[theta.version]
+    parts = {name: dict(part.config) for name, part in theta.parts.items()}
+    return {
+        "version": theta.version,
+        "active": bool(found.active and found.active.version == theta.version),
+        "parent": theta.parent,
+        "content_hash": theta.content_hash,
+        "maps": entry.maps,
+        "hidden_dim": theta.hidden_dim,
+        "activation": theta.activation,
+        "output_activation": theta.output_activation,
+        "encoder_version": theta.encoder_version,
+        "published_at": _when(entry.published_at_ms),
+        "bytes": entry.nbytes,
+        "tensors": {name: list(tensor.shape) for name, tensor in theta.tensors().items()},
+        **parts,
+        "facts": {name: _parsed(text) for name, text in theta.facts.items()},
+    }
+
+
+def _catalogue_json(found: Catalogue) -> dict[str, Any]:
+    def plain(one: Published | Active) -> dict[str, Any]:
+        return asdict(one)
+
+    return {
+        "active": plain(found.active) if found.active else None,
+        "fault": found.fault,
+        "published": [plain(one) for one in found.published.values()],
+    }
+
+
+def _parsed(text: str) -> Any:
+    """A fact's JSON, if it is some."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _when(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=200)

@@ -1,0 +1,132 @@
+"""The meta-inits topic: every published θ, and which one is active. Pure.
+
+    key                value                           headers
+    <version>          θ, a safetensors file           its facts, `adaptd-...`
+    @active            JSON: `Active`
+    <version>          none: it was deleted
+
+One partition, so that what is activated lies behind what was published; compacted, so that the
+topic is the catalogue. Readers fold its records in order, and keep no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+
+from daemon.catalogue import Active, Catalogue, Published
+from daemon.ports import Headers, Record
+from model.meta_init import MetaInit
+
+ACTIVE_KEY = "@active"
+HEADER_PREFIX = "adaptd-"
+FACT_PREFIX = f"{HEADER_PREFIX}fact-"
+HEADERS = tuple(
+    HEADER_PREFIX + name
+    for name in (
+        "version",
+        "parent",
+        "content-hash",
+        "source-modality",
+        "target-modality",
+        "source-dim",
+        "hidden-dim",
+        "target-dim",
+        "encoder",
+        "generator",
+        "learner",
+    )
+)
+MAX_VERSION_BYTES = 200
+MAX_FACTS_BYTES = 8_192
+"""Facts beyond it, the longest first, are in the file alone: headers are for lists."""
+MAX_PREVIOUS = 20
+
+
+def after(catalogue: Catalogue, record: Record) -> Catalogue:
+    """The catalogue once this record is read, too."""
+    key = (record.key or b"").decode(errors="replace")
+    if key == ACTIVE_KEY:
+        return _pointed(catalogue, record.value)
+    others = {v: p for v, p in catalogue.published.items() if v != key}
+    if record.value is None or not key:
+        return replace(catalogue, published=others)
+    return replace(catalogue, published=others | {key: described(key, record)})
+
+
+def _pointed(catalogue: Catalogue, value: bytes | None) -> Catalogue:
+    if value is None:
+        return replace(catalogue, active=None, fault=None)
+    try:
+        active = msgspec.json.decode(value, type=Active)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+        return replace(catalogue, active=None, fault=f"the record {ACTIVE_KEY!r}: {e}")
+    return replace(catalogue, active=active, fault=None)
+
+
+def encode_active(active: Active) -> bytes:
+    """The value behind `@active`."""
+    return msgspec.json.encode(active)
+
+
+def described(version: str, record: Record) -> Published:
+    """What the headers say; whatever is missing or malformed stays empty."""
+    told = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+
+    def text(name: str) -> str:
+        return told.get(HEADER_PREFIX + name, "")
+
+    def number(name: str) -> int:
+        return int(text(name)) if text(name).isdecimal() and len(text(name)) < 9 else 0
+
+    return Published(
+        version=version,
+        offset=record.offset,
+        nbytes=len(record.value or b""),
+        published_at_ms=record.timestamp,
+        content_hash=text("content-hash"),
+        parent=text("parent") or None,
+        source_modality=text("source-modality"),
+        target_modality=text("target-modality"),
+        source_dim=number("source-dim"),
+        hidden_dim=number("hidden-dim"),
+        target_dim=number("target-dim"),
+        encoder=text("encoder"),
+        generator=text("generator"),
+        learner=text("learner"),
+        facts={
+            n.removeprefix(FACT_PREFIX): t for n, t in told.items() if n.startswith(FACT_PREFIX)
+        },
+    )
+
+
+def headers(theta: MetaInit) -> Headers:
+    """A θ's facts as headers, so that the topic can be listed without parsing files."""
+    told = (
+        theta.version,
+        theta.parent or "",
+        theta.content_hash,
+        theta.source_modality,
+        theta.target_modality,
+        str(theta.source_dim),
+        str(theta.hidden_dim),
+        str(theta.target_dim),
+        theta.encoder_version,
+        theta.generator.kind,
+        theta.learner.kind,
+    )
+    own = [(name, text.encode()) for name, text in zip(HEADERS, told, strict=True)]
+    return (*own, *_facts(theta.facts))
+
+
+def _facts(facts: Mapping[str, str]) -> Headers:
+    room, kept = MAX_FACTS_BYTES, []
+    for name, text in sorted(facts.items(), key=lambda fact: len(fact[1])):
+        header = (FACT_PREFIX + name, text.encode())
+        room -= len(header[0]) + len(header[1])
+        if room < 0:
+            break
+        kept.append(header)
+    return tuple(sorted(kept))

@@ -1,0 +1,255 @@
+"""Following the active θ: made ready once, refused once, and nothing that fails stops it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+import pytest
+
+from daemon import following, meta_inits
+from daemon.adapters.memory import MemoryMetaInits
+from daemon.catalogue import Active
+from daemon.errors import RefusedMetaInit, Unavailable
+from daemon.following import Agreement, Follower, News, Ready, Refusal, Silence
+from daemon.meta_inits import Maps, maps_of
+from daemon.wire import meta_init as wire
+from model.meta_init import MetaInit, fresh
+from model.meta_init_file import to_bytes
+
+SERVED = replace(fresh(3, 2, 4, seed=9), version="served")
+
+
+def theta(version: str, seed: int = 0, dims: tuple[int, int] = (3, 2)) -> MetaInit:
+    return replace(fresh(*dims, 4, seed=seed), version=version)
+
+
+@pytest.fixture
+def topic() -> MemoryMetaInits:
+    made = MemoryMetaInits()
+    for one in (theta("v1", seed=1), theta("v2", seed=2), theta("wide", dims=(5, 2)), SERVED):
+        meta_inits.publish(made, one, to_bytes(one))
+    return made
+
+
+def name_of(theta: MetaInit) -> str:
+    return theta.version
+
+
+def follower(
+    topic: MemoryMetaInits,
+    prepare: Callable[[MetaInit], str] = name_of,
+    maps: Maps | None = None,
+) -> Follower[str]:
+    return Follower(topic, prepare, maps or maps_of(SERVED), SERVED.content_hash)
+
+
+def point(topic: MemoryMetaInits, version: str) -> None:
+    meta_inits.activate(topic, version, by="me", now_ms=len(topic.log), change_dimensions=True)
+
+
+def looked(follower: Follower[str]) -> list[News[str]]:
+    follower.look()
+    return list(follower.news())
+
+
+def test_what_becomes_active_is_made_ready_once(topic: MemoryMetaInits) -> None:
+    following = follower(topic)
+    assert looked(following) == [Agreement()]
+    point(topic, "v1")
+    assert looked(following) == [Ready("v1")]
+    assert looked(following) == []
+    point(topic, "v2")
+    assert looked(following) == [Ready("v2")]
+    meta_inits.rollback(topic, by="me", now_ms=0)
+    assert looked(following) == [Ready("v1")]
+
+
+def test_what_is_served_already_is_not_made_ready(topic: MemoryMetaInits) -> None:
+    point(topic, "served")
+    assert looked(follower(topic)) == [Agreement()]
+
+
+def test_other_dimensions_are_refused_once_and_the_next_is_taken(topic: MemoryMetaInits) -> None:
+    following = follower(topic)
+    point(topic, "wide")
+    (refusal,) = looked(following)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.version, refusal.reason) == ("wide", "other_dimensions")
+    assert "source_dim 5" in refusal.detail
+    assert looked(following) == []
+    point(topic, "v1")
+    assert looked(following) == [Ready("v1")]
+
+
+def test_where_nothing_binds_it_any_dimensions_are_taken_at_first(topic: MemoryMetaInits) -> None:
+    following = follower(topic, maps=Maps())
+    point(topic, "wide")
+    assert looked(following) == [Ready("wide")]
+
+
+def test_a_refusal_is_settled_when_what_is_served_is_active_again(topic: MemoryMetaInits) -> None:
+    following = follower(topic)
+    point(topic, "served")
+    point(topic, "wide")
+    assert [type(news) for news in looked(following)] == [Refusal]
+    point(topic, "served")
+    assert looked(following) == [Agreement()]
+
+
+def test_damage_is_refused_until_a_good_one_lies_in_its_place(topic: MemoryMetaInits) -> None:
+    following = follower(topic)
+    point(topic, "v1")
+    data = to_bytes(theta("v1", seed=1))
+    topic.write("v1", data[:-1] + bytes([data[-1] ^ 1]))
+    (refusal,) = looked(following)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "unreadable"
+    assert looked(following) == []
+    topic.write("v1", data)
+    assert looked(following) == [Ready("v1")]
+
+
+def test_a_version_that_is_not_there_is_refused_until_it_is(topic: MemoryMetaInits) -> None:
+    following = follower(topic)
+    late = theta("late", seed=5)
+    pointer = Active("late", late.content_hash, 0, "me")
+    topic.write(wire.ACTIVE_KEY, wire.encode_active(pointer))
+    (refusal,) = looked(following)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "missing"
+    meta_inits.publish(topic, late, to_bytes(late))
+    assert looked(following) == [Ready("late")]
+
+
+def test_what_cannot_be_prepared_is_refused_and_another_is_not(topic: MemoryMetaInits) -> None:
+    def prepare(theta: MetaInit) -> str:
+        if theta.version == "v1":
+            raise RefusedMetaInit("unusable", "no such part")
+        return theta.version
+
+    following = follower(topic, prepare)
+    point(topic, "v1")
+    assert looked(following) == [Refusal("v1", "unusable", "no such part")]
+    point(topic, "v2")
+    assert looked(following) == [Ready("v2")]
+
+
+def test_a_topic_that_is_missing_is_said_once_and_followed_when_it_comes() -> None:
+    topic = MemoryMetaInits(exists=False)
+    following = follower(topic)
+    assert not following.look()
+    news = following.news()
+    assert [type(one) for one in news] == [Agreement, Silence]
+    assert looked(following) == []
+    one = theta("v1")
+    meta_inits.publish(topic, one, to_bytes(one))
+    point(topic, "v1")
+    assert looked(following) == [Ready("v1")]
+
+
+def test_a_service_that_fails_while_preparing_is_asked_again(topic: MemoryMetaInits) -> None:
+    failures = [Unavailable("kafka", "away")] * 2
+
+    def prepare(theta: MetaInit) -> str:
+        if failures:
+            raise failures.pop()
+        return theta.version
+
+    following = follower(topic, prepare)
+    point(topic, "v1")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            following.look()
+    assert looked(following) == [Ready("v1")]
+
+
+# ---- on its thread
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(following, "LONGEST_WAIT_S", 0.02)
+
+
+@pytest.fixture
+def started(topic: MemoryMetaInits, quick: None) -> Iterator[Callable[..., Follower[str]]]:
+    made: list[Follower[str]] = []
+
+    def start(**arguments: Any) -> Follower[str]:
+        made.append(follower(topic, **arguments))
+        made[-1].start(SERVED)
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+def until(follower: Follower[str], wanted: type) -> list[News[str]]:
+    heard: list[News[str]] = []
+    give_up_at = time.monotonic() + 10
+    while not any(isinstance(news, wanted) for news in heard):
+        assert time.monotonic() < give_up_at, heard
+        heard += follower.news()
+        time.sleep(0.005)
+    return heard
+
+
+def test_news_never_wait_for_a_theta_that_is_being_made_ready(
+    topic: MemoryMetaInits, started: Callable[..., Follower[str]]
+) -> None:
+    begun, go_on = Event(), Event()
+
+    def slowly(theta: MetaInit) -> str:
+        begun.set()
+        go_on.wait(10)
+        return theta.version
+
+    following = started(prepare=slowly)
+    point(topic, "v1")
+    assert begun.wait(10)
+    before = time.monotonic()
+    for _ in range(1_000):
+        assert not any(isinstance(news, Ready) for news in following.news())
+    assert time.monotonic() - before < 1.0
+    go_on.set()
+    assert Ready("v1") in until(following, Ready)
+
+
+def test_a_service_away_is_told_once_and_waited_for(
+    topic: MemoryMetaInits, started: Callable[..., Follower[str]]
+) -> None:
+    topic.down = True
+    following = started()
+    until(following, Silence)
+    time.sleep(0.1)
+    assert following.news() == []
+    topic.down = False
+    point(topic, "v2")
+    assert Ready("v2") in until(following, Ready)
+
+
+def test_a_bug_on_the_thread_comes_up_on_the_loops(
+    topic: MemoryMetaInits, started: Callable[..., Follower[str]]
+) -> None:
+    def broken(theta: MetaInit) -> str:
+        raise ZeroDivisionError
+
+    following = started(prepare=broken)
+    point(topic, "v1")
+    with pytest.raises(ZeroDivisionError):
+        until(following, Ready)
+
+
+def test_once_started_only_the_dimensions_that_are_served_may_follow(
+    topic: MemoryMetaInits, started: Callable[..., Follower[str]]
+) -> None:
+    following = started(maps=Maps())
+    point(topic, "wide")
+    (refusal,) = (n for n in until(following, Refusal) if isinstance(n, Refusal))
+    assert refusal.reason == "other_dimensions"
