@@ -30,7 +30,7 @@ class BadMapping(ValueError):
 
 @dataclass(frozen=True)
 class Mapping:
-    """One stream's mapping f(x) = w2·σ(w1·x + b1) + b2, and the facts that came with it."""
+    """One stream's mapping f(x) = σo(w2·σ(w1·x + b1) + b2), and the facts that came with it."""
 
     tensors: dict[str, Floats]
     facts: dict[str, str]
@@ -43,9 +43,8 @@ class Mapping:
     def __call__(self, x_ND: Floats) -> Floats:
         """Map source features (N, D) to target features (N, E)."""
         t = self.tensors
-        hidden_NH = ACTIVATIONS[self.facts["activation"]](x_ND @ t["w1"].T + t["b1"])
-        mapped_NE: Floats = hidden_NH @ t["w2"].T + t["b2"]
-        return mapped_NE
+        sigma, sigma_out = (ACTIVATIONS[self.facts[f]] for f in ("activation", "output_activation"))
+        return sigma_out(sigma(x_ND @ t["w1"].T + t["b1"]) @ t["w2"].T + t["b2"])
 
 
 def _gelu(z: Floats) -> Floats:
@@ -63,7 +62,12 @@ def _relu(z: Floats) -> Floats:
     return result
 
 
+def _none(z: Floats) -> Floats:
+    return z
+
+
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "none": _none,
     "relu": _relu,
     "gelu": _gelu,
     "tanh": np.tanh,

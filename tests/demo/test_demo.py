@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from daemon.demo.malformed import KINDS
+from daemon.demo.names import LANGUAGES
 
 pytestmark = [
     pytest.mark.services,
@@ -118,6 +119,11 @@ def test_it_keeps_its_promises(start: Started, mark: str, tmp_path: Path) -> Non
     assert set(summary["r_at_1"]) == {"adapted", "theta", "ridge"}
     assert set(summary["r_at_1"]["adapted"]) == {"4", "8", "16", "32", "64"}
     assert 0 < summary["event_to_publish_ms"]["p50"] <= summary["event_to_publish_ms"]["p99"]
+    names = summary["names"]
+    assert (names["languages"], names["events"]) == (len(LANGUAGES), len(LANGUAGES) * 80)
+    assert set(names["by_language"]) == set(LANGUAGES)
+    assert all(language["events"] == 80 for language in names["by_language"].values())
+    assert set(names["r_at_1"]["adapted"]) == {"4", "8", "16", "32", "64"}
     assert "Kafka" in summary["services"]
     assert summary["seconds"] > 15
     assert "spaces are synthetic" in progress.replace("\n", " ")
@@ -130,9 +136,9 @@ def test_it_keeps_its_promises(start: Started, mark: str, tmp_path: Path) -> Non
     [
         # Kafka and Valkey, and the guard of each
         pytest.param(signal.SIGTERM, 143, "kafka.Kafka", 4, id="SIGTERM while services start"),
-        # besides them the daemon, the subscriber and the scraper
-        pytest.param(signal.SIGINT, 130, "demo.scraper", 10, id="SIGINT midway"),
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, "demo.scraper", 10, id="SIGKILL midway"),
+        # besides them two workers, the subscriber and the scraper
+        pytest.param(signal.SIGINT, 130, "demo.scraper", 12, id="SIGINT midway"),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, "demo.scraper", 12, id="SIGKILL midway"),
     ],
 )
 def test_nothing_is_left_however_it_is_ended(

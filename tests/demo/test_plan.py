@@ -1,22 +1,33 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections import defaultdict
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from daemon.adapters.memory import MemoryRecord
 from daemon.decoding import decode_record
+from daemon.demo.candidates import Candidates
 from daemon.demo.malformed import KINDS, Malformed
-from daemon.demo.plan import Plan, Planned, record_value, schedule, tenant
+from daemon.demo.names import LANGUAGES, UNSEEN, Names
+from daemon.demo.part import PARTS, PartName, events_of
+from daemon.demo.plan import Plan, Planned, record_value, schedule
+from daemon.demo.script import Script, read_script
+from daemon.demo.tenants import Tenants, tenant, vectors
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import EventLimits
-from model.data import emoji
+from model.data import emoji, emoji_names
+from model.encoders.build import fresh_spec
 from model.engine import Engine
-from model.meta_init import load, shipped
+from model.fresh import fresh_theta
 
-PLAN = Plan(tenants=3, events_per_tenant=12, seconds=6.0)
+PLAN = Plan(tenants=3, events_per_tenant=12, events_per_language=7, seconds=6.0)
+EVENTS: dict[PartName, int] = {"tenants": 3 * 12, "names": 6 * 7}
 LIMITS = EventLimits(max_event_bytes=1_000_000, max_pairs=64)
+DIM, HIDDEN = 8, 4
 
 
 @pytest.fixture(scope="module")
@@ -25,29 +36,56 @@ def planned() -> list[Planned]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
-    return Engine(load(shipped()), "cpu")
+def engines() -> dict[PartName, Engine]:
+    """Untrained, for the demo's modalities."""
+    pictures = fresh_spec("cnn/2", DIM, 0, blocks=((8, True),))
+    texts = fresh_spec("char-gru/1", DIM, 0, buckets=64, width=8, hidden=8)
+    theta = replace(
+        fresh_theta((DIM, HIDDEN, emoji.LOW_RANK_DIM)),
+        source_modality="image",
+        source_encoder=pictures,
+    )
+    names = replace(
+        fresh_theta((DIM, HIDDEN, DIM)),
+        source_modality="image",
+        source_encoder=pictures,
+        target_modality="text",
+        target_encoder=texts,
+    )
+    return {"tenants": Engine(theta, "cpu"), "names": Engine(names, "cpu")}
 
 
-def test_every_tenant_gets_its_events_and_repeats_no_concept(planned: list[Planned]) -> None:
+def good(planned: list[Planned], part: PartName) -> list[Planned]:
+    return [event for event in planned if event.part == part and event.malformed is None]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_stream_gets_its_events_and_repeats_no_concept(
+    part: PartName, planned: list[Planned]
+) -> None:
     concepts = defaultdict(list)
-    for event in planned:
-        if event.malformed is None:
-            concepts[event.tenant].append(event.concept)
-    assert set(concepts) == set(PLAN.names())
+    for event in good(planned, part):
+        concepts[event.stream].append(event.concept)
+    assert set(concepts) == set(PLAN.parts()[part].streams)
     for shown in concepts.values():
-        assert len(shown) == len(set(shown)) == PLAN.events_per_tenant
+        assert len(shown) == len(set(shown)) == EVENTS[part] // len(concepts)
 
 
 def test_only_training_concepts_that_twemoji_draws_are_shown(planned: list[Planned]) -> None:
     assert {event.concept for event in planned} <= set(emoji.drawn_by("twemoji", "train").tolist())
 
 
-def test_events_are_due_steadily(planned: list[Planned]) -> None:
-    due = [event.due_s for event in planned if event.malformed is None]
+@pytest.mark.parametrize("part", PARTS)
+def test_events_are_due_steadily(part: PartName, planned: list[Planned]) -> None:
+    due = [event.due_s for event in good(planned, part)]
     gaps = [after - before for before, after in itertools.pairwise(due)]
     assert due[0] == 0.0
-    assert gaps == pytest.approx([PLAN.seconds / PLAN.events] * (PLAN.events - 1))
+    assert gaps == pytest.approx([PLAN.seconds / EVENTS[part]] * (EVENTS[part] - 1))
+
+
+def test_both_parts_are_produced_at_once(planned: list[Planned]) -> None:
+    assert [event.due_s for event in planned] == sorted(event.due_s for event in planned)
+    assert PLAN.events == sum(EVENTS.values()) == sum(map(events_of, PLAN.parts().values()))
 
 
 def test_each_kind_of_malformed_event_comes_once_and_apart(planned: list[Planned]) -> None:
@@ -58,12 +96,20 @@ def test_each_kind_of_malformed_event_comes_once_and_apart(planned: list[Planned
 
 def test_the_same_plan_gives_the_same_records(planned: list[Planned]) -> None:
     assert planned == list(schedule(PLAN))
-    assert planned != list(schedule(Plan(tenants=3, events_per_tenant=12, seconds=6.0, seed=1)))
+    assert planned != list(schedule(msgspec.structs.replace(PLAN, seed=1)))
 
 
-def test_more_events_than_concepts_are_refused() -> None:
-    with pytest.raises(ValueError, match="at most 796 events"):
-        list(schedule(Plan(events_per_tenant=797)))
+@pytest.mark.parametrize(
+    "plan", [Plan(events_per_tenant=797), Plan(events_per_language=797)], ids=PARTS
+)
+def test_more_events_than_concepts_are_refused(plan: Plan) -> None:
+    with pytest.raises(ValueError, match=r"at most 79\d events for each stream"):
+        list(schedule(plan))
+
+
+def test_a_part_may_have_no_events() -> None:
+    alone = schedule(msgspec.structs.replace(PLAN, events_per_language=0))
+    assert {event.part for event in alone} == {"tenants"}
 
 
 def test_a_name_gives_its_tenant_and_no_other_name_does() -> None:
@@ -72,17 +118,54 @@ def test_a_name_gives_its_tenant_and_no_other_name_does() -> None:
         tenant("somebody")
 
 
-def decode(planned: Planned, engine: Engine) -> tuple[int, list[str]]:
-    record = MemoryRecord(0, 0, planned.tenant.encode(), record_value(planned))
-    decoded = decode_record(0, record, LIMITS, engine)
+def test_languages_are_of_several_scripts_and_some_were_never_trained_on() -> None:
+    first = [Names(1).called(language, 0)[0] for language in LANGUAGES]
+    scripts = {unicodedata.name(character).split()[0] for character in first}
+    assert scripts >= {"LATIN", "ARABIC", "CYRILLIC", "DEVANAGARI"}
+    assert 0 < len(UNSEEN) < len(LANGUAGES)
+    assert set(LANGUAGES) - UNSEEN <= set(emoji_names.trained_languages())
+
+
+def test_a_script_comes_out_as_it_went_in() -> None:
+    script = Script(PLAN, {part: {"ADAPTD_REDIS_PREFIX": part} for part in PARTS})
+    assert read_script(script.to_json()) == script
+    assert script.settings_of("names").redis_prefix == "names"
+
+
+def decode(planned: Planned, engines: dict[PartName, Engine]) -> tuple[int, list[str]]:
+    value = record_value(PLAN.parts()[planned.part], planned)
+    record = MemoryRecord(0, 0, planned.stream.encode(), value)
+    decoded = decode_record(0, record, LIMITS, engines[planned.part])
     return (0, [decoded.error.reason]) if isinstance(decoded, DeadLetter) else (1, [])
 
 
-def test_a_planned_event_is_good(planned: list[Planned], engine: Engine) -> None:
-    assert decode(planned[0], engine) == (1, [])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_planned_event_is_good(
+    part: PartName, planned: list[Planned], engines: dict[PartName, Engine]
+) -> None:
+    assert decode(good(planned, part)[0], engines) == (1, [])
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.reason)
-def test_a_malformed_event_is_refused_for_its_reason(kind: Malformed, engine: Engine) -> None:
+def test_a_malformed_event_is_refused_for_its_reason(
+    kind: Malformed, engines: dict[PartName, Engine]
+) -> None:
     concept = int(emoji.drawn_by("twemoji", "train")[0])
-    assert decode(Planned(0.0, "tenant-01", concept, kind), engine) == (0, [kind.reason])
+    spoilt = Planned(0.0, "tenants", "tenant-01", concept, kind)
+    assert decode(spoilt, engines) == (0, [kind.reason])
+
+
+def test_candidates_are_the_streams_own_vectors(engines: dict[PartName, Engine]) -> None:
+    part = Tenants(2, 1)
+    concept = part.pool("tenant-02")[5]
+    concepts, features_CE = Candidates(part, "tenant-02", engines["tenants"]).among(concept)
+    assert concepts[0] == concept
+    assert (features_CE == vectors("tenant-02")[concepts]).all()
+
+
+def test_candidates_are_the_languages_own_names(engines: dict[PartName, Engine]) -> None:
+    part, engine = Names(1), engines["names"]
+    concept = part.pool("ja")[5]
+    concepts, features_CE = Candidates(part, "ja", engine).among(concept)
+    names = [engine.prepare("target", "text", part.called("ja", c)) for c in concepts]
+    assert (features_CE == engine.encode("target", names)).all()

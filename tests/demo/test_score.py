@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.demo.score import CANDIDATES, METHODS, Follower, Score, candidate_concepts
-from daemon.demo.tally import RECENT, Tally, bucket
-from daemon.gate import Outcome
+from daemon.demo.score import CANDIDATES, METHODS, Follower, Score, candidate_concepts, nearest
+from daemon.demo.tally import RECENT, Judged, Tally, bucket
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
-from model.baselines import fit_ridge
+from model.baselines.ridge import fit_ridge
 from model.episode import FloatArray
+from model.gate import Outcome
 
 D, H, E = 5, 4, 3
 RNG = np.random.default_rng(0)
@@ -35,6 +35,7 @@ def mapping(
     facts = Facts(
         kind="mlp",
         activation="relu",
+        output_activation="none",
         source_modality="vector",
         target_modality="vector",
         source_dim=D,
@@ -47,13 +48,18 @@ def mapping(
         topic="t",
         partition=0,
         meta_init="m",
+        meta_init_hash="00ff",
+        generator="mlp",
+        learner="maml",
         encoder="e",
+        loss="mse",
         support_pairs=support,
         query_pairs=query,
         support_loss_before=1.0,
         support_loss_after=1.0,
         query_loss_before=1.0,
         query_loss_after=1.0,
+        query_loss_ridge=2.0,
         event_time_ms=0,
         published_at_ms=0,
         turn="1",
@@ -83,7 +89,7 @@ def test_an_event_is_judged_by_the_newest_mapping_before_it() -> None:
     reader.take_mapping(mapping(7, 5, 3, RIGHT))
     score = judge(reader, 8)
     assert score is not None
-    assert (score.support_pairs, score.hits["adapted"]) == (5, True)
+    assert (score.support_pairs, score.hits["adapted"], score.found) == (5, True, 0)
 
 
 def test_a_mapping_that_has_seen_the_event_does_not_judge_it() -> None:
@@ -96,6 +102,18 @@ def test_a_mapping_that_has_seen_the_event_does_not_judge_it() -> None:
     later = judge(reader, 9)
     assert later is not None
     assert later.hits["adapted"]
+
+
+def test_what_was_found_instead_is_named() -> None:
+    reader = follower(range(8))
+    reader.take_mapping(mapping(7, 4, 4, CANDIDATES_CE[77]))
+    score = judge(reader, 8)
+    assert score is not None
+    assert (score.found, score.hits["adapted"]) == (77, False)
+
+
+def test_the_nearest_of_what_is_not_finite_is_still_a_candidate() -> None:
+    assert 0 <= nearest(np.full((1, E), np.nan, np.float32), CANDIDATES_CE) < CANDIDATES
 
 
 def test_no_mapping_no_score() -> None:
@@ -166,8 +184,8 @@ def test_a_bucket_reaches_up_to_the_next(pairs: int, size: int | None) -> None:
     assert bucket(pairs) == size
 
 
-def score(pairs: int, adapted: bool) -> Score:
-    return Score(pairs, dict.fromkeys(METHODS, False) | {"adapted": adapted})
+def score(pairs: int, adapted: bool) -> Judged:
+    return Judged(pairs, dict.fromkeys(METHODS, False) | {"adapted": adapted})
 
 
 def test_tenants_weigh_the_same_however_many_events_they_had() -> None:
@@ -186,6 +204,21 @@ def test_scores_with_fewer_pairs_are_left_out() -> None:
     tally.add("a", score(16, True))
     assert tally.from_pairs(16)["adapted"] == 1.0
     assert tally.by_pairs()["adapted"] == {"4": None, "8": 0, "16": 1, "32": None, "64": None}
+
+
+def test_disagreements_are_counted_from_enough_pairs_on() -> None:
+    tally = Tally()
+    for stream, pairs, adapted, theta in [
+        ("a", 16, True, False),
+        ("b", 40, True, False),
+        ("a", 16, False, True),
+        ("a", 16, True, True),
+        ("b", 15, False, True),
+    ]:
+        tally.add(stream, Judged(pairs, {"adapted": adapted, "theta": theta, "ridge": False}))
+    assert tally.disagreements("adapted", "theta", 16) == (2, 1)
+    assert tally.disagreements("theta", "adapted", 15) == (2, 2)
+    assert (tally.judged(16), tally.judged(15)) == (4, 5)
 
 
 def test_a_running_score_forgets() -> None:

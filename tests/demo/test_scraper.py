@@ -5,10 +5,10 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.samples import Sample
 
 from daemon.demo.scraper import figures, quantile, scrape
-from daemon.gate import Outcome
 from daemon.metrics import Metrics
 from daemon.report import Holdings, Publication, TurnReport
 from daemon.streams import StreamId
+from model.gate import Outcome
 
 
 def buckets(*observed: float) -> list[Sample]:
@@ -49,6 +49,6 @@ def test_the_figures_are_those_of_the_daemons_own_metrics() -> None:
 
 
 def test_a_worker_that_does_not_answer_is_not_ready() -> None:
-    scraped = scrape("http://127.0.0.1:9")  # the discard service, which nobody runs
+    scraped = scrape("names", "http://127.0.0.1:9")  # the discard service, which nobody runs
     assert not scraped.ready
     assert "no answer" in scraped.why

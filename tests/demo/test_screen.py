@@ -9,12 +9,15 @@ from rich.console import Console, RenderableType
 
 from daemon.demo.board import Board, some
 from daemon.demo.display import PlainDisplay
+from daemon.demo.malformed import KINDS
+from daemon.demo.news import Scored
 from daemon.demo.plan import Plan
-from daemon.demo.screen import bar, live, progress_line, summary_table
+from daemon.demo.screen import live, progress_line, summary_screen
+from daemon.demo.tables import bar
 from daemon.demo.verdict import summarise
 
 Story = Any
-WIDTH = 100
+WIDTH = 80
 
 
 def lines(renderable: RenderableType) -> list[str]:
@@ -23,18 +26,45 @@ def lines(renderable: RenderableType) -> list[str]:
     return out.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("height", [24, 30, 45])
+@pytest.mark.parametrize("height", [24, 30, 36, 37, 52, 60])
 def test_the_live_screen_fits_the_terminal(height: int) -> None:
     assert len(lines(live(Board(Plan()), "local", 1.0, height))) <= height
 
 
 def test_tenants_that_do_not_fit_are_counted() -> None:
-    assert any(
-        "(17 tenants do not fit)" in line for line in lines(live(Board(Plan()), "", 1.0, 24))
-    )
+    assert any("(17 do not fit)" in line for line in lines(live(Board(Plan()), "", 1.0, 24)))
 
 
-def test_a_tenants_row_is_not_cut_at_100_columns(story: Callable[[], Story]) -> None:
+def test_details_come_with_room(story: Callable[[], Story]) -> None:
+    low, high = (lines(live(story().board(), "", 1.0, height)) for height in (24, 40))
+    assert any("R@1 by support pairs" in line for line in high)
+    assert not any("R@1 by support pairs" in line for line in low)
+    assert sum("not_finite" in line for line in low) == 1
+    assert sum(line.strip().startswith("tenant-01  ") for line in high) == 1 + len(KINDS)
+
+
+def test_80_columns_are_enough(story: Callable[[], Story]) -> None:
+    screen = live(story().board(), "", 1.0, 50)
+    wide = StringIO()
+    Console(file=wide, width=3 * WIDTH).print(screen)
+    assert [line.rstrip() for line in lines(screen)] == [
+        line.rstrip() for line in wide.getvalue().splitlines()
+    ]
+
+
+def test_a_language_shows_what_its_mapping_found(story: Callable[[], Story]) -> None:
+    run = story()
+    wrong = {"adapted": False, "theta": True, "ridge": False}
+    run.names_scored[-1] = Scored("names", "ne", 16, wrong, "🐂", "dragon")
+    shown = lines(live(run.board(), "", 1.0, 40))
+    (japanese,) = [line for line in shown if "Japanese" in line]
+    assert japanese.split()[-4:] == ["✓", "🍎", "→", "apple"]
+    (nepali,) = [line for line in shown if "Nepali°" in line]
+    scores = ["0.500", "0.500", "0.000"]
+    assert nepali.split() == ["Nepali°", "2", "16", "adapted", *scores, "✗", "🐂", "→", "dragon"]
+
+
+def test_a_tenants_row_is_not_cut_at_80_columns(story: Callable[[], Story]) -> None:
     (row,) = [r for r in lines(live(story().board(), "", 1.0, 40)) if "tenant-02" in r]
     cells = ["tenant-02", "3", "16", "adapted", "1.000", "→", "0.500"]
     assert row.split() == [*cells, "1.000", "0.000", "0.000", "20", "ms"]
@@ -42,19 +72,19 @@ def test_a_tenants_row_is_not_cut_at_100_columns(story: Callable[[], Story]) -> 
 
 def test_the_summary_says_that_tenants_are_synthetic(story: Callable[[], Story]) -> None:
     board = story().board()
-    text = "\n".join(lines(summary_table(summarise(board, "local", 1.0, []), board)))
+    text = "\n".join(lines(summary_screen(summarise(board, "local", 1.0, []), board)))
     assert "spaces are synthetic" in text
     assert "OK in 1 s" in text
 
 
 def test_the_summary_says_what_failed(story: Callable[[], Story]) -> None:
     board = story().board()
-    text = "\n".join(lines(summary_table(summarise(board, "local", 1.0, ["why"]), board)))
+    text = "\n".join(lines(summary_screen(summarise(board, "local", 1.0, ["why"]), board)))
     assert "FAILED: why" in text
 
 
 def test_a_progress_line_before_anything_happened() -> None:
-    assert progress_line(Board(Plan()), 0.0).startswith("  0 s  0/1920 events, 0/24 tenants")
+    assert progress_line(Board(Plan()), 0.0).startswith("  0 s  0/2400 events; tenants: 0/24")
 
 
 def test_without_a_terminal_each_dead_letter_is_one_line(story: Callable[[], Story]) -> None:
@@ -64,7 +94,7 @@ def test_without_a_terminal_each_dead_letter_is_one_line(story: Callable[[], Sto
         display.refresh(story().board(), "", seconds)
     written = out.getvalue().splitlines()
     assert sum("not_finite" in line for line in written) == 1
-    assert sum("6/6 events" in line for line in written) == 1
+    assert sum("18/18 events" in line for line in written) == 1
 
 
 @pytest.mark.parametrize(

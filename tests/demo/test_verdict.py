@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from daemon.demo.news import Finished, Refused, Scored, Scraped
-from daemon.demo.verdict import failed_conditions, summarise
+from daemon.demo.news import DeadLettered, Finished, Mapped, Refused, Scored, Scraped
+from daemon.demo.promises import failed_conditions
+from daemon.demo.score import METHODS
+from daemon.demo.tally import Judged, Tally
+from daemon.demo.verdict import summarise
 
 Story = Any
 
@@ -25,8 +28,9 @@ def test_a_perfect_run_is_complete(story: Callable[[], Story]) -> None:
 
 def test_a_tenant_without_a_mapping_fails(story: Callable[[], Story]) -> None:
     run = story()
-    run.mapped = run.mapped[:1]
-    assert "no mapping for tenant-02" in failures(run)
+    run.mapped = [m for m in run.mapped if m.stream not in ("tenant-02", "uk")]
+    assert "tenants: no mapping for tenant-02" in failures(run)
+    assert "names: no mapping for uk" in failures(run)
 
 
 @pytest.mark.parametrize("adapted", [True, False])
@@ -35,62 +39,111 @@ def test_adapted_mappings_no_better_than_theta_fail(
 ) -> None:
     run = story()
     hits = {"adapted": adapted, "theta": True, "ridge": False}
-    run.scored = [Scored(s.tenant, s.support_pairs, hits) for s in run.scored]
+    run.scored = [Scored("tenants", s.stream, s.support_pairs, hits) for s in run.scored]
     (failure,) = failures(run)
     assert "do not beat θ" in failure
 
 
 def test_scores_below_sixteen_pairs_do_not_count(story: Callable[[], Story]) -> None:
     run = story()
-    run.scored = [Scored(s.tenant, 15, s.hits) for s in run.scored]
-    assert failures(run) == ["nothing was scored at 16 or more pairs"]
+    run.scored = [Scored("tenants", s.stream, 15, s.hits) for s in run.scored]
+    assert failures(run) == ["tenants: nothing was scored at 16 or more pairs"]
 
 
 def test_every_tenant_weighs_the_same_against_theta(story: Callable[[], Story]) -> None:
     run = story()
     worse = {"adapted": False, "theta": True, "ridge": False}
-    run.scored = [s for s in run.scored if s.tenant == "tenant-01"]
-    run.scored += [Scored("tenant-02", 16, worse)] * 3
+    run.scored = [s for s in run.scored if s.stream == "tenant-01"]
+    run.scored += [Scored("tenants", "tenant-02", 16, worse)] * 3
     (failure,) = failures(run)
     assert "0.500) do not beat θ (0.500)" in failure
 
 
 def test_an_event_the_daemon_did_not_accept_fails(story: Callable[[], Story]) -> None:
     run = story()
-    run.figures["accepted"] = 5
-    assert failures(run) == ["the daemon accepted 5 of 6 good events"]
+    run.figures["tenants"]["accepted"] = 5
+    assert failures(run) == ["tenants: the daemon accepted 5 of 6 good events"]
     assert "accepted" in str(run.board().missing())
 
 
 def test_an_event_counted_twice_fails(story: Callable[[], Story]) -> None:
     run = story()
-    run.figures["pairs_new"] = 7
-    assert failures(run) == ["the daemon took into windows 7 of 6 good events"]
+    run.figures["tenants"]["pairs_new"] = 7
+    assert failures(run) == ["tenants: the daemon took into windows 7 of 6 good events"]
 
 
 def test_without_a_scrape_nothing_is_accounted_for(story: Callable[[], Story]) -> None:
     run = story()
     run.figures = {}
-    assert len(failures(run)) == 2
+    assert len(failures(run)) == 4
 
 
 def test_an_event_that_was_never_produced_fails(story: Callable[[], Story]) -> None:
     run = story()
-    run.finished = Finished(5, run.finished.last)
-    assert failures(run) == ["the producer produced 5 of 6 good events"]
+    run.finished = Finished({"tenants": 5, "names": 12}, run.finished.last)
+    assert failures(run) == ["tenants: the producer produced 5 of 6 good events"]
 
 
 def test_an_event_that_the_subscriber_never_read_fails(story: Callable[[], Story]) -> None:
     run = story()
     run.scored.pop()
-    assert failures(run) == ["the subscriber read 5 of 6 good events"]
+    assert failures(run) == ["tenants: the subscriber read 5 of 6 good events"]
 
 
 def test_a_mapping_short_of_the_last_event_fails(story: Callable[[], Story]) -> None:
     run = story()
-    run.finished = Finished(6, {"tenant-01": 40, "tenant-02": 44})
-    assert failures(run) == ["the newest mapping does not reflect the last event of tenant-02"]
+    last = run.finished.last | {"tenants": {"tenant-01": 40, "tenant-02": 44}}
+    run.finished = Finished(run.finished.events, last)
+    what = "the newest mapping does not reflect the last event of tenant-02"
+    assert failures(run) == [f"tenants: {what}"]
     assert run.board().missing() == "a mapping with the last event of tenant-02"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "behind"),
+    [("adapted", True), ("ridge", True), ("worse", False), ("not_finite", False)],
+)
+def test_a_fallback_stands_until_something_is_better(
+    outcome: str, behind: bool, story: Callable[[], Story]
+) -> None:
+    run = story()
+    run.mapped = [m for m in run.mapped if m.stream != "uk"]
+    run.mapped.append(Mapped("names", "uk", 7, outcome, 1.0, 1.0, 20.0))
+    assert len(failures(run)) == behind
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "fails"), [(0, 0, False), (0, 9, False), (0, 10, True), (20, 42, False)]
+)
+def test_names_may_lose_to_theta_by_chance_only(
+    won: int, lost: int, fails: bool, story: Callable[[], Story]
+) -> None:
+    both, ours = dict.fromkeys(METHODS, True), {"adapted": True, "theta": False, "ridge": False}
+    theirs = {"adapted": False, "theta": True, "ridge": False}
+    board = story().board()
+    names = board.parts["names"]
+    names.tally = Tally()
+    for hits, count in ((ours, won), (theirs, lost), (both, 5)):
+        for _ in range(count):
+            names.tally.add("en", Judged(16, hits))
+    found = list(failed_conditions(board))
+    assert len(found) == fails
+    assert (
+        not found or f"of {won + lost} events that only one got right, {lost} are θ's" in found[0]
+    )
+
+
+def test_names_that_were_never_scored_fail(story: Callable[[], Story]) -> None:
+    run = story()
+    run.names_scored = [Scored("names", s.stream, 15, s.hits) for s in run.names_scored]
+    assert failures(run) == ["names: nothing was scored at 16 or more pairs"]
+
+
+def test_an_event_of_a_language_counts(story: Callable[[], Story]) -> None:
+    run = story()
+    run.figures["names"]["accepted"] = 11
+    assert failures(run) == ["names: the daemon accepted 11 of 12 good events"]
+    assert "/metrics of names" in str(run.board().missing())
 
 
 def test_a_missing_dead_letter_fails(story: Callable[[], Story]) -> None:
@@ -105,7 +158,7 @@ def test_a_dead_letter_with_another_reason_fails(story: Callable[[], Story]) -> 
     first, second, *_ = run.dead_letters
     swapped = [(first, second.reason), (second, first.reason)]
     run.dead_letters[:2] = [
-        type(letter)(letter.tenant, letter.partition, letter.offset, reason, "")
+        DeadLettered("tenants", letter.stream, letter.partition, letter.offset, reason, "")
         for letter, reason in swapped
     ]
     assert len(failures(run)) == 2
@@ -113,7 +166,7 @@ def test_a_dead_letter_with_another_reason_fails(story: Callable[[], Story]) -> 
 
 def test_a_good_event_among_the_dead_letters_fails(story: Callable[[], Story]) -> None:
     run = story()
-    run.dead_letters.append(type(run.dead_letters[0])("tenant-01", 3, 9, "schema", ""))
+    run.dead_letters.append(DeadLettered("names", "uk", 0, 0, "schema", ""))
     assert failures(run) == ["1 good events became dead letters: ['schema']"]
 
 
@@ -133,7 +186,7 @@ def test_a_scrape_that_got_no_answer_does_not_undo_the_one_before(
     story: Callable[[], Story],
 ) -> None:
     run = story()
-    run.more = [Scraped(False, "no answer")]
+    run.more = [Scraped("names", False, "no answer")]
     assert failures(run) == []
     assert not run.board().ready
 
@@ -146,6 +199,11 @@ def test_the_summary_has_the_promised_fields(story: Callable[[], Story]) -> None
     assert summary.dead_letters["not_finite"] == 1
     assert summary.r_at_1["adapted"] == {"4": None, "8": None, "16": 1.0, "32": None, "64": None}
     assert summary.event_to_publish_ms == {"p50": 20.0, "p99": 20.0}
+    names = summary.names
+    assert (names.languages, names.events, names.mappings_published) == (6, 12, 6)
+    assert names.r_at_1["theta"]["16"] == 0.0
+    assert names.by_language["uk"].r_at_1 == {"adapted": 1.0, "theta": 0.0, "ridge": 0.0}
+    assert (names.by_language["ja"].events, names.by_language["ja"].outcome) == (2, "adapted")
 
 
 def test_a_fault_outside_the_conditions_fails_the_run(story: Callable[[], Story]) -> None:

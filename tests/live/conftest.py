@@ -57,6 +57,7 @@ def daemon_at_work(
         "ADAPTD_KAFKA_EVENTS_TOPIC": f"{prefix}-events",
         "ADAPTD_KAFKA_MAPPINGS_TOPIC": f"{prefix}-mappings",
         "ADAPTD_KAFKA_DEAD_LETTERS_TOPIC": f"{prefix}-dlq",
+        "ADAPTD_KAFKA_META_INITS_TOPIC": f"{prefix}-meta-inits",
         "ADAPTD_TOPIC_PARTITIONS": "2",
         "ADAPTD_PUBLISH_INTERVAL_MS": "100",
         "ADAPTD_META_INIT": str(_theta(folder)),
@@ -69,6 +70,7 @@ def daemon_at_work(
         kafka_events_topic=f"{prefix}-events",
         kafka_mappings_topic=f"{prefix}-mappings",
         kafka_dead_letters_topic=f"{prefix}-dlq",
+        kafka_meta_inits_topic=f"{prefix}-meta-inits",
         topic_partitions=2,
     )
     topics = KafkaTopics(settings)
@@ -99,7 +101,8 @@ def daemon_at_work(
 
 
 def _theta(folder: Path) -> Path:
-    from model.meta_init import fresh, save
+    from model.meta_init import fresh
+    from model.meta_init_file import save
 
     path = folder / "theta.safetensors"
     save(fresh(SOURCE_DIM, TARGET_DIM, hidden_dim=16), path)

@@ -58,20 +58,23 @@ def test_it_imports_kafka_python_safetensors_and_numpy_alone() -> None:
 def test_it_finds_every_stream_with_its_newest_version(mappings: dict[str, Any]) -> None:
     assert sorted(mappings) == [f"stream-{i}" for i in range(6)]
     assert {m.facts["support_pairs"] for m in mappings.values()} == {"32"}
-    assert {m.facts["outcome"] for m in mappings.values()} == {"adapted"}
+    # the events are linear and θ is not meta-trained: mostly ridge does better
+    assert {m.facts["outcome"] for m in mappings.values()} <= {"adapted", "ridge"}
 
 
 def test_its_mapping_is_the_one_that_torch_computes(mappings: dict[str, Any]) -> None:
     x_ND = np.random.default_rng(3).standard_normal((5, 16)).astype(np.float32)
     for mapping in mappings.values():
         mlp = Mlp(**{name: torch.from_numpy(t) for name, t in mapping.tensors.items()})
-        expected_NE = apply(mlp, torch.from_numpy(x_ND), mapping.facts["activation"]).numpy()
+        activations = (mapping.facts["activation"], mapping.facts["output_activation"])
+        expected_NE = apply(mlp, torch.from_numpy(x_ND), *activations).numpy()
         np.testing.assert_allclose(mapping(x_ND), expected_NE, rtol=1e-5, atol=1e-6)
 
 
 def test_all_its_activations_are_torchs(reader: ModuleType) -> None:
     z = np.linspace(-6, 6, 101, dtype=np.float32)
     theirs: dict[str, Any] = {
+        "none": torch.nn.Identity(),
         "relu": torch.relu,
         "gelu": torch.nn.functional.gelu,
         "tanh": torch.tanh,
