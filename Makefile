@@ -1,6 +1,8 @@
 # make demo   the main job, on a real Kafka, a real Redis and real pictures
 # make test   everything checked: lint, types, import contracts, tests
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
+# make evaluate   the shipped θs on emoji that they were never trained on
+# make meta-inits the encoders and the θs that ship, trained anew
 # make bench  figures, as JSON; no test depends on them
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench meta-init prometheus-check clean
+.PHONY: help setup demo test check bench encoders meta-inits evaluate prometheus-check clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -37,8 +39,27 @@ check: $(READY)
 bench: $(READY)
 	@$(BIN)/adaptd bench stream
 
-meta-init: $(READY)
-	$(BIN)/python -m model.meta.train_emoji --out model/meta_inits/emoji-lowrank.safetensors
+evaluate: $(READY)
+	@$(BIN)/adaptd evaluate
+
+TRAINED := build/trained
+THETAS := model/meta_inits
+
+encoders: $(TRAINED)/cnn.safetensors $(TRAINED)/text.safetensors
+
+$(TRAINED)/%.safetensors: | $(READY)
+	@mkdir -p $(TRAINED)
+	$(BIN)/python -m model.meta.train_$(if $(filter cnn,$*),encoder,$*) --out $@
+
+meta-inits: encoders
+	$(BIN)/python -m model.meta.train_tenants --encoder-from $(TRAINED)/cnn.safetensors \
+		--families low-rank --out $(THETAS)/emoji-lowrank.safetensors
+	$(BIN)/python -m model.meta.train_tenants --encoder-from $(TRAINED)/cnn.safetensors \
+		--families both --out $(THETAS)/emoji-both.safetensors
+	$(BIN)/python -m model.meta.train_emoji maml --encoder-from $(TRAINED)/cnn.safetensors \
+		--out $(THETAS)/emoji-lowrank-maml.safetensors
+	$(BIN)/python -m model.meta.train_emoji names --encoder-from $(TRAINED)/cnn.safetensors \
+		--text-from $(TRAINED)/text.safetensors --out $(THETAS)/emoji-names.safetensors
 
 prometheus-check: $(READY)
 	@$(BIN)/python -m deploy.prometheus.check

@@ -25,7 +25,8 @@ from daemon.local.ports import free_port
 from daemon.local.process import GuardedProcess
 from daemon.local.services import Services
 from daemon.topics import mapping_bytes
-from model.meta_init import fresh, save
+from model.meta_init import fresh
+from model.meta_init_file import save
 
 Kind = Literal["adaptd", "do_nothing"]
 

@@ -61,9 +61,9 @@ class PlainDisplay:
     def refresh(self, board: Board, services: str, seconds: float) -> None:
         """See Display."""
         for letter in board.dead_letters[self._letters :]:
-            self._write(str(dead_letter_line(letter.tenant, letter.reason, letter.detail)).strip())
+            self._write(str(dead_letter_line(letter)).strip())
         self._letters = len(board.dead_letters)
-        if board.produced and seconds - self._written_at >= LINE_EVERY_S:
+        if board.events_seen and seconds - self._written_at >= LINE_EVERY_S:
             self._written_at = seconds
             self._write(progress_line(board, seconds))
 

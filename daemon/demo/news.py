@@ -6,6 +6,8 @@ import sys
 
 import msgspec
 
+from daemon.demo.part import PartName
+
 Method = str
 """`adapted`, `theta` or `ridge`."""
 
@@ -13,12 +15,13 @@ Method = str
 class Produced(msgspec.Struct, frozen=True, tag="produced"):
     """Good events handed to Kafka so far."""
 
-    events: int
+    events: dict[PartName, int]
 
 
 class Injected(msgspec.Struct, frozen=True, tag="injected"):
     """A malformed event lies in Kafka."""
 
+    part: PartName
     partition: int
     offset: int
     what: str
@@ -29,9 +32,9 @@ class Injected(msgspec.Struct, frozen=True, tag="injected"):
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The producer's last word: everything is acknowledged."""
 
-    events: int
-    last: dict[str, int]
-    """Each tenant's last good offset."""
+    events: dict[PartName, int]
+    last: dict[PartName, dict[str, int]]
+    """Each stream's last good offset."""
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
@@ -39,27 +42,35 @@ class Listening(msgspec.Struct, frozen=True, tag="listening"):
 
 
 class Scored(msgspec.Struct, frozen=True, tag="scored"):
-    """A good event was read; `hits` is empty while its tenant has no mapping."""
+    """A good event was read; `hits` is empty while its stream has no mapping."""
 
-    tenant: str
+    part: PartName
+    stream: str
     support_pairs: int
     hits: dict[Method, bool]
+    shown: str = ""
+    """The emoji in the picture."""
+    found: str = ""
+    """What the adapted mapping takes it for."""
 
 
 class Mapped(msgspec.Struct, frozen=True, tag="mapped"):
     """A mapping was read and its content hash holds."""
 
-    tenant: str
+    part: PartName
+    stream: str
     version: int
     outcome: str
     loss_before: float
+    """θ's on the query."""
     loss_after: float
+    """The same of what was published."""
     latency_ms: float | None
     """None if its newest event was never seen."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """A record of the mappings topic is no valid mapping."""
+    """A record of a mappings topic is no valid mapping."""
 
     detail: str
 
@@ -67,7 +78,8 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 class DeadLettered(msgspec.Struct, frozen=True, tag="dead_lettered"):
     """A dead letter: where the event lay, and why it could not be used."""
 
-    tenant: str
+    part: PartName
+    stream: str
     partition: int
     offset: int
     reason: str
@@ -75,8 +87,9 @@ class DeadLettered(msgspec.Struct, frozen=True, tag="dead_lettered"):
 
 
 class Scraped(msgspec.Struct, frozen=True, tag="scraped"):
-    """What /readyz and /metrics said; no figures while the daemon does not answer."""
+    """What a worker's /readyz and /metrics said; no figures while it does not answer."""
 
+    part: PartName
     ready: bool
     why: str
     figures: dict[str, float] = {}

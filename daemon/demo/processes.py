@@ -1,4 +1,5 @@
-"""The demo's four processes. All are guarded, so none outlives this one, however it ends."""
+"""The demo's processes: a worker for each part, and three that serve both. All are guarded, so none
+outlives this one, however it ends."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from daemon.demo.news import News, parse
+from daemon.demo.part import PartName
 from daemon.local.folders import new_data_folder
 from daemon.local.process import GuardedProcess
 
@@ -33,28 +35,31 @@ class Processes:
         self._stack = ExitStack()
         self._news: SimpleQueue[News] = SimpleQueue()
         self._running: dict[str, GuardedProcess] = {}
+        self._workers: list[str] = []
         folder = new_data_folder("demo")
         self._stack.callback(folder.unlock)
         self._folder = folder.path
 
-    def start_daemon(self) -> None:
-        """`adaptd run`; its guard also looks after the folder of logs."""
-        with self._log("adaptd").open("wb") as log:
+    def start_worker(self, part: PartName, environment: Mapping[str, str]) -> None:
+        """`adaptd run`; the first one's guard also looks after the folder of logs."""
+        name = _worker(part)
+        with self._log(name).open("wb") as log:
             process = GuardedProcess(
                 [sys.executable, "-m", "daemon", "run"],
                 grace_s=0.0,  # if the demo goes, so does Kafka: there is nothing to finish
-                remove=self._folder,
+                remove=None if self._workers else self._folder,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=environment,
             )
-        self._running["adaptd"] = self._stack.enter_context(process)
+        self._workers.append(name)
+        self._running[name] = self._stack.enter_context(process)
 
-    def start(self, name: str, *arguments: str) -> None:
+    def start(self, name: str, argument: str) -> None:
         """The process `daemon.demo.NAME`, whose stdout is news."""
         with self._log(name).open("wb") as log:
             process = GuardedProcess(
-                [sys.executable, "-m", f"daemon.demo.{name}", *arguments],
+                [sys.executable, "-m", f"daemon.demo.{name}", argument],
                 grace_s=0.0,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -85,19 +90,20 @@ class Processes:
             if code is not None and (name, code) != ("producer", 0):
                 raise ProcessEnded(f"{name} ended with code {code}; {self._tail(name)}")
 
-    def daemon_url(self) -> str | None:
-        """Where the daemon serves /metrics, once its log says so."""
-        *lines, _unfinished = self._log("adaptd").read_text(errors="replace").split("\n")
+    def url(self, part: PartName) -> str | None:
+        """Where the part's worker serves /metrics, once its log says so."""
+        *lines, _unfinished = self._log(_worker(part)).read_text(errors="replace").split("\n")
         for line in lines:
             if '"starting"' in line:
                 return str(json.loads(line)["http"])
         return None
 
-    def stop_daemon(self) -> None:
-        """SIGTERM. Raises ProcessEnded unless it then exits with 0."""
-        code = self._running.pop("adaptd").terminate(STOP_WITHIN_S)
-        if code != 0:
-            raise ProcessEnded(f"adaptd, told to stop, exited with {code}; {self._tail('adaptd')}")
+    def stop_workers(self) -> None:
+        """SIGTERM. Raises ProcessEnded unless each then exits with 0."""
+        for name in self._workers:
+            code = self._running.pop(name).terminate(STOP_WITHIN_S)
+            if code != 0:
+                raise ProcessEnded(f"{name}, told to stop, exited with {code}; {self._tail(name)}")
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
@@ -116,3 +122,7 @@ class Processes:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+
+def _worker(part: PartName) -> str:
+    return f"adaptd-{part}"

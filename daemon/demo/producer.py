@@ -1,22 +1,23 @@
 """The producer's process: replays the plan's events into Kafka at a steady rate.
 
-python -m daemon.demo.producer PLAN        (JSON; ADAPTD_* settings as for the daemon)
+python -m daemon.demo.producer SCRIPT
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from kafka import KafkaProducer
 
-from daemon import config
 from daemon.adapters.kafka_client import QUIET, connection
 from daemon.demo.news import Finished, Injected, Produced, tell
+from daemon.demo.part import PARTS, PartName
 from daemon.demo.plan import Plan, Planned, record_value, schedule
+from daemon.demo.script import read_script
 from daemon.wire.paired_event import CONTENT_TYPE, MSGPACK
 
 TELL_EVERY_S = 0.25
@@ -26,28 +27,30 @@ Send = Callable[[Planned], Any]
 
 
 def main() -> None:
-    """Produce everything, then say each tenant's last offset."""
-    plan = msgspec.json.decode(sys.argv[1], type=Plan)
-    settings = config.load(None)
+    """Produce everything, then say each stream's last offset."""
+    script = read_script(sys.argv[1])
+    settings = {part: script.settings_of(part) for part in PARTS}
+    parts = script.plan.parts()
     producer = KafkaProducer(
-        **connection(settings), **QUIET, acks="all", enable_idempotence=True, linger_ms=0
+        **connection(settings["tenants"]), **QUIET, acks="all", enable_idempotence=True, linger_ms=0
     )
 
     def send(planned: Planned) -> Any:
         return producer.send(
-            settings.kafka_events_topic,
-            key=planned.tenant.encode(),
-            value=record_value(planned),
+            settings[planned.part].kafka_events_topic,
+            key=planned.stream.encode(),
+            value=record_value(parts[planned.part], planned),
             headers=[(CONTENT_TYPE, MSGPACK.encode())],
         )
 
-    tell(replay(plan, send))
+    tell(replay(script.plan, send))
     producer.close(ACKNOWLEDGED_WITHIN_S)
 
 
 def replay(plan: Plan, send: Send) -> Finished:
     """Send each record when it is due, waiting for none but the malformed ones."""
-    sent, last = 0, {}
+    sent: Counter[PartName] = Counter()
+    last: dict[PartName, dict[str, Any]] = {part: {} for part in PARTS}
     started_at = told_at = time.monotonic()
     for planned in schedule(plan):
         time.sleep(max(0.0, started_at + planned.due_s - time.monotonic()))
@@ -55,19 +58,23 @@ def replay(plan: Plan, send: Send) -> Finished:
         if planned.malformed is not None:
             tell(_injected(planned, future))
             continue
-        sent += 1
-        last[planned.tenant] = future
+        sent[planned.part] += 1
+        last[planned.part][planned.stream] = future
         if time.monotonic() - told_at > TELL_EVERY_S:
             told_at = time.monotonic()
-            tell(Produced(sent))
-    offsets = {name: future.get(ACKNOWLEDGED_WITHIN_S).offset for name, future in last.items()}
-    return Finished(sent, offsets)
+            tell(Produced(dict(sent)))
+    return Finished(dict(sent), {part: _offsets(futures) for part, futures in last.items()})
+
+
+def _offsets(futures: dict[str, Any]) -> dict[str, int]:
+    return {name: future.get(ACKNOWLEDGED_WITHIN_S).offset for name, future in futures.items()}
 
 
 def _injected(planned: Planned, future: Any) -> Injected:
     assert planned.malformed is not None
     place = future.get(ACKNOWLEDGED_WITHIN_S)
-    return Injected(place.partition, place.offset, planned.malformed.what, planned.malformed.reason)
+    what, reason = planned.malformed.what, planned.malformed.reason
+    return Injected(planned.part, place.partition, place.offset, what, reason)
 
 
 if __name__ == "__main__":

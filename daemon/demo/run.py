@@ -1,7 +1,8 @@
 """`adaptd demo`: everything for real on this machine, in under 90 seconds. Start reading here.
 
-Real Kafka and Valkey; a producer, the daemon, a subscriber and a scraper as four processes; a
-summary, and exit code 0 only if all that the demo promises was seen to be true.
+Real Kafka and Valkey; two workers, of which one maps pictures to tenants' vectors and one pictures
+to names; a producer, a subscriber and a scraper; a summary, and exit code 0 only if all that the
+demo promises was seen to be true.
 """
 
 from __future__ import annotations
@@ -17,17 +18,16 @@ from rich.console import Console
 
 from daemon.demo.board import Board
 from daemon.demo.display import Display, display_on
+from daemon.demo.part import PARTS, PartName
 from daemon.demo.places import Place, make_topics, place
 from daemon.demo.plan import Plan
 from daemon.demo.processes import ProcessEnded, Processes
-from daemon.demo.screen import summary_table
+from daemon.demo.screen import summary_screen
+from daemon.demo.thetas import load_theta, paths
 from daemon.demo.verdict import Summary, summarise
-from daemon.errors import Misconfigured, Unavailable
+from daemon.errors import Unavailable
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.interrupts import Interrupted, signals_interrupt
-from model.data.emoji import LOW_RANK_DIM
-from model.errors import BadMetaInit
-from model.meta_init import MetaInit, load, shipped
 
 READY_WITHIN_S = 60.0
 COMPLETE_WITHIN_S = 60.0
@@ -46,6 +46,7 @@ class Options:
     kafka: str | None = None
     redis: str | None = None
     meta_init: Path | None = None
+    names_meta_init: Path | None = None
 
 
 class TimedOut(Exception):
@@ -82,15 +83,17 @@ class _Run:
     def run(self) -> Summary:
         """Services, topics, processes; then wait, stop the daemon, and judge."""
         options = self._options
-        theta = _theta(options.meta_init or shipped())
-        with place(options.kafka, options.redis, options.meta_init, self._say) as here:
+        chosen = paths({"tenants": options.meta_init, "names": options.names_meta_init})
+        thetas = {part: load_theta(part, path) for part, path in chosen.items()}
+        with place(options.kafka, options.redis, chosen, self._say) as here:
             self._say(f"services: {here.description}")
-            self._say(f"θ: {theta.version}")
-            make_topics(here.settings, theta)
+            for part, theta in thetas.items():
+                self._say(f"θ of the {part}: {theta.version}")
+                make_topics(here.settings_of(part), theta)
             faults = self._play(here)
             seconds = time.monotonic() - self._started_at
         summary = summarise(self._board, here.description, seconds, faults)
-        self._console.print(summary_table(summary, self._board), highlight=False)
+        self._console.print(summary_screen(summary, self._board), highlight=False)
         return summary
 
     def _play(self, here: Place) -> list[str]:
@@ -98,8 +101,8 @@ class _Run:
         display = display_on(self._console)
         try:
             with Processes(here.environment) as processes:
-                self._say("starting the daemon and a subscriber ...")
-                _Play(self._options.plan, processes, self._board, self._watch(display, here)).play()
+                self._say("starting two workers and a subscriber ...")
+                _Play(here, processes, self._board, self._watch(display, here)).play()
         except (ProcessEnded, TimedOut) as e:
             return [str(e)]
         finally:
@@ -121,27 +124,29 @@ class _Run:
 class _Play:
     """The processes' entrances and exits."""
 
-    plan: Plan
+    place: Place
     processes: Processes
     board: Board
     refresh: Callable[[], None]
 
     def play(self) -> None:
         """Raises ProcessEnded, TimedOut."""
-        self.processes.start_daemon()
-        self.processes.start("subscriber")
-        self.processes.start("scraper", self._url())
-        self._until(lambda: None if self.board.ready else "the daemon to be ready", READY_WITHIN_S)
-        self.processes.start("producer", msgspec.json.encode(self.plan).decode())
-        self._until(self.board.missing, self.plan.seconds + COMPLETE_WITHIN_S)
-        self.processes.stop_daemon()
+        plan = self.board.plan
+        script = self.place.script(plan).to_json()
+        for part in PARTS:
+            self.processes.start_worker(part, self.place.environment_of(part))
+        self.processes.start("subscriber", script)
+        self.processes.start("scraper", msgspec.json.encode(self._urls()).decode())
+        self._until(lambda: None if self.board.ready else "the workers to be ready", READY_WITHIN_S)
+        self.processes.start("producer", script)
+        self._until(self.board.missing, plan.seconds + COMPLETE_WITHIN_S)
+        self.processes.stop_workers()
 
-    def _url(self) -> str:
-        self._until(
-            lambda: None if self.processes.daemon_url() else "the daemon's log to say its port",
-            READY_WITHIN_S,
-        )
-        return self.processes.daemon_url() or ""
+    def _urls(self) -> dict[PartName, str]:
+        url = self.processes.url
+        missing = "the workers' logs to say their ports"
+        self._until(lambda: None if all(map(url, PARTS)) else missing, READY_WITHIN_S)
+        return {part: url(part) or "" for part in PARTS}
 
     def _until(self, missing: Callable[[], str | None], within_s: float) -> None:
         give_up_at = time.monotonic() + within_s
@@ -152,18 +157,3 @@ class _Play:
                 self.board.take(news)
             self.processes.check()
             self.refresh()
-
-
-def _theta(path: Path) -> MetaInit:
-    """Raises Misconfigured unless it is a θ for the demo's events."""
-    try:
-        theta = load(path)
-    except BadMetaInit as e:
-        raise Misconfigured(f"--meta-init: {e}") from e
-    maps = (theta.source_modality, theta.target_modality, theta.target_dim)
-    if maps != ("image", "vector", LOW_RANK_DIM):
-        raise Misconfigured(
-            f"--meta-init: the demo maps image to vector ({LOW_RANK_DIM}), and θ {theta.version} "
-            f"{maps[0]} to {maps[1]} ({maps[2]})"
-        )
-    return theta

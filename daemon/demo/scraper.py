@@ -1,6 +1,6 @@
-"""The scraper's process: asks a worker's /readyz and /metrics, as Prometheus would.
+"""The scraper's process: asks each worker's /readyz and /metrics, as Prometheus would.
 
-python -m daemon.demo.scraper http://127.0.0.1:9464
+python -m daemon.demo.scraper '{"tenants": "http://127.0.0.1:9464"}'
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from daemon.demo.news import Scraped, tell
+from daemon.demo.part import PartName
 
 INTERVAL_S = 1.0
 UNTIL_READY_S = 0.2
@@ -25,21 +27,22 @@ LATENCY = "adaptd_event_to_publish_seconds_bucket"
 
 def main() -> None:
     """Scrape for ever."""
-    url = sys.argv[1]
+    urls = msgspec.json.decode(sys.argv[1], type=dict[PartName, str])
     while True:
-        scraped = scrape(url)
-        tell(scraped)
-        time.sleep(INTERVAL_S if scraped.ready else UNTIL_READY_S)
+        scraped = [scrape(part, url) for part, url in urls.items()]
+        for each in scraped:
+            tell(each)
+        time.sleep(INTERVAL_S if all(each.ready for each in scraped) else UNTIL_READY_S)
 
 
-def scrape(url: str) -> Scraped:
+def scrape(part: PartName, url: str) -> Scraped:
     """One look; a worker that does not answer is not ready."""
     try:
         ready, why = _get(f"{url}/readyz")
         _, text = _get(f"{url}/metrics")
     except OSError as e:
-        return Scraped(False, f"no answer: {e}")
-    return Scraped(ready, why.strip(), figures(text))
+        return Scraped(part, False, f"no answer: {e}")
+    return Scraped(part, ready, why.strip(), figures(text))
 
 
 def _get(url: str) -> tuple[bool, str]:

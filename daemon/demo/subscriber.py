@@ -1,6 +1,6 @@
-"""The subscriber's process: reads all three topics and judges every event prequentially.
+"""The subscriber's process: reads each part's topics and judges every event prequentially.
 
-    python -m daemon.demo.subscriber           (ADAPTD_* settings as for the daemon)
+    python -m daemon.demo.subscriber SCRIPT
 
 It is what a user of the mappings would write, and it trusts none of them: `adapted_mapping.decode`
 verifies each content hash, and every score is computed here from the published tensors.
@@ -8,62 +8,88 @@ verifies each content hash, and every score is computed here from the published 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from kafka import KafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from daemon import config
 from daemon.adapters.kafka_client import QUIET, connection
 from daemon.config import Settings
+from daemon.demo.candidates import Candidates
 from daemon.demo.news import DeadLettered, Listening, Mapped, Refused, Scored, tell
-from daemon.demo.plan import VENDOR, tenant, vectors
-from daemon.demo.score import Follower, candidate_concepts
+from daemon.demo.part import Part, PartName
+from daemon.demo.score import Follower
+from daemon.demo.script import read_script
 from daemon.errors import MalformedEvent
 from daemon.wire import adapted_mapping, paired_event
+from daemon.wire.adapted_mapping import Facts
 from daemon.wire.dead_letter import HEADER_PREFIX
 from daemon.wire.paired_event import EventLimits
 from model.data import emoji
 from model.engine import Engine
 from model.episode import FloatArray
 from model.errors import BadContent
-from model.meta_init import load, shipped
+from model.gate import Outcome
+from model.meta_init_file import load, shipped
 
 POLL_MS = 200
 
+Polled = Mapping[TopicPartition, Sequence[Any]]
+
 
 class Received(NamedTuple):
-    """One good event."""
+    """One good event; both contents as the encoders take them."""
 
-    tenant: str
+    stream: str
     offset: int
     concept: int
-    picture: NDArray[Any]
-    y_E: FloatArray
+    source: NDArray[Any]
+    target: NDArray[Any]
 
 
 class Subscriber:
-    """All tenants, as the topics show them."""
+    """All streams of one part, as its topics show them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, part: Part, settings: Settings) -> None:
         theta = load(settings.meta_init or shipped())
+        self._part, self._settings = part, settings
         self._engine = Engine(theta, "cpu")
-        self._theta, self._activation = theta.mapping, theta.activation
         self._limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
-        self._followers: dict[str, Follower] = {}
+        self._candidates = {s: Candidates(part, s, self._engine) for s in part.streams}
+        start = self._engine.theta_mapping()
+        self._followers = {
+            s: Follower(start, theta.activation, theta.output_activation) for s in part.streams
+        }
 
-    def take_events(self, records: Sequence[Any]) -> None:
+    @property
+    def topics(self) -> tuple[str, str, str]:
+        """Of events, mappings and dead letters."""
+        of = self._settings
+        return of.kafka_events_topic, of.kafka_mappings_topic, of.kafka_dead_letters_topic
+
+    def take(self, polled: Polled) -> None:
+        """Of what one poll brought, mappings come first: none can have seen an event of a larger
+        offset, and the newer the mapping, the more it says about the daemon."""
+        events, mappings, dead_letters = (_of(topic, polled) for topic in self.topics)
+        for record in mappings:
+            self._take_mapping(record)
+        self._take_events(events)
+        for record in dead_letters:
+            tell(dead_letter(self._part.name, record))
+
+    def _take_events(self, records: Iterable[Any]) -> None:
         """Judge the good ones; the malformed ones are the daemon's to report."""
         good = [event for record in records if (event := self._read(record))]
-        x_ND = self._engine.encode("source", [event.picture for event in good])
-        for event, x_D in zip(good, x_ND, strict=True):
-            self._judge(event, x_D)
+        x_ND = self._engine.encode("source", [event.source for event in good])
+        y_NE = self._engine.encode("target", [event.target for event in good])
+        for event, x_D, y_E in zip(good, x_ND, y_NE, strict=True):
+            self._judge(event, x_D, y_E)
 
-    def take_mapping(self, record: Any) -> None:
+    def _take_mapping(self, record: Any) -> None:
         """Verify it, then use it for the events to come."""
         try:
             mapping = adapted_mapping.decode(record.value)
@@ -71,14 +97,15 @@ class Subscriber:
             tell(Refused(str(e)))
             return
         facts = mapping.facts
-        self._follower(facts.stream).take_mapping(mapping)
+        self._followers[facts.stream].take_mapping(mapping)
         tell(
             Mapped(
-                tenant=facts.stream,
+                part=self._part.name,
+                stream=facts.stream,
                 version=facts.version,
                 outcome=facts.outcome.value,
                 loss_before=facts.query_loss_before,
-                loss_after=facts.query_loss_after,
+                loss_after=_loss(facts),
                 # our events name no time of their own, so theirs is their record's
                 latency_ms=record.timestamp - facts.event_time_ms,
             )
@@ -88,34 +115,48 @@ class Subscriber:
         try:
             event = paired_event.decode(record, record.partition, self._limits)
             (pair,) = event.pairs
-            picture = self._engine.prepare("source", *paired_event.raw_content(pair.source))
-            vector = self._engine.prepare("target", *paired_event.raw_content(pair.target))
+            source = self._engine.prepare("source", *paired_event.raw_content(pair.source))
+            target = self._engine.prepare("target", *paired_event.raw_content(pair.target))
         except (MalformedEvent, BadContent):
             return None
-        y_E = np.asarray(vector, np.float32)
-        return Received(event.stream, event.offset, _concept(pair.label), picture, y_E)
+        return Received(event.stream, event.offset, _concept(pair.label), source, target)
 
-    def _judge(self, event: Received, x_D: FloatArray) -> None:
-        concepts = candidate_concepts(event.concept, _pool(), tenant(event.tenant).seed)
-        candidates_CE = vectors(event.tenant)[concepts]
-        candidates_CE[0] = event.y_E
-        follower = self._follower(event.tenant)
-        score = follower.judge(event.offset, x_D, event.y_E, candidates_CE)
+    def _judge(self, event: Received, x_D: FloatArray, y_E: FloatArray) -> None:
+        concepts, candidates_CE = self._candidates[event.stream].among(event.concept)
+        candidates_CE[0] = y_E
+        score = self._followers[event.stream].judge(event.offset, x_D, y_E, candidates_CE)
+        if score is None:
+            tell(Scored(self._part.name, event.stream, 0, {}))
+            return
         tell(
-            Scored(event.tenant, 0, {})
-            if score is None
-            else Scored(event.tenant, score.support_pairs, score.hits)
+            Scored(
+                part=self._part.name,
+                stream=event.stream,
+                support_pairs=score.support_pairs,
+                hits=score.hits,
+                shown=emoji.concepts()[event.concept].character,
+                found=self._part.called(event.stream, concepts[score.found]),
+            )
         )
 
-    def _follower(self, name: str) -> Follower:
-        return self._followers.setdefault(name, Follower(self._theta, self._activation))
+
+def _loss(facts: Facts) -> float:
+    """On the query, of what was published."""
+    match facts.outcome:
+        case Outcome.ADAPTED:
+            return facts.query_loss_after
+        case Outcome.RIDGE:
+            return facts.query_loss_ridge
+        case _:
+            return facts.query_loss_before
 
 
-def dead_letter(record: Any) -> DeadLettered:
+def dead_letter(part: PartName, record: Any) -> DeadLettered:
     """What the dead letter's headers say."""
     ours = {n.removeprefix(HEADER_PREFIX): v.decode(errors="replace") for n, v in record.headers}
     return DeadLettered(
-        tenant=(record.key or b"").decode(errors="replace"),
+        part=part,
+        stream=(record.key or b"").decode(errors="replace"),
         partition=int(ours["partition"]),
         offset=int(ours["offset"]),
         reason=ours["reason"],
@@ -123,47 +164,36 @@ def dead_letter(record: Any) -> DeadLettered:
     )
 
 
-def follow(consumer: KafkaConsumer, subscriber: Subscriber, settings: Settings) -> None:
-    """For ever. Of what one poll brought, mappings come first: none can have seen an event of a
-    larger offset, and the newer the mapping, the more it says about the daemon."""
-    while True:
-        polled = consumer.poll(POLL_MS)
-        for record in _of(settings.kafka_mappings_topic, polled):
-            subscriber.take_mapping(record)
-        subscriber.take_events(list(_of(settings.kafka_events_topic, polled)))
-        for record in _of(settings.kafka_dead_letters_topic, polled):
-            tell(dead_letter(record))
-
-
 def main() -> None:
-    """Read from the beginning, as a compacted topic is meant to be read."""
+    """Read from the beginning, as a compacted topic is meant to be read; for ever."""
     torch.set_num_threads(1)  # the cores are the daemon's
-    settings = config.load(None)
-    subscriber = Subscriber(settings)
+    script = read_script(sys.argv[1])
+    parts = script.plan.parts()
+    settings = {name: script.settings_of(name) for name in parts}
+    subscribers = [Subscriber(part, settings[name]) for name, part in parts.items()]
     consumer = KafkaConsumer(
-        **connection(settings),
+        **connection(settings["tenants"]),
         **QUIET,
         group_id=None,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=50,
     )
-    consumer.assign(list(_partitions(consumer, settings)))
+    consumer.assign([tp for each in subscribers for tp in _partitions(consumer, each.topics)])
     tell(Listening())
-    follow(consumer, subscriber, settings)
+    while True:
+        polled = consumer.poll(POLL_MS)
+        for each in subscribers:
+            each.take(polled)
 
 
-def _partitions(consumer: KafkaConsumer, settings: Settings) -> Iterable[TopicPartition]:
-    for topic in (
-        settings.kafka_events_topic,
-        settings.kafka_mappings_topic,
-        settings.kafka_dead_letters_topic,
-    ):
+def _partitions(consumer: KafkaConsumer, topics: Iterable[str]) -> Iterable[TopicPartition]:
+    for topic in topics:
         for partition in consumer.partitions_for_topic(topic) or ():
             yield TopicPartition(topic, partition)
 
 
-def _of(topic: str, polled: dict[TopicPartition, list[Any]]) -> Iterable[Any]:
-    return (record for tp, records in polled.items() if tp.topic == topic for record in records)
+def _of(topic: str, polled: Polled) -> list[Any]:
+    return [record for tp, records in polled.items() if tp.topic == topic for record in records]
 
 
 @cache
@@ -173,11 +203,6 @@ def _concept_index() -> dict[str, int]:
 
 def _concept(label: str | None) -> int:
     return _concept_index()[label or ""]
-
-
-@cache
-def _pool() -> tuple[int, ...]:
-    return tuple(int(i) for i in emoji.drawn_by(VENDOR, "train"))
 
 
 if __name__ == "__main__":

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
-from daemon.demo.board import Board, some
-from daemon.demo.malformed import KINDS
-
-ENOUGH_PAIRS = 16
-"""From so many support pairs on, the adapted mappings must beat θ."""
+from daemon.demo.board import Board, PartBoard
+from daemon.demo.promises import failed_conditions
+from daemon.demo.tally import Shares
 
 Latency = dict[str, float | None]
 
 
+class LanguageSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One language's result."""
+
+    events: int
+    support_pairs: int
+    """Of the mapping that judged the last event."""
+    outcome: str | None
+    """Of the newest mapping; None without one."""
+    r_at_1: Shares
+    """By method, prequential, over all events that were judged."""
+
+
+class NamesSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of image → text: streams are languages."""
+
+    languages: int
+    events: int
+    mappings_published: int
+    r_at_1: dict[str, Shares]
+    """By method and number of support pairs, prequential, mean over languages."""
+    by_language: dict[str, LanguageSummary]
+    event_to_publish_ms: Latency
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The demo's result; `adaptd demo --json` prints it."""
+    """The demo's result; `adaptd demo --json` prints it. What `names` does not hold is the
+    tenants', but for services, dead letters, seconds and the verdict."""
 
     services: str
     tenants: int
@@ -28,10 +51,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """That the subscriber has read and verified."""
     dead_letters: dict[str, int]
     """By reason."""
-    r_at_1: dict[str, dict[str, float | None]]
+    r_at_1: dict[str, Shares]
     """By method and number of support pairs, prequential, mean over tenants."""
     event_to_publish_ms: Latency
     """From the record time of the newest event in a mapping to the mapping's own record time."""
+    names: NamesSummary
     seconds: float
     ok: bool
     failures: list[str]
@@ -40,79 +64,47 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def summarise(board: Board, services: str, seconds: float, faults: list[str]) -> Summary:
     """`faults`: what else went wrong, in the parent's eyes."""
     failures = [*faults, *failed_conditions(board)]
+    tenants = board.parts["tenants"]
     return Summary(
         services=services,
-        tenants=board.plan.tenants,
-        events=board.produced,
-        mappings_published=board.mappings,
+        tenants=len(tenants.streams),
+        events=tenants.produced,
+        mappings_published=tenants.mappings,
         dead_letters=dict(Counter(letter.reason for letter in board.dead_letters)),
-        r_at_1={
-            method: {
-                size: None if share is None else round(share, 4) for size, share in by_size.items()
-            }
-            for method, by_size in board.tally.by_pairs().items()
-        },
-        event_to_publish_ms=_latency(board.latencies_ms),
+        r_at_1=_by_pairs(tenants),
+        event_to_publish_ms=_latency(tenants.latencies_ms),
+        names=_names(board.parts["names"]),
         seconds=round(seconds, 1),
         ok=not failures,
         failures=failures,
     )
 
 
-def failed_conditions(board: Board) -> Iterator[str]:
-    """One sentence for every promise of the demo that was not kept."""
-    yield from _every_tenant_has_a_mapping(board)
-    yield from _adapted_beats_theta(board)
-    yield from _every_good_event_counts(board)
-    yield from _every_malformed_event_is_a_dead_letter(board)
-    yield from (f"a published mapping is not valid: {detail}" for detail in board.refused)
+def _names(part: PartBoard) -> NamesSummary:
+    return NamesSummary(
+        languages=len(part.streams),
+        events=part.produced,
+        mappings_published=part.mappings,
+        r_at_1=_by_pairs(part),
+        by_language={
+            language: LanguageSummary(
+                events=stream.pairs,
+                support_pairs=stream.support_pairs,
+                outcome=stream.newest.outcome if stream.newest else None,
+                r_at_1=_rounded(part.tally.of(language)),
+            )
+            for language, stream in part.streams.items()
+        },
+        event_to_publish_ms=_latency(part.latencies_ms),
+    )
 
 
-def _every_tenant_has_a_mapping(board: Board) -> Iterator[str]:
-    without = [name for name, tenant in board.tenants.items() if tenant.newest is None]
-    if without:
-        yield f"no mapping for {some(without)}"
+def _by_pairs(part: PartBoard) -> dict[str, Shares]:
+    return {method: _rounded(by_size) for method, by_size in part.tally.by_pairs().items()}
 
 
-def _adapted_beats_theta(board: Board) -> Iterator[str]:
-    scores = board.tally.from_pairs(ENOUGH_PAIRS)
-    adapted, theta = scores["adapted"], scores["theta"]
-    if adapted is None or theta is None:
-        yield f"nothing was scored at {ENOUGH_PAIRS} or more pairs"
-    elif adapted <= theta:
-        yield (
-            f"at {ENOUGH_PAIRS} or more pairs the adapted mappings (R@1 {adapted:.3f}) do not "
-            f"beat θ ({theta:.3f})"
-        )
-
-
-def _every_good_event_counts(board: Board) -> Iterator[str]:
-    wanted = board.plan.events
-    counts = {
-        "the producer produced": board.produced,
-        "the subscriber read": board.events_seen,
-        "the daemon accepted": board.figure("accepted"),
-        "the daemon took into windows": board.figure("pairs_new"),
-    }
-    for what, count in counts.items():
-        if count != wanted:
-            yield f"{what} {count:g} of {wanted} good events"
-    if behind := board.behind():
-        yield f"the newest mapping does not reflect the last event of {some(behind)}"
-
-
-def _every_malformed_event_is_a_dead_letter(board: Board) -> Iterator[str]:
-    if len(board.injected) != len(KINDS):
-        yield f"{len(board.injected)} of {len(KINDS)} malformed events were injected"
-    reasons = {(letter.partition, letter.offset): letter.reason for letter in board.dead_letters}
-    for event in board.injected:
-        reason = reasons.pop((event.partition, event.offset), None)
-        if reason is None:
-            yield f"no dead letter for {event.what}"
-        elif reason != event.reason:
-            yield f"the dead letter for {event.what} says {reason!r}, not {event.reason!r}"
-    if reasons:
-        yield f"{len(reasons)} good events became dead letters: {sorted(set(reasons.values()))}"
+def _rounded(shares: Mapping[str, float | None]) -> Shares:
+    return {key: None if share is None else round(share, 4) for key, share in shares.items()}
 
 
 def _latency(latencies_ms: list[float]) -> Latency:
