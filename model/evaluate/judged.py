@@ -64,7 +64,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a setting of the issue came to, at each number of pairs."""
+    """What a setting came to, at each number of pairs."""
 
     setting: Setting
     pairs: tuple[int, ...]
@@ -78,7 +78,7 @@ class Line:
 
 
 def summary(tables: Sequence[Judged]) -> Iterator[Line]:
-    """The settings that there are targets for, in the issue's form."""
+    """The settings that there are targets for."""
     for table in tables:
         published = [row for row in table.rows if row.figures.method == "gated"]
         judged = [row for row in published if row.goal.to_reach is not None]

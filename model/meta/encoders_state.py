@@ -12,7 +12,7 @@ from torch.optim import AdamW
 
 from model.errors import BadCheckpoint
 from model.meta.checkpoint import Checkpoint, copy_into
-from model.meta.state import Progress
+from model.meta.state import Progress, moments, restore_moments
 from model.meta.trainable import Trainable, trainable
 from model.part import PartSpec
 
@@ -67,24 +67,13 @@ class EncodersState:
 
     def checkpoint(self, identity: Mapping[str, Any]) -> Checkpoint:
         """All of it."""
-        moments = {
-            f"moment.{i}.{name}": tensor
-            for i, each in self.optimiser.state_dict()["state"].items()
-            for name, tensor in each.items()
-        }
-        return Checkpoint(identity, asdict(self.progress), self._tensors() | moments)
+        tensors = self._tensors() | moments("moment", self.optimiser)
+        return Checkpoint(identity, asdict(self.progress), tensors)
 
     def restore(self, found: Checkpoint, where: str) -> None:
         """Take over what a checkpoint of the same identity holds. Raises BadCheckpoint."""
         copy_into(self._tensors(), found.tensors, where)
-        state: dict[int, dict[str, Tensor]] = {}
-        for path, tensor in found.tensors.items():
-            kind, _, rest = path.partition(".")
-            if kind == "moment":
-                index, _, name = rest.partition(".")
-                state.setdefault(int(index), {})[name] = tensor
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        restore_moments("moment", self.optimiser, found.tensors)
         try:
             self.progress = Progress(**found.progress)
         except TypeError as error:

@@ -80,17 +80,17 @@ class TrainingState:
 
     def checkpoint(self, identity: Mapping[str, Any]) -> Checkpoint:
         """All of it."""
-        tensors = self._modules() | _moments("optimiser", self.optimiser)
+        tensors = self._modules() | moments("optimiser", self.optimiser)
         if self.discriminator_optimiser is not None:
-            tensors |= _moments("discriminator_optimiser", self.discriminator_optimiser)
+            tensors |= moments("discriminator_optimiser", self.discriminator_optimiser)
         return Checkpoint(identity, asdict(self.progress), tensors)
 
     def restore(self, checkpoint: Checkpoint, where: str) -> None:
         """Take over what a checkpoint of the same identity holds. Raises BadCheckpoint."""
         copy_into(self._modules(), checkpoint.tensors, where)
-        _restore_moments("optimiser", self.optimiser, checkpoint.tensors)
+        restore_moments("optimiser", self.optimiser, checkpoint.tensors)
         if self.discriminator_optimiser is not None:
-            _restore_moments(
+            restore_moments(
                 "discriminator_optimiser", self.discriminator_optimiser, checkpoint.tensors
             )
         try:
@@ -132,12 +132,14 @@ def _groups(parameters: MetaParameters, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def _moments(name: str, optimiser: Optimizer) -> dict[str, Tensor]:
+def moments(name: str, optimiser: Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state, as tensors whose names begin with `name`."""
     state = optimiser.state_dict()["state"]
     return {f"{name}.{i}.{key}": t for i, each in state.items() for key, t in each.items()}
 
 
-def _restore_moments(name: str, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_moments(name: str, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Take it over from those among the tensors."""
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         owner, _, rest = path.partition(".")
