@@ -132,6 +132,7 @@ def _adaptd_only(runs: Sequence[Run]) -> dict[str, Any]:
             [
                 run.per_event("adaptd_mappings_published_total")
                 - run.per_event("adaptd_mappings_published_total{adapted}")
+                - run.per_event("adaptd_mappings_published_total{ridge}")
                 for run in runs
             ]
         ),
