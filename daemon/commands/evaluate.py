@@ -233,12 +233,13 @@ def _give(
     tables: Sequence[Judged], facts: Mapping[str, Any], report: Path | None, *, as_json: bool
 ) -> None:
     from daemon.recording import results
+    from model.bench.machine import machine
 
     if not as_json and (overview := results.summary_table(tables)) is not None:
         results.console().print(overview)
     if report is not None:
         lines = {k: str(v) for k, v in facts["facts"].items()}
-        where = results.machine()
+        where = machine()
         lines["machine"] = f"{where['cpu']}, {where['cores']} cores"
         results.write_tables_page(report, "What adaptd's θs are worth", lines, tables)
         Console(stderr=True).print(f"wrote {report}", highlight=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from daemon.errors import Misconfigured
 from daemon.recording.gallery import Gallery
+from model.bench.machine import machine
 from model.evaluate import examples as looking
 from model.evaluate.chart import Curve
 from model.evaluate.episodes import TestEpisode
@@ -69,18 +69,6 @@ def console() -> Console:
     """Standard output, wide enough for tables where it is not a terminal."""
     out = Console()
     return out if out.is_terminal else Console(width=max(WIDTH, out.width))
-
-
-def machine() -> dict[str, Any]:
-    """The hardware, as far as the kernel tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or "unknown",
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
 
 
 def _table_document(table: Judged) -> dict[str, Any]:

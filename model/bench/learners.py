@@ -8,8 +8,6 @@ processes of their own, taking turns, so that a noisy minute is not one contende
 
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,7 +16,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from rich.table import Table
 
 from model.bench.learner_contenders import CannotTakePart, contenders
 from model.bench.learner_problem import Sizes, problem
+from model.bench.machine import machine, spread
 from model.meta.recipe import LearnerKind
 
 KINDS: tuple[LearnerKind, ...] = ("maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2")
@@ -90,7 +88,7 @@ def bench(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": dataclasses.asdict(plan),
         "definitions": DEFINITIONS,
-        "machine": _machine(),
+        "machine": machine(LIBRARIES),
         "learners": learners,
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -151,41 +149,16 @@ def _in_a_process(plan: Plan, kind: LearnerKind, name: str) -> dict[str, float]:
 
 def _figures(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, Any]:
     figures: dict[str, Any] = {
-        name: _spread([run[name] for run in runs])
+        name: spread([run[name] for run in runs])
         for name in ("steps_per_s", "steps_per_cpu_s", "peak_mib")
     }
     speed = "steps_per_cpu_s"
     ratios = [mine[speed] / theirs[speed] for mine, theirs in zip(ours, runs, strict=True)]
-    figures["ratio"] = _spread(ratios)
+    figures["ratio"] = spread(ratios)
     mine_mib = statistics.median(run["peak_mib"] for run in ours)
     if mine_mib > 0:
         figures["memory_ratio"] = float(f"{figures['peak_mib']['median'] / mine_mib:.4g}")
     return figures
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
-
-
-def _machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or "unknown",
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        **{library: _version(library) for library in LIBRARIES},
-    }
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
 
 
 def as_table(report: dict[str, Any]) -> Table:

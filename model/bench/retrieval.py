@@ -9,15 +9,12 @@ are positive and without ties, for there the two mean different things.
 
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from model.bench.machine import machine, spread
 from model.retrieval import scores_of
 
 Case = Literal["one", "graded"]
@@ -81,7 +79,7 @@ def bench(plan: Plan) -> dict[str, Any]:
         "bench": "retrieval",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": dataclasses.asdict(plan),
-        "machine": _machine(),
+        "machine": machine(("torch", "numpy", "torchmetrics")),
         "target_ratio": TARGET,
         "cases": cases,
     }
@@ -119,10 +117,10 @@ def _case(plan: Plan, case: Case) -> dict[str, Any]:
     return {
         "relevant": CASES[case],
         "results": found,
-        "ours_cpu_ms": _spread(ours_ms),
-        "torchmetrics_cpu_ms": {form: _spread(values) for form, values in theirs_ms.items()},
+        "ours_cpu_ms": spread(ours_ms),
+        "torchmetrics_cpu_ms": {form: spread(values) for form, values in theirs_ms.items()},
         "ratio_to": best,
-        "ratio": _spread(ratios),
+        "ratio": spread(ratios),
     }
 
 
@@ -179,25 +177,6 @@ def _cpu_ms(call: Callable[[], Figures], times: int) -> float:
     for _ in range(times):
         call()
     return 1e3 * (time.process_time() - began) / times
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
-
-
-def _machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    packages = ("torch", "numpy", "torchmetrics")
-    return {
-        "cpu": names[0] if names else platform.processor() or "unknown",
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }
 
 
 def as_table(report: dict[str, Any]) -> Table:

@@ -36,14 +36,11 @@ On one thread: the matrices are too small for two.
 import dataclasses
 import json
 import math
-import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +51,7 @@ from rich.table import Table
 from torch import Tensor
 
 from model.bench import sinusoid_protocols as setting
+from model.bench.machine import machine
 from model.bench.sinusoid_protocols import PROTOCOLS, Protocol, Published, quick_of
 from model.bench.sinusoid_runs import Learned, Say, meta_test, meta_train
 
@@ -70,7 +68,7 @@ def bench(runs: Sequence[Protocol], seeds: int, say: Say) -> dict[str, Any]:
     return {
         "bench": "sinusoid",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
+        "machine": machine(("torch",)),
         "seeds": list(range(seeds)),
         "tables": tables,
         "seconds": round(time.monotonic() - began, 1),
@@ -173,19 +171,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or "unknown",
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
 
 
 def as_table(report: dict[str, Any]) -> Table:
