@@ -99,9 +99,10 @@ class ImageEncoder:
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
-            return self._forward(h_NCPP)
+            return self.forward(h_NCPP)
 
-    def _forward(self, h_NCPP: Tensor) -> Tensor:
+    def forward(self, h_NCPP: Tensor) -> Tensor:
+        """The same as plain tensor operations, for torch.export."""
         for i, (channels, pool) in enumerate(self.sizes.blocks):
             weight, bias = self._tensors[f"conv{i}.weight"], self._tensors[f"conv{i}.bias"]
             new_NCPP = functional.conv2d(h_NCPP, weight, bias, padding=1).relu_()

@@ -238,3 +238,16 @@ def test_a_change_made_sometimes_is_made_as_often_as_asked() -> None:
     for probability in (0.0, 0.3, 1.0):
         share = augment.sometimes(probability, lambda x, _: x + 1.0, ink, seeded()).mean()
         assert abs(float(share) - probability) < 0.05
+
+
+@pytest.mark.parametrize("lookup", [None, (7, 5)])
+def test_the_forward_pass_is_exported(lookup: tuple[int, int] | None) -> None:
+    encoder = ImageEncoder(small_spec(lookup), torch.device("cpu"))
+
+    class Forward(torch.nn.Module):
+        def forward(self, ink_NCPP: torch.Tensor) -> torch.Tensor:
+            return encoder.forward(ink_NCPP)
+
+    ink = torch.rand(4, 3, encoder.side, encoder.side)
+    exported = torch.export.export(Forward(), (ink,))
+    assert torch.equal(exported.module()(ink), encoder.encode_ink(ink))
