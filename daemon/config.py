@@ -157,7 +157,8 @@ class Settings(BaseModel):
     """Inner steps tried beyond those that θ was trained for, 64 in all at most; taken back in every
     stream where the support loss did not fall."""
     gate_ridge: bool = True
-    """Publish ridge regression where on the newest pairs it does better than the adapted mapping.
+    """Publish ridge regression where on the newest pairs it is clearly better than the adapted
+    mapping.
     Off, mappings are held against θ alone."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """Windows kept in memory; the least recently changed beyond it wait in Redis, and when they

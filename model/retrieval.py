@@ -14,7 +14,6 @@ The rules, for every measure:
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -27,7 +26,6 @@ Mask = NDArray[np.bool_]
 Gain = Literal["linear", "exponential"]
 """What a grade g is worth in NDCG: g, or 2^g - 1 (Burges et al. 2005). For grades 0 and 1 the same.
 """
-Similarity = Callable[[Floats, Floats], Floats]
 
 CHUNK = 2**17
 """Scores ranked at a time, so that what is made of them stays in cache; of 2^15 to 2^22 the

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from daemon.errors import Misconfigured
@@ -29,7 +30,7 @@ from model.meta.splits import Fractions, part_of
 from model.meta.state import Progress
 from model.meta.streams import DEFAULT_FRACTIONS, RecordedEpisodes, RecordedStream
 from model.meta.train_encoders import EncodersRecipe
-from model.meta.training import Data, Saving, Trained, train
+from model.meta.training import Data, Saving, Trained, facts_of, train
 from model.meta_init import MetaInit
 from model.meta_init_file import load
 
@@ -158,13 +159,15 @@ def _meta_train(
         return None
     theta = _theta(trained, wanted, sides, parent)
     note(f"trained {theta.version}; judging on {len(parts.test)} test streams")
+    figures, examples = _judged(theta, source, parts.test, wanted, gallery, note)
     return Result(
-        theta,
+        _with_evaluation(theta, figures),
         trained.progress,
         sides,
         reading,
         {name: len(getattr(parts, name)) for name in ("train", "validation", "test")},
-        *_judged(theta, source, parts.test, wanted, gallery, note),
+        figures,
+        examples,
     )
 
 
@@ -221,11 +224,23 @@ def _theta(trained: Trained, wanted: Wanted, sides: Sides, parent: MetaInit | No
         target.spec,
         parent=None if parent is None else parent.version,
         facts={
-            "training": f"{wanted.recipe.to_config()}",
+            **facts_of(trained),
             "data": ", ".join(path.name for path in wanted.events),
-        }
-        | encoders,
+            **encoders,
+        },
     )
+
+
+def _with_evaluation(theta: MetaInit, figures: Sequence[Figures]) -> MetaInit:
+    """θ with what it scored among its facts, where operators find it: `adaptd meta-init show`."""
+    if not figures:
+        return theta
+    rows: dict[int, dict[str, float]] = {}
+    for row in figures:
+        r_at_1 = round(row.measures["r_at_1"].mean, 3)
+        rows.setdefault(row.pairs, {})[row.method] = r_at_1
+    told = [{"pairs": pairs, "r_at_1": by_method} for pairs, by_method in rows.items()]
+    return replace(theta, facts={**theta.facts, "evaluation": json.dumps(told)})
 
 
 def _judged(

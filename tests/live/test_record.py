@@ -85,5 +85,8 @@ def test_a_theta_is_meta_trained_on_the_recorded_topic(daemon_at_work: Any, tmp_
     assert trained.version.startswith("mine-")
     assert (trained.source_dim, trained.hidden_dim, trained.target_dim) == (16, 16, 8)
     assert "<svg" in page.read_text()
+    told = json.loads(trained.facts["evaluation"]) if document["figures"] else []
+    assert {row["pairs"] for row in told} == {row["pairs"] for row in document["figures"]}
+    assert json.loads(trained.facts["recipe"])["seed"] == 3
     again = adaptd(*words, at_work=daemon_at_work)  # continues from its end: nothing is left to do
     assert json.loads(again.stdout)["content_hash"] == document["content_hash"]
