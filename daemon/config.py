@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    DirectoryPath,
     Field,
     FilePath,
     SecretStr,
@@ -69,6 +70,9 @@ class Settings(BaseModel):
     )
 
     # ---- Kafka
+    kafka_client: Literal["kafka-python", "librdkafka"] = "kafka-python"
+    """Which client reads events and writes mappings; librdkafka costs a fraction of the CPU and
+    needs the extra `adaptd[librdkafka]`. All else is the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
     """Brokers to start from, host:port, separated by commas."""
     kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)
@@ -163,15 +167,31 @@ class Settings(BaseModel):
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """Windows kept in memory; the least recently changed beyond it wait in Redis, and when they
     come back their publish interval begins anew."""
+    window_memory_mib: int = Field(0, ge=0, le=16_777_216)
+    """If set, no more windows are kept in memory than fit in so much, in MiB, with what the engine
+    keeps beside them; 0 leaves it to max_resident_streams."""
+    window_spill_dir: DirectoryPath | None = None
+    """A folder on a local disk for a file (without a name) that holds the windows' raw features:
+    the kernel writes them out where memory is short. If unset they lie in memory."""
 
     # ---- batching and publishing
     max_batch: int = Field(256, ge=1, le=65_536)
     """The most streams adapted in one turn."""
     max_wait_ms: int = Field(50, ge=0, le=60_000)
     """How long a changed stream waits at most for a full batch."""
+    adapt_every: int = Field(1, ge=1, le=4_096)
+    """A stream is adapted again once so many events have changed it..."""
+    adapt_latest_ms: int = Field(1_000, ge=0, le=86_400_000)
+    """... or so long after the first of fewer. Offsets of events that wait are not committed."""
     publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
     """A stream's mapping is published at most so often, except when the gate's outcome changes.
     Offsets whose mappings wait are not committed: a restart reads as much again."""
+    mapping_encoding: Literal["full", "lowrank"] = "full"
+    """How mappings are published: whole, or, where that is smaller, as what was added to θ. For the
+    latter readers need θ: by `meta_init_hash`, from the meta-inits topic or from its file."""
+    mapping_dtype: Literal["float32", "float16"] = "float32"
+    """What numbers of published mappings are stored as. float16 takes half the room and keeps 11
+    bits of each; a mapping whose numbers it cannot hold is published in float32."""
 
     # ---- limits on what is read
     max_event_bytes: int = Field(1_048_576, ge=1_024, le=104_857_600)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -16,8 +15,7 @@ from daemon.wire.paired_event import Content, EventLimits
 from model.errors import BadContent
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """One good event: the i-th source belongs to the i-th target."""
 
     stream: StreamId
@@ -40,13 +38,14 @@ def decode_record(
 
 def _decode(partition: int, record: Record, limits: EventLimits, engine: Engine) -> Decoded:
     event = paired_event.decode(record, partition, limits)
+    pairs = list(enumerate(event.pairs))
     return Decoded(
-        stream=StreamId(partition, event.stream),
-        offset=event.offset,
-        recorded_ms=event.recorded_ms,
-        time_ms=event.time_ms,
-        sources=tuple(_prepare(engine, "source", i, p.source) for i, p in enumerate(event.pairs)),
-        targets=tuple(_prepare(engine, "target", i, p.target) for i, p in enumerate(event.pairs)),
+        StreamId(partition, event.stream),
+        event.offset,
+        event.recorded_ms,
+        event.time_ms,
+        tuple([_prepare(engine, "source", i, pair.source) for i, pair in pairs]),
+        tuple([_prepare(engine, "target", i, pair.target) for i, pair in pairs]),
     )
 
 

@@ -52,6 +52,8 @@ class TurnLog:
             self._log.warning("dead_letters", turn=report.turn, reasons=dict(report.dead_letters))
         if not (report.offsets or report.verdicts):
             return
+        if report.batch_splits:
+            self._log.warning("device_memory_full", turn=report.turn, halved=report.batch_splits)
         for published in report.published:
             self._log.debug(
                 "mapping_published",

@@ -1,8 +1,9 @@
 """One turn of the daemon. Start reading here.
 
-    poll -> decode -> encode -> slide -> cut -> adapt -> gate -> publish -> commit
+    poll -> decode -> encode -> slide -> cut -> adapt -> gate -> save -> publish -> commit
 
-Each step takes what the one before it made and calls nothing upstream. Kafka and Redis hold the
+Each step takes what the one before it made and calls nothing upstream. Slide begins to store the
+new pairs and goes on; save waits until they are stored. Kafka and Redis hold the
 truth: an offset is committed only when Redis has the event's pairs and Kafka the mapping that
 reflects them. So there is one way back from every fault, a crash included: forget what is in
 memory, claim the partitions anew, and read again from what was committed.
@@ -10,22 +11,23 @@ memory, claim the partitions anew, and read again from what was committed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from daemon.aside import Aside, at_once
 from daemon.batching import BatchPolicy, Schedule, When, when_to_publish
 from daemon.decoding import Decoded, decode_record
-from daemon.errors import Superseded
+from daemon.errors import Superseded, Unavailable
 from daemon.ownership import Ownership, StartPolicy
 from daemon.ports import Append, Clock, Engine, EventSource, Outbox, Record, WindowStore
 from daemon.publishing import Occasion, Outlet
 from daemon.report import Holdings, OffsetRange, Publication, TurnReport, Verdict
 from daemon.streams import Published, Stream, StreamId, Streams
-from daemon.window import Pair, PairId, Window, WindowShape
+from daemon.window import Pair, PairId, WindowShape
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import EventLimits
-from model.episode import Adaptation, Episode
+from model.episode import Adaptation, Cut
 from model.gate import judge
 
 IDLE_WAIT_S = 0.25
@@ -47,6 +49,13 @@ class LoopPolicy:
     max_poll_records: int
     max_resident_streams: int
     verify_interval_s: float
+    adapt_every: int = 1
+    adapt_latest_s: float = 1.0
+
+    @property
+    def slots(self) -> int:
+        """Streams in memory at most: within a turn some more come before others are let go."""
+        return self.max_resident_streams + self.max_poll_records + 2 * self.batch.max_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,11 @@ class Ports:
     outbox: Outbox
     engine: Engine
     clock: Clock
+    aside: Aside = at_once
+
+
+def _nothing_stored() -> set[int]:
+    return set()
 
 
 class Loop:
@@ -73,8 +87,10 @@ class Loop:
         self._verified_at = ports.clock.now()
         hash = ports.engine.meta_init_hash
         self._owned = Ownership(ports.source, ports.store, policy.start, hash)
-        self._streams = Streams()
+        self._streams = self._no_streams()
         self._schedule = Schedule(policy.batch)
+        self._aside = ports.aside
+        self._storing: Callable[[], set[int]] = _nothing_stored
 
     def turn(self) -> TurnReport:
         """One pass. Raises Unavailable: then call `recover` before the next."""
@@ -89,11 +105,14 @@ class Loop:
         with self._stage(report, "slide"):
             self._slide(events, pairs, report)
         with self._stage(report, "cut"):
-            due, episodes = self._cut(report)
+            due, cuts = self._cut(report)
         with self._stage(report, "adapt"):
-            adaptations = self._engine.adapt(episodes) if episodes else []
+            adaptations = self._streams.adapt(cuts)
+            report.batch_splits = self._streams.batch_splits if cuts else 0
         with self._stage(report, "gate"):
-            report.verdicts = self._gate(due, episodes, adaptations)
+            verdicts = self._gate(due, cuts, adaptations)
+        with self._stage(report, "save"):
+            report.verdicts = self._saved(verdicts, report)
         with self._stage(report, "publish"):
             self._publish(report, dead_letters)
         with self._stage(report, "commit"):
@@ -106,6 +125,9 @@ class Loop:
     def recover(self) -> None:
         """Forget what is in memory, so that the next turn claims every partition anew and reads
         again from what was committed."""
+        with suppress(Unavailable):  # what was begun must not go on after the next claim
+            self._storing()
+        self._storing = _nothing_stored
         self._drop(self._owned.forget())
 
     def serve(self, engine: Engine, store: WindowStore, outlet: Outlet) -> WindowStore:
@@ -120,7 +142,12 @@ class Loop:
         self._engine, self._outlet = engine, outlet
         self._owned.serve(store, engine.meta_init_hash)
         self.recover()
+        self._streams = self._no_streams()
         return before
+
+    def _no_streams(self) -> Streams:
+        slots = self._policy.slots
+        return Streams(self._policy.shape, self._engine.windows(slots), slots)
 
     # ---- poll: records of the partitions that were ours already
 
@@ -196,20 +223,37 @@ class Loop:
         self, events: Sequence[Decoded], pairs: Sequence[Sequence[Pair]], report: TurnReport
     ) -> None:
         self._load({event.stream for event in events}, report)
+        streams = [event.stream for event in events]
+        slid = self._streams.slide(zip(streams, pairs, strict=True))
         now = self._clock.now()
         appends: dict[int, list[Append]] = {partition: [] for partition in report.offsets}
-        for event, event_pairs in zip(events, pairs, strict=True):
-            stream = self._streams.touch(event.stream)
-            new = [pair for pair in event_pairs if stream.window.slide(pair)]
+        for event, (new, ready) in zip(events, slid, strict=True):
             appends[event.stream.partition] += [Append(event.stream.key, pair) for pair in new]
             report.pairs += len(new)
-            report.replayed_pairs += len(event_pairs) - len(new)
-            if stream.window.ready:
-                self._owe(stream, event, now)
-        for partition, batch in appends.items():
-            tenure = self._owned[partition]
-            with self._unless_superseded(report):
-                self._store.append(partition, tenure.epoch, tenure.next_offset, batch)
+            if ready:
+                self._owe(event, now)
+        report.replayed_pairs = sum(map(len, pairs)) - report.pairs
+        self._storing = self._aside(self._storage(appends))
+
+    def _storage(self, appends: Mapping[int, Sequence[Append]]) -> Callable[[], set[int]]:
+        """Appends everything when it is called, on whatever thread; the partitions that turned
+        out to be another worker's. It takes nothing along that the loop may change meanwhile."""
+        store = self._store
+        batches = [
+            (partition, self._owned[partition].epoch, self._owned[partition].next_offset, batch)
+            for partition, batch in appends.items()
+        ]
+
+        def append_all() -> set[int]:
+            lost: set[int] = set()
+            for batch in batches:
+                try:
+                    store.append(*batch)
+                except Superseded as e:
+                    lost |= set(e.partitions)
+            return lost
+
+        return append_all
 
     def _load(self, streams: Iterable[StreamId], report: TurnReport) -> None:
         unknown: dict[int, list[str]] = {}
@@ -217,26 +261,32 @@ class Loop:
             if id not in self._streams:
                 unknown.setdefault(id.partition, []).append(id.key)
         for partition, keys in unknown.items():
-            for key, kept in self._store.load(partition, keys).items():
-                window = Window(self._policy.shape, kept)
-                self._streams.add(Stream(StreamId(partition, key), window))
-                report.loaded += bool(kept)
+            kept = self._store.load(partition, keys)
+            self._streams.add({StreamId(partition, key): pairs for key, pairs in kept.items()})
+            report.loaded += sum(map(bool, kept.values()))
 
-    def _owe(self, stream: Stream, event: Decoded, now: float) -> None:
+    def _owe(self, event: Decoded, now: float) -> None:
         """A mapping that reflects this event is owed, also when the event is a replay: the
         worker that saw it first may have died before it published."""
-        self._schedule.changed(stream.id, now)
+        stream = self._streams[event.stream]
+        stream.fresh += 1
+        if stream.fresh >= self._policy.adapt_every or stream.last is None:
+            self._schedule.changed(stream.id, now)
+        else:
+            self._schedule.defer(stream.id, now + self._policy.adapt_latest_s)
         self._owned[stream.id.partition].hold(stream.id.key, event.offset)
         if stream.unpublished_since_ms is None:
             stream.unpublished_since_ms = event.recorded_ms
 
     # ---- cut, gate
 
-    def _cut(self, report: TurnReport) -> tuple[list[StreamId], list[Episode]]:
+    def _cut(self, report: TurnReport) -> tuple[list[StreamId], list[Cut]]:
         self._renew(report)
         due = self._schedule.take_due(self._clock.now())
         self._load(due, report)  # one that waited for its publish interval may have been evicted
-        return due, [self._streams[id].window.cut() for id in due]
+        for id in due:
+            self._streams[id].fresh = 0
+        return due, [self._streams.cut(id) for id in due]
 
     def _renew(self, report: TurnReport) -> None:
         """Streams whose mapping is of another θ are due too, as far as a batch has room for them
@@ -249,25 +299,35 @@ class Loop:
             ids = [StreamId(partition, key) for key in renewals.begin(max(0, room))]
             self._load(ids, report)
             for id in ids:
-                if self._streams[id].window.ready:
+                if self._streams.ready(id):
                     self._schedule.changed(id, now)
                 else:
                     renewals.done(id.key)
 
     def _gate(
-        self, due: list[StreamId], episodes: list[Episode], adaptations: Sequence[Adaptation]
+        self, due: list[StreamId], cuts: list[Cut], adaptations: Sequence[Adaptation]
     ) -> list[Verdict]:
         return [
             Verdict(
                 stream=id,
-                version=self._streams[id].window.newest.offset,
-                support_pairs=len(episode.x_support_SD),
-                query_pairs=len(episode.x_query_QD),
+                version=self._streams[id].newest.offset,
+                support_pairs=cut.support,
+                query_pairs=cut.query,
                 adaptation=adaptation,
                 outcome=judge(adaptation),
             )
-            for id, episode, adaptation in zip(due, episodes, adaptations, strict=True)
+            for id, cut, adaptation in zip(due, cuts, adaptations, strict=True)
         ]
+
+    # ---- save: what slide began
+
+    def _saved(self, verdicts: list[Verdict], report: TurnReport) -> list[Verdict]:
+        """The verdicts on streams that are still ours once the store has all new pairs."""
+        lost, self._storing = self._storing(), _nothing_stored
+        if lost:
+            self._drop(self._owned.lose(lost, self._clock.now()))
+            report.lost |= lost
+        return [verdict for verdict in verdicts if verdict.stream.partition in self._owned]
 
     # ---- publish: dead letters, and the mappings whose time has come
 
@@ -302,7 +362,7 @@ class Loop:
     def _occasion(self, verdict: Verdict, turn: str) -> Occasion:
         return Occasion(
             epoch=self._owned[verdict.stream.partition].epoch,
-            event_time_ms=self._streams[verdict.stream].window.newest_time_ms,
+            event_time_ms=self._streams[verdict.stream].newest_time_ms,
             now_ms=self._clock.wall_ms(),
             turn=turn,
         )
@@ -334,7 +394,7 @@ class Loop:
             streams=len(self._streams),
             changed=self._schedule.changed_count,
             deferred=self._schedule.deferred_count,
-            window_bytes=len(self._streams) * self._policy.shape.nbytes,
+            window_bytes=self._streams.window_bytes,
             lag=self._source.lag(),
             renewals=self._owned.renewals,
         )

@@ -5,6 +5,7 @@ scrape take longer than its interval; per-stream figures are in each mapping's h
 from __future__ import annotations
 
 import math
+from collections import Counter as tally
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Literal, NamedTuple, TypeVar, get_args
@@ -88,6 +89,7 @@ CounterName = Literal[
     "partitions_lost",
     "meta_init_swaps",
     "meta_init_refusals",
+    "device_faults",
 ]
 GaugeName = Literal[
     "consumer_lag_records",
@@ -142,6 +144,11 @@ COUNTERS: Mapping[CounterName, Shape] = {
     "meta_init_refusals": Shape(
         "Active θs that could not be served, by reason; the one before serves on.", "reason"
     ),
+    "device_faults": Shape(
+        "Batches halved because the device's memory was full (out_of_memory), and devices given up "
+        "for the CPU (lost).",
+        "reason",
+    ),
 }
 GAUGES: Mapping[GaugeName, Shape] = {
     "consumer_lag_records": Shape("Records not yet read, by partition.", "partition"),
@@ -156,6 +163,7 @@ GAUGES: Mapping[GaugeName, Shape] = {
     "meta_init_refused": Shape("1 while the active θ cannot be served, so that another one is."),
     "last_turn_timestamp_seconds": Shape("When the last turn ended, Unix time."),
 }
+LOSSES: Sequence[Literal["support_loss", "query_loss"]] = ("support_loss", "query_loss")
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
 KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = {
     "turn_stage_seconds": STAGES,
@@ -169,6 +177,7 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "unavailable": ("kafka", "redis"),
     "streams": ("resident", "changed", "deferred", "renewal"),
     "meta_init_refusals": get_args(RefusalReason),
+    "device_faults": ("out_of_memory", "lost"),
 }
 """Shown as 0 from the start, so that a rate over the first of its kind is not lost."""
 
@@ -187,6 +196,12 @@ class Metrics:
         build = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
         build.info({"version": version("adaptd")})
         self._show_zeros()
+        # found once: finding a labelled one takes as long as counting with it
+        self._losses = {
+            (kind, when): self._histograms[kind].labels(when)
+            for kind in LOSSES
+            for when in ("before", "after")
+        }
 
     def _show_zeros(self) -> None:
         made: dict[str, Counter | Gauge | Histogram] = {}
@@ -243,6 +258,10 @@ class Metrics:
         )
         gauge.set_function(allocated_bytes)
 
+    def device_lost(self) -> None:
+        """The GPU was given up for the CPU."""
+        self._counters["device_faults"].labels("lost").inc()
+
     def gave_up(self, service: Service) -> None:
         """A turn ended early."""
         self._counters["unavailable"].labels(service).inc()
@@ -269,28 +288,26 @@ class Metrics:
         if report.verdicts:
             self._histograms["batch_streams"].observe(len(report.verdicts))
             self._histograms["inner_loop_seconds"].observe(report.stages["adapt"])
+        for outcome, count in tally(v.outcome for v in report.verdicts).items():
+            self._counters["adaptations"].labels(outcome.value).inc(count)
+        for outcome, count in tally(p.outcome for p in report.published).items():
+            self._counters["mappings_published"].labels(outcome.value).inc(count)
+        self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
         for verdict in report.verdicts:
-            self._counters["adaptations"].labels(verdict.outcome.value).inc()
             self._record_losses(verdict)
         for publication in report.published:
-            self._counters["mappings_published"].labels(publication.outcome.value).inc()
             if not publication.renewal:
                 self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
 
     def _record_losses(self, verdict: Verdict) -> None:
-        losses = verdict.adaptation
-        for histogram, before, after in (
-            (
-                self._histograms["support_loss"],
-                losses.support_loss_before,
-                losses.support_loss_after,
-            ),
-            (self._histograms["query_loss"], losses.query_loss_before, losses.query_loss_after),
-        ):
+        losses, at = verdict.adaptation, self._losses
+        befores = (losses.support_loss_before, losses.query_loss_before)
+        afters = (losses.support_loss_after, losses.query_loss_after)
+        for kind, before, after in zip(LOSSES, befores, afters, strict=True):
             # a NaN would make the histogram's sum NaN for ever; such streams count as not_finite
             if math.isfinite(before) and math.isfinite(after):
-                histogram.labels("before").observe(before)
-                histogram.labels("after").observe(after)
+                at[kind, "before"].observe(before)
+                at[kind, "after"].observe(after)
 
     def _record_holdings(self, report: TurnReport) -> None:
         held = report.holdings

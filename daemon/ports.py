@@ -2,21 +2,22 @@
 
 Adapters in `daemon.adapters` (and `model.engine.Engine`) satisfy these protocols; each port has
 one contract suite in tests/contracts that every adapter passes. All calls come from the one
-thread that owns the loop.
+thread that owns the loop, but for `WindowStore.append`: it runs beside the engine's and the store's
+other calls, never beside a claim or another append.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from daemon.catalogue import Catalogue, Published
 from daemon.window import Pair, PairId
 from model.contents import Content
-from model.episode import Adaptation, Episode, FloatArray
+from model.episode import Adaptation, Cut, FloatArray
 from model.meta_init import OutputActivation
 
 Side = Literal["source", "target"]
@@ -126,8 +127,7 @@ class Claim:
     meta_init: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """One pair to be kept for one stream."""
 
     stream: str
@@ -174,6 +174,33 @@ class WindowStore(Protocol):
         """Never raises."""
 
 
+class Windows(Protocol):
+    """The pairs of all streams in memory, one slot for each stream, and the inner loop on them."""
+
+    @property
+    def bytes_per_stream(self) -> int:
+        """Memory that one slot takes once it is full."""
+
+    def append(
+        self, slots: Sequence[int], x_D: Sequence[FloatArray], y_E: Sequence[FloatArray]
+    ) -> None:
+        """Take new pairs in, a stream's in order; a full window lets its oldest go."""
+
+    def clear(self, slot: int) -> None:
+        """Let go of a slot's pairs."""
+
+    def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
+        """The inner loop for all of these in one batch; one stream's NaN is its own result. What
+        they hold may be read until the next `append`, `clear` or `adapt`.
+
+        Raises model.errors.DeviceLost (as may `append`): the windows are gone with the device.
+        """
+
+    @property
+    def batch_splits(self) -> int:
+        """How often the last `adapt` halved its batch for want of device memory."""
+
+
 class Engine(Protocol):
     """Encoders and the inner loop around one meta-init θ."""
 
@@ -210,8 +237,8 @@ class Engine(Protocol):
     def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
         """Features, (N, dim) float32, in one forward pass."""
 
-    def adapt(self, episodes: Sequence[Episode]) -> Sequence[Adaptation]:
-        """The inner loop for all episodes in one batch; one stream's NaN is its own result."""
+    def windows(self, capacity: int) -> Windows:
+        """Empty windows for so many streams, on the engine's device."""
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         """θ's own mapping, unadapted."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from daemon.mapping_body import Body, Form, full, full_nbytes, lowrank
 from daemon.ports import Engine, Message
 from daemon.report import Verdict
 from daemon.wire import adapted_mapping, dead_letter
-from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
+from daemon.wire.adapted_mapping import AdaptedMapping, Facts
 from daemon.wire.dead_letter import DeadLetter
-from model.episode import FloatArray
+from model.episode import Adaptation
 from model.gate import Outcome
+from model.low_rank import LowRank
+
+STARTS_AT_THETA = ("mlp", "adversarial")
+"""Generators whose unadapted mapping is the one in θ's file (`model.mappings.generators`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,22 @@ class Occasion:
 
 
 class Outlet:
-    """Makes messages, knowing the topics and the θ that is served."""
+    """Makes messages, knowing the topics, their form, and the θ that is served."""
 
-    def __init__(self, topics: Topics, engine: Engine, dead_letter_max_bytes: int) -> None:
+    def __init__(
+        self,
+        topics: Topics,
+        engine: Engine,
+        dead_letter_max_bytes: int,
+        form: Form = Form(),  # noqa: B008 - it is frozen
+    ) -> None:
         self._topics = topics
         self._engine = engine
         self._dead_letter_max_bytes = dead_letter_max_bytes
-        self._theta = engine.theta_mapping()
+        self._form = form
+        dims = (engine.source_dim, engine.hidden_dim, engine.target_dim)
+        self._full_nbytes = full_nbytes(*dims, form.dtype)
+        self._theta = self._fallback()
 
     def dead_letter(self, letter: DeadLetter) -> Message:
         """The record as it came, with the reason it was put aside."""
@@ -54,16 +67,17 @@ class Outlet:
     def mapping(self, verdict: Verdict, occasion: Occasion) -> Message:
         """θ′ or ridge, whichever the gate let through, else θ marked as the fallback."""
         adaptation, engine = verdict.adaptation, self._engine
-        tensors = self._tensors(verdict)
+        body = self._body(verdict)
         linear = verdict.outcome is Outcome.RIDGE
         facts = Facts(
+            format=body.format,
             kind="mlp",
             activation="none" if linear else engine.activation,
             output_activation="none" if linear else engine.output_activation,
             source_modality=engine.source_modality,
             target_modality=engine.target_modality,
             source_dim=engine.source_dim,
-            hidden_dim=len(tensors["b1"]) if linear else engine.hidden_dim,
+            hidden_dim=len(body.tensors["b1"]) if linear else engine.hidden_dim,
             target_dim=engine.target_dim,
             stream=verdict.stream.key,
             outcome=verdict.outcome,
@@ -87,17 +101,38 @@ class Outlet:
             event_time_ms=occasion.event_time_ms,
             published_at_ms=occasion.now_ms,
             turn=occasion.turn,
-            content_hash=content_hash(tensors),
+            encoding=body.encoding,
+            dtype=body.dtype,
+            content_hash=body.content_hash,
         )
-        value, headers = adapted_mapping.encode(AdaptedMapping(tensors, facts))
+        value, headers = adapted_mapping.encode(AdaptedMapping(body.tensors, facts))
         return Message(self._topics.mappings, verdict.stream.key.encode(), value, headers)
 
-    def _tensors(self, verdict: Verdict) -> Mapping[str, FloatArray]:
+    def _body(self, verdict: Verdict) -> Body:
         match verdict.outcome:
             case Outcome.ADAPTED:
-                return verdict.adaptation.tensors
+                return self._adapted(verdict.adaptation)
             case Outcome.RIDGE:
                 assert verdict.adaptation.ridge is not None  # or the gate would not have said so
-                return verdict.adaptation.ridge
+                return full(verdict.adaptation.ridge, self._form.dtype)
             case _:
                 return self._theta
+
+    def _adapted(self, adaptation: Adaptation) -> Body:
+        """As factors where that was asked for, can be had and is smaller."""
+        factored = adaptation.factored if self._form.encoding == "lowrank" else None
+        body = self._factors(factored()) if factored is not None else None
+        return body or full(adaptation.tensors, self._form.dtype)
+
+    def _factors(self, low_rank: LowRank) -> Body | None:
+        factors = low_rank.in_half() if self._form.dtype == "float16" else low_rank.factors()
+        if sum(factor.nbytes for factor in factors.values()) >= self._full_nbytes:
+            return None
+        return lowrank(factors, self._form.dtype, self._engine.meta_init_hash)
+
+    def _fallback(self) -> Body:
+        """θ unadapted, the same every time: no factors at all, where readers have it."""
+        engine, form = self._engine, self._form
+        if form.encoding == "lowrank" and engine.generator in STARTS_AT_THETA:
+            return lowrank({}, form.dtype, engine.meta_init_hash)
+        return full(engine.theta_mapping(), form.dtype)

@@ -11,7 +11,7 @@ from daemon.streams import StreamId
 from model.episode import Adaptation
 from model.gate import Outcome
 
-STAGES = ("poll", "decode", "encode", "slide", "cut", "adapt", "gate", "publish", "commit")
+STAGES = ("poll", "decode", "encode", "slide", "cut", "adapt", "gate", "save", "publish", "commit")
 
 
 class OffsetRange(NamedTuple):
@@ -73,6 +73,8 @@ class TurnReport:
     dead_letters: Counter[str] = field(default_factory=Counter)
     loaded: int = 0
     evicted: int = 0
+    batch_splits: int = 0
+    """How often the batch was halved for want of device memory."""
     verdicts: list[Verdict] = field(default_factory=list)
     published: list[Publication] = field(default_factory=list)
     committed: Mapping[int, int] = field(default_factory=dict)

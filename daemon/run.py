@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -24,8 +25,17 @@ from daemon.loop import Loop, Ports
 from daemon.metrics import Metrics
 from daemon.report import TurnReport
 from daemon.stopping import Stop
-from daemon.wiring import Successor, connect, follower, load_engine, loop_policy, outlet
+from daemon.wiring import (
+    Successor,
+    connect,
+    follower,
+    load_engine,
+    loop_policy,
+    on_cpu,
+    outlet,
+)
 from model.engine import Engine
+from model.errors import DeviceLost
 
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 2.0
@@ -61,11 +71,22 @@ def run(settings: Settings) -> int:
             loop = Loop(loop_policy(settings, engine), ports, outlet(settings, engine), instance)
             if following:
                 following.start(engine)
-            _serve(loop, ports, following, observers, stop)
+            _leave_garbage_alone()
+            worker = Worker(loop, ports, engine, settings)
+            _serve(worker, following, observers, stop)
         health.stopping()
         logger.info("stopping")
     logger.info("stopped")
     return 0
+
+
+def _leave_garbage_alone() -> None:
+    """A turn makes ten thousands of short-lived objects that reference counting frees, beside one
+    for each stream that lives on: a search for cycles at every 700 would look at those over and
+    over. What the start made is never looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,11 @@ class Observers:
         self.metrics.gave_up(error.service)
         self.health.gave_up(error, time.time())
         logs.TurnLog(self.logger).gave_up(error, retry_in_s)
+
+    def lost_device(self, device: str, error: DeviceLost) -> None:
+        """The GPU does not compute any more."""
+        self.metrics.device_lost()
+        self.logger.error("device_lost", device=device, detail=str(error), going_on="cpu")
 
     def serves(self, engine: Engine, *, swapped: bool) -> None:
         """Another θ than the one before, or than the configured one."""
@@ -111,27 +137,50 @@ class Observers:
         logs.TurnLog(self.logger).finished(report)
 
 
+@dataclass(slots=True)
+class Worker:
+    """The loop, and what it runs on."""
+
+    loop: Loop
+    ports: Ports
+    engine: Engine
+    settings: Settings
+
+    def change_to(self, next: Successor) -> None:
+        """Between two turns."""
+        self.loop.serve(next.engine, next.store, next.outlet).close()
+        self.engine = next.engine
+
+
 def _serve(
-    loop: Loop,
-    ports: Ports,
-    following: Follower[Successor] | None,
-    observers: Observers,
-    stop: Stop,
+    worker: Worker, following: Follower[Successor] | None, observers: Observers, stop: Stop
 ) -> None:
     retry_in_s = FIRST_RETRY_S
     while not stop.asked:
-        if following:
-            _change_over(following, loop, observers)
         try:
-            report = loop.turn()
+            if following:
+                _change_over(following, worker, observers)
+            report = _turn(worker, observers)
         except Unavailable as e:
             observers.gave_up(e, retry_in_s)
-            loop.recover()
+            worker.loop.recover()
             stop.wait(retry_in_s)
             retry_in_s = min(2 * retry_in_s, LONGEST_RETRY_S)
         else:
             retry_in_s = FIRST_RETRY_S
-            observers.finished(report, joined=ports.source.joined())
+            if report is not None:
+                observers.finished(report, joined=worker.ports.source.joined())
+
+
+def _turn(worker: Worker, observers: Observers) -> TurnReport | None:
+    """None when the device is gone: the CPU goes on from what is durable, as after any fault."""
+    try:
+        return worker.loop.turn()
+    except DeviceLost as e:
+        observers.lost_device(worker.engine.device, e)
+    worker.change_to(on_cpu(worker.settings, worker.engine))
+    observers.serves(worker.engine, swapped=False)
+    return None
 
 
 def _follow(
@@ -156,13 +205,12 @@ def _first(following: Follower[Successor], configured: Engine, observers: Observ
     return engine
 
 
-def _change_over(following: Follower[Successor], loop: Loop, observers: Observers) -> None:
+def _change_over(following: Follower[Successor], worker: Worker, observers: Observers) -> None:
     """Between two turns: serve the θ that became active and is ready, if there is one."""
     for news in following.news():
         if isinstance(news, Ready):
-            next = news.successor
-            loop.serve(next.engine, next.store, next.outlet).close()
-            observers.serves(next.engine, swapped=True)
+            worker.change_to(news.successor)
+            observers.serves(worker.engine, swapped=True)
         else:
             observers.heard(news)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,24 +15,34 @@ from daemon.adapters.kafka_outbox import KafkaOutbox
 from daemon.adapters.kafka_source import KafkaSource
 from daemon.adapters.kafka_topics import KafkaTopics
 from daemon.adapters.redis_windows import RedisWindows, WindowLayout
+from daemon.aside import OneThread
 from daemon.batching import BatchPolicy
 from daemon.clock import SystemClock
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.following import Follower
 from daemon.loop import LoopPolicy, Ports
+from daemon.mapping_body import Form
 from daemon.meta_inits import maps_of
 from daemon.ownership import StartPolicy
-from daemon.ports import WindowStore
+from daemon.ports import EventSource, Outbox, WindowStore
 from daemon.publishing import Outlet, Topics
 from daemon.topics import TopicInfo, faults, mapping_bytes, specs
 from daemon.window import WindowShape
 from daemon.wire.paired_event import EventLimits
 from model.engine import Engine
-from model.episode import Episode
+from model.episode import Cut
 from model.errors import BadMetaInit
 from model.meta_init import MetaInit
 from model.meta_init_file import load, shipped
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Opens(Protocol[T_co]):
+    """Makes one end of a Kafka client. Raises Unavailable, Misconfigured."""
+
+    def __call__(self, settings: Settings, client_id: str) -> T_co: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +68,15 @@ def load_engine(settings: Settings) -> Engine:
     return engine
 
 
-def _engine(settings: Settings, theta: MetaInit) -> Engine:
+def _engine(settings: Settings, theta: MetaInit, device: str | None = None) -> Engine:
     engine = Engine(
         theta,
-        settings.device,
+        device or settings.device,
         support_capacity=settings.support_size,
         query_capacity=settings.query_size,
         extra_steps=settings.extra_steps,
         ridge=settings.gate_ridge,
+        spill_dir=settings.window_spill_dir,
     )
     _warm(engine)
     return engine
@@ -102,11 +114,20 @@ def successor(settings: Settings, theta: MetaInit) -> Successor:
     return Successor(engine, store, outlet(settings, engine))
 
 
+def on_cpu(settings: Settings, lost: Engine) -> Successor:
+    """The same θ on the CPU, when the device is gone. Raises Unavailable, Misconfigured."""
+    engine = _engine(settings, lost.meta_init, "cpu")
+    events_topic = require_topics(settings, engine)
+    store = open_store(settings, engine, events_topic.incarnation)
+    return Successor(engine, store, outlet(settings, engine))
+
+
 def _warm(engine: Engine) -> None:
     """torch's first call takes a second; better now than in the first turn."""
-    x_1D = np.zeros((1, engine.source_dim), np.float32)
-    y_1E = np.zeros((1, engine.target_dim), np.float32)
-    engine.adapt([Episode(x_1D, y_1E, x_1D, y_1E)])
+    x_D, y_E = np.zeros(engine.source_dim, np.float32), np.zeros(engine.target_dim, np.float32)
+    windows = engine.windows(1)
+    windows.append([0, 0], [x_D, x_D], [y_E, y_E])
+    windows.adapt([Cut(0, 1, 1)])
 
 
 @contextmanager
@@ -117,11 +138,29 @@ def connect(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports
     with ExitStack() as stack:
         store = open_store(settings, engine, events_topic.incarnation)
         stack.callback(store.close)
-        source = KafkaSource(settings, instance)
+        open_source, open_outbox = kafka_clients(settings)
+        source = open_source(settings, instance)
         stack.callback(source.close)
-        outbox = KafkaOutbox(settings, instance)
+        outbox = open_outbox(settings, instance)
         stack.callback(outbox.close)
-        yield Ports(source, store, outbox, engine, SystemClock())
+        aside = OneThread("store")
+        stack.callback(aside.close)
+        yield Ports(source, store, outbox, engine, SystemClock(), aside)
+
+
+def kafka_clients(settings: Settings) -> tuple[Opens[EventSource], Opens[Outbox]]:
+    """What reads events and what writes mappings, by the client that is asked for; librdkafka is
+    imported only then. Raises Misconfigured when it is not installed."""
+    if settings.kafka_client == "kafka-python":
+        return KafkaSource, KafkaOutbox
+    try:
+        from daemon.adapters.librdkafka_outbox import LibrdkafkaOutbox
+        from daemon.adapters.librdkafka_source import LibrdkafkaSource
+    except ImportError as e:
+        raise Misconfigured(
+            f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; pip install 'adaptd[librdkafka]'"
+        ) from e
+    return LibrdkafkaSource, LibrdkafkaOutbox
 
 
 def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindows:
@@ -174,9 +213,18 @@ def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
         ),
         publish_interval_s=settings.publish_interval_ms / 1000,
         max_poll_records=settings.kafka_max_poll_records,
-        max_resident_streams=settings.max_resident_streams,
+        max_resident_streams=_most_resident(settings, engine),
         verify_interval_s=2.0,
+        adapt_every=settings.adapt_every,
+        adapt_latest_s=settings.adapt_latest_ms / 1000,
     )
+
+
+def _most_resident(settings: Settings, engine: Engine) -> int:
+    if not settings.window_memory_mib:
+        return settings.max_resident_streams
+    fit = settings.window_memory_mib * 2**20 // engine.windows(1).bytes_per_stream
+    return max(1, min(fit, settings.max_resident_streams))
 
 
 def outlet(settings: Settings, engine: Engine) -> Outlet:
@@ -185,4 +233,5 @@ def outlet(settings: Settings, engine: Engine) -> Outlet:
         settings.kafka_mappings_topic,
         settings.kafka_dead_letters_topic,
     )
-    return Outlet(topics, engine, settings.dead_letter_max_bytes)
+    form = Form(settings.mapping_encoding, settings.mapping_dtype)
+    return Outlet(topics, engine, settings.dead_letter_max_bytes, form)

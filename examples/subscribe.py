@@ -3,17 +3,21 @@
     python examples/subscribe.py --bootstrap 127.0.0.1:9092 --topic adapted-mappings
 
 Follows the compacted topic from its beginning, verifies each mapping, keeps each stream's newest,
-and applies it. Copy what you need.
+and applies it. Records of any encoding and dtype may lie in the topic, each says its own. Those in
+the encoding `lowrank` are what was added to θ: that θ is found by its hash, among the files given
+(`--theta FILE`, as often as you like) or in the topic of θs (`--meta-inits-topic`). A reader of
+`full` mappings alone needs no θ, nor what lies between the two lines below. Copy what you need.
 
-N = inputs, D = source dim, H = hidden, E = target dim
+N = inputs, S = support pairs, D = source dim, H = hidden, E = target dim, G = H + 1
 """
 
 import argparse
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +26,19 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 Floats = NDArray[np.float32]
+Tensors = dict[str, Floats]
 
 
 class BadMapping(ValueError):
-    """The record is no mapping, or its tensors are not those that were published."""
+    """The record is no mapping, or its tensors are not those that were published, or its θ is not
+    known here."""
 
 
 @dataclass(frozen=True)
 class Mapping:
     """One stream's mapping f(x) = σo(w2·σ(w1·x + b1) + b2), and the facts that came with it."""
 
-    tensors: dict[str, Floats]
+    tensors: Tensors
     facts: dict[str, str]
 
     @property
@@ -75,23 +81,136 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def parse(value: bytes) -> Mapping:
+# ---- what `lowrank` mappings take, and `full` ones do not
+
+
+class Thetas:
+    """The θs known here, by content hash: files, and those in the topic of θs, if one is given."""
+
+    def __init__(self, files: Sequence[Path] = (), bootstrap: str = "", topic: str = "") -> None:
+        """Raises BadTheta for a file that is none."""
+        self._known = dict(parse_theta(path.read_bytes()) for path in files)
+        self._topic = TopicPartition(topic, 0)
+        self._bootstrap = bootstrap
+        self._consumer: Any = None
+
+    def get(self, content_hash: str) -> Tensors | None:
+        """w1, b1, w2, b2 of a θ. Not knowing it, read what is new in the topic."""
+        if content_hash not in self._known and self._topic.topic:
+            self._read_on()
+        return self._known.get(content_hash)
+
+    def _read_on(self) -> None:
+        if self._consumer is None:
+            self._consumer = KafkaConsumer(
+                bootstrap_servers=self._bootstrap,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                allow_auto_create_topics=False,
+            )
+        if not self._consumer.partitions_for_topic(self._topic.topic):
+            return
+        if not self._consumer.assignment():
+            self._consumer.assign([self._topic])
+        end = self._consumer.end_offsets([self._topic])[self._topic]
+        while self._consumer.position(self._topic) < end:
+            for record in self._consumer.poll(timeout_ms=500).get(self._topic, []):
+                self._take(record)
+
+    def _take(self, record: Any) -> None:
+        if record.value is None or record.key.startswith(b"@"):  # deleted; which one is active
+            return
+        try:
+            content_hash, theta = parse_theta(record.value)
+        except BadTheta as e:
+            print(f"passed over θ {record.key!r}: {e}")
+        else:
+            self._known[content_hash] = theta
+
+    def close(self) -> None:
+        """Leave the topic."""
+        if self._consumer is not None:
+            self._consumer.close()
+
+
+class BadTheta(ValueError):
+    """The file is no θ, or is damaged."""
+
+
+def parse_theta(value: bytes) -> tuple[str, Tensors]:
+    """Content hash, and w1, b1, w2, b2 in float32. Raises BadTheta."""
+    try:
+        tensors = {name: t.astype(np.float32, copy=False) for name, t in load(value).items()}
+        metadata = _metadata(value)
+        digest = hashlib.sha256(metadata["adaptd.facts"].encode())
+        expected = metadata["adaptd.content_hash"]
+        mapping = {name: tensors[f"mapping.{name}"] for name in ("w1", "b1", "w2", "b2")}
+    except Exception as e:  # whatever the parser stumbles over, it is no θ
+        raise BadTheta(f"not a θ: {e!r}") from e
+    for name in sorted(tensors):
+        digest.update(f"\n{name} <f4 {tensors[name].shape}\n".encode() + tensors[name].tobytes())
+    if digest.hexdigest() != expected:
+        raise BadTheta("damaged: its tensors do not match its hash")
+    return expected, mapping
+
+
+def add(theta: Tensors, factors: Tensors) -> Tensors:
+    """θ and what was added to it; factors that change nothing were left out."""
+    f, w_EG = factors, np.column_stack([theta["w2"], theta["b2"]])
+    w1_HD = theta["w1"] + f["a"].T @ f["x"] if "a" in f else theta["w1"]
+    b1_H = theta["b1"] + f.get("beta", np.float32(0))
+    change_EG = w_EG @ f["n"] if "n" in f else np.zeros_like(w_EG)
+    if "v" in f:
+        change_EG += f["y"].T @ f["v"]
+    w_EG = w_EG + change_EG
+    return {"w1": w1_HD, "b1": b1_H, "w2": w_EG[:, :-1], "b2": w_EG[:, -1]}
+
+
+# ---- as far as here
+
+
+def parse(value: bytes, thetas: Thetas | None = None) -> Mapping:
     """Raises BadMapping."""
     try:
-        tensors = load(value)
-        header_bytes = int.from_bytes(value[:8], "little")
-        facts = json.loads(value[8 : 8 + header_bytes])["__metadata__"]
+        stored = load(value)
+        facts = _metadata(value)
         expected = facts["content_hash"]
+        found = content_hash(stored, facts)
     except Exception as e:  # whatever the parser stumbles over, it is no mapping
         raise BadMapping(f"not an adapted mapping: {e}") from e
-    if content_hash(tensors) != expected:
+    if found != expected:
         raise BadMapping(f"the tensors of {facts.get('stream')!r} do not match their hash")
+    tensors = in_single(stored)
+    if facts.get("encoding", "full") == "lowrank":
+        wanted = facts["meta_init_hash"]
+        theta = thetas.get(wanted) if thetas else None
+        if theta is None:
+            raise BadMapping(f"{facts['stream']!r} cannot be read without θ {wanted}")
+        tensors = add(theta, tensors)
     return Mapping(tensors, facts)
 
 
-def content_hash(tensors: dict[str, Floats]) -> str:
-    """SHA-256 over each tensor's name, shape and bytes, in order of names."""
+def _metadata(value: bytes) -> dict[str, str]:
+    header_bytes = int.from_bytes(value[:8], "little")
+    metadata: dict[str, str] = json.loads(value[8 : 8 + header_bytes])["__metadata__"]
+    return metadata
+
+
+def in_single(stored: dict[str, NDArray[Any]]) -> Tensors:
+    """All in float32: float16 factors are multiplied each with its number in `scales`."""
+    names = sorted(name for name in stored if name != "scales")
+    scales = stored.get("scales", np.ones(len(names), np.float32))
+    return {n: stored[n].astype(np.float32) * s for n, s in zip(names, scales, strict=True)}
+
+
+def content_hash(tensors: dict[str, NDArray[Any]], facts: dict[str, str]) -> str:
+    """SHA-256 over each tensor's name, shape and bytes, in order of names; behind what else it
+    takes to run them where they are not `full` in float32."""
     digest = hashlib.sha256()
+    if facts["format"] != "adapted-mapping/1":
+        encoding, dtype = facts["encoding"], facts["dtype"]
+        theta = facts["meta_init_hash"] if encoding == "lowrank" else ""
+        digest.update(f"adapted-mapping/2;{encoding};{dtype};{theta};".encode())
     for name in sorted(tensors):
         shape = ",".join(map(str, tensors[name].shape))
         digest.update(f"{name}:{shape};".encode() + tensors[name].tobytes())
@@ -99,11 +218,11 @@ def content_hash(tensors: dict[str, Floats]) -> str:
 
 
 def follow(
-    bootstrap: str, topic: str, *, until_end: bool = False
+    bootstrap: str, topic: str, *, thetas: Thetas | None = None, until_end: bool = False
 ) -> Iterator[tuple[str, Mapping | None]]:
     """Each change of a stream's newest mapping, from the beginning of the topic on; None when the
-    stream was erased. A mapping older than one already seen, or one that does not verify, is
-    passed over. `until_end` stops at what was there at the start.
+    stream was erased. A mapping older than one already seen, or one that does not verify or
+    whose θ is not known, is passed over. `until_end` stops at what was there at the start.
     """
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     try:
@@ -117,19 +236,21 @@ def follow(
         while not until_end or any(consumer.position(tp) < ends[tp] for tp in partitions):
             for records in consumer.poll(timeout_ms=500).values():
                 for record in records:
-                    yield from _newer(record, orders)
+                    yield from _newer(record, orders, thetas)
     finally:
         consumer.close()
 
 
-def _newer(record: Any, orders: dict[str, tuple[int, int]]) -> Iterator[tuple[str, Mapping | None]]:
+def _newer(
+    record: Any, orders: dict[str, tuple[int, int]], thetas: Thetas | None = None
+) -> Iterator[tuple[str, Mapping | None]]:
     stream = record.key.decode()
     if record.value is None:
         orders.pop(stream, None)
         yield stream, None
         return
     try:
-        mapping = parse(record.value)
+        mapping = parse(record.value, thetas)
     except BadMapping as e:
         print(f"passed over {record.topic}/{record.partition}/{record.offset}: {e}")
         return
@@ -144,8 +265,14 @@ def main() -> None:
     parser.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's address")
     parser.add_argument("--topic", default="adapted-mappings")
     parser.add_argument("--until-end", action="store_true", help="stop at the topic's end")
-    options = parser.parse_args()
-    for stream, mapping in follow(options.bootstrap, options.topic, until_end=options.until_end):
+    parser.add_argument("--theta", type=Path, action="append", default=[], help="a θ's file")
+    parser.add_argument("--meta-inits-topic", default="meta-inits", help="the topic of θs")
+    o = parser.parse_args()
+    try:
+        thetas = Thetas(o.theta, o.bootstrap, o.meta_inits_topic)
+    except (OSError, BadTheta) as e:
+        raise SystemExit(f"--theta: {e}") from e
+    for stream, mapping in follow(o.bootstrap, o.topic, thetas=thetas, until_end=o.until_end):
         if mapping is None:
             print(f"{stream}: erased")
             continue

@@ -16,8 +16,8 @@ is measured (`tests/model/test_engine_bits.py`, x86), not promised by torch.
 Between devices, torch versions or thread counts results agree to rounding only.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,16 +27,19 @@ from torch import Tensor
 
 from model import losses, rival
 from model.contents import Content
+from model.device_faults import lost_device_told
 from model.encoders.build import encoder_from
 from model.encoders.encoder import Encoder
 from model.episode import Adaptation, Episode, FloatArray
 from model.errors import BadContent
 from model.inner import learners
 from model.inner.learner import Support, adapt
+from model.judging import Judged, PairLosses, finite_losses, judged
 from model.mappings.generators import generator_of
 from model.mappings.mlp import Mlp, apply_batched
 from model.meta_init import Activation, MetaInit, Modality, OutputActivation
 from model.packing import pack_pairs, query_of, support_of, with_idle_units, without_idle_units
+from model.windows import EpisodeWindows, RawWindows
 
 Side = Literal["source", "target"]
 
@@ -56,6 +59,7 @@ class Engine:
         query_capacity: int = 16,
         extra_steps: int = 0,
         ridge: bool = True,
+        spill_dir: Path | None = None,
     ) -> None:
         """Put θ on `device` ("cpu", "cuda", "cuda:N", or "auto": a GPU if there is one).
 
@@ -77,6 +81,7 @@ class Engine:
         self._support_capacity = support_capacity
         self._query_capacity = query_capacity
         self._ridge = ridge
+        self._spill_dir = spill_dir
         self._encoders = self._load_encoders(meta_init)
         self._generator = generator_of(meta_init, self._device)
         self._learner = learners.build(
@@ -90,6 +95,11 @@ class Engine:
         mapping = with_idle_units(meta_init.mapping, meta_init.activation)
         self._theta = Mlp(**{name: self._put(tensor) for name, tensor in mapping.items()})
         self._unadapted = self._start_without_pairs()
+
+    @property
+    def meta_init(self) -> MetaInit:
+        """θ."""
+        return self._meta_init
 
     @property
     def device(self) -> str:
@@ -182,11 +192,21 @@ class Engine:
         return self._encoders[side].prepare(content)
 
     def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
-        """Features (N, d), float32, of what `prepare` gave for the same side."""
+        """Features (N, d), float32, of what `prepare` gave for the same side. Raises DeviceLost."""
         if not prepared:
             return np.zeros((0, self._encoders[side].dim), np.float32)
-        features_ND = self._encoders[side].encode(prepared)
-        return np.asarray(features_ND.cpu().numpy(), np.float32)
+        with lost_device_told():
+            features_ND = self._encoders[side].encode(prepared)
+            return np.asarray(features_ND.cpu().numpy(), np.float32)
+
+    def windows(self, capacity: int) -> EpisodeWindows:
+        """Empty windows for so many streams, of the capacities' sizes together.
+
+        Raises OSError when there is no room in `spill_dir`.
+        """
+        size = self._support_capacity + self._query_capacity
+        raw = RawWindows(capacity, size, self.source_dim, self.target_dim, self._spill_dir)
+        return EpisodeWindows(raw, self.adapt)
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
         """θ′ of every episode, in order.
@@ -209,57 +229,45 @@ class Engine:
         state = adapt(self._learner, start, support)
         before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self._unadapted))
         ridge = rival.fit(support) if self._ridge else None
-        losses_5BN = [
-            self._losses(self._outputs(mlp, pairs), pairs)
-            for pairs in (support, query)
-            for mlp in (before, state.mlp)
-        ]
-        if ridge is None:
-            losses_5BN.append(torch.full_like(losses_5BN[3], float("nan")))
-        else:
-            losses_5BN.append(self._losses(rival.predict(ridge, query.x_BSD), query))
-        better_B = rival.clearly_better(losses_5BN[4], losses_5BN[3], query.real_BS).tolist()
-        real_5BN = (support.real_BS,) * 2 + (query.real_BS,) * 3
-        means_5B = [_mean(l_BN, r_BN) for l_BN, r_BN in zip(losses_5BN, real_5BN, strict=True)]
+        losses = PairLosses(
+            self._losses(self._outputs(before, support), support),
+            self._losses(self._outputs(state.mlp, support), support),
+            self._losses(self._outputs(before, query), query),
+            self._losses(self._outputs(state.mlp, query), query),
+            self._ridge_losses(ridge, query),
+        )
         stacked = {name: tensor.cpu().numpy() for name, tensor in state.mlp._asdict().items()}
-        losses_B5 = torch.stack(means_5B, 1).cpu().tolist()
         healthy_B = state.healthy_B.cpu().tolist()
+        every = judged(losses, support.real_BS, query.real_BS)
         return [
             self._adaptation(
                 {name: tensors[b] for name, tensors in stacked.items()},
-                losses_B5[b],
+                every[b],
                 episode,
-                ridge=_ridge_mapping(ridge, b)
-                if ridge and _ridge_wins(losses_B5[b], clearly=better_B[b])
-                else None,
+                ridge=_ridge_mapping(ridge, b) if ridge and every[b].ridge_wins else None,
                 healthy=healthy_B[b],
             )
             for b, episode in enumerate(episodes)
         ]
 
+    def _ridge_losses(self, ridge: rival.Rival | None, query: Support) -> Tensor:
+        if ridge is None:
+            return torch.full_like(query.x_BSD[:, :, 0], float("nan"))
+        return self._losses(rival.predict(ridge, query.x_BSD), query)
+
     def _adaptation(
         self,
         padded: Mapping[str, FloatArray],
-        losses_5: list[float],
+        losses: Judged,
         episode: Episode,
         *,
         ridge: Mapping[str, FloatArray] | None,
         healthy: bool,
     ) -> Adaptation:
         tensors = without_idle_units(padded, self.hidden_dim)
-        having_pairs = losses_5[:2] * bool(len(episode.x_support_SD))
-        having_pairs += losses_5[2:4] * bool(len(episode.x_query_QD))
-        support_before, support_after, query_before, query_after, query_ridge = losses_5
-        return Adaptation(
-            tensors=tensors,
-            support_loss_before=support_before,
-            support_loss_after=support_after,
-            query_loss_before=query_before,
-            query_loss_after=query_after,
-            finite=healthy and all(map(math.isfinite, having_pairs)) and _all_finite(tensors),
-            query_loss_ridge=query_ridge,
-            ridge=ridge,
-        )
+        support, query = bool(len(episode.x_support_SD)), bool(len(episode.x_query_QD))
+        finite = healthy and finite_losses(losses, support=support, query=query)
+        return Adaptation(tensors, *losses[:4], finite and _all_finite(tensors), losses[4], ridge)
 
     def _pack(self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int) -> Support:
         rows = len(pairs) if self._device.type == "cpu" else self._chunk
@@ -312,20 +320,6 @@ def _resolve(device: str) -> torch.device:
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs")
     return resolved
-
-
-def _mean(loss_BN: Tensor, real_BN: Tensor) -> Tensor:
-    """The loss of each stream (B); NaN where it has no pairs."""
-    return loss_BN.masked_fill(~real_BN, 0.0).sum(1) / real_BN.sum(1)
-
-
-def _ridge_wins(losses_5: Sequence[float], *, clearly: bool) -> bool:
-    """On the query, and never where a loss is NaN. A θ′ that is no worse than θ gives way to a
-    ridge that is clearly better than it; another to one that is better than θ."""
-    _, _, before, after, ridge = losses_5
-    if after <= before:
-        return clearly
-    return ridge < before and ridge < after
 
 
 def _ridge_mapping(ridge: rival.Rival, stream: int) -> dict[str, FloatArray] | None:

@@ -4,13 +4,24 @@ S = support pairs, Q = query pairs, D = source dim, E = target dim, H = hidden
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.low_rank import LowRank
+
 FloatArray = NDArray[np.float32]
+
+
+class Cut(NamedTuple):
+    """Which slot is adapted, and how its pairs are cut: all but the newest `query` are support."""
+
+    slot: int
+    support: int
+    query: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,9 @@ class Adaptation:
     `query_loss_ridge` is that of ridge regression on the same support (`model.rival`). `ridge` is
     that mapping, linear (w1, b1, w2, b2 with no activation), where it should take θ′'s place:
     clearly better than a θ′ that is no worse than θ, or better than θ where θ′ is not.
+    `factored` makes θ′ as θ and thin factors, where the inner loop can tell it so. Tensors and
+    factors may be made only when they are looked at, and only until the windows they come from go
+    on (`model.hidden_windows`): most mappings are never published.
     """
 
     tensors: Mapping[str, FloatArray]
@@ -45,3 +59,4 @@ class Adaptation:
     finite: bool
     query_loss_ridge: float = math.nan
     ridge: Mapping[str, FloatArray] | None = None
+    factored: Callable[[], LowRank] | None = None

@@ -7,6 +7,8 @@ ValueError
 └── BadCheckpoint   a meta-training cannot be continued from this file
 ArithmeticError
 └── Diverged        a meta-training no longer gives finite numbers; another recipe may
+RuntimeError
+└── DeviceLost      the GPU is gone for this process; the CPU can go on
 """
 
 
@@ -36,3 +38,7 @@ class BadCheckpoint(ValueError):
 
 class Diverged(ArithmeticError):
     """Too many outer steps in a row were not finite; the message says where and how many."""
+
+
+class DeviceLost(RuntimeError):
+    """The device does not compute any more; the message says what the driver said."""

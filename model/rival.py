@@ -13,9 +13,11 @@ the streams that publish it. `model.baselines.ridge` is the same for one stream,
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from model.episode import Episode, FloatArray
 from model.inner.learner import Support
 from model.mappings.mlp import Mlp
 
@@ -75,6 +77,15 @@ def as_mapping(rival: Rival, stream: int) -> Mlp:
     if target_dim <= source_dim:
         return Mlp(weight_ED, bias_E, identity, zeros)
     return Mlp(identity, zeros, weight_ED, bias_E)
+
+
+def of_episode(episode: Episode) -> dict[str, FloatArray]:
+    """`as_mapping` of one episode's support, as arrays."""
+    x_1SD, y_1SE = (
+        torch.from_numpy(t[np.newaxis]) for t in (episode.x_support_SD, episode.y_support_SE)
+    )
+    fitted = fit(Support(x_1SD, y_1SE, torch.ones(x_1SD.shape[:2], dtype=torch.bool)))
+    return {name: tensor.numpy() for name, tensor in as_mapping(fitted, 0)._asdict().items()}
 
 
 def _centred(t_BSX: Tensor, real_BS1: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 from kafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -173,8 +174,9 @@ class KafkaSource:
         return lags
 
     def joined(self) -> bool:
-        """See EventSource."""
-        return self._changes.joined
+        """See EventSource. The listener hears nothing of an assignment of no partitions."""
+        stable = self._consumer._coordinator.state is MemberState.STABLE
+        return self._changes.joined or stable
 
     def verify(self) -> None:
         """See EventSource."""

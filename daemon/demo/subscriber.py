@@ -26,7 +26,7 @@ from daemon.demo.score import Follower
 from daemon.demo.script import read_script
 from daemon.errors import MalformedEvent
 from daemon.wire import adapted_mapping, paired_event
-from daemon.wire.adapted_mapping import Facts
+from daemon.wire.adapted_mapping import AdaptedMapping, Facts
 from daemon.wire.dead_letter import HEADER_PREFIX
 from daemon.wire.paired_event import EventLimits
 from model.data import emoji
@@ -56,7 +56,7 @@ class Subscriber:
 
     def __init__(self, part: Part, settings: Settings) -> None:
         theta = load(settings.meta_init or shipped())
-        self._part, self._settings = part, settings
+        self._part, self._settings, self._theta = part, settings, theta
         self._engine = Engine(theta, "cpu")
         self._limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
         self._candidates = {s: Candidates(part, s, self._engine) for s in part.streams}
@@ -92,7 +92,7 @@ class Subscriber:
     def _take_mapping(self, record: Any) -> None:
         """Verify it, then use it for the events to come."""
         try:
-            mapping = adapted_mapping.decode(record.value)
+            mapping = self._runnable(adapted_mapping.decode(record.value))
         except ValueError as e:
             tell(Refused(str(e)))
             return
@@ -110,6 +110,12 @@ class Subscriber:
                 latency_ms=record.timestamp - facts.event_time_ms,
             )
         )
+
+    def _runnable(self, mapping: AdaptedMapping) -> AdaptedMapping:
+        """Whole and in float32. Raises ValueError where that takes another θ than ours."""
+        ours = mapping.facts.meta_init_hash == self._engine.meta_init_hash
+        tensors = adapted_mapping.runnable(mapping, self._theta.mapping if ours else None)
+        return AdaptedMapping(tensors, mapping.facts)
 
     def _read(self, record: Any) -> Received | None:
         try:

@@ -2,6 +2,21 @@
 
 The same facts are the record's headers, so that a reader can filter without parsing the value.
 Readers keep, for each stream, the record with the largest (epoch, version).
+
+What the tensors are, each record says itself, and records of every kind may lie in one topic:
+
+    encoding   dtype     format   tensors
+    full       float32   /1       w1 (H, D), b1 (H), w2 (E, H), b2 (E)
+    full       float16   /2       the same
+    lowrank    float32   /2       what was added to θ: x, a, beta, y, n, v (`model.low_rank`)
+    lowrank    float16   /2       the same, and `scales` (float32), which multiply them, by name
+
+S = support pairs, D = source dim, H = hidden, E = target dim, G = H + 1; x (S, D), a (S, H),
+beta (H), y (S, E), n (G, G), v (S, G); pairs of factors that change nothing are left out.
+
+`full` in float32 has the format it always had, so that readers that know no other go on. Such
+readers would stumble over the rest; most verify the content hash first, and that of /2 begins with
+the encoding, so that to them it never matches: they pass the record over as damaged.
 """
 
 from __future__ import annotations
@@ -9,18 +24,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from model.episode import FloatArray
 from model.gate import Outcome
+from model.half import SCALES, in_single
+from model.low_rank import multiplied_out
 from model.meta_init import OutputActivation
 
 FORMAT = "adapted-mapping/1"
+FORMAT_2 = "adapted-mapping/2"
 HEADER_PREFIX = "adaptd-"
+SAFETENSORS_DTYPES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}
+
+Encoding = Literal["full", "lowrank"]
+Dtype = Literal["float32", "float16"]
+StoredArray = NDArray[Any]
+"""float32 or float16."""
+
+
+def format_of(encoding: Encoding, dtype: Dtype) -> str:
+    """The format that a record of this kind has."""
+    return FORMAT if (encoding, dtype) == ("full", "float32") else FORMAT_2
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +82,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     meta_init: str
     """The version of θ."""
     meta_init_hash: str
-    """θ's content hash, hexadecimal."""
+    """θ's content hash, hexadecimal; a `lowrank` mapping needs that θ to be run."""
     generator: str
     learner: str
     encoder: str
@@ -69,8 +100,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     published_at_ms: int
     turn: str
     """The turn that made it; the worker's log says which offsets that turn read."""
+    encoding: Encoding = "full"
+    """`full`: the mapping's tensors; `lowrank`: what was added to θ, as factors."""
+    dtype: Dtype = "float32"
+    """Of the tensors."""
     content_hash: str
-    """`content_hash(tensors)`, hexadecimal."""
+    """`content_hash` of the tensors, hexadecimal."""
 
     def as_strings(self) -> dict[str, str]:
         """Every fact as text; floats so that they read back exactly."""
@@ -80,33 +115,58 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class AdaptedMapping:
-    """One stream's mapping, as published."""
+    """One stream's mapping, as published; `runnable` makes it one to run."""
 
-    tensors: Mapping[str, FloatArray]
+    tensors: Mapping[str, StoredArray]
     facts: Facts
 
 
-def content_hash(tensors: Mapping[str, FloatArray]) -> str:
-    """SHA-256 over each tensor's name, shape and float32 little-endian bytes, in order of names."""
+def content_hash(
+    tensors: Mapping[str, StoredArray],
+    encoding: Encoding = "full",
+    dtype: Dtype = "float32",
+    meta_init_hash: str = "",
+) -> str:
+    """SHA-256 over each tensor's name, shape and little-endian bytes, in order of names; in /2
+    behind what else it takes to run them."""
     digest = hashlib.sha256()
+    if format_of(encoding, dtype) != FORMAT:
+        theta = meta_init_hash if encoding == "lowrank" else ""
+        digest.update(f"{FORMAT_2};{encoding};{dtype};{theta};".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{','.join(map(str, tensor.shape))};".encode())
-        digest.update(tensor.tobytes())
+        digest.update(np.ascontiguousarray(tensor).data)
     return digest.hexdigest()
 
 
 def encode(mapping: AdaptedMapping) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
     """The record's value and headers."""
     facts = mapping.facts.as_strings()
-    headers = tuple((HEADER_PREFIX + name, text.encode()) for name, text in facts.items())
-    # safetensors writes a view's memory, not its values
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in mapping.tensors.items()}
-    return save(tensors, facts), headers
+    headers = tuple([(HEADER_PREFIX + name, text.encode()) for name, text in facts.items()])
+    return _safetensors(mapping.tensors, facts), headers
+
+
+def _safetensors(tensors: Mapping[str, StoredArray], metadata: Mapping[str, str]) -> bytes:
+    """The file that `safetensors.numpy.save` writes, copied once and not four times; wider numbers
+    come first, so that all are aligned."""
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header: dict[str, object] = {"__metadata__": metadata}
+    at = 0
+    for name, tensor in ordered:
+        end = at + tensor.nbytes
+        dtype = SAFETENSORS_DTYPES[tensor.dtype]
+        header[name] = {"dtype": dtype, "shape": tensor.shape, "data_offsets": (at, end)}
+        at = end
+    text = msgspec.json.encode(header)
+    text += b" " * (-len(text) % 8)
+    data = (np.ascontiguousarray(tensor).data for _, tensor in ordered)  # a view's values
+    return b"".join([len(text).to_bytes(8, "little"), text, *data])
 
 
 def decode(value: bytes) -> AdaptedMapping:
-    """Raises ValueError when it is no mapping, or its content hash is not that of its tensors."""
+    """The tensors as they lie. Raises ValueError when it is no mapping, of a format that is not
+    known here, or when its content hash is not that of its tensors."""
     try:
         tensors = load(value)
         header = int.from_bytes(value[:8], "little")
@@ -114,6 +174,33 @@ def decode(value: bytes) -> AdaptedMapping:
         facts = msgspec.convert(metadata, Facts, strict=False)
     except (SafetensorError, msgspec.MsgspecError, KeyError) as e:
         raise ValueError(f"not an adapted mapping: {e}") from e
-    if content_hash(tensors) != facts.content_hash:
+    _check_format(tensors, facts)
+    found = content_hash(tensors, facts.encoding, facts.dtype, facts.meta_init_hash)
+    if found != facts.content_hash:
         raise ValueError(f"the tensors of {facts.stream!r} do not match their content hash")
     return AdaptedMapping(tensors, facts)
+
+
+def _check_format(tensors: Mapping[str, StoredArray], facts: Facts) -> None:
+    if facts.format != format_of(facts.encoding, facts.dtype):
+        kind = f"{facts.encoding} in {facts.dtype} as {facts.format!r}"
+        raise ValueError(f"not an adapted mapping that is known here: {kind}")
+    dtypes = {str(tensor.dtype) for name, tensor in tensors.items() if name != SCALES}
+    if dtypes - {facts.dtype}:
+        raise ValueError(f"not an adapted mapping: {sorted(dtypes)} instead of {facts.dtype}")
+
+
+def runnable(
+    mapping: AdaptedMapping, theta: Mapping[str, FloatArray] | None = None
+) -> Mapping[str, FloatArray]:
+    """w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32. `theta` is the mapping of the θ whose content
+    hash is `meta_init_hash`: a `lowrank` mapping is nothing without it.
+
+    Raises ValueError when it is needed and not given, or is another.
+    """
+    facts = mapping.facts
+    if facts.encoding == "full":
+        return in_single(mapping.tensors)
+    if theta is None:
+        raise ValueError(f"{facts.stream!r} needs θ {facts.meta_init} ({facts.meta_init_hash})")
+    return multiplied_out(mapping.tensors, theta)

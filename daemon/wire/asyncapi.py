@@ -63,8 +63,12 @@ def document() -> dict[str, Any]:
                 {"contentType": paired_event.MSGPACK, "payload": event},
             ),
             "adapted-mappings": _channel(
-                "Written, compacted. A safetensors file: w1 (H, D), b1 (H), w2 (E, H), b2 (E), "
-                "float32, and the facts as its metadata. Keep the largest (epoch, version).",
+                "Written, compacted. A safetensors file, with the facts as its metadata; each "
+                "record tells its own encoding and dtype. full: w1 (H, D), b1 (H), w2 (E, H), "
+                "b2 (E). lowrank: x (S, D), a (S, H), beta (H), y (S, E), n (H+1, H+1), "
+                "v (S, H+1), those that change something, added to the θ of meta_init_hash: "
+                "w1 + aᵀ·x, b1 + beta, [w2, b2]·(1 + n) + yᵀ·v; in float16 each is multiplied "
+                "with its number in scales, by name. Keep the largest (epoch, version).",
                 {
                     "contentType": "application/x-safetensors",
                     "headers": mapping_headers,

@@ -7,7 +7,7 @@ by default); one schema for both. In JSON, bytes are base64 strings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -29,6 +29,9 @@ MAX_FRAMES = 4_096
 """Of one video; each costs memory of its own, even one without a byte."""
 
 DType = Literal["float16", "float32", "float64"]
+LITTLE_ENDIAN = {
+    name: np.dtype(name).newbyteorder("<") for name in ("float16", "float32", "float64")
+}
 
 
 class Vector(msgspec.Struct, frozen=True, tag="vector"):
@@ -95,8 +98,7 @@ class EventLimits:
     max_key_bytes: int = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A decoded event of one stream, and where it came from."""
 
     stream: str
@@ -208,7 +210,7 @@ def vector(values: NDArray[np.floating[Any]]) -> Vector:
 
 
 def _vector(content: Vector) -> NDArray[Any]:
-    dtype = np.dtype(content.dtype).newbyteorder("<")
+    dtype = LITTLE_ENDIAN[content.dtype]
     if len(content.shape) != 1:
         raise MalformedEvent(
             "lying_shape", f"a vector of {len(content.shape)} dimensions; expected shape (dim,)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from threading import Event
 from typing import Protocol
 
 import pytest
@@ -11,14 +13,14 @@ from kafka import KafkaProducer
 from kafka import errors as vendor
 
 from daemon.adapters.kafka_client import _SETTINGS_ERRORS, translated
-from daemon.adapters.kafka_source import KafkaSource
 from daemon.adapters.kafka_topics import KafkaTopics
 from daemon.adapters.memory import MemorySource, MemoryTopic
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.ports import Bounds, EventSource, Headers, Polled, Record
 from daemon.topics import TopicSpec
-from tests.contracts.conftest import MEMORY_AND_REAL
+from daemon.wiring import kafka_clients
+from tests.contracts.conftest import CLIENTS, NO_LIBRDKAFKA
 
 PARTITIONS = 2
 PATIENCE_S = 40.0
@@ -62,10 +64,11 @@ class KafkaBackend:
         topics.create(TopicSpec(settings.kafka_events_topic, PARTITIONS, 1, {}, 0))
         topics.close()
         self._producer = KafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers)
-        self._members: list[KafkaSource] = []
+        self._members: list[EventSource] = []
 
     def join(self) -> EventSource:
-        self._members.append(KafkaSource(self._settings, f"member-{len(self._members)}"))
+        open_source, _ = kafka_clients(self._settings)
+        self._members.append(open_source(self._settings, f"member-{len(self._members)}"))
         return self._members[-1]
 
     def share(self) -> None:
@@ -89,14 +92,14 @@ class KafkaBackend:
             member.close()
 
 
-@pytest.fixture(params=MEMORY_AND_REAL)
+@pytest.fixture(params=["memory", *CLIENTS])
 def backend(
-    request: pytest.FixtureRequest, kafka_settings: Callable[[], Settings]
+    request: pytest.FixtureRequest, kafka_settings: Callable[..., Settings]
 ) -> Iterator[Backend]:
     if request.param == "memory":
         yield MemoryBackend()
         return
-    made = KafkaBackend(kafka_settings())
+    made = KafkaBackend(kafka_settings(request.param))
     yield made
     made.close()
 
@@ -205,6 +208,35 @@ def test_what_moves_to_another_member_is_told_to_both(backend: Backend) -> None:
         if seen_by_first and seen_by_second:
             break
     assert (seen_by_first, seen_by_second) == ({1 - moved}, {moved})
+    assert second.commit({moved: 1})
+    assert first.bounds([moved])[moved].committed == 1
+
+
+def test_a_poll_brings_no_more_than_it_may_and_in_order(backend: Backend) -> None:
+    for number in range(30):
+        backend.produce(number % 2, b"k", b"%d" % number)
+    source = backend.join()
+    assigned(source)
+    for partition in (0, 1):
+        source.seek(partition, 0)
+    read: dict[int, list[int]] = {0: [], 1: []}
+    until = time.monotonic() + PATIENCE_S
+    while sum(map(len, read.values())) < 30 and time.monotonic() < until:
+        polled = source.poll(0.1, 7)
+        assert sum(map(len, polled.records.values())) <= 7
+        for partition, batch in polled.records.items():
+            read[partition] += [record.offset for record in batch]
+    assert read == {0: list(range(15)), 1: list(range(15))}
+
+
+def test_a_member_that_is_given_nothing_has_joined_all_the_same(backend: Backend) -> None:
+    members = [backend.join() for _ in range(PARTITIONS + 1)]
+    until = time.monotonic() + 15
+    while not all(member.joined() for member in members):
+        assert time.monotonic() < until
+        for member in members:
+            member.poll(0.1, 100)
+    members[-1].verify()
 
 
 def test_a_service_that_answers_is_verified_and_closing_is_quiet(backend: Backend) -> None:
@@ -234,11 +266,12 @@ def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
 def test_whatever_producers_compress_with_is_read(
-    kafka_settings: Callable[[], Settings], codec: str
+    kafka_settings: Callable[..., Settings], codec: str, client: str
 ) -> None:
-    real = KafkaBackend(kafka_settings())
+    real = KafkaBackend(kafka_settings(client))
     producer = KafkaProducer(
         bootstrap_servers=kafka_settings().kafka_bootstrap_servers, compression_type=codec
     )
@@ -253,11 +286,12 @@ def test_whatever_producers_compress_with_is_read(
         real.close()
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 def test_a_turn_longer_than_the_session_costs_no_partition(
-    kafka_settings: Callable[[], Settings],
+    kafka_settings: Callable[..., Settings], client: str
 ) -> None:
     """The heartbeats come from the client's own thread, whatever the loop's thread does."""
-    settings = kafka_settings().model_copy(update={"kafka_session_timeout_ms": 6_000})
+    settings = kafka_settings(client).model_copy(update={"kafka_session_timeout_ms": 6_000})
     real = KafkaBackend(settings)
     try:
         source = real.join()
@@ -270,3 +304,94 @@ def test_a_turn_longer_than_the_session_costs_no_partition(
         assert [r.value for p in polled for r in p.records.get(0, [])] == [b"v"]
     finally:
         real.close()
+
+
+# ---- librdkafka's own ways
+
+
+def librdkafka_codes() -> list[int]:
+    if find_spec("confluent_kafka") is None:
+        return []
+    from confluent_kafka import KafkaError
+
+    codes = {code for code in vars(KafkaError).values() if isinstance(code, int)}
+    return sorted(codes - {KafkaError.NO_ERROR})
+
+
+@NO_LIBRDKAFKA
+@pytest.mark.parametrize("code", librdkafka_codes())
+def test_no_error_of_librdkafka_escapes(code: int) -> None:
+    from confluent_kafka import KafkaError, KafkaException
+
+    from daemon.adapters.librdkafka_client import SETTINGS_ERRORS, Complaints
+
+    expected = Misconfigured if code in SETTINGS_ERRORS else Unavailable
+    with pytest.raises(expected, match="ask") as translation, Complaints().translated("ask"):
+        raise KafkaException(KafkaError(code, "two\nlines"))
+    assert isinstance(translation.value.__cause__, KafkaException)
+    assert "\n" not in str(translation.value)
+
+
+@NO_LIBRDKAFKA
+def test_what_librdkafka_says_between_calls_is_told_with_the_next() -> None:
+    from confluent_kafka import KafkaError, KafkaException
+
+    from daemon.adapters.librdkafka_client import Complaints
+
+    complaints = Complaints()
+    complaints.hear(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    refused = r"_TIMED_OUT.*connection refused"
+    with pytest.raises(Unavailable, match=refused), complaints.translated("ask"):
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    complaints.hear(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    with pytest.raises(Misconfigured, match="wrong password"), complaints.translated("ask"):
+        pass
+
+
+@NO_LIBRDKAFKA
+@pytest.mark.services
+def test_an_error_among_the_records_costs_none_of_them(
+    kafka_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a record that fails its checksum: librdkafka skips it, tells, and goes on."""
+    from confluent_kafka import KafkaError, Message
+
+    from daemon.adapters.librdkafka_source import LibrdkafkaSource
+
+    real = KafkaBackend(kafka_settings("librdkafka"))
+    try:
+        for number in range(6):
+            real.produce(0, b"k", b"%d" % number)
+        source = real.join()
+        assert isinstance(source, LibrdkafkaSource)
+        assigned(source)
+        source.seek(0, 1)
+        fetch = source._fetch
+
+        def damaged(timeout_s: float, max_records: int) -> list[Message]:
+            messages = fetch(timeout_s, max_records)
+            error = KafkaError(KafkaError._BAD_MSG, "failed its checksum")
+            bad = [Message("events", 0, m.offset(), error=error) for m in messages[2:3]]
+            return messages[:2] + bad + messages[3:]
+
+        monkeypatch.setattr(source, "_fetch", damaged)
+        with pytest.raises(Unavailable, match=r"checksum \(partition 0\)"):
+            records(source, 0, 5)
+        monkeypatch.undo()
+        assert [r.offset for r in records(source, 0, 5)] == [1, 2, 3, 4, 5]
+    finally:
+        real.close()
+
+
+@NO_LIBRDKAFKA
+def test_what_never_returns_is_not_waited_for() -> None:
+    from daemon.adapters.librdkafka_client import Aside
+
+    aside, stuck = Aside(), Event()
+    with pytest.raises(TimeoutError, match="no answer"):
+        aside.run(stuck.wait, 0.05)
+    with pytest.raises(TimeoutError, match="before"):
+        aside.run(list, 0.05)
+    stuck.set()
+    with pytest.raises(ZeroDivisionError):
+        aside.run(lambda: 1 / 0, 1.0)

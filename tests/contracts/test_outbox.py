@@ -8,14 +8,14 @@ from typing import Protocol
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from daemon.adapters.kafka_outbox import KafkaOutbox
 from daemon.adapters.kafka_topics import KafkaTopics
 from daemon.adapters.memory import MemoryOutbox
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.ports import Message, Outbox
 from daemon.topics import TopicSpec
-from tests.contracts.conftest import MEMORY_AND_REAL
+from daemon.wiring import kafka_clients
+from tests.contracts.conftest import CLIENTS
 
 MAX_BYTES = 20_000
 
@@ -53,7 +53,8 @@ class KafkaBackend:
         topics.close()
 
     def open(self) -> Outbox:
-        return KafkaOutbox(self._settings, "test")
+        _, open_outbox = kafka_clients(self._settings)
+        return open_outbox(self._settings, "test")
 
     def sent(self) -> list[Sent]:
         consumer = KafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap_servers)
@@ -68,9 +69,11 @@ class KafkaBackend:
         return read
 
 
-@pytest.fixture(params=MEMORY_AND_REAL)
-def backend(request: pytest.FixtureRequest, kafka_settings: Callable[[], Settings]) -> Backend:
-    return MemoryBackend() if request.param == "memory" else KafkaBackend(kafka_settings())
+@pytest.fixture(params=["memory", *CLIENTS])
+def backend(request: pytest.FixtureRequest, kafka_settings: Callable[..., Settings]) -> Backend:
+    if request.param == "memory":
+        return MemoryBackend()
+    return KafkaBackend(kafka_settings(request.param))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from daemon.adapters.memory import (
 from daemon.batching import BatchPolicy
 from daemon.loop import Loop, LoopPolicy, Ports
 from daemon.ownership import StartPolicy
-from daemon.ports import Engine, EventSource, Message, Outbox, Side, WindowStore
+from daemon.ports import Engine, EventSource, Message, Outbox, Side, Windows, WindowStore
 from daemon.publishing import Outlet, Topics
 from daemon.report import TurnReport
 from daemon.window import WindowShape
@@ -29,6 +29,7 @@ from daemon.wire.paired_event import EventLimits, PairedEvent, WirePair
 from model.encoders.vectors import check_vector
 from model.episode import Adaptation, Episode, FloatArray
 from model.meta_init import OutputActivation
+from model.windows import EpisodeWindows, RawWindows
 
 D, E = 4, 3
 
@@ -52,6 +53,10 @@ class LinearEngine:
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         return {"w": np.zeros((D, E), np.float32)}
+
+    def windows(self, capacity: int) -> Windows:
+        raw = RawWindows(capacity, POLICY.shape.size, D, E)
+        return EpisodeWindows(raw, lambda episodes: self.adapt(episodes))
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -222,6 +227,8 @@ def policy(
     max_resident_streams: int = 100,
     verify_interval_s: float = 1e9,
     max_poll_records: int = 100,
+    adapt_every: int = 1,
+    adapt_latest_s: float = 1.0,
 ) -> LoopPolicy:
     return replace(
         POLICY,
@@ -230,4 +237,6 @@ def policy(
         max_resident_streams=max_resident_streams,
         verify_interval_s=verify_interval_s,
         max_poll_records=max_poll_records,
+        adapt_every=adapt_every,
+        adapt_latest_s=adapt_latest_s,
     )

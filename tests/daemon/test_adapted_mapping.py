@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import Any
@@ -11,11 +12,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from daemon.wire import adapted_mapping
-from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
+from daemon.wire.adapted_mapping import (
+    AdaptedMapping,
+    Dtype,
+    Encoding,
+    Facts,
+    StoredArray,
+    content_hash,
+    runnable,
+)
 from model.episode import FloatArray
 from model.gate import Outcome
+from model.half import to_half
+from model.low_rank import LowRank
 
 
 def tensors(seed: int = 0) -> dict[str, FloatArray]:
@@ -104,6 +116,134 @@ def test_a_tensor_that_is_a_view_is_written_by_its_values() -> None:
     facts = msgspec.structs.replace(FACTS, content_hash=content_hash(strided))
     value, _ = adapted_mapping.encode(AdaptedMapping(strided, facts))
     assert np.array_equal(adapted_mapping.decode(value).tensors["w1"], strided["w1"])
+
+
+def in_form(
+    encoding: Encoding, dtype: Dtype, stored: dict[str, StoredArray], **changes: Any
+) -> AdaptedMapping:
+    facts = msgspec.structs.replace(
+        FACTS,
+        format=adapted_mapping.format_of(encoding, dtype),
+        encoding=encoding,
+        dtype=dtype,
+        content_hash=content_hash(stored, encoding, dtype, FACTS.meta_init_hash),
+    )
+    return AdaptedMapping(stored, msgspec.structs.replace(facts, **changes))
+
+
+def low_rank() -> LowRank:
+    """What is added to `tensors(1)`, as θ."""
+    rng = np.random.default_rng(2)
+    shapes = ((5, 4), (5, 3), (3,), (5, 2), (4, 4), (5, 4))
+    return LowRank(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+
+
+def every_form() -> dict[tuple[Encoding, Dtype], AdaptedMapping]:
+    halves = {name: to_half(tensor) for name, tensor in tensors().items()}
+    return {
+        ("full", "float32"): in_form("full", "float32", dict(tensors())),
+        ("full", "float16"): in_form("full", "float16", dict(halves)),
+        ("lowrank", "float32"): in_form("lowrank", "float32", dict(low_rank().factors())),
+        ("lowrank", "float16"): in_form("lowrank", "float16", low_rank().in_half()),
+    }
+
+
+@pytest.mark.parametrize("form", every_form())
+def test_every_form_comes_back_as_it_lies(form: tuple[Encoding, Dtype]) -> None:
+    mapping = every_form()[form]
+    value, headers = adapted_mapping.encode(mapping)
+    decoded = adapted_mapping.decode(value)
+    assert same(decoded.facts, mapping.facts)
+    assert (decoded.facts.encoding, decoded.facts.dtype) == form
+    assert dict(headers)["adaptd-encoding"].decode() == form[0]
+    assert decoded.tensors.keys() == mapping.tensors.keys()
+    for name, tensor in mapping.tensors.items():
+        assert decoded.tensors[name].dtype == tensor.dtype
+        assert decoded.tensors[name].tobytes() == tensor.tobytes()
+
+
+@pytest.mark.parametrize("form", every_form())
+def test_the_file_is_the_one_that_safetensors_writes(form: tuple[Encoding, Dtype]) -> None:
+    mapping = every_form()[form]
+    value, _ = adapted_mapping.encode(mapping)
+    theirs = save(dict(mapping.tensors), mapping.facts.as_strings())
+    size = int.from_bytes(value[:8], "little")
+    assert size % 8 == 0  # so that the widest numbers are aligned, and the rest behind them
+    assert value[8 + size :] == theirs[8 + int.from_bytes(theirs[:8], "little") :]
+    header = json.loads(value[8 : 8 + size])
+    assert header == json.loads(theirs[8 : 8 + int.from_bytes(theirs[:8], "little")])
+
+
+@pytest.mark.parametrize("form", every_form())
+def test_every_form_can_be_run(form: tuple[Encoding, Dtype]) -> None:
+    theta = tensors(1)
+    made = runnable(every_form()[form], theta)
+    expected = tensors() if form[0] == "full" else low_rank().multiplied_out(theta)
+    for name, tensor in expected.items():
+        assert made[name].dtype == np.float32
+        if form[1] == "float32":
+            assert np.array_equal(made[name], tensor)
+        else:
+            np.testing.assert_allclose(made[name], tensor, atol=2e-3 * abs(tensor).max())
+
+
+def test_theta_itself_takes_a_few_hundred_bytes() -> None:
+    mapping = in_form("lowrank", "float16", {}, outcome=Outcome.WORSE)
+    value, _ = adapted_mapping.encode(mapping)
+    assert len(value) < 1_000
+    made = runnable(adapted_mapping.decode(value), tensors(1))
+    assert all(np.array_equal(made[name], tensor) for name, tensor in tensors(1).items())
+
+
+def test_what_was_added_to_theta_cannot_be_run_without_it_or_with_another() -> None:
+    mapping = every_form()["lowrank", "float32"]
+    with pytest.raises(ValueError, match="'s' needs θ fresh \\(00ff\\)"):
+        runnable(mapping)
+    other = tensors() | {"w1": np.zeros((3, 9), np.float32)}
+    with pytest.raises(ValueError, match=r"mismatch|shape"):
+        runnable(mapping, other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": "adapted-mapping/3"},
+        {"format": "adapted-mapping/1"},
+        {"dtype": "float16"},
+        {"dtype": "bfloat16"},
+        {"encoding": "full"},
+        {"encoding": "sparse"},
+        {"meta_init_hash": "11ff"},
+    ],
+)
+def test_a_form_that_is_not_what_it_says_is_refused(changes: dict[str, Any]) -> None:
+    mapping = every_form()["lowrank", "float32"]
+    mapping = AdaptedMapping(mapping.tensors, msgspec.structs.replace(mapping.facts, **changes))
+    value, _ = adapted_mapping.encode(mapping)
+    with pytest.raises(ValueError, match=r"not an adapted mapping|do not match their"):
+        adapted_mapping.decode(value)
+
+
+def test_a_record_from_before_there_were_encodings_is_full_in_float32() -> None:
+    strings = FACTS.as_strings()
+    assert strings.pop("encoding") == "full"
+    assert strings.pop("dtype") == "float32"
+    decoded = adapted_mapping.decode(save(tensors(), strings))
+    assert same(decoded.facts, FACTS)
+
+
+@pytest.mark.parametrize("form", [form for form in every_form() if form != ("full", "float32")])
+def test_to_a_reader_that_knows_full_float32_alone_the_rest_is_damaged(
+    form: tuple[Encoding, Dtype],
+) -> None:
+    """It hashes as adapted-mapping/1 did, and passes over what does not match."""
+    value, _ = adapted_mapping.encode(every_form()[form])
+    digest = hashlib.sha256()
+    stored = load(value)
+    for name in sorted(stored):
+        shape = ",".join(map(str, stored[name].shape))
+        digest.update(f"{name}:{shape};".encode() + stored[name].tobytes())
+    assert digest.hexdigest() != adapted_mapping.decode(value).facts.content_hash
 
 
 def test_the_headers_are_the_facts() -> None:

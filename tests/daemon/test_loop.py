@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from daemon.adapters.memory import MemoryOutbox, MemoryShelf
 from daemon.decoding import decode_record
 from daemon.errors import Unavailable
 from daemon.report import STAGES, OffsetRange
 from daemon.streams import StreamId
 from model.episode import Adaptation, Episode, FloatArray
 from model.gate import Outcome
-from tests.daemon.lab import LINEAR, POLICY, E, LinearEngine, Worker, World, event, pair_of, policy
+from tests.daemon.lab import (
+    LINEAR,
+    D,
+    E,
+    LinearEngine,
+    Worker,
+    World,
+    event,
+    pair_of,
+    policy,
+)
 
 
 class Moody(LinearEngine):
@@ -85,7 +97,7 @@ def test_a_turn_reports_what_it_did(world: World) -> None:
     assert [(p.stream, p.version) for p in report.published] == [(StreamId(1, "a"), 2)]
     assert report.committed == {0: 1, 1: 4}
     assert (report.holdings.assigned, report.holdings.streams) == (2, 2)
-    assert report.holdings.window_bytes == 2 * POLICY.shape.nbytes
+    assert report.holdings.window_bytes == 2 * 8 * 4 * (D + E)
     assert not report.idle
     assert worker.turn().idle
 
@@ -212,6 +224,46 @@ def test_bad_events_become_dead_letters_and_the_good_ones_count(world: World) ->
     assert report.events == len(BAD)
     assert world.newest()["a"].facts.version == 12
     assert world.topic.committed[1] == 14
+
+
+def test_a_stream_is_adapted_again_after_so_many_events(world: World) -> None:
+    worker = Worker(world, policy(adapt_every=3, adapt_latest_s=1e6))
+    worker.begin()
+    for _ in range(10):
+        world.feed("a")
+        worker.turn()
+    assert versions(world, "a") == [2, 5, 8]  # as soon as it is ready, then every third
+    assert world.topic.committed[1] == 9  # the event that waits is read again after a restart
+
+
+def test_fewer_events_than_that_wait_no_longer_than_they_may(world: World) -> None:
+    worker = Worker(world, policy(adapt_every=100, adapt_latest_s=2.0))
+    worker.begin()
+    world.feed("a", 3)
+    worker.turn()
+    world.feed("a", 2)
+    worker.turn(after_s=5.0)
+    world.feed("a")
+    assert worker.turn(after_s=1.9).verdicts == []
+    report = worker.turn(after_s=0.1)
+    assert versions(world, "a") == [2, 5]
+    assert report.published[0].latency_s == 7.0  # since the oldest that waited was recorded
+    assert worker.turn(after_s=9.0).verdicts == []
+    assert world.topic.committed[1] == 6
+
+
+def test_a_window_that_many_events_of_one_turn_fill_holds_the_newest(world: World) -> None:
+    every = Worker(world)
+    every.begin()
+    for _ in range(30):
+        world.feed("a")
+        every.turn()
+    at_once = Worker(replace(world, outbox=MemoryOutbox()), shelf=MemoryShelf())
+    at_once.world.topic.committed.clear()
+    at_once.begin()
+    at_once.turn()
+    (mapping,) = at_once.world.mappings("a")
+    assert mapping.facts.content_hash == world.newest()["a"].facts.content_hash
 
 
 def test_an_event_with_one_bad_pair_is_in_no_window(world: World) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import pytest
 
 from daemon.errors import Unavailable
-from tests.daemon.lab import Worker, World, policy
+from model.episode import Adaptation, Episode
+from model.errors import DeviceLost
+from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, policy
 
 KEYS = "abcdef"
 FAULTY_CALLS = {
@@ -186,3 +188,31 @@ def test_two_workers_that_take_partitions_from_each_other_lose_nothing(seed: int
         k: m.facts.content_hash for k, m in calm.newest().items()
     }
     assert world.topic.committed == calm.topic.committed
+
+
+class Doomed(LinearEngine):
+    """A device that is gone after so many batches, for good."""
+
+    def __init__(self, batches: int) -> None:
+        self._left = batches
+
+    def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
+        self._left -= 1
+        if self._left < 0:
+            raise DeviceLost("CUDA error: unspecified launch failure")
+        return super().adapt(episodes)
+
+
+@pytest.mark.parametrize("batches", range(3))
+def test_when_the_device_is_gone_another_goes_on_from_what_is_durable(batches: int) -> None:
+    calm, world = undisturbed(3), World()
+    feed(world, 3)
+    worker = Worker(world, settings(3), engine=Doomed(batches))
+    with pytest.raises(DeviceLost):
+        worker.drain()
+    worker.serve(LINEAR)
+    worker.drain()
+    assert world.topic.committed == calm.topic.committed
+    assert {k: m.facts.content_hash for k, m in world.newest().items()} == {
+        k: m.facts.content_hash for k, m in calm.newest().items()
+    }

@@ -1,20 +1,63 @@
-"""Streams in memory: least recently changed first out, the busy spared."""
+"""Streams in memory: their windows hold the newest pairs in order, whatever is replayed; the least
+recently changed go first, the busy are spared, and slots are used again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from daemon.streams import Stream, StreamId, Streams
-from daemon.window import Window, WindowShape
+from daemon.streams import StreamId, Streams
+from daemon.window import Pair, PairId, WindowShape
+from model.episode import Adaptation, Episode
+from model.windows import EpisodeWindows, RawWindows
 
-SHAPE = WindowShape(support_size=2, query_size=1, min_support=1, source_dim=1, target_dim=1)
+SHAPE = WindowShape(support_size=5, query_size=3, min_support=2, source_dim=3, target_dim=2)
+A = StreamId(0, "a")
+
+ids = st.builds(PairId, st.integers(0, 40), st.integers(0, 3))
 
 
-def held(*keys: str) -> Streams:
-    streams = Streams()
-    for key in keys:
-        partition = ord(key) % 2
-        streams.add(Stream(StreamId(partition, key), Window(SHAPE)))
+class Seen:
+    """Streams over windows whose engine only looks at the episodes it gets."""
+
+    def __init__(self, slots: int = 6) -> None:
+        self.episodes: list[Episode] = []
+        raw = RawWindows(slots, SHAPE.size, SHAPE.source_dim, SHAPE.target_dim)
+        self.streams = Streams(SHAPE, EpisodeWindows(raw, self._look), slots)
+
+    def _look(self, episodes: Sequence[Episode]) -> Sequence[Adaptation]:
+        self.episodes += episodes
+        return []
+
+    def offsets(self, id: StreamId) -> tuple[list[int], list[int]]:
+        """Of the support pairs and of the query pairs of a cut."""
+        self.streams.adapt([self.streams.cut(id)])
+        episode = self.episodes[-1]
+        assert np.array_equal(episode.y_support_SE, -episode.x_support_SD[:, :2])
+        assert np.array_equal(episode.y_query_QE, -episode.x_query_QD[:, :2])
+        return (
+            episode.x_support_SD[:, 0].astype(int).tolist(),
+            episode.x_query_QD[:, 0].astype(int).tolist(),
+        )
+
+
+def pair(id: PairId) -> Pair:
+    """A pair whose features tell where it came from."""
+    x_D = np.array([id.offset, id.place, 1], np.float32)
+    return Pair(id, x_D, -x_D[:2], time_ms=1_000 + id.offset)
+
+
+def pairs(*offsets: int) -> list[Pair]:
+    return [pair(PairId(offset, 0)) for offset in offsets]
+
+
+def held(keys: str) -> Streams:
+    streams = Seen().streams
+    streams.add({StreamId(ord(key) % 2, key): () for key in keys})
     return streams
 
 
@@ -22,34 +65,87 @@ def keys(streams: Streams) -> str:
     return "".join(id.key for id in streams)
 
 
+@given(order=st.lists(st.lists(ids, max_size=12), max_size=6))
+def test_only_what_rises_above_all_before_it_is_taken_and_the_newest_remain(
+    order: list[list[PairId]],
+) -> None:
+    seen, risen = Seen(), [PairId(-1, -1)]
+    seen.streams.add({A: ()})
+    for batch in order:
+        (slid,) = seen.streams.slide([(A, [pair(id) for id in batch])])
+        new = []
+        for id in batch:
+            if id > risen[-1]:
+                risen.append(id)
+                new.append(id)
+        assert [pair.id for pair in slid.new] == new
+        assert slid.ready == (len(risen) - 1 > SHAPE.min_support)
+    stream = seen.streams[A]
+    assert stream.newest == risen[-1]
+    assert stream.pairs == min(len(risen) - 1, SHAPE.size)
+    if seen.streams.ready(A):
+        support, query = seen.offsets(A)
+        assert support + query == [id.offset for id in risen[1:][-SHAPE.size :]]
+
+
+@given(count=st.integers(3, 60), restart_after=st.integers(0, 60))
+def test_a_stream_restored_from_its_pairs_goes_on_as_if_it_had_stayed(
+    count: int, restart_after: int
+) -> None:
+    stayed, restored = Seen(), Seen()
+    stayed.streams.add({A: ()})
+    for offset in range(count):
+        stayed.streams.slide([(A, pairs(offset))])
+    restored.streams.add({A: pairs(*range(min(count, restart_after)))[-SHAPE.size :]})
+    restored.streams.slide([(A, pairs(*range(count)))])  # the first of them replays
+    assert restored.offsets(A) == stayed.offsets(A)
+    assert restored.streams[A].newest_time_ms == stayed.streams[A].newest_time_ms == 999 + count
+
+
+def test_streams_that_slide_in_one_batch_stay_apart() -> None:
+    seen, b = Seen(), StreamId(0, "b")
+    seen.streams.add({A: pairs(0, 1), b: ()})
+    seen.streams.slide([(b, pairs(2)), (A, pairs(3)), (b, pairs(4, 5)), (A, pairs(6))])
+    assert seen.offsets(A) == ([0, 1], [3, 6])
+    assert seen.offsets(b) == ([2, 4], [5])
+
+
+def test_a_slot_used_again_shows_nothing_of_the_stream_before() -> None:
+    seen, b = Seen(slots=1), StreamId(1, "b")
+    seen.streams.add({A: pairs(*range(8))})
+    assert seen.streams.drop(0) == [A]
+    seen.streams.add({b: pairs(20, 21, 22)})
+    assert seen.offsets(b) == ([20, 21], [22])
+
+
 def test_the_least_recently_changed_go_first() -> None:
-    streams = held(*"abcd")
-    streams.touch(StreamId(1, "a"))
+    streams = held("abcd")
+    streams.slide([(StreamId(1, "a"), ())])
     assert streams.evict(2, busy=lambda _id: False) == 2
     assert keys(streams) == "da"
 
 
 def test_the_busy_are_spared_and_the_next_idle_goes_instead() -> None:
-    streams = held(*"abcd")
+    streams = held("abcd")
     assert streams.evict(2, busy=lambda id: id.key in "ab") == 2
     assert keys(streams) == "ab"
 
 
 def test_when_all_are_busy_none_goes() -> None:
-    streams = held(*"abcd")
+    streams = held("abcd")
     assert streams.evict(1, busy=lambda _id: True) == 0
     assert keys(streams) == "abcd"
 
 
 @pytest.mark.parametrize("most", [4, 5])
 def test_as_many_as_may_stay_do(most: int) -> None:
-    streams = held(*"abcd")
+    streams = held("abcd")
     assert streams.evict(most, busy=lambda _id: False) == 0
     assert len(streams) == 4
 
 
 def test_a_partition_is_dropped_whole_and_alone() -> None:
-    streams = held(*"abcd")
+    streams = held("abcd")
     assert streams.drop(1) == [StreamId(1, "a"), StreamId(1, "c")]
     assert keys(streams) == "bd"
     assert StreamId(0, "b") in streams
@@ -57,6 +153,11 @@ def test_a_partition_is_dropped_whole_and_alone() -> None:
     assert streams.drop(7) == []
 
 
-def test_an_unknown_stream_cannot_be_touched() -> None:
+def test_an_unknown_stream_takes_no_pairs() -> None:
     with pytest.raises(KeyError):
-        held("a").touch(StreamId(0, "z"))
+        held("a").slide([(StreamId(0, "z"), ())])
+
+
+def test_memory_is_told_for_the_streams_that_are_held() -> None:
+    per_stream = SHAPE.size * (SHAPE.source_dim + SHAPE.target_dim) * 4
+    assert held("abc").window_bytes == 3 * per_stream

@@ -135,7 +135,7 @@ class Truth:
 
         from daemon.wire.adapted_mapping import content_hash
         from model.engine import Engine
-        from model.episode import Episode
+        from model.episode import Cut
         from model.gate import Outcome, judge
         from model.meta_init_file import load
 
@@ -143,13 +143,16 @@ class Truth:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as the workers have; bits depend on it
         shown: dict[str, Shown] = {}
+        alone = engine.windows(1)
         for (_, stream), window in self.windows().items():
             if len(window) <= MIN_SUPPORT:
                 continue
-            x_ND = np.stack([np.frombuffer(e.x, "<f4") for e in window])
-            y_NE = np.stack([np.frombuffer(e.y, "<f4") for e in window])
+            x = [np.frombuffer(entry.x, "<f4") for entry in window]
+            y = [np.frombuffer(entry.y, "<f4") for entry in window]
+            alone.clear(0)
+            alone.append([0] * len(window), x, y)
             n = len(window) - min(QUERY, len(window) - MIN_SUPPORT)
-            adaptation = engine.adapt([Episode(x_ND[:n], y_NE[:n], x_ND[n:], y_NE[n:])])[0]
+            adaptation = alone.adapt([Cut(0, n, len(window) - n)])[0]
             outcome = judge(adaptation)
             tensors = engine.theta_mapping() if outcome.is_fallback else adaptation.tensors
             if outcome is Outcome.RIDGE and adaptation.ridge is not None:

@@ -72,10 +72,11 @@ def assigned(worker: Worker) -> int:
     return int(worker.status().get("assigned_partitions", 0))
 
 
+@pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
 def test_one_is_stopped_one_is_killed_one_joins(
-    install: Install, theta: Path, measured: Measured
+    install: Install, theta: Path, measured: Measured, client: str
 ) -> None:
-    lab = install(PARTITIONS)
+    lab = install(PARTITIONS, kafka_client=client)
     with ExitStack() as running:
 
         def start() -> Worker:
@@ -97,7 +98,7 @@ def test_one_is_stopped_one_is_killed_one_joins(
             fourth.wait_until_ready(3)
             time.sleep(1)
         assert_whole(lab, theta)
-    measured(f"the survivor had the killed worker's partitions {took_over_s:.1f} s later")
+    measured(f"{client}: the survivor had the killed one's partitions {took_over_s:.1f} s later")
 
 
 def test_one_sleeps_past_its_session_and_wakes(

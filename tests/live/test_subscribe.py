@@ -7,7 +7,9 @@ import importlib.util
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +18,17 @@ import numpy as np
 import pytest
 import torch
 
+from daemon.local.services import Services
+from daemon.mapping_body import Form
+from daemon.wire.adapted_mapping import Dtype
+from model.engine import Engine
+from model.episode import Adaptation
+from model.gate import Outcome
+from model.low_rank import LowRank
 from model.mappings.mlp import Mlp, apply
+from model.meta_init import MetaInit, fresh
+from model.meta_init_file import save as save_theta
+from model.meta_init_file import to_bytes
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "subscribe.py"
 
@@ -130,6 +142,193 @@ def test_it_runs_as_a_script(daemon_at_work: Any) -> None:
         check=True,
     ).stdout
     assert re.search(r"stream-5: (adapted|ridge), version", printed)
+
+
+@dataclass(frozen=True)
+class Factored:
+    """Topics of mappings that are published as what was added to θ."""
+
+    bootstrap: str
+    mappings_topic: str
+    meta_inits_topic: str
+    in_topic: MetaInit
+    in_file: MetaInit
+    file: Path
+    expected: dict[str, dict[str, Any]]
+    """By stream: the adapted mapping as it was before it was taken apart."""
+
+
+DTYPES: list[Dtype] = ["float32", "float16"]
+
+
+@pytest.fixture(scope="module")
+def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Factored:
+    """Streams of two θs in both dtypes and of a fallback; one θ is published, one lies in a file.
+    Before both lies a θ that was damaged."""
+    from daemon.adapters.kafka_meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_outbox import KafkaOutbox
+    from daemon.adapters.kafka_topics import KafkaTopics
+    from daemon.config import Settings
+    from daemon.meta_inits import activate, publish
+    from daemon.topics import specs
+
+    prefix = f"live-{uuid.uuid4().hex[:8]}"
+    settings = Settings(
+        kafka_bootstrap_servers=services.kafka_bootstrap_servers,
+        kafka_mappings_topic=f"{prefix}-mappings",
+        kafka_meta_inits_topic=f"{prefix}-meta-inits",
+        topic_partitions=2,
+    )
+    topics = KafkaTopics(settings)
+    for spec in specs(settings, 0):
+        if spec.name.startswith(prefix):
+            topics.create(spec)
+    topics.close()
+    in_topic, in_file = fresh(24, 16, 8, seed=1), fresh(24, 16, 8, seed=2)
+    file = tmp_path_factory.mktemp("theta") / "theta.safetensors"
+    save_theta(in_file, file)
+    written = KafkaMetaInits(settings, "test")
+    damaged = bytearray(to_bytes(in_topic))
+    damaged[-1] ^= 1
+    written.write("damaged", bytes(damaged))
+    publish(written, in_topic, to_bytes(in_topic))
+    activate(written, in_topic.version, by="test", now_ms=0)
+    written.close()
+    messages, expected = [], {}
+    for theta in (in_topic, in_file):
+        for dtype in DTYPES:
+            stream = f"{theta.version}-{dtype}"
+            message, expected[stream] = _published(theta, dtype, stream, settings)
+            messages.append(message)
+    messages.append(_published(in_topic, "float16", "fallback", settings, Outcome.WORSE)[0])
+    expected["fallback"] = dict(in_topic.mapping)
+    outbox = KafkaOutbox(settings, "test")
+    outbox.send(messages)
+    outbox.close()
+    return Factored(
+        services.kafka_bootstrap_servers,
+        settings.kafka_mappings_topic,
+        settings.kafka_meta_inits_topic,
+        in_topic,
+        in_file,
+        file,
+        expected,
+    )
+
+
+def _published(
+    theta: MetaInit, dtype: Dtype, stream: str, settings: Any, outcome: Outcome = Outcome.ADAPTED
+) -> tuple[Any, dict[str, Any]]:
+    from daemon.publishing import Occasion, Outlet, Topics
+    from daemon.report import Verdict
+    from daemon.streams import StreamId
+
+    rng = np.random.default_rng(sum(stream.encode()))
+    shapes = ((2, 24), (2, 8), (8,), (2, 16), (9, 9), (2, 9))
+    low_rank = LowRank(*(rng.standard_normal(shape).astype(np.float32) for shape in shapes))
+    made = low_rank.multiplied_out(theta.mapping)
+    adaptation = Adaptation(made, 1.0, 0.5, 1.0, 0.5, finite=True, factored=lambda: low_rank)
+    topics = Topics("events", settings.kafka_mappings_topic, "letters")
+    outlet = Outlet(topics, Engine(theta, "cpu"), 900, Form("lowrank", dtype))
+    verdict = Verdict(StreamId(0, stream), 5, 2, 1, adaptation, outcome)
+    return outlet.mapping(verdict, Occasion(1, 2, 3, "turn")), made
+
+
+def _followed(reader: ModuleType, factored: Factored, thetas: Any) -> dict[str, Any]:
+    try:
+        return dict(
+            reader.follow(
+                factored.bootstrap, factored.mappings_topic, thetas=thetas, until_end=True
+            )
+        )
+    finally:
+        thetas.close()
+
+
+def _check(factored: Factored, mappings: dict[str, Any], streams: set[str]) -> None:
+    assert set(mappings) == streams
+    for stream, mapping in mappings.items():
+        assert mapping.facts["encoding"] == "lowrank"
+        near = 2e-3 if mapping.facts["dtype"] == "float16" else 1e-6
+        for name, wanted in factored.expected[stream].items():
+            bound = near * abs(wanted).max()
+            np.testing.assert_allclose(mapping.tensors[name], wanted, atol=bound, rtol=0)
+
+
+def test_it_adds_what_was_published_to_the_thetas_of_topic_and_file(
+    reader: ModuleType, factored: Factored
+) -> None:
+    thetas = reader.Thetas([factored.file], factored.bootstrap, factored.meta_inits_topic)
+    _check(factored, _followed(reader, factored, thetas), set(factored.expected))
+
+
+def test_the_topic_of_thetas_alone_serves_those_that_are_in_it(
+    reader: ModuleType, factored: Factored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thetas = reader.Thetas([], factored.bootstrap, factored.meta_inits_topic)
+    found = _followed(reader, factored, thetas)
+    version = factored.in_topic.version
+    _check(factored, found, {f"{version}-float32", f"{version}-float16", "fallback"})
+    printed = capsys.readouterr().out
+    wanted = f"cannot be read without θ {factored.in_file.content_hash}"
+    assert printed.count(wanted) == 2
+    assert "passed over θ b'damaged': damaged" in printed
+
+
+def test_files_alone_serve_theirs(reader: ModuleType, factored: Factored) -> None:
+    for topic in ("", factored.meta_inits_topic + "-not-there"):
+        thetas = reader.Thetas([factored.file], factored.bootstrap, topic)
+        version = factored.in_file.version
+        streams = {f"{version}-float32", f"{version}-float16"}
+        _check(factored, _followed(reader, factored, thetas), streams)
+
+
+def test_a_theta_published_later_is_found(
+    reader: ModuleType, factored: Factored, services: Services
+) -> None:
+    from daemon.adapters.kafka_meta_inits import KafkaMetaInits
+    from daemon.config import Settings
+    from daemon.meta_inits import publish
+
+    thetas = reader.Thetas([], factored.bootstrap, factored.meta_inits_topic)
+    late = replace(fresh(3, 2, 4, seed=9), version="late")
+    assert thetas.get(late.content_hash) is None
+    settings = Settings(
+        kafka_bootstrap_servers=services.kafka_bootstrap_servers,
+        kafka_meta_inits_topic=factored.meta_inits_topic,
+    )
+    topic = KafkaMetaInits(settings, "test")
+    publish(topic, late, to_bytes(late))
+    topic.close()
+    found = thetas.get(late.content_hash)
+    thetas.close()
+    assert found is not None
+    assert all(np.array_equal(found[name], tensor) for name, tensor in late.mapping.items())
+
+
+def test_a_file_that_is_no_theta_is_refused(reader: ModuleType, tmp_path: Path) -> None:
+    theta = bytearray(to_bytes(fresh(3, 2, 4)))
+    theta[-1] ^= 1
+    for content, why in ((b"garbage", "not a θ"), (bytes(theta), "damaged")):
+        (tmp_path / "theta").write_bytes(content)
+        with pytest.raises(reader.BadTheta, match=why):
+            reader.Thetas([tmp_path / "theta"])
+
+
+def test_it_takes_thetas_on_the_command_line(factored: Factored) -> None:
+    printed = subprocess.run(
+        [
+            *(sys.executable, str(SCRIPT), "--until-end", "--bootstrap", factored.bootstrap),
+            *("--topic", factored.mappings_topic, "--theta", str(factored.file)),
+            *("--meta-inits-topic", factored.meta_inits_topic),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert all(f"{stream}: " in printed for stream in factored.expected)
+    assert "fallback: worse" in printed
 
 
 class _Record:

@@ -1,0 +1,156 @@
+"""Many streams' newest pairs in memory: ring buffers in two blocks that are reserved once.
+
+C = capacity (slots, one for each stream), W = window size, N = new pairs, D = source dim,
+E = target dim, S = support pairs, Q = query pairs
+
+A slot's pairs lie in a ring: a new pair takes the place of the oldest, nothing else moves. No
+object stands for a stream or a pair; memory becomes resident as slots are used, and a slot that is
+let go is the next to be used again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.device_faults import in_parts, lost_device_told
+from model.episode import Adaptation, Cut, Episode, FloatArray
+
+Slots = NDArray[np.int64]
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+"""Linux: memory counts when it is touched, not when it is reserved."""
+
+
+class RawWindows:
+    """The features themselves. Rings are addressed as rows of one long array: slot · W + place."""
+
+    def __init__(
+        self,
+        capacity: int,
+        size: int,
+        source_dim: int,
+        target_dim: int,
+        spill_dir: Path | None = None,
+    ) -> None:
+        """Room for `capacity` streams of `size` pairs. With `spill_dir` the pairs lie in a file
+        there that has no name, so the kernel may write them out where memory is short.
+
+        Raises OSError when the file cannot be made."""
+        self.capacity, self.size = capacity, size
+        self.x_CWD = reserved((capacity, size, source_dim), spill_dir)
+        self.y_CWE = reserved((capacity, size, target_dim), spill_dir)
+        self._next = [0] * capacity
+        self._count = [0] * capacity
+
+    def count(self, slot: int) -> int:
+        """Pairs held, at most W."""
+        return self._count[slot]
+
+    def clear(self, slot: int) -> None:
+        """Let go of a slot's pairs."""
+        self._next[slot] = self._count[slot] = 0
+
+    def append(self, slots: Sequence[int], x_ND: FloatArray, y_NE: FloatArray) -> list[int]:
+        """Take new pairs in, a stream's in order; the row each went to, -1 for one that later
+        pairs of the same call have already displaced."""
+        rows = [self._advance(slot) for slot in slots]
+        if len(rows) > self.size:
+            rows = _newest_only(rows)
+        kept = np.fromiter((row >= 0 for row in rows), np.bool_, len(rows))
+        where = np.array(rows, np.int64)
+        if not kept.all():
+            where, x_ND, y_NE = where[kept], x_ND[kept], y_NE[kept]
+        self.x_CWD.reshape(-1, x_ND.shape[1])[where] = x_ND
+        self.y_CWE.reshape(-1, y_NE.shape[1])[where] = y_NE
+        return rows
+
+    def _advance(self, slot: int) -> int:
+        place = self._next[slot]
+        self._next[slot] = place + 1 if place + 1 < self.size else 0
+        if self._count[slot] < self.size:
+            self._count[slot] += 1
+        return slot * self.size + place
+
+    def oldest(self, slot: int) -> int:
+        """The ring's place of the oldest pair; the others follow, from the last place on to 0."""
+        return (self._next[slot] - self._count[slot]) % self.size
+
+    def episode(self, cut: Cut) -> Episode:
+        """A copy of the slot's pairs, cut. Raises ValueError when it holds another number."""
+        slot, support, query = cut
+        if support + query != self._count[slot]:
+            raise ValueError(f"cut {cut} of a window of {self._count[slot]} pairs")
+        first = self.oldest(slot)
+        places = [place % self.size for place in range(first, first + support + query)]
+        x_ND, y_NE = self.x_CWD[slot, places], self.y_CWE[slot, places]
+        return Episode(x_ND[:support], y_NE[:support], x_ND[support:], y_NE[support:])
+
+
+class EpisodeWindows:
+    """Windows of an engine that adapts whole episodes: the pairs are gathered whenever it does."""
+
+    def __init__(
+        self, raw: RawWindows, adapt: Callable[[Sequence[Episode]], Sequence[Adaptation]]
+    ) -> None:
+        self._raw = raw
+        self._adapt = adapt
+        self.batch_splits = 0
+        """How often the last `adapt` was halved for want of device memory."""
+
+    def append(
+        self, slots: Sequence[int], x_D: Sequence[FloatArray], y_E: Sequence[FloatArray]
+    ) -> None:
+        """Take new pairs in, a stream's in order."""
+        self._raw.append(slots, np.stack(x_D), np.stack(y_E))
+
+    def clear(self, slot: int) -> None:
+        """Let go of a slot's pairs."""
+        self._raw.clear(slot)
+
+    def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
+        """θ′ of every cut, in order. Raises DeviceLost."""
+        self.batch_splits = 0
+        with lost_device_told():
+            return in_parts(self._adapt_all, cuts, self._count_split)
+
+    def _adapt_all(self, cuts: Sequence[Cut]) -> list[Adaptation]:
+        return list(self._adapt([self._raw.episode(cut) for cut in cuts]))
+
+    def _count_split(self) -> None:
+        self.batch_splits += 1
+
+    @property
+    def bytes_per_stream(self) -> int:
+        """Memory that one slot takes once it is full."""
+        return stream_bytes(self._raw)
+
+
+def stream_bytes(raw: RawWindows) -> int:
+    """Bytes of one slot's features."""
+    per_pair = raw.x_CWD.shape[2] + raw.y_CWE.shape[2]
+    return int(raw.size * per_pair * raw.x_CWD.itemsize)
+
+
+def reserved(shape: tuple[int, ...], spill_dir: Path | None = None) -> FloatArray:
+    """Zeros that take memory (or disk) only once they are written to. Raises OSError."""
+    nbytes = max(1, int(np.prod(shape)) * 4)
+    if spill_dir is None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+        block = mmap.mmap(-1, nbytes, flags=flags)
+    else:
+        with tempfile.TemporaryFile(dir=spill_dir) as file:
+            os.ftruncate(file.fileno(), nbytes)
+            block = mmap.mmap(file.fileno(), nbytes, flags=mmap.MAP_SHARED)
+    return np.frombuffer(block, np.float32, int(np.prod(shape))).reshape(shape)
+
+
+def _newest_only(rows: list[int]) -> list[int]:
+    """Of several pairs for one row, the last; the others become -1."""
+    last = {row: i for i, row in enumerate(rows)}
+    return [row if last[row] == i else -1 for i, row in enumerate(rows)]
