@@ -3,7 +3,7 @@
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
 # make evaluate   the shipped θs on emoji that they were never trained on
 # make meta-inits the encoders and the θs that ship, trained anew
-# make bench  figures, as JSON; no test depends on them
+# make bench  BENCHMARKS.md and its chart; no test depends on them
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,7 +37,8 @@ check: $(READY)
 	$(BIN)/pytest
 
 bench: $(READY)
-	@$(BIN)/adaptd bench stream
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,bench,librdkafka]'
+	@$(BIN)/adaptd bench report
 
 evaluate: $(READY)
 	@$(BIN)/adaptd evaluate

@@ -12,6 +12,10 @@ class SystemClock:
         """Seconds, monotonic."""
         return time.monotonic()
 
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass."""
+        time.sleep(seconds)
+
     def wall_ms(self) -> int:
         """Milliseconds since the epoch, UTC."""
         return time.time_ns() // 1_000_000

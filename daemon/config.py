@@ -177,6 +177,9 @@ class Settings(BaseModel):
     # ---- batching and publishing
     max_batch: int = Field(256, ge=1, le=65_536)
     """The most streams adapted in one turn."""
+    turn_interval_ms: int = Field(20, ge=0, le=1_000)
+    """Turns begin at least so far apart, so that what each costs however few its events are (a
+    script per partition, a commit) is shared by those that came meanwhile."""
     max_wait_ms: int = Field(50, ge=0, le=60_000)
     """How long a changed stream waits at most for a full batch."""
     adapt_every: int = Field(1, ge=1, le=4_096)

@@ -1,7 +1,9 @@
-"""The decode step: records -> events whose contents are ready to be encoded, and dead letters."""
+"""The steps from bytes to features: records -> events whose contents are ready to be encoded, and
+dead letters; events -> pairs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from daemon.errors import MalformedEvent
 from daemon.ports import Engine, Record, Side
 from daemon.streams import StreamId
+from daemon.window import Pair, PairId
 from daemon.wire import paired_event
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import Content, EventLimits
@@ -55,3 +58,19 @@ def _prepare(engine: Engine, side: Side, index: int, content: Content) -> NDArra
         return engine.prepare(side, modality, raw)
     except BadContent as e:
         raise MalformedEvent(e.reason, f"{side} of pair {index}: {e}") from e
+
+
+def encode_events(events: Sequence[Decoded], engine: Engine) -> list[list[Pair]]:
+    """Each event's pairs, all contents of a side in one forward pass."""
+    if not events:
+        return []
+    x_ND = engine.encode("source", [x for event in events for x in event.sources])
+    y_NE = engine.encode("target", [y for event in events for y in event.targets])
+    features = zip(x_ND, y_NE, strict=True)
+    return [
+        [
+            Pair(PairId(event.offset, place), *next(features), event.time_ms)
+            for place in range(len(event.sources))
+        ]
+        for event in events
+    ]

@@ -13,61 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
-from daemon.aside import Aside, at_once
-from daemon.batching import BatchPolicy, Schedule, When, when_to_publish
-from daemon.decoding import Decoded, decode_record
+from daemon.batching import Schedule, When, when_to_publish
+from daemon.decoding import Decoded, decode_record, encode_events
 from daemon.errors import Superseded, Unavailable
-from daemon.ownership import Ownership, StartPolicy
-from daemon.ports import Append, Clock, Engine, EventSource, Outbox, Record, WindowStore
+from daemon.ownership import Ownership
+from daemon.policy import LoopPolicy
+from daemon.ports import Append, Engine, Ports, Record, WindowStore
 from daemon.publishing import Occasion, Outlet
 from daemon.report import Holdings, OffsetRange, Publication, TurnReport, Verdict
 from daemon.streams import Published, Stream, StreamId, Streams
-from daemon.window import Pair, PairId, WindowShape
+from daemon.window import Pair
 from daemon.wire.dead_letter import DeadLetter
-from daemon.wire.paired_event import EventLimits
 from model.episode import Adaptation, Cut
-from model.gate import judge
+from model.gate import Outcome, judge
 
 IDLE_WAIT_S = 0.25
 """The longest a turn waits for records: a stop request is noticed this soon."""
 DECODE_BUDGET_S = 5.0
 """After so long a turn decodes no further event, the rest waits for the next: large pictures must
 not make a turn outlast what the group and the supervisor allow."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoopPolicy:
-    """How the loop decides."""
-
-    shape: WindowShape
-    batch: BatchPolicy
-    limits: EventLimits
-    start: StartPolicy
-    publish_interval_s: float
-    max_poll_records: int
-    max_resident_streams: int
-    verify_interval_s: float
-    adapt_every: int = 1
-    adapt_latest_s: float = 1.0
-
-    @property
-    def slots(self) -> int:
-        """Streams in memory at most: within a turn some more come before others are let go."""
-        return self.max_resident_streams + self.max_poll_records + 2 * self.batch.max_batch
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The loop's connections to the outside."""
-
-    source: EventSource
-    store: WindowStore
-    outbox: Outbox
-    engine: Engine
-    clock: Clock
-    aside: Aside = at_once
 
 
 def _nothing_stored() -> set[int]:
@@ -84,7 +49,7 @@ class Loop:
         self._outlet = outlet
         self._instance = instance
         self._turns = 0
-        self._verified_at = ports.clock.now()
+        self._verified_at = self._polled_at = ports.clock.now()
         hash = ports.engine.meta_init_hash
         self._owned = Ownership(ports.source, ports.store, policy.start, hash)
         self._streams = self._no_streams()
@@ -101,7 +66,7 @@ class Loop:
         with self._stage(report, "decode"):
             events, dead_letters = self._decode(records, report)
         with self._stage(report, "encode"):
-            pairs = self._encode(events)
+            pairs = encode_events(events, self._engine)
         with self._stage(report, "slide"):
             self._slide(events, pairs, report)
         with self._stage(report, "cut"):
@@ -152,6 +117,7 @@ class Loop:
     # ---- poll: records of the partitions that were ours already
 
     def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
+        self._pace()
         self._verify(report)
         idle_s = 0.0 if self._owned.renewals else IDLE_WAIT_S
         wait_s = self._schedule.wait_s(self._clock.now(), idle_s)
@@ -164,6 +130,14 @@ class Loop:
         report.claimed = self._owned.claim(now, self._clock.wall_ms())
         # a partition claimed just now starts elsewhere than where this poll read
         return {p: records for p, records in polled.records.items() if p in known and records}
+
+    def _pace(self) -> None:
+        """Let events come together: what a turn costs however few they are, is then shared."""
+        now = self._clock.now()
+        early_s = self._polled_at + self._policy.turn_interval_s - now
+        if early_s > 0:
+            self._clock.sleep(min(early_s, self._schedule.wait_s(now, early_s)))
+        self._polled_at = self._clock.now()
 
     def _verify(self, report: TurnReport) -> None:
         """Now and then make sure, before anything else, that Kafka and Redis still answer."""
@@ -179,43 +153,24 @@ class Loop:
     def _decode(
         self, records: Mapping[int, Sequence[Record]], report: TurnReport
     ) -> tuple[list[Decoded], list[DeadLetter]]:
-        events: list[Decoded] = []
-        dead_letters: list[DeadLetter] = []
         enough_at = self._clock.now() + DECODE_BUDGET_S
+        decoded: list[Decoded | DeadLetter] = []
         for partition, batch in records.items():
-            end = batch[-1].offset + 1
+            before = len(decoded)
             for record in batch:
                 if self._clock.now() > enough_at:
-                    end = record.offset
-                    self._source.seek(partition, end)
+                    self._source.seek(partition, record.offset)
                     break
-                decoded = decode_record(partition, record, self._policy.limits, self._engine)
-                if isinstance(decoded, Decoded):
-                    events.append(decoded)
-                else:
-                    dead_letters.append(decoded)
-            if end > batch[0].offset:
+                decoded.append(decode_record(partition, record, self._policy.limits, self._engine))
+            if taken := len(decoded) - before:
+                end = batch[taken - 1].offset + 1
                 report.offsets[partition] = OffsetRange(batch[0].offset, end)
                 self._owned[partition].next_offset = end
+        events = [each for each in decoded if isinstance(each, Decoded)]
+        dead_letters = [each for each in decoded if isinstance(each, DeadLetter)]
         report.events = len(events)
         report.dead_letters.update(letter.error.reason for letter in dead_letters)
         return events, dead_letters
-
-    # ---- encode: contents -> features, one forward pass per side
-
-    def _encode(self, events: Sequence[Decoded]) -> list[list[Pair]]:
-        if not events:
-            return []
-        x_ND = self._engine.encode("source", [x for event in events for x in event.sources])
-        y_NE = self._engine.encode("target", [y for event in events for y in event.targets])
-        features = zip(x_ND, y_NE, strict=True)
-        return [
-            [
-                Pair(PairId(event.offset, place), *next(features), event.time_ms)
-                for place in range(len(event.sources))
-            ]
-            for event in events
-        ]
 
     # ---- slide: every window takes its new pairs in, in memory and in the store
 
@@ -282,11 +237,20 @@ class Loop:
 
     def _cut(self, report: TurnReport) -> tuple[list[StreamId], list[Cut]]:
         self._renew(report)
-        due = self._schedule.take_due(self._clock.now())
+        now = self._clock.now()
+        due = self._schedule.take_due(now)
         self._load(due, report)  # one that waited for its publish interval may have been evicted
         for id in due:
             self._streams[id].fresh = 0
-        return due, [self._streams.cut(id) for id in due]
+        return due, [self._streams.cut(id, wanted=self._is_expected(id, now)) for id in due]
+
+    def _is_expected(self, id: StreamId, now: float) -> bool:
+        """Whether the mapping is published unless the gate changes its mind."""
+        last = self._streams[id].last
+        outcome = last.outcome if last else Outcome.ADAPTED
+        if outcome.is_fallback:
+            return False
+        return when_to_publish(now, self._policy.publish_interval_s, last, outcome) is When.NOW
 
     def _renew(self, report: TurnReport) -> None:
         """Streams whose mapping is of another θ are due too, as far as a batch has room for them

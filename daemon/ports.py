@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from daemon.aside import Aside, at_once
 from daemon.catalogue import Catalogue, Published
 from daemon.window import Pair, PairId
 from model.contents import Content
@@ -278,5 +279,20 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds, monotonic."""
 
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass."""
+
     def wall_ms(self) -> int:
         """Milliseconds since the epoch, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The loop's connections to the outside."""
+
+    source: EventSource
+    store: WindowStore
+    outbox: Outbox
+    engine: Engine
+    clock: Clock
+    aside: Aside = at_once

@@ -21,8 +21,9 @@ from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.following import Agreement, Follower, Ready, Refusal, Silence
 from daemon.health import Health, Snapshot
-from daemon.loop import Loop, Ports
+from daemon.loop import Loop
 from daemon.metrics import Metrics
+from daemon.ports import Ports
 from daemon.report import TurnReport
 from daemon.stopping import Stop
 from daemon.wiring import (
@@ -83,7 +84,7 @@ def run(settings: Settings) -> int:
 def _leave_garbage_alone() -> None:
     """A turn makes ten thousands of short-lived objects that reference counting frees, beside one
     for each stream that lives on: a search for cycles at every 700 would look at those over and
-    over. What the start made is never looked at again."""
+    over. What the start made is never looked at again. Faults leave cycles, and collect them."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
@@ -164,6 +165,7 @@ def _serve(
         except Unavailable as e:
             observers.gave_up(e, retry_in_s)
             worker.loop.recover()
+            gc.collect()  # clients that are thrown away hold sockets in cycles
             stop.wait(retry_in_s)
             retry_in_s = min(2 * retry_in_s, LONGEST_RETRY_S)
         else:

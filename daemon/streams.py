@@ -128,11 +128,12 @@ class Streams:
         """Whether the stream's window can be cut."""
         return self._shape.ready(self._streams[id].pairs)
 
-    def cut(self, id: StreamId) -> Cut:
-        """The newest pairs as query, the older as support. Raises ValueError when not ready."""
+    def cut(self, id: StreamId, *, wanted: bool = True) -> Cut:
+        """The newest pairs as query, the older as support; `wanted`: whether its mapping will
+        probably be published. Raises ValueError when not ready."""
         stream = self._streams[id]
         query = self._shape.query_of(stream.pairs)
-        return Cut(stream.slot, stream.pairs - query, query)
+        return Cut(stream.slot, stream.pairs - query, query, wanted)
 
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """See Windows."""

@@ -21,11 +21,11 @@ from daemon.clock import SystemClock
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.following import Follower
-from daemon.loop import LoopPolicy, Ports
 from daemon.mapping_body import Form
 from daemon.meta_inits import maps_of
 from daemon.ownership import StartPolicy
-from daemon.ports import EventSource, Outbox, WindowStore
+from daemon.policy import LoopPolicy
+from daemon.ports import EventSource, Outbox, Ports, WindowStore
 from daemon.publishing import Outlet, Topics
 from daemon.topics import TopicInfo, faults, mapping_bytes, specs
 from daemon.window import WindowShape
@@ -215,6 +215,7 @@ def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
         max_poll_records=settings.kafka_max_poll_records,
         max_resident_streams=_most_resident(settings, engine),
         verify_interval_s=2.0,
+        turn_interval_s=settings.turn_interval_ms / 1000,
         adapt_every=settings.adapt_every,
         adapt_latest_s=settings.adapt_latest_ms / 1000,
     )

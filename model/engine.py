@@ -25,24 +25,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import losses, rival
+from model import cost_rule, losses, rival
 from model.contents import Content
 from model.device_faults import lost_device_told
 from model.encoders.build import encoder_from
 from model.encoders.encoder import Encoder
 from model.episode import Adaptation, Episode, FloatArray
 from model.errors import BadContent
-from model.inner import learners
+from model.hidden_windows import HiddenWindows, InnerLoop
+from model.inner import hidden, learners
+from model.inner.hidden_learners import descend_by
 from model.inner.learner import Support, adapt
 from model.judging import Judged, PairLosses, finite_losses, judged
 from model.mappings.generators import generator_of
 from model.mappings.mlp import Mlp, apply_batched
 from model.meta_init import Activation, MetaInit, Modality, OutputActivation
-from model.packing import pack_pairs, query_of, support_of, with_idle_units, without_idle_units
+from model.packing import (
+    aligned,
+    pack_pairs,
+    query_of,
+    support_of,
+    with_idle_units,
+    without_idle_units,
+)
 from model.windows import EpisodeWindows, RawWindows
 
 Side = Literal["source", "target"]
 
+Form = Literal["auto", "hidden", "full"]
+
+HIDDEN_PAIRS_PER_CHUNK = {"cpu": 384, "cuda": 16_384}
+"""Support pairs: on a CPU what a step works on stays in the cache, on a GPU all of it is busy."""
 STREAMS_PER_CHUNK = {"cpu": 8, "cuda": 256}
 """On a CPU core pair 8 take 0.8 of the time that 32 take, at 256 and 1,024 source dimensions."""
 
@@ -199,14 +212,42 @@ class Engine:
             features_ND = self._encoders[side].encode(prepared)
             return np.asarray(features_ND.cpu().numpy(), np.float32)
 
-    def windows(self, capacity: int) -> EpisodeWindows:
+    def windows(self, capacity: int, form: Form = "auto") -> EpisodeWindows | HiddenWindows:
         """Empty windows for so many streams, of the capacities' sizes together.
 
-        Raises OSError when there is no room in `spill_dir`.
+        `form` is for tests and benchmarks; by itself the engine takes what costs less
+        (`model.cost_rule`). Raises OSError when there is no room in `spill_dir`, ValueError for
+        hidden space where there is none.
         """
-        size = self._support_capacity + self._query_capacity
-        raw = RawWindows(capacity, size, self.source_dim, self.target_dim, self._spill_dir)
-        return EpisodeWindows(raw, self.adapt)
+        capacities = (self._support_capacity, self._query_capacity)
+        raw = RawWindows(
+            capacity, sum(capacities), self.source_dim, self.target_dim, self._spill_dir
+        )
+        inner = self._inner_loop() if form != "full" else None
+        if inner is None and form == "hidden":
+            raise ValueError(f"θ {self.meta_init_version} has no hidden space")
+        if inner is None or (form == "auto" and not self._hidden_pays()):
+            return EpisodeWindows(raw, self.adapt)
+        pairs = HIDDEN_PAIRS_PER_CHUNK[self._device.type]
+        chunk = max(1, pairs // aligned(self._support_capacity))
+        return HiddenWindows(raw, inner, capacities, chunk, self.adapt)
+
+    def _inner_loop(self) -> InnerLoop | None:
+        """In hidden space, where θ's generator and learner have one."""
+        theta = self._meta_init
+        if theta.generator.kind == "attention" or theta.output_activation != "none":
+            return None
+        terms = hidden.terms(self._theta)
+        descend = descend_by(self._learner, terms)
+        if descend is None:
+            return None
+        return InnerLoop(terms, descend, theta.activation, self._loss, self._ridge, self.hidden_dim)
+
+    def _hidden_pays(self) -> bool:
+        spec = self._meta_init.learner
+        steps = len(spec.tensors["rates"]) if "rates" in spec.tensors else 1
+        dims = (self.source_dim, self.hidden_dim, self.target_dim)
+        return cost_rule.hidden_pays(*dims, self._support_capacity, steps)
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
         """θ′ of every episode, in order.

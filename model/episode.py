@@ -22,6 +22,8 @@ class Cut(NamedTuple):
     slot: int
     support: int
     query: int
+    wanted: bool = True
+    """Whether the mapping itself will probably be looked at, which is cheaper to know before."""
 
 
 @dataclass(frozen=True, slots=True)

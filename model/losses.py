@@ -126,7 +126,7 @@ def output_gradient(loss: Loss, o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -
         g_BNE = -v_BNE
     else:
         c_BNN = torch.bmm(u_BNE, v_BNE.transpose(1, 2))
-        dc_BNN = _ranking_gradient(loss, c_BNN, _candidates(v_BNE, real_BN))
+        dc_BNN = ranking_gradient(loss, c_BNN, _candidates(v_BNE, real_BN))
         g_BNE = torch.bmm(_masked(dc_BNN, real_BN), v_BNE)
     radial_BN1 = (u_BNE * g_BNE).sum(2, keepdim=True)
     scale_BN1 = inverse_norm_BN1 * pair_weight(real_BN, 1, like=o_BNE).view(-1, 1, 1)
@@ -163,7 +163,7 @@ def _ranking_loss(loss: Loss, c_BNN: Tensor, candidates_BNN: Tensor) -> Tensor:
     return torch.stack(per_direction).mean(0)
 
 
-def _ranking_gradient(loss: Loss, c_BNN: Tensor, candidates_BNN: Tensor) -> Tensor:
+def ranking_gradient(loss: Loss, c_BNN: Tensor, candidates_BNN: Tensor) -> Tensor:
     """∂(n · loss)/∂c."""
     forward_BNN = _search_gradient(loss, c_BNN, candidates_BNN)
     if not loss.symmetric:

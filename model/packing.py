@@ -51,9 +51,9 @@ def pack_pairs(
     return PackedPairs(x_BND, y_BNE, real_BN)
 
 
-def aligned(size: int) -> int:
-    """The next multiple of ALIGNMENT."""
-    return size + -size % ALIGNMENT
+def aligned(size: int, to: int = ALIGNMENT) -> int:
+    """The next multiple of `to`."""
+    return size + -size % to
 
 
 def with_idle_units(

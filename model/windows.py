@@ -43,14 +43,19 @@ class RawWindows:
 
         Raises OSError when the file cannot be made."""
         self.capacity, self.size = capacity, size
-        self.x_CWD = reserved((capacity, size, source_dim), spill_dir)
-        self.y_CWE = reserved((capacity, size, target_dim), spill_dir)
+        self._blocks = [Block((capacity, size, dim), spill_dir) for dim in (source_dim, target_dim)]
+        self.x_CWD, self.y_CWE = (block.array for block in self._blocks)
         self._next = [0] * capacity
         self._count = [0] * capacity
 
     def count(self, slot: int) -> int:
         """Pairs held, at most W."""
         return self._count[slot]
+
+    def prefetch(self, slots: Sequence[int]) -> None:
+        """Tell that these slots will be looked at."""
+        for block in self._blocks:
+            block.prefetch(slots)
 
     def clear(self, slot: int) -> None:
         """Let go of a slot's pairs."""
@@ -59,6 +64,7 @@ class RawWindows:
     def append(self, slots: Sequence[int], x_ND: FloatArray, y_NE: FloatArray) -> list[int]:
         """Take new pairs in, a stream's in order; the row each went to, -1 for one that later
         pairs of the same call have already displaced."""
+        self.prefetch(slots)
         rows = [self._advance(slot) for slot in slots]
         if len(rows) > self.size:
             rows = _newest_only(rows)
@@ -83,7 +89,7 @@ class RawWindows:
 
     def episode(self, cut: Cut) -> Episode:
         """A copy of the slot's pairs, cut. Raises ValueError when it holds another number."""
-        slot, support, query = cut
+        slot, support, query, _ = cut
         if support + query != self._count[slot]:
             raise ValueError(f"cut {cut} of a window of {self._count[slot]} pairs")
         first = self.oldest(slot)
@@ -137,16 +143,43 @@ def stream_bytes(raw: RawWindows) -> int:
     return int(raw.size * per_pair * raw.x_CWD.itemsize)
 
 
-def reserved(shape: tuple[int, ...], spill_dir: Path | None = None) -> FloatArray:
-    """Zeros that take memory (or disk) only once they are written to. Raises OSError."""
-    nbytes = max(1, int(np.prod(shape)) * 4)
-    if spill_dir is None:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        block = mmap.mmap(-1, nbytes, flags=flags)
-    else:
+def reserved(shape: tuple[int, ...]) -> FloatArray:
+    """Zeros that take memory only once they are written to."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+    return _as_array(mmap.mmap(-1, _nbytes(shape), flags=flags), shape)
+
+
+class Block:
+    """One slot after another, in memory or in a file without a name."""
+
+    def __init__(self, shape: tuple[int, ...], spill_dir: Path | None) -> None:
+        """Raises OSError when the file cannot be made."""
+        self._file: mmap.mmap | None = None
+        if spill_dir is None:
+            self.array = reserved(shape)
+            return
         with tempfile.TemporaryFile(dir=spill_dir) as file:
-            os.ftruncate(file.fileno(), nbytes)
-            block = mmap.mmap(file.fileno(), nbytes, flags=mmap.MAP_SHARED)
+            os.ftruncate(file.fileno(), _nbytes(shape))
+            self._file = mmap.mmap(file.fileno(), _nbytes(shape), flags=mmap.MAP_SHARED)
+        # neighbours in the file belong to other streams: reading ahead would read for nothing
+        self._file.madvise(mmap.MADV_RANDOM)
+        self.array = _as_array(self._file, shape)
+
+    def prefetch(self, slots: Sequence[int]) -> None:
+        """Let the kernel read these slots from disk all at once, not one fault after another."""
+        if self._file is None:
+            return
+        nbytes = self.array[0].nbytes
+        for slot in slots:
+            first = slot * nbytes // mmap.PAGESIZE * mmap.PAGESIZE
+            self._file.madvise(mmap.MADV_WILLNEED, first, (slot + 1) * nbytes - first)
+
+
+def _nbytes(shape: tuple[int, ...]) -> int:
+    return max(1, int(np.prod(shape)) * 4)
+
+
+def _as_array(block: mmap.mmap, shape: tuple[int, ...]) -> FloatArray:
     return np.frombuffer(block, np.float32, int(np.prod(shape))).reshape(shape)
 
 

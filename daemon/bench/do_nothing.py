@@ -17,12 +17,11 @@ from threading import Event
 import redis
 
 from daemon import config
-from daemon.adapters.kafka_outbox import KafkaOutbox
-from daemon.adapters.kafka_source import KafkaSource
 from daemon.config import Settings
 from daemon.loop import IDLE_WAIT_S
 from daemon.ports import Message, Polled
 from daemon.wire.adapted_mapping import HEADER_PREFIX
+from daemon.wiring import kafka_clients
 
 
 class DoNothing:
@@ -33,8 +32,9 @@ class DoNothing:
         self._value = bytes(mapping_bytes)
         self._share = share
         self._window_size = settings.support_size + settings.query_size
-        self._source = KafkaSource(settings, "do-nothing")
-        self._outbox = KafkaOutbox(settings, "do-nothing")
+        open_source, open_outbox = kafka_clients(settings)
+        self._source = open_source(settings, "do-nothing")
+        self._outbox = open_outbox(settings, "do-nothing")
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
 
     def turn(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import redis
@@ -12,7 +13,8 @@ import redis
 from daemon.local.kafka_install import KAFKA_VERSION
 from daemon.local.services import Services
 
-PACKAGES = ("adaptd", "torch", "numpy", "kafka-python", "redis", "hiredis", "msgspec")
+PACKAGES = ("adaptd", "torch", "numpy", "kafka-python", "redis", "hiredis", "msgspec", "msgpack")
+OPTIONAL = ("confluent-kafka",)
 
 
 def machine() -> dict[str, object]:
@@ -42,4 +44,8 @@ def versions(services: Services) -> dict[str, str]:
         info = client.info("server")
     found = {"python": platform.python_version(), "kafka": KAFKA_VERSION}
     found["valkey"] = str(info.get("valkey_version") or info["redis_version"])
-    return found | {package: version(package) for package in PACKAGES}
+    found |= {package: version(package) for package in PACKAGES}
+    for package in OPTIONAL:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

@@ -1,67 +1,73 @@
-"""One worker, once: drain a full topic, then keep up with half that rate; checked, then told."""
+"""One worker, once: drain a prefilled topic for some seconds, watched; checked, then told."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import SecretStr
 
-from daemon.bench import paced
+from daemon.bench.agreement import check_agreement
 from daemon.bench.errors import BenchFailed
-from daemon.bench.freshness import Freshness, Mapped, freshness
-from daemon.bench.plan import HIDDEN_DIM, Plan, ready_at
-from daemon.bench.topics import Reader, made_topics, prefill
-from daemon.bench.worker import Sample, running
+from daemon.bench.plan import Kind, Plan, Scenario
+from daemon.bench.topics import Reader, made_topics
+from daemon.bench.worker import STOP_WITHIN_S, Sample, Worker, running
 from daemon.config import Settings
 from daemon.local.ports import free_port
-from daemon.local.process import GuardedProcess
 from daemon.local.services import Services
 from daemon.topics import mapping_bytes
-from model.meta_init import fresh
+from model.meta_init import MetaInit, fresh
 from model.meta_init_file import save
 
-Kind = Literal["adaptd", "do_nothing"]
+COMMANDS: Mapping[Kind, str] = {"adaptd": "xadd", "do_nothing": "xadd", "usual": "rpush"}
+"""Of Redis: by which a worker appends."""
+CHECKED_PER_PARTITION = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What one run measured."""
+class Drain:
+    """What one run measured, in its steady part."""
 
     start: Sample
-    """Of the steady part of the drain."""
     end: Sample
-    offered_per_s: float
-    """In the paced phase."""
-    late_ms: float
-    """How far the paced producer fell behind at worst."""
-    freshness: Freshness
     mappings: int
-    """Records in the mappings topic at the end."""
+    """That the broker took in between."""
+    mapping_bytes: float
+    """Mean size of a record's value."""
+    publish_interval_ms: int
+    difference: float | None
+    """Between its mappings and the usual inner loop's; see `daemon.bench.agreement`."""
 
     @property
     def events(self) -> int:
-        """In the steady part."""
-        return self.end.events - self.start.events
+        """Each is one append, once windows are filled."""
+        return self.end.appends - self.start.appends
+
+    @property
+    def seconds(self) -> float:
+        """Wall time."""
+        return self.end.at_s - self.start.at_s
 
     @property
     def events_per_s(self) -> float:
-        """Through the steady part of the drain."""
-        return self.events / (self.end.at_s - self.start.at_s)
+        """By the wall clock."""
+        return self.events / self.seconds
 
     def cpu_us_per_event(self, of: str) -> float:
         """CPU time, user and system."""
         return 1e6 * (self.end.cpu_s[of] - self.start.cpu_s[of]) / self.events
 
+    @property
+    def mappings_per_event(self) -> float:
+        """As the broker counts them."""
+        return self.mappings / self.events
+
     def per_event(self, counter: str) -> float:
-        """How much a counter of the worker's grew in the steady part."""
+        """How much a counter of the worker's grew."""
         grown = self.end.counters.get(counter, 0.0) - self.start.counters.get(counter, 0.0)
         return grown / self.events
 
@@ -74,99 +80,133 @@ class Bench:
     services: Services
     folder: Path
     """For logs and θ."""
+    name: str
+    """Begins every topic's name."""
+    profile: Path | None = None
+    """Where the daemon's profile goes, if it is to be run under cProfile."""
 
-    def run(self, kind: Kind, source_dim: int, rate: float | None = None) -> Run:
-        """Drain, then `rate` events a second (half of the drain's if None). Raises BenchFailed."""
-        plan, workload = self.plan, self.plan.workload(source_dim)
-        settings = self._settings(source_dim)
-        size = mapping_bytes(source_dim, HIDDEN_DIM, plan.target_dim)
+    def publishing(self, dtype: str) -> Bench:
+        """The same with mappings in numbers of this dtype."""
+        return replace(self, plan=replace(self.plan, mapping_dtype=dtype))
+
+    @property
+    def theta(self) -> MetaInit:
+        """Not meta-trained: seed 0."""
+        return fresh(self.plan.dim, self.plan.dim, self.plan.hidden_dim)
+
+    @property
+    def prefilled(self) -> int:
+        """Events in the topic that all drains read."""
+        return self.plan.workload().head_count + self.plan.events
+
+    def drain(self, scenario: Scenario, interval_ms: int | None, steady_s: float) -> Drain:
+        """Raises BenchFailed."""
+        settings = self.settings(scenario, interval_ms)
         with ExitStack() as stack:
-            stack.enter_context(made_topics(settings, size))
-            prefill(settings, workload, plan.events)
-            reader = Reader(settings)
-            stack.callback(reader.close)
-            with running(
-                *self._command(kind, size),
-                settings,
-                self.services,
-                self.folder / f"{settings.kafka_group_id}.log",
-                settings.http_port if kind == "adaptd" else None,
-            ) as worker:
-                # the do-nothing worker does the same for every event, so more of them count
-                start = worker.wait_for(plan.warm_events if kind == "adaptd" else plan.streams)
-                end = worker.wait_for(plan.events)
-                worker.wait_until("committing the drain", reader.everything_committed)
-                half = (end.events - start.events) / (end.at_s - start.at_s) / 2
-                drained, rate = reader.ends(settings.kafka_events_topic), rate or half
-                count = int(plan.paced_s * rate)
-                said = self._send_paced(settings, source_dim, rate, count)
-                worker.wait_until("committing the paced events", reader.everything_committed)
-                appended = worker.appended()
-            since_ms = said["start_ms"] + 1000 * plan.settle_s
-            sent, mapped = reader.sent(drained), reader.mapped()
-        check_events(appended, len(sent), plan.events, count)
-        pairs = workload.pairs_by_stream(plan.events, count)
-        check_mappings(kind, mapped, {s for s, n in pairs.items() if n >= ready_at()})
-        found = freshness(sent, mapped, since_ms)
-        if not found.newest_ms:
-            raise BenchFailed("no mapping came of the paced events; pace for longer")
-        return Run(start, end, rate, said["late_ms"], found, len(mapped))
+            worker, reader = self.start(scenario, settings, stack)
+            drain = self._steady(worker, reader, scenario, settings, steady_s)
+            records = reader.newest_mappings(CHECKED_PER_PARTITION)
+        difference = None
+        if scenario.kind != "do_nothing":
+            plan = self.plan
+            dtype = "float32" if scenario.kind == "usual" else plan.mapping_dtype
+            difference = check_agreement(
+                records, self.theta, plan.support_size, plan.workload(), dtype
+            )
+        mean_bytes = sum(len(record.value) for record in records) / max(1, len(records))
+        return replace(drain, difference=difference, mapping_bytes=mean_bytes)
 
-    def _settings(self, source_dim: int) -> Settings:
-        theta = self.folder / f"theta-{source_dim}.safetensors"
-        if not theta.exists():
-            save(fresh(source_dim, self.plan.target_dim, HIDDEN_DIM), theta)
-        name = f"bench-{uuid.uuid4().hex[:8]}"
-        return Settings(
-            kafka_bootstrap_servers=self.services.kafka_bootstrap_servers,
-            kafka_group_id=name,
-            kafka_events_topic=f"{name}-events",
-            kafka_mappings_topic=f"{name}-mappings",
-            kafka_dead_letters_topic=f"{name}-dead-letters",
-            redis_url=SecretStr(self.services.redis_url),
-            meta_init=theta,
-            http_port=free_port(),
-            torch_threads=self.plan.torch_threads,
-            topic_partitions=self.plan.partitions,
+    def start(
+        self, scenario: Scenario, settings: Settings, stack: ExitStack
+    ) -> tuple[Worker, Reader]:
+        """A worker with topics of its own to write to, until the stack is closed."""
+        output = {settings.kafka_mappings_topic, settings.kafka_dead_letters_topic}
+        stack.enter_context(made_topics(settings, self.largest_mapping, output))
+        reader = Reader(settings)
+        stack.callback(reader.close)
+        worker = running(
+            *self._module(scenario.kind),
+            settings,
+            self.services,
+            self.folder / f"{settings.kafka_group_id}.log",
+            COMMANDS[scenario.kind],
+            settings.http_port if scenario.kind == "adaptd" else None,
         )
+        return stack.enter_context(worker), reader
 
-    def _command(self, kind: Kind, size: int) -> tuple[str, Sequence[str]]:
+    def _steady(
+        self,
+        worker: Worker,
+        reader: Reader,
+        scenario: Scenario,
+        settings: Settings,
+        steady_s: float,
+    ) -> Drain:
+        topic, streams = settings.kafka_mappings_topic, self.plan.streams
+        is_ours = scenario.kind == "adaptd"
+        filling = streams * (self.plan.window_size if is_ours else 1)
+        first, last = filling, filling + self.prefilled - streams
+        if is_ours:  # it adapts while it reads on, so let it catch up with the filling
+            worker.wait_for(filling)
+            worker.wait_until("publishing every stream", lambda: reader.count(topic) >= streams)
+            beyond = self.plan.workload().head_count + streams
+            first = max(filling + beyond, worker.appended() + 1)
+        start = worker.wait_for(first)
+        before = reader.count(topic)
+        enough = start.appends + self.plan.least_events if is_ours else 0
+        end = worker.wait_for(last, enough, start.at_s + steady_s)
+        after = reader.count(topic)
+        if end.appends == start.appends:
+            raise BenchFailed("nothing happened in the steady part; prefill more events")
+        return Drain(start, end, after - before, 0.0, settings.publish_interval_ms, None)
+
+    @property
+    def largest_mapping(self) -> int:
+        """Bytes of a full one."""
+        return mapping_bytes(self.plan.dim, self.plan.hidden_dim, self.plan.dim)
+
+    def settings(self, scenario: Scenario, interval_ms: int | None) -> Settings:
+        """Of one run."""
+        plan = self.plan
+        theta = self.folder / "theta.safetensors"
+        if not theta.exists():
+            save(self.theta, theta)
+        run = f"{self.name}-{uuid.uuid4().hex[:8]}"
+        chosen: dict[str, Any] = {
+            "kafka_bootstrap_servers": self.services.kafka_bootstrap_servers,
+            "kafka_group_id": run,
+            "kafka_events_topic": f"{self.name}-events",
+            "kafka_meta_inits_topic": f"{self.name}-meta-inits",
+            "kafka_mappings_topic": f"{run}-mappings",
+            "kafka_dead_letters_topic": f"{run}-dead-letters",
+            "redis_url": SecretStr(self.services.redis_url),
+            "meta_init": theta,
+            "http_port": free_port(),
+            "stop_timeout_s": STOP_WITHIN_S,
+            "torch_threads": plan.torch_threads,
+            "topic_partitions": plan.partitions,
+            "support_size": plan.support_size,
+            "query_size": plan.query_size,
+            "min_support": plan.support_size,
+            "gate_ridge": False,
+            "mapping_encoding": plan.mapping_encoding,
+            "mapping_dtype": plan.mapping_dtype,
+        }
+        if interval_ms is not None:
+            chosen["publish_interval_ms"] = interval_ms
+        return Settings(**known(chosen | dict(scenario.settings)))
+
+    def _module(self, kind: Kind) -> tuple[str, Sequence[str]]:
+        if kind == "adaptd" and self.profile:
+            return "cProfile", ["-o", str(self.profile), "-m", "daemon", "run"]
         if kind == "adaptd":
             return "daemon", ["run"]
-        return "daemon.bench.do_nothing", [str(size), str(self.plan.do_nothing_share)]
-
-    def _send_paced(
-        self, settings: Settings, source_dim: int, rate: float, count: int
-    ) -> dict[str, Any]:
-        servers, topic = settings.kafka_bootstrap_servers, settings.kafka_events_topic
-        words = paced.arguments(servers, topic, rate, count, self.plan.workload(source_dim))
-        command = [sys.executable, "-m", "daemon.bench.paced", *words]
-        with GuardedProcess(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            said = process.stdout.read()
-            if process.wait(self.plan.paced_s + 60):
-                raise BenchFailed("the paced producer failed; see above")
-        found: dict[str, Any] = json.loads(said)
-        return found
+        if kind == "usual":
+            return "daemon.bench.usual_worker", []
+        sized = [str(self.plan.do_nothing_bytes), str(self.plan.do_nothing_share)]
+        return "daemon.bench.do_nothing", sized
 
 
-def check_events(appended: int, paced_sent: int, prefilled: int, paced_count: int) -> None:
-    """Raises BenchFailed unless each event went through the worker, once."""
-    if paced_sent != paced_count:
-        raise BenchFailed(f"the paced producer was to send {paced_count} events, sent {paced_sent}")
-    if appended != prefilled + paced_count:
-        raise BenchFailed(f"{prefilled + paced_count} events sent, {appended} in Redis")
-
-
-def check_mappings(kind: Kind, mapped: Sequence[Mapped], expected: set[str]) -> None:
-    """Raises BenchFailed unless those streams have mappings that must, and no others. The
-    do-nothing worker picks a share of each poll, so it need only have made some."""
-    found = {mapping.stream for mapping in mapped}
-    if kind == "adaptd" and found != expected:
-        missing, others = len(expected - found), len(found - expected)
-        raise BenchFailed(
-            f"of {len(expected)} streams with enough pairs {missing} have no mapping; "
-            f"{others} others have one"
-        )
-    if not found:
-        raise BenchFailed("the worker produced nothing")
+def known(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Without settings that this daemon does not have."""
+    return {name: value for name, value in chosen.items() if name in Settings.model_fields}

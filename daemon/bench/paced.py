@@ -3,7 +3,7 @@
 Each event's timestamp is the time it was due, not the time it got away: if the machine holds the
 producer up, the wait counts as latency.
 
-    python -m daemon.bench.paced SERVERS TOPIC RATE COUNT WORKLOAD...
+    python -m daemon.bench.paced SERVERS TOPIC RATE FIRST COUNT WORKLOAD...
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ TICK_S = 0.002
 """A wake-up for every event would keep a core busy that the worker could use."""
 LEAD_S = 0.2
 """Before the first event is due, so that the start is on time."""
-PART = 1
-"""Of the workload; part 0 is the prefilled one."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Send, then say on stdout when the first event was due and how late the latest was."""
-    servers, topic, rate, count, *workload = arguments
-    events = list(Workload(*map(int, workload)).events(int(count), PART))
+    servers, topic, rate, first, count, *workload = arguments
+    events = list(Workload(*map(int, workload)).events(int(first), int(count)))
     sender = producer(servers)
     sender.partitions_for(topic)  # fetches what the first send would wait for
     start, late_s = time.time() + LEAD_S, 0.0
@@ -43,9 +41,12 @@ def main(arguments: Sequence[str]) -> None:
     print(json.dumps({"start_ms": start * 1000, "late_ms": 1000 * late_s}))  # noqa: T201 - its result
 
 
-def arguments(servers: str, topic: str, rate: float, count: int, workload: Workload) -> list[str]:
+def arguments(
+    servers: str, topic: str, rate: float, first: int, count: int, workload: Workload
+) -> list[str]:
     """For `main`."""
-    return [servers, topic, str(rate), str(count), *map(str, dataclasses.astuple(workload))]
+    of_workload = map(str, dataclasses.astuple(workload))
+    return [servers, topic, str(rate), str(first), str(count), *of_workload]
 
 
 if __name__ == "__main__":

@@ -1,72 +1,120 @@
-"""What is measured, and how much of it."""
+"""What is measured, and how much of it.
+
+D = source dim, E = target dim, H = hidden, S = support pairs
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from daemon.bench.workload import Workload
-from daemon.config import Settings
 
-HIDDEN_DIM = 128
+Kind = Literal["adaptd", "do_nothing", "usual"]
+LONG_MS = 60_000
+"""Longer than a run."""
 
 
-def ready_at() -> int:
-    """Pairs that a stream needs before the daemon adapts it, as its settings are by default."""
-    return Settings().min_support + 1
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One worker and the settings that are its own."""
+
+    kind: Kind
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    paced_publishing: bool = False
+    """Whether the publish interval is set so that as many mappings per event are published as the
+    do-nothing worker publishes."""
+    once: bool = False
+    """Whether the first repetition alone has it."""
+
+
+EVERY_FOURTH = {"adapt_every": 4, "adapt_latest_ms": LONG_MS}
+EVERY_EVENT = {"adapt_every": 1, "max_batch": 1_000}
+"""A turn adapts all that it polls, so that no stream's events wait for each other and coalesce."""
+LIBRDKAFKA = {"kafka_client": "librdkafka"}
+ALL_PUBLISHED = Scenario("adaptd", EVERY_EVENT | {"publish_interval_ms": 0}, once=True)
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "usual": Scenario("usual"),
+    "every_event": Scenario("adaptd", EVERY_EVENT, paced_publishing=True),
+    "do_nothing": Scenario("do_nothing"),
+    "every_fourth": Scenario("adaptd", EVERY_FOURTH, paced_publishing=True),
+    "librdkafka": Scenario("adaptd", EVERY_FOURTH | LIBRDKAFKA, paced_publishing=True),
+    "do_nothing_librdkafka": Scenario("do_nothing", LIBRDKAFKA, once=True),
+    "all_published": ALL_PUBLISHED,
+}
+"""By name, in the order in which a repetition runs them: those that are compared are neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One benchmark: every size, `repetitions` times, adaptd and do-nothing in turn."""
+    """One benchmark: every scenario, `repetitions` times, in turn."""
 
+    scenarios: tuple[str, ...] = tuple(SCENARIOS)
     streams: int = 2_000
-    source_dims: tuple[int, ...] = (256, 1024)
-    """1 KB and 4 KB of float32."""
-    target_dim: int = 64
-    steady_events: int = 6_000
-    """Of the drain: those whose cost is measured."""
+    dim: int = 512
+    """D and E: an event has 4 KB."""
+    hidden_dim: int = 128
+    support_size: int = 16
+    query_size: int = 4
+    partitions: int = 8
+    events: int = 80_000
+    """Prefilled beyond those that fill windows; a run ends early when none is left."""
+    steady_s: float = 4.0
+    """How long a run is measured at least: that, or one publish interval, so that each stream is
+    published about equally often in it."""
+    longest_steady_s: float = 10.0
+    """On a machine where that is too short, the daemon publishes more than it need."""
+    least_events: int = 4_000
+    """The daemon is measured for so many events in any case: several turns."""
+    first_interval_ms: int = 3_000
+    """The publish interval of the first run, which tells what it should be."""
+    calibrate: bool = True
+    """Whether there are runs first that do not count."""
     repetitions: int = 3
     at_most_s: float = 300.0
     """Another repetition is begun only if it is likely to end by then."""
-    paced_s: float = 5.0
-    """How long events come at half rate."""
+    paced_runs: int = 2
+    """Of the daemon at half of full load; only where `all_published` tells what that is."""
+    paced_s: float = 8.0
+    """How long events come at half of full load."""
     settle_s: float = 1.0
-    """Of that, before latencies count: publish intervals have to get out of step."""
+    """Of that, before latencies count."""
     torch_threads: int = 1
     """Several spin while they wait for each other; on cores shared with Kafka and Redis that would
     measure the scheduler."""
-    partitions: int = 8
+    do_nothing_bytes: int = 75_000
+    """A rank-S float16 mapping's size: 2·(S·(D+E) + 2·S·H + H²) and its metadata."""
     do_nothing_share: float = 0.1
     """Of a poll's streams, those for which the do-nothing worker produces a record."""
+    mapping_encoding: str = "lowrank"
+    mapping_dtype: str = "float16"
     seed: int = 1
 
     @property
-    def filling_events(self) -> int:
-        """Prefilled first: they fill windows, and no stream is ready yet."""
-        return self.streams * (ready_at() - 1)
+    def window_size(self) -> int:
+        """Pairs of a full window."""
+        return self.support_size + self.query_size
 
-    @property
-    def warm_events(self) -> int:
-        """Before the steady part: then most streams have been published once, and the publish
-        interval holds for the next time."""
-        return self.filling_events + self.streams
-
-    @property
-    def events(self) -> int:
-        """Prefilled in each run."""
-        return self.warm_events + self.steady_events
-
-    def workload(self, source_dim: int) -> Workload:
-        """The events of one size."""
-        return Workload(
-            source_dim,
-            self.target_dim,
-            self.streams,
-            self.partitions,
-            rounds=self.filling_events // self.streams,
-            seed=self.seed,
-        )
+    def workload(self) -> Workload:
+        """The events."""
+        return Workload(self.dim, self.streams, self.partitions, self.window_size, self.seed)
 
 
-QUICK = Plan(streams=100, steady_events=1_000, repetitions=1, paced_s=1.5, settle_s=0.5)
+QUICK = Plan(
+    scenarios=("usual", "every_event", "do_nothing", "librdkafka", "all_published"),
+    streams=100,
+    partitions=2,
+    events=4_000,
+    steady_s=0.5,
+    longest_steady_s=2.0,
+    least_events=500,
+    first_interval_ms=200,
+    calibrate=False,
+    repetitions=1,
+    paced_runs=1,
+    paced_s=1.5,
+    settle_s=0.5,
+)
 """Shows that everything works; its figures mean little."""

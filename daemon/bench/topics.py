@@ -1,8 +1,8 @@
-"""A run's topics: made, filled, read back, deleted."""
+"""A benchmark's topics: made, filled, read back, deleted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,15 +24,16 @@ Offsets = dict[int, int]
 
 
 @contextmanager
-def made_topics(settings: Settings, mapping_bytes: int) -> Iterator[None]:
-    """The three topics, deleted afterwards.
+def made_topics(settings: Settings, mapping_bytes: int, names: Collection[str]) -> Iterator[None]:
+    """Those of the settings' topics, deleted afterwards.
 
     The broker stamps mappings when it appends them: a worker's own clock readings, taken before
     it sends, would leave out the sending.
     """
     topics = KafkaTopics(settings)
+    made = [spec for spec in specs(settings, mapping_bytes) if spec.name in names]
     try:
-        for spec in specs(settings, mapping_bytes):
+        for spec in made:
             config = {**spec.config, "file.delete.delay.ms": "1000"}
             if spec.name == settings.kafka_mappings_topic:
                 config["message.timestamp.type"] = "LogAppendTime"
@@ -41,7 +42,7 @@ def made_topics(settings: Settings, mapping_bytes: int) -> Iterator[None]:
     finally:
         topics.close()
         with KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers) as admin:
-            admin.delete_topics([spec.name for spec in specs(settings, mapping_bytes)])
+            admin.delete_topics([spec.name for spec in made])
 
 
 def producer(servers: str) -> KafkaProducer:
@@ -56,10 +57,10 @@ def producer(servers: str) -> KafkaProducer:
 
 
 def prefill(settings: Settings, workload: Workload, events: int) -> None:
-    """Put all of part 0's events into the topic."""
+    """Put the first `events` events into the topic."""
     sender = producer(settings.kafka_bootstrap_servers)
     try:
-        for event in workload.events(events):
+        for event in workload.events(0, events):
             send(sender, settings.kafka_events_topic, event)
         sender.flush(FLUSH_S)
     finally:
@@ -103,6 +104,10 @@ class Reader:
         offsets = self._group_consumer.end_offsets(self._partitions(topic))
         return {tp.partition: offset for tp, offset in offsets.items()}
 
+    def count(self, topic: str) -> int:
+        """Records that were written to it."""
+        return sum(self.ends(topic).values())
+
     def everything_committed(self) -> bool:
         """Whether the group has committed every event that lies in the topic."""
         topic = self._settings.kafka_events_topic
@@ -120,6 +125,12 @@ class Reader:
     def mapped(self) -> list[Mapped]:
         """All records of the mappings topic, each stream's in order."""
         return [_mapped(r) for r in self._records(self._settings.kafka_mappings_topic, {})]
+
+    def newest_mappings(self, per_partition: int) -> list[Any]:
+        """The records at the mappings topic's end."""
+        topic = self._settings.kafka_mappings_topic
+        since = {p: max(0, end - per_partition) for p, end in self.ends(topic).items()}
+        return list(self._records(topic, since))
 
     def _records(self, topic: str, since: Offsets) -> Iterator[Any]:
         consumer = self._consumer(check_crcs=False)
@@ -144,8 +155,12 @@ class Reader:
         return [TopicPartition(topic, p) for p in sorted(found)]
 
 
-def _mapped(record: Any) -> Mapped:
+def place_of(record: Any) -> Place:
+    """The newest event that a mapping reflects."""
     headers = dict(record.headers)
     partition = int(headers[HEADER_PREFIX + "partition"])
-    offset = int(headers[HEADER_PREFIX + "version"])
-    return Mapped(record.key.decode(), Place(partition, offset), record.timestamp)
+    return Place(partition, int(headers[HEADER_PREFIX + "version"]))
+
+
+def _mapped(record: Any) -> Mapped:
+    return Mapped(record.key.decode(), place_of(record), record.timestamp)

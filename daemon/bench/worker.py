@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from daemon.local.services import Services
 LOOK_EVERY_S = 0.01
 STALLED_AFTER_S = 60.0
 TOO_LONG_S = 180.0
+STOP_WITHIN_S = 30.0
+"""A turn on a busy machine may take long, and is no reason to have no figures."""
 LOG_LINES = 15
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -32,20 +35,25 @@ class Sample:
     """How far the worker was, and what everybody had spent by then."""
 
     at_s: float
-    events: int
+    appends: int
     cpu_s: dict[str, float]
     counters: dict[str, float]
 
 
 class Worker:
-    """A running worker. Its progress is read off Redis, where every event is appended once: that
-    asks nothing of the worker, and the same of every kind of worker."""
+    """A running worker. Its progress is read off Redis, where every event is appended once, by
+    `command`: that asks nothing of the worker, and the same of every kind of worker."""
 
     def __init__(
-        self, process: GuardedProcess, log: Path, services: Services, http_port: int | None
+        self,
+        process: GuardedProcess,
+        log: Path,
+        services: Services,
+        command: str,
+        http_port: int | None,
     ) -> None:
         self.process = process
-        self._log, self._http_port = log, http_port
+        self._log, self._command, self._http_port = log, command, http_port
         self._redis = redis.Redis.from_url(services.redis_url)
         self._pids = {"worker": process.pid}
         for name, server in (("kafka", services.kafka), ("redis", services.redis)):
@@ -53,17 +61,21 @@ class Worker:
                 self._pids[name] = server.process.pid
 
     def appended(self) -> int:
-        """Events that are in Redis."""
-        xadd = self._redis.info("commandstats").get("cmdstat_xadd", {})
-        return int(xadd.get("calls", 0)) - int(xadd.get("failed_calls", 0))
+        """Appends that Redis has taken."""
+        found = self._redis.info("commandstats").get(f"cmdstat_{self._command}", {})
+        return int(found.get("calls", 0)) - int(found.get("failed_calls", 0))
 
-    def wait_for(self, events: int) -> Sample:
-        """Until at least so many events are in Redis. Raises BenchFailed when that stalls."""
-        seen, give_up_at = 0, time.monotonic() + STALLED_AFTER_S
-        while (now := self.appended()) < events:
+    def wait_for(self, appends: int, enough: float = math.inf, enough_at: float = 0.0) -> Sample:
+        """Until at least so many appends are in Redis, or `enough` are and the clock (monotonic,
+        s) has passed `enough_at`; then until the next, so that every run begins and ends at the
+        same place in a turn. Raises BenchFailed when that stalls."""
+        seen, give_up_at = self.appended(), time.monotonic() + STALLED_AFTER_S
+        while (now := self.appended()) < appends:
+            if now > seen and now >= enough and time.monotonic() >= enough_at:
+                break
             if now > seen:
                 seen, give_up_at = now, time.monotonic() + STALLED_AFTER_S
-            self._still_running(f"{now} of {events} events", give_up_at)
+            self._still_running(f"{now} of {appends} appends", give_up_at)
             time.sleep(LOOK_EVERY_S)
         return self._sample(now)
 
@@ -82,11 +94,11 @@ class Worker:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return stats.counters(answer.read().decode())
 
-    def _sample(self, events: int) -> Sample:
+    def _sample(self, appends: int) -> Sample:
         at_s = time.monotonic()
         cpu_s = {name: time.clock_gettime(cpu_clock(pid)) for name, pid in self._pids.items()}
         cpu_s["machine"] = stats.busy_ticks(Path("/proc/stat").read_text()) / TICKS_PER_S
-        return Sample(at_s, events, cpu_s, self.counters())
+        return Sample(at_s, appends, cpu_s, self.counters())
 
     def _still_running(self, what: str, give_up_at: float) -> None:
         if self.process.poll() is not None:
@@ -102,7 +114,7 @@ class Worker:
 
     def stop(self) -> None:
         """As an operator would. Raises BenchFailed unless it ends in good order."""
-        if code := self.process.terminate(grace_s=20.0):
+        if code := self.process.terminate(grace_s=STOP_WITHIN_S + 5):
             raise BenchFailed(
                 f"the worker's exit code is {code}; its log ends:\n{self._log_tail()}"
             )
@@ -120,6 +132,7 @@ def running(
     settings: Settings,
     services: Services,
     log: Path,
+    command: str,
     http_port: int | None,
 ) -> Iterator[Worker]:
     """`python -m module arguments` with these settings, on an empty Redis."""
@@ -133,7 +146,7 @@ def running(
             stderr=subprocess.STDOUT,
             env=environment(settings),
         )
-    worker = Worker(process, log, services, http_port)
+    worker = Worker(process, log, services, command, http_port)
     try:
         yield worker
         worker.stop()

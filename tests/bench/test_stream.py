@@ -1,5 +1,6 @@
 """The whole benchmark, small. No figure is judged: this is not a quiet machine."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,13 +9,18 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.services
+from daemon.bench.plan import QUICK
+from daemon.bench.stream import command
+
+HAS_LIBRDKAFKA = importlib.util.find_spec("confluent_kafka") is not None
+EXPECTED = set(QUICK.scenarios) - (set() if HAS_LIBRDKAFKA else {"librdkafka"})
 
 
 def positive(spread: dict[str, float]) -> bool:
     return 0 < spread["min"] <= spread["median"] <= spread["max"]
 
 
+@pytest.mark.services
 def test_a_quick_run_prints_figures_and_leaves_nothing_behind(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     done = subprocess.run(
@@ -29,12 +35,22 @@ def test_a_quick_run_prints_figures_and_leaves_nothing_behind(tmp_path: Path) ->
     assert report == json.loads(out.read_text())
     assert report["machine"]["cores"] >= 1
     assert {"python", "kafka", "valkey", "torch", "adaptd"} <= set(report["versions"])
-    assert [size["source_bytes"] for size in report["sizes"]] == [1024, 4096]
-    for size in report["sizes"]:
-        for worker in (size["adaptd"], size["do_nothing"]):
-            assert positive(worker["events_per_s"])
-            assert positive(worker["cpu_us_per_event"]["worker"])
-            assert worker["event_to_publish_ms"]["newest"]["mappings"][0] > 0
-        assert size["adaptd"]["fallbacks_per_event"]["median"] < 0.05
-        assert size["adaptd"]["wall_us_per_event_by_stage"]["decode"] > 0
-        assert positive(size["ratios"]["cpu_us_per_event"])
+    assert set(report["scenarios"]) == EXPECTED
+    for name, worker in report["scenarios"].items():
+        assert positive(worker["events_per_s"]), name
+        assert positive(worker["cpu_us_per_event"]["worker"]), name
+        assert ("difference" in worker) == (not name.startswith("do_nothing"))
+    assert report["scenarios"]["every_event"]["wall_us_per_event_by_stage"]["decode"] > 0
+    assert report["latency"]["mappings"][0] > 0
+    assert positive(report["latency"]["oldest_p99_ms"])
+    assert all(positive(ratio) for ratio in report["ratios"].values())
+    assert set(report["ratios"]) == {
+        "cpu_per_event_every_event_over_do_nothing",
+        "events_per_s_every_event_over_usual",
+        "events_per_s_all_published_over_usual",
+    }
+
+
+def test_an_unknown_scenario_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(None, None, None, quick=True, out=None, only=["every_third"]) == 2
+    assert "no scenario every_third" in capsys.readouterr().err

@@ -17,9 +17,10 @@ from daemon.adapters.memory import (
     MemoryWindows,
 )
 from daemon.batching import BatchPolicy
-from daemon.loop import Loop, LoopPolicy, Ports
+from daemon.loop import Loop
 from daemon.ownership import StartPolicy
-from daemon.ports import Engine, EventSource, Message, Outbox, Side, Windows, WindowStore
+from daemon.policy import LoopPolicy
+from daemon.ports import Engine, EventSource, Message, Outbox, Ports, Side, Windows, WindowStore
 from daemon.publishing import Outlet, Topics
 from daemon.report import TurnReport
 from daemon.window import WindowShape
@@ -101,6 +102,9 @@ class HeldClock:
 
     def now(self) -> float:
         return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += seconds
 
     def wall_ms(self) -> int:
         return int(self.at * 1_000)
@@ -229,6 +233,7 @@ def policy(
     max_poll_records: int = 100,
     adapt_every: int = 1,
     adapt_latest_s: float = 1.0,
+    turn_interval_s: float = 0.0,
 ) -> LoopPolicy:
     return replace(
         POLICY,
@@ -239,4 +244,5 @@ def policy(
         max_poll_records=max_poll_records,
         adapt_every=adapt_every,
         adapt_latest_s=adapt_latest_s,
+        turn_interval_s=turn_interval_s,
     )

@@ -252,6 +252,22 @@ def test_fewer_events_than_that_wait_no_longer_than_they_may(world: World) -> No
     assert world.topic.committed[1] == 6
 
 
+def test_turns_begin_apart_but_what_is_due_is_not_kept_waiting(world: World) -> None:
+    worker = Worker(world, policy(turn_interval_s=0.02, max_wait_s=0.005))
+    worker.begin()
+    began = world.clock.now()
+    worker.turn()
+    assert world.clock.now() == pytest.approx(began + 0.02)
+    world.feed("a", 3)
+    worker.turn()
+    assert world.mappings() == []
+    worker.turn()
+    assert world.clock.now() == pytest.approx(began + 0.04 + 0.005)  # no longer than max_wait
+    assert versions(world, "a") == [2]
+    worker.turn(after_s=5.0)
+    assert world.clock.now() == pytest.approx(began + 5.045)  # one that is late sleeps no more
+
+
 def test_a_window_that_many_events_of_one_turn_fill_holds_the_newest(world: World) -> None:
     every = Worker(world)
     every.begin()

@@ -29,8 +29,8 @@ from daemon import config
 from daemon.adapters.kafka_client import connection
 from daemon.config import Settings
 from daemon.errors import Unavailable
-from daemon.loop import Loop, Ports
-from daemon.ports import Message, Record
+from daemon.loop import Loop
+from daemon.ports import Message, Ports, Record
 from daemon.report import STAGES, TurnReport
 from daemon.wiring import connect, load_engine, loop_policy, outlet
 from model.engine import Engine

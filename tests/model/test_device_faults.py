@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.device_faults import in_parts, lost_device_told
-from model.episode import Cut
+from model.episode import Adaptation, Cut, Episode
 from model.errors import DeviceLost
 from model.windows import EpisodeWindows, RawWindows
 
@@ -74,9 +74,12 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
 
 def test_windows_count_how_often_a_batch_was_halved() -> None:
     memory = Memory(2)
-    windows = EpisodeWindows(
-        RawWindows(5, 2, 1, 1), lambda episodes: memory.work([0] * len(episodes)) and []
-    )
+
+    def adapt(episodes: Sequence[Episode]) -> Sequence[Adaptation]:
+        memory.work([0] * len(episodes))
+        return []
+
+    windows = EpisodeWindows(RawWindows(5, 2, 1, 1), adapt)
     one = np.ones(1, np.float32)
     for slot in range(5):
         windows.append([slot, slot], [one, one], [one, one])

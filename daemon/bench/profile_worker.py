@@ -1,0 +1,41 @@
+"""Where the daemon's time goes: one drain with the worker under cProfile.
+
+    python -m daemon.bench.profile_worker [SCENARIO [LINES]]
+
+The figures are the profiler's, and slower than life; it sees the loop's thread alone, from the
+start of the process on. `adaptd bench stream` has the stages' times as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pstats
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from daemon.bench.one_run import Bench
+from daemon.bench.plan import SCENARIOS, Plan
+from daemon.bench.servers import servers
+from daemon.bench.stream import prefilled_topic, to_stderr
+from daemon.bench.stream_report import drain_line
+
+
+def main(scenario: str = "every_fourth", lines: str = "45") -> None:
+    """Print the functions that took longest, without what they called."""
+    plan = dataclasses.replace(Plan(), events=30_000)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        profile = folder / "profile"
+        services = stack.enter_context(servers(to_stderr))
+        bench = Bench(plan, services, folder, "profile", profile)
+        prefilled_topic(bench, stack, to_stderr)
+        interval_ms = plan.first_interval_ms if SCENARIOS[scenario].paced_publishing else None
+        drain = bench.drain(SCENARIOS[scenario], interval_ms, 3 * plan.steady_s)
+        to_stderr(drain_line(scenario, drain))
+        pstats.Stats(str(profile)).sort_stats("tottime").print_stats(int(lines))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

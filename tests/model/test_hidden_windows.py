@@ -1,0 +1,232 @@
+"""Windows in hidden space adapt as the engine adapts whole episodes, whatever their history.
+
+S = support pairs, Q = query pairs, D = source dim, E = target dim
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.engine import Engine
+from model.episode import Adaptation, Cut, Episode, FloatArray
+from model.fresh import fresh_theta
+from model.hidden_windows import HiddenWindows
+from model.losses import MSE, Loss, LossKind
+from model.mappings.numpy_mlp import apply_numpy
+from model.meta_init import MetaInit
+
+SUPPORT, QUERY = 6, 3
+SIZE = SUPPORT + QUERY
+DIMS = (37, 19, 21)
+"""D, H, E: none of them a multiple of a cache line."""
+KINDS = ("maml", "anil", "r2d2")
+
+
+def theta(learner: str = "maml", loss: Loss = MSE) -> MetaInit:
+    made = fresh_theta(DIMS, learner=learner, loss=loss, steps=3)
+    rng = np.random.default_rng(3)
+    biases = {name: rng.standard_normal(len(made.mapping[name])) for name in ("b1", "b2")}
+    mapping = dict(made.mapping) | {n: b.astype(np.float32) for n, b in biases.items()}
+    return replace(made, mapping=mapping)
+
+
+def engine(theta: MetaInit, *, ridge: bool = True) -> Engine:
+    return Engine(theta, "cpu", support_capacity=SUPPORT, query_capacity=QUERY, ridge=ridge)
+
+
+def windows_of(engine: Engine, capacity: int = 8) -> HiddenWindows:
+    made = engine.windows(capacity, form="hidden")
+    assert isinstance(made, HiddenWindows)
+    return made
+
+
+def pair(number: int) -> tuple[FloatArray, FloatArray]:
+    """Targets follow from sources by a map that θ does not know, so that losses fall."""
+    rng = np.random.default_rng(number)
+    x_D = rng.standard_normal(DIMS[0])
+    map_DE = np.random.default_rng(-number % 3).standard_normal((DIMS[0], DIMS[2])) / 6
+    return x_D.astype(np.float32), (x_D @ map_DE + 0.5).astype(np.float32)
+
+
+def feed(windows: HiddenWindows, arrivals: Iterable[Sequence[tuple[int, int]]]) -> None:
+    """Batches of (slot, pair's number)."""
+    for batch in arrivals:
+        if batch:
+            x, y = zip(*(pair(number) for _, number in batch), strict=True)
+            windows.append([slot for slot, _ in batch], x, y)
+
+
+def cut(slot: int, held: int) -> Cut:
+    query = min(QUERY, held - 1)
+    return Cut(slot, held - query, query)
+
+
+def episode(numbers: Sequence[int]) -> Episode:
+    x, y = (np.stack(side) for side in zip(*map(pair, numbers), strict=True))
+    support = cut(0, len(numbers)).support
+    return Episode(x[:support], y[:support], x[support:], y[support:])
+
+
+def losses(adaptation: Adaptation) -> list[float]:
+    return [
+        adaptation.support_loss_before,
+        adaptation.support_loss_after,
+        adaptation.query_loss_before,
+        adaptation.query_loss_after,
+        adaptation.query_loss_ridge,
+    ]
+
+
+@pytest.mark.parametrize("loss", [Loss(kind) for kind in get_args(LossKind)])
+@pytest.mark.parametrize("learner", KINDS)
+def test_they_adapt_as_the_engine_adapts_the_same_episodes(learner: str, loss: Loss) -> None:
+    whole = engine(theta(learner, loss))
+    windows = windows_of(whole)
+    feed(windows, [[(slot, 100 * slot + i) for slot in range(5) for i in range(2 + 2 * slot)]])
+    held = [min(2 + 2 * slot, SIZE) for slot in range(5)]
+    found = windows.adapt([cut(slot, held[slot]) for slot in range(5)])
+    for slot, adaptation in enumerate(found):
+        numbers = [100 * slot + i for i in range(2 + 2 * slot)][-SIZE:]
+        (expected,) = whole.adapt([episode(numbers)])
+        np.testing.assert_allclose(losses(adaptation), losses(expected), rtol=3e-5, atol=3e-7)
+        assert adaptation.finite
+        assert (adaptation.ridge is None) == (expected.ridge is None)
+        for name, tensor in expected.tensors.items():
+            largest = np.abs(tensor).max()
+            np.testing.assert_allclose(adaptation.tensors[name], tensor, atol=1e-5 * largest)
+        if expected.ridge is not None and adaptation.ridge is not None:
+            for name, tensor in expected.ridge.items():
+                np.testing.assert_allclose(adaptation.ridge[name], tensor, atol=1e-5)
+
+
+@given(
+    batches=st.lists(
+        st.lists(st.tuples(st.integers(0, 3), st.just(0)), max_size=30), min_size=1, max_size=5
+    ),
+    slot=st.integers(0, 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_history_changes_no_bit(batches: list[list[tuple[int, int]]], slot: int) -> None:
+    """The pairs of one slot, in whatever batches and among whatever others they came, and wherever
+    the ring stood, give what they give when they come alone into a fresh slot."""
+    whole = engine(theta())
+    lived, fresh = windows_of(whole), windows_of(whole)
+    numbered = [
+        [(s, 50 * i + j) for j, (s, _) in enumerate(batch)] for i, batch in enumerate(batches)
+    ]
+    feed(lived, numbered)
+    mine = [number for batch in numbered for s, number in batch if s == slot][-SIZE:]
+    if len(mine) < 2:
+        return
+    feed(fresh, [[(7, number)] for number in mine])
+    others = [s for s in range(4) if sum(a == s for b in batches for a, _ in b) > 1]
+    cuts = [cut(s, min(SIZE, sum(a == s for b in batches for a, _ in b))) for s in others]
+    at = others.index(slot)
+    found, expected = lived.adapt(cuts)[at], fresh.adapt([cut(7, len(mine))])[0]
+    assert np.array(losses(found)).tobytes() == np.array(losses(expected)).tobytes()
+    for name, tensor in expected.tensors.items():
+        assert found.tensors[name].tobytes() == tensor.tobytes(), name
+
+
+def test_a_slot_that_was_let_go_shows_nothing_of_the_stream_before() -> None:
+    windows, fresh = windows_of(engine(theta())), windows_of(engine(theta()))
+    feed(windows, [[(2, i) for i in range(25)]])
+    windows.clear(2)
+    for each in (windows, fresh):
+        feed(each, [[(2, 900), (2, 901), (2, 902)]])
+    (found,), (expected,) = (each.adapt([cut(2, 3)]) for each in (windows, fresh))
+    assert losses(found) == losses(expected)
+    for name, tensor in expected.tensors.items():
+        assert np.array_equal(found.tensors[name], tensor)
+
+
+def test_numbers_that_explode_are_that_streams_alone() -> None:
+    windows, calm = windows_of(engine(theta())), windows_of(engine(theta()))
+    x, y = (list(side) for side in zip(*map(pair, range(4)), strict=True))
+    windows.append([1] * 4, [each * np.float32(1e25) for each in x], y)
+    for each in (windows, calm):
+        feed(each, [[(0, 10), (0, 11), (0, 12)], [(2, 20), (2, 21)]])
+    poisoned = windows.adapt([cut(0, 3), cut(1, 4), cut(2, 2)])
+    expected = calm.adapt([cut(0, 3), cut(2, 2)])
+    assert [adaptation.finite for adaptation in poisoned] == [True, False, True]
+    assert [losses(poisoned[0]), losses(poisoned[2])] == [losses(e) for e in expected]
+
+
+def test_what_is_published_is_the_mapping_without_idle_units_and_padding() -> None:
+    made = theta()
+    windows = windows_of(engine(made))
+    feed(windows, [[(0, i) for i in range(5)]])
+    (adaptation,) = windows.adapt([cut(0, 5)])
+    assert adaptation.factored is not None
+    low_rank = adaptation.factored()
+    d, h, e = DIMS
+    assert low_rank.x_SD.shape == (2, d)
+    assert low_rank.a_SH.shape == (2, h)
+    assert low_rank.n_GG.shape == (h + 1, h + 1)
+    assert low_rank.v_SG.shape == (2, h + 1)
+    assert {n: t.shape for n, t in adaptation.tensors.items()} == {
+        "w1": (h, d),
+        "b1": (h,),
+        "w2": (e, h),
+        "b2": (e,),
+    }
+
+
+def test_an_adaptation_cannot_be_read_once_the_windows_have_gone_on() -> None:
+    windows = windows_of(engine(theta()))
+    feed(windows, [[(0, i) for i in range(5)]])
+    (read,), (unread,) = windows.adapt([cut(0, 5)]), windows.adapt([cut(0, 5)])
+    with pytest.raises(RuntimeError, match="before the windows go on"):
+        read.tensors["w1"]
+    made = unread.tensors["w1"]
+    feed(windows, [[(0, 99)]])
+    assert unread.tensors["w1"] is made
+
+
+def test_a_support_that_is_nearly_solved_is_adapted_with_its_weights_in_full() -> None:
+    """Its Grams cancel: outputs and targets are nearly the same, and only differences count."""
+    made = theta()
+    whole = engine(made)
+    windows = windows_of(whole)
+    x_ND = np.random.default_rng(0).standard_normal((6, DIMS[0])).astype(np.float32)
+    y_NE = apply_numpy(made.mapping, x_ND, made.activation, "none").astype(np.float32)
+    y_NE += np.float32(1e-5) * np.random.default_rng(1).standard_normal(y_NE.shape).astype(
+        np.float32
+    )
+    windows.append([0] * 6, list(x_ND), list(y_NE))
+    (found,) = windows.adapt([Cut(0, 4, 2)])
+    (expected,) = whole.adapt([Episode(x_ND[:4], y_NE[:4], x_ND[4:], y_NE[4:])])
+    np.testing.assert_allclose(found.support_loss_after, expected.support_loss_after, rtol=1e-2)
+    for name, tensor in expected.tensors.items():
+        np.testing.assert_allclose(found.tensors[name], tensor, atol=1e-6)
+
+
+def test_whether_a_mapping_was_wanted_beforehand_changes_no_bit() -> None:
+    windows = windows_of(engine(theta()))
+    feed(windows, [[(slot, 100 * slot + i) for slot in range(5) for i in range(5)]])
+    wanted = windows.adapt([cut(slot, 5) for slot in range(5)])
+    tensors = [dict(adaptation.tensors) for adaptation in wanted]
+    some = [cut(slot, 5)._replace(wanted=slot in (1, 3)) for slot in range(5)]
+    for adaptation, expected in zip(windows.adapt(some), tensors, strict=True):
+        for name, tensor in expected.items():
+            assert adaptation.tensors[name].tobytes() == tensor.tobytes(), name
+
+
+def test_without_ridge_its_loss_is_not_told() -> None:
+    windows = windows_of(engine(theta(), ridge=False))
+    feed(windows, [[(0, i) for i in range(5)]])
+    (adaptation,) = windows.adapt([cut(0, 5)])
+    assert np.isnan(adaptation.query_loss_ridge)
+    assert adaptation.ridge is None
+
+
+def test_memory_is_as_announced() -> None:
+    windows = windows_of(engine(theta()))
+    d, h, e = DIMS
+    per_pair = d + e + 2 * (h + -h % 16) + 2 + 2 * SIZE
+    assert windows.bytes_per_stream == 4 * SIZE * per_pair
