@@ -113,11 +113,11 @@ class HiddenWindows:
         rows = np.array(self._raw.append(slots, x_ND, y_NE), np.int64)
         if (rows < 0).any():
             x_ND, y_NE, rows = x_ND[rows >= 0], y_NE[rows >= 0], rows[rows >= 0]
-        rows_N = torch.from_numpy(rows).to(self._device)
         g_NW = gram_rows(self._raw.x_CWD, rows, x_ND)
         gamma_NW = gram_rows(self._raw.y_CWE, rows, y_NE)
         yy_N = gamma_NW[np.arange(len(rows)), rows % self._raw.size]
         with lost_device_told():
+            rows_N = self._put(rows)
             self._projections.put(rows_N, self._projected(x_ND, y_NE, yy_N))
             self._projections.put_grams(rows_N, self._put(g_NW), self._put(gamma_NW))
 

@@ -114,7 +114,7 @@ def _speeds(axes: Any, adapt: Report | None, streams: int = 256) -> None:
             label = f"d = {case['dim']}"
             axes.scatter(*zip(*points, strict=True), color=shade, marker=mark, label=label, s=36)
     if cases:
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.99), ncols=3, frameon=False)
+        axes.legend(loc="upper right", bbox_to_anchor=(1, -0.05), ncols=3, frameon=False)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_yticks(range(len(names)), names, fontsize=8)
