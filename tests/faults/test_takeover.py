@@ -27,7 +27,7 @@ from tests.faults.lab import (
 
 PARTITIONS = 6
 pytestmark = pytest.mark.filterwarnings(
-    # the tests' own kafka-python consumer, closed while it connects, leaves a socket to the collector
+    # kafka-python, in the tests themselves: a consumer closed while it connects leaves a socket
     "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
 )
 
