@@ -71,7 +71,7 @@ class Settings(BaseModel):
 
     # ---- Kafka
     kafka_client: Literal["kafka-python", "librdkafka"] = "kafka-python"
-    """Which client reads events and writes mappings; librdkafka costs a fraction of the CPU and
+    """Which client reads events and writes mappings; librdkafka costs less CPU and
     needs the extra `adaptd[librdkafka]`. All else is the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
     """Brokers to start from, host:port, separated by commas."""

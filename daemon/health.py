@@ -86,12 +86,13 @@ class Health:
         self._beat_at = at
         self.snapshot = replace(self.snapshot, unavailable=str(error))
 
-    def serves(self, meta_init: str, content_hash: str) -> None:
-        """Another θ is served."""
+    def serves(self, meta_init: str, content_hash: str, device: str) -> None:
+        """Another θ is served, or from another device."""
         self.snapshot = replace(
             self.snapshot,
             meta_init=meta_init,
             meta_init_hash=content_hash,
+            device=device,
             meta_init_refused=None,
         )
 

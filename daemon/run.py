@@ -114,7 +114,7 @@ class Observers:
         self.metrics.serves(engine, engine.device)
         if swapped:
             self.metrics.swapped()
-        self.health.serves(engine.meta_init_version, engine.meta_init_hash)
+        self.health.serves(engine.meta_init_version, engine.meta_init_hash, engine.device)
         self.logger.info("meta_init_served", **_facts(engine))
 
     def heard(self, news: Refusal | Agreement | Silence) -> None:

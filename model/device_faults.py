@@ -17,24 +17,24 @@ _DEVICE_ERROR: type[Exception] | None = getattr(torch, "AcceleratorError", None)
 """Since torch 2.8; before, a RuntimeError that speaks of CUDA."""
 
 
-def in_parts(
-    work: Callable[[Sequence[T]], list[R]], items: Sequence[T], split: Callable[[], None]
-) -> list[R]:
-    """`work` on all items, or on halves of them, as far as the device's memory asks for it.
+def in_parts(work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> tuple[list[R], int]:
+    """`work` on all items, or on halves of them, as far as the device's memory asks for it; and how
+    often it had to be halved.
 
-    `split` hears of every halving. Raises torch.OutOfMemoryError when one item alone is too much.
+    Raises torch.OutOfMemoryError when one item alone is too much.
     """
     try:
-        return work(items)
+        return work(items), 0
     except torch.OutOfMemoryError:
         if len(items) < 2:
             raise
     # outside of the handler, where the failed attempt's tensors would still be alive
-    split()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(items) // 2
-    return in_parts(work, items[:middle], split) + in_parts(work, items[middle:], split)
+    first, first_splits = in_parts(work, items[:middle])
+    second, second_splits = in_parts(work, items[middle:])
+    return first + second, 1 + first_splits + second_splits
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def _scale(magnitude: float) -> float:
 def to_half(numbers: FloatArray) -> HalfArray:
     """The nearest float16 of each number of magnitude up to LARGEST, C-contiguous.
 
-    numpy converts one number after the other; whole arrays of integers are five times as fast.
+    numpy converts one number after the other; whole arrays of integers are faster.
     2**-112 takes a float32's exponent to a float16's, and what is subnormal in the one to what is
     subnormal in the other. Then 13 of 23 bits of the fraction are rounded away.
     """

@@ -155,9 +155,9 @@ class HiddenWindows:
         """θ′ of every cut, in order. What they hold may be read until the next call of any of
         these methods; raises RuntimeError then."""
         self._generation += 1
-        self.batch_splits = 0
         with lost_device_told():
-            return in_parts(self._adapt_chunks, cuts, self._count_split)
+            found, self.batch_splits = in_parts(self._adapt_chunks, cuts)
+        return found
 
     def _adapt_chunks(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         return [
@@ -165,9 +165,6 @@ class HiddenWindows:
             for start in range(0, len(cuts), self._chunk)
             for adaptation in self._adapt_chunk(cuts[start : start + self._chunk])
         ]
-
-    def _count_split(self) -> None:
-        self.batch_splits += 1
 
     @torch.inference_mode()
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:

@@ -121,15 +121,12 @@ class EpisodeWindows:
 
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """θ′ of every cut, in order. Raises DeviceLost."""
-        self.batch_splits = 0
         with lost_device_told():
-            return in_parts(self._adapt_all, cuts, self._count_split)
+            found, self.batch_splits = in_parts(self._adapt_all, cuts)
+        return found
 
     def _adapt_all(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         return list(self._adapt([self._raw.episode(cut) for cut in cuts]))
-
-    def _count_split(self) -> None:
-        self.batch_splits += 1
 
     @property
     def bytes_per_stream(self) -> int:

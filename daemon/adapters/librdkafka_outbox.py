@@ -18,8 +18,8 @@ from daemon.ports import Message
 
 CLOSE_TIMEOUT_S = 2.0
 SEND_BUFFER_BYTES = 1024 * 1024
-"""The socket's: batches are large, and with the system's small default a third of the CPU, or more,
-goes into waiting for it again and again."""
+"""The socket's: batches are large, and the system's small default would be waited for again and
+again."""
 
 
 class LibrdkafkaOutbox:

@@ -194,7 +194,7 @@ class Bench:
         }
         if interval_ms is not None:
             chosen["publish_interval_ms"] = interval_ms
-        return Settings(**known(chosen | dict(scenario.settings)))
+        return Settings(**chosen | dict(scenario.settings))
 
     def _module(self, kind: Kind) -> tuple[str, Sequence[str]]:
         if kind == "adaptd" and self.profile:
@@ -205,8 +205,3 @@ class Bench:
             return "daemon.bench.usual_worker", []
         sized = [str(self.plan.do_nothing_bytes), str(self.plan.do_nothing_share)]
         return "daemon.bench.do_nothing", sized
-
-
-def known(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Without settings that this daemon does not have."""
-    return {name: value for name, value in chosen.items() if name in Settings.model_fields}

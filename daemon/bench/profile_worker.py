@@ -16,9 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from daemon.bench.one_run import Bench
+from daemon.bench.output import to_stderr
 from daemon.bench.plan import SCENARIOS, Plan
 from daemon.bench.servers import servers
-from daemon.bench.stream import prefilled_topic, to_stderr
+from daemon.bench.stream import prefilled_topic
 from daemon.bench.stream_report import drain_line
 
 

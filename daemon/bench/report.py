@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from daemon.bench.errors import BenchFailed
+from daemon.bench.output import to_stderr
 from daemon.bench.report_chart import draw
 from daemon.bench.report_figures import ADAPT, CUDA, FIGURES, STREAM, WINDOWS
 from daemon.bench.report_page import page
@@ -100,8 +101,3 @@ def command(
             return 1
     to_stderr(f"{to} and {chart}: {len(FIGURES) - missed} of {len(FIGURES)} figures reached")
     return 1 if failed else 0
-
-
-def to_stderr(line: str) -> None:
-    """Progress."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command's own progress

@@ -22,6 +22,7 @@ from typing import Any
 
 from daemon.bench.errors import BenchFailed
 from daemon.bench.machine import machine
+from daemon.bench.output import put, to_stderr
 from daemon.bench.windows_plan import QUICK, Plan
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.valkey import redis_url, start_valkey
@@ -118,13 +119,5 @@ def command(
     except (BenchFailed, ServicesUnavailable, OSError) as e:
         to_stderr(f"adaptd bench: no figures: {e}")
         return 1
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    if out is not None:
-        out.write_text(text + "\n")
-    print(text)  # noqa: T201 - the command's result
+    put(report, out)
     return 0
-
-
-def to_stderr(line: str) -> None:
-    """Progress; stdout is for the result."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command's own progress

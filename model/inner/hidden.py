@@ -37,7 +37,7 @@ runs through the code that serves; with a workspace nothing is allocated. No ope
 streams: one stream's NaN stays its own.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +49,6 @@ from model.inner.hidden_gradient import pair_weights
 from model.inner.hidden_span import (
     Anchors,
     Head,
-    Parts,
     anchors,
     anchors_with_bias,
     bias,
@@ -192,23 +191,6 @@ def finite(sums_C1X: Tensor) -> Tensor:
     """
     with torch.no_grad():
         return sums_C1X.sum((1, 2)) * 0.0 == 0.0
-
-
-Streams = TypeVar("Streams", Projected, Descent)
-
-
-def row(chunk: Streams, stream: int) -> Streams:
-    """One stream's part of a chunk, as a chunk of one; views."""
-    alone: Streams = _rows(chunk, slice(stream, stream + 1))
-    return alone
-
-
-def _rows(value: Any, rows: slice) -> Any:
-    if isinstance(value, Tensor):
-        return value[rows]
-    if isinstance(value, Projected | Descent | Head | Parts):
-        return type(value)(*(_rows(field, rows) for field in value))
-    return value
 
 
 def _weights(rates_K4: Tensor, weight_CS: Tensor, memory: Memory | None) -> list[Weights]:

@@ -77,7 +77,7 @@ def second(
 
 
 def _fast_tanh(twice_z_CSH: Tensor, out: Tensor | None) -> Tensor:
-    """2·sigmoid(2z) − 1: off by at most 2e-7, at a fifth of float32 tanh's time on a CPU."""
+    """2·sigmoid(2z) − 1: off by at most 2e-7, and cheaper than torch's float32 tanh."""
     h_CSH = torch.sigmoid(twice_z_CSH, out=out)
     return torch.add(_minus_one(h_CSH.device), h_CSH, alpha=2.0, out=out)
 

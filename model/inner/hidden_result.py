@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.inner.hidden import Descent, Projected, Terms
-from model.inner.hidden_losses import hidden_features
 from model.inner.hidden_span import parts
 from model.mappings.mlp import Mlp
 
@@ -33,7 +32,7 @@ class Factors(NamedTuple):
 
 
 def factors(terms: Terms, projected: Projected, descent: Descent) -> Factors:
-    """For every stream; `hidden.row` picks one beforehand. Not differentiable: `outputs` is."""
+    """For every stream; Not differentiable: `outputs` is."""
     head, (streams, size, hidden) = descent.head, descent.a_CSH.shape
     with torch.no_grad():
         n_CGG = head.h_CJH.new_empty((streams, hidden + 1, hidden + 1))
@@ -70,16 +69,9 @@ def multiplied_out(terms: Terms, factors: Factors, x_CSD: Tensor, y_CSE: Tensor)
     )
 
 
-def query_outputs(terms: Terms, projected: Projected, descent: Descent, y_CSE: Tensor) -> Tensor:
-    """What θ′ makes of the queries (C, Q, E); differentiable. `y_CSE` as in `multiplied_out`."""
-    size = projected.g_CSN.shape[1]
-    p_CQH, g_CSQ = projected.p_CNH[:, size:], projected.g_CSN[:, :, size:]
-    h_CQH = hidden_features(p_CQH, g_CSQ, descent)
-    return outputs(terms, descent, h_CQH, y_CSE)
-
-
 def outputs(terms: Terms, descent: Descent, h_CQH: Tensor, y_CSE: Tensor) -> Tensor:
-    """W2′·h + b2′ (C, Q, E), given θ′'s hidden features; differentiable. `y_CSE` as above.
+    """W2′·h + b2′ (C, Q, E), given θ′'s hidden features; differentiable. `y_CSE` as in
+    `multiplied_out`.
 
     In first order θ′ − θ is a constant but for the rates (Finn et al. 2017, §5.2): then V is a
     constant in what the steps added, c·V, and h and θ's own W2, b2 are not.

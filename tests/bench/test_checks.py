@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from daemon.bench.errors import BenchFailed
-from daemon.bench.one_run import known
 from daemon.bench.paced_run import check_events, check_streams
 from daemon.bench.worker import cpu_clock, environment
 from daemon.config import Settings, load
@@ -32,10 +31,6 @@ def test_a_stream_without_its_mapping_is_refused() -> None:
 def test_a_mapping_of_an_unknown_stream_is_refused() -> None:
     with pytest.raises(BenchFailed, match="1 others have one"):
         check_streams({"a", "b"}, {"a"})
-
-
-def test_settings_that_this_daemon_lacks_are_left_out() -> None:
-    assert known({"http_port": 1, "no_such_setting": 2}) == {"http_port": 1}
 
 
 def test_a_worker_gets_our_settings_and_no_foreign_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,10 @@ def test_a_theta_that_is_refused_is_told_until_it_is_settled(health: Health) -> 
     health.refused(refusal)
     assert health.status(STARTED_AT)["meta_init_refused"] == refusal
     assert health.ready() == (True, "3 partitions, θ θ-1")
-    health.serves("θ-3", "ab" * 32)
+    health.serves("θ-3", "ab" * 32, "cuda:1")
     status = health.status(STARTED_AT)
     assert (status["meta_init"], status["meta_init_hash"]) == ("θ-3", "ab" * 32)
+    assert status["device"] == "cuda:1"
     assert status["meta_init_refused"] is None
     health.refused(refusal)
     health.refused(None)

@@ -4,7 +4,7 @@ C = streams, S = support pairs (padded), Q = query pairs (padded), N = S + Q, D 
 H = hidden, E = target dim, K = inner steps
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from model.inner.batched import Objective
 from model.inner.hidden import Descent, Projected, Terms, descend, project, terms
 from model.inner.hidden_head import descend_head, solve_head
 from model.inner.hidden_result import factors, multiplied_out
+from model.inner.hidden_span import Head, Parts
 from model.inner.learner import Learner, State, Support, adapt
 from model.inner.ridge_head import RidgeHead
 from model.inner.sgd import GradientSteps, HeadSteps
@@ -152,3 +153,20 @@ def per_pair(loss: Loss, o_CNE: Tensor, scene: Scene) -> Tensor:
     """As the engine has it: the loss (C, N) of a stream which has this pair alone."""
     o_R1E, y_R1E = (t.reshape(-1, 1, t.shape[2]) for t in (o_CNE, scene.y_CNE))
     return value(loss, o_R1E, y_R1E, scene.real_CN.reshape(-1, 1)).view(scene.real_CN.shape)
+
+
+Streams = TypeVar("Streams", Projected, Descent)
+
+
+def row(chunk: Streams, stream: int) -> Streams:
+    """One stream's part of a chunk, as a chunk of one; views."""
+    alone: Streams = _rows(chunk, slice(stream, stream + 1))
+    return alone
+
+
+def _rows(value: Any, rows: slice) -> Any:
+    if isinstance(value, Tensor):
+        return value[rows]
+    if isinstance(value, Projected | Descent | Head | Parts):
+        return type(value)(*(_rows(field, rows) for field in value))
+    return value

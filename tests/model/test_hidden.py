@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from model.inner import reference
 from model.inner.batched import Objective
-from model.inner.hidden import Projected, descend, project, row, terms
+from model.inner.hidden import Projected, descend, project, terms
 from model.inner.hidden_activation import forward
-from model.inner.hidden_result import factors, multiplied_out, query_outputs
+from model.inner.hidden_losses import hidden_features
+from model.inner.hidden_result import factors, multiplied_out, outputs
 from model.inner.hidden_workspace import Workspace
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp, apply_batched
@@ -28,6 +29,7 @@ from tests.model.hidden_lab import (
     descent_of,
     in_full,
     result_of,
+    row,
     scene_of,
 )
 
@@ -190,10 +192,12 @@ def test_one_stream_of_a_chunk_is_that_stream() -> None:
 
 
 @pytest.mark.parametrize(("kind", "loss"), list(product(KINDS, LOSSES)), ids=str)
-def test_query_outputs_are_those_of_the_weights(kind: str, loss: Loss) -> None:
+def test_outputs_are_those_of_the_weights(kind: str, loss: Loss) -> None:
     scene = scene_of(loss)
     made, projected, found = descent_of(kind, scene, Objective(loss, "gelu", "none"))
-    o_CQE = query_outputs(made, projected, found, scene.pairs.cleaned().y_BSE)
+    p_CQH, g_CSQ = projected.p_CNH[:, scene.support :], projected.g_CSN[:, :, scene.support :]
+    h_CQH = hidden_features(p_CQH, g_CSQ, found)
+    o_CQE = outputs(made, found, h_CQH, scene.pairs.cleaned().y_BSE)
     mlp, real_CQ = result_of(scene, made, projected, found), scene.real_CN[:, scene.support :]
     expected = apply_batched(mlp, scene.x_CND[:, scene.support :], "gelu")
     torch.testing.assert_close(o_CQE[real_CQ], expected[real_CQ], rtol=1e-12, atol=1e-12)

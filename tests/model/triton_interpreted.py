@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from model.inner import hidden, hidden_triton
 from model.mappings.mlp import AnyActivation
 from tests.model.hidden_device_lab import ACTIVATIONS, Shape, farthest, parts_of, problem
+from tests.model.hidden_lab import row
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -71,21 +72,21 @@ def test_padded_pairs_count_for_nothing() -> None:
 def test_a_diverged_stream_is_alone(poison: float, activation: AnyActivation) -> None:
     given = problem(Shape(streams=2, support=4, units=8, steps=2), activation, seed=3)
     given.projected.real_CN[0, 0] = True
-    before = hidden.row(hidden_triton.descend(*given), 1)
+    before = row(hidden_triton.descend(*given), 1)
     given.projected.p_CNH[0, 0] = poison
     got, wanted = hidden_triton.descend(*given), hidden.descend(*given)
     assert got.healthy_C.tolist() == wanted.healthy_C.tolist()
     assert got.healthy_C[1]
     assert poison == poison or not got.healthy_C[0]
-    assert all(map(torch.equal, parts_of(hidden.row(got, 1)), parts_of(before)))
+    assert all(map(torch.equal, parts_of(row(got, 1)), parts_of(before)))
 
 
 def test_a_streams_bits_depend_on_it_alone() -> None:
     given = problem(Shape(streams=3, support=5, units=9, steps=2), seed=5)
     together = hidden_triton.descend(*given)
     for stream in range(3):
-        alone = hidden_triton.descend(given.terms, hidden.row(given.projected, stream), *given[2:])
-        found = hidden.row(together, stream)
+        alone = hidden_triton.descend(given.terms, row(given.projected, stream), *given[2:])
+        found = row(together, stream)
         assert all(map(torch.equal, parts_of(found), parts_of(alone)))
 
 
