@@ -172,7 +172,8 @@ class Settings(BaseModel):
     keeps beside them; 0 leaves it to max_resident_streams."""
     window_spill_dir: DirectoryPath | None = None
     """A folder on a local disk for a file (without a name) that holds the windows' raw features:
-    the kernel writes them out where memory is short. If unset they lie in memory."""
+    the kernel writes them out where memory is short. The disk must have room for them all: where it
+    is full the kernel ends the process. If unset they lie in memory."""
 
     # ---- batching and publishing
     max_batch: int = Field(256, ge=1, le=65_536)

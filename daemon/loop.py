@@ -256,11 +256,12 @@ class Loop:
         """Streams whose mapping is of another θ are due too, as far as a batch has room for them
         beside the changed ones, and a quarter of it in any case."""
         now, most = self._clock.now(), self._policy.batch.max_batch
-        for partition in self._owned:
-            renewals = self._owned[partition].renewals
-            begun = len(renewals) - renewals.waiting
-            room = max(most - self._schedule.changed_count, (most + 3) // 4 - begun)
+        owned = [self._owned[partition].renewals for partition in self._owned]
+        begun = sum(len(renewals) - renewals.waiting for renewals in owned)
+        room = max(most - self._schedule.changed_count, (most + 3) // 4 - begun)
+        for partition, renewals in zip(self._owned, owned, strict=True):
             ids = [StreamId(partition, key) for key in renewals.begin(max(0, room))]
+            room -= len(ids)
             self._load(ids, report)
             for id in ids:
                 if self._streams.ready(id):

@@ -28,5 +28,6 @@ class LoopPolicy:
 
     @property
     def slots(self) -> int:
-        """Streams in memory at most: within a turn some more come before others are let go."""
-        return self.max_resident_streams + self.max_poll_records + 2 * self.batch.max_batch
+        """Streams in memory at most: the busy are not let go, renewals among them, and a turn takes
+        in its records' streams, those due and those renewed before it lets others go."""
+        return 1 + self.max_resident_streams + self.max_poll_records + 3 * self.batch.max_batch

@@ -62,6 +62,9 @@ def load_engine(settings: Settings) -> Engine:
         engine = _engine(settings, load(settings.meta_init or shipped()))
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
+    except OSError as e:
+        folder = settings.window_spill_dir
+        raise Misconfigured(f"ADAPTD_WINDOW_SPILL_DIR = '{folder}': {e}") from e
     except ValueError as e:
         raise Misconfigured(f"ADAPTD_DEVICE = {settings.device!r}: {e}") from e
     _refuse_other_dimensions(settings, engine)

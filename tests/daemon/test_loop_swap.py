@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from daemon.adapters.memory import MemoryShelf
+from daemon.adapters.memory import MemoryShelf, MemoryTopic
 from daemon.errors import Unavailable
 from daemon.ports import Side
 from daemon.wire.adapted_mapping import AdaptedMapping
 from model.episode import Adaptation, Episode, FloatArray
-from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, policy
+from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, event, pair_of, policy
 from tests.daemon.test_loop_faults import Crash, Gremlin, feed, settings
 
 KEYS = "abcdef"
@@ -256,3 +256,20 @@ def swapping_worker(
         wraps = {"source": gremlin.wrap, "store": gremlin.wrap, "outbox": gremlin.wrap}
     shelf = encoded if engine is ENCODED else world.shelf
     return Worker(world, chosen, engine=engine, name=name, shelf=shelf, **wraps)
+
+
+def test_renewals_of_many_partitions_find_room_in_memory_beside_each_other() -> None:
+    """A quarter of a batch is for all partitions together: each has a slot, and slots are few."""
+    world = World(topic=MemoryTopic(partitions=60))
+    for partition in range(60):
+        for offset in range(9):
+            key = f"stream-{partition}-{offset % 3}"
+            world.topic.produce(partition, key.encode(), event(pair_of(key, offset)))
+    few = policy(max_resident_streams=4, max_batch=8, max_poll_records=5)
+    worker = Worker(world, few)
+    worker.drain()
+    assert len(world.newest()) == 180
+    worker.serve(OTHER)
+    reports = worker.drain()
+    assert max(report.holdings.streams for report in reports) <= few.max_resident_streams + 2
+    assert {m.facts.meta_init for m in world.newest().values()} == {"other"}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from daemon.config import Settings
-from daemon.wiring import loop_policy
+from daemon.errors import Misconfigured
+from daemon.wiring import load_engine, loop_policy
 from model.engine import Engine
 from model.hidden_windows import HiddenWindows
 from model.meta_init import fresh
+from model.meta_init_file import save
 from model.windows import EpisodeWindows
 
 WIDE = Engine(fresh(512, 512, 128), "cpu", support_capacity=32, query_capacity=4)
@@ -47,3 +51,16 @@ def test_hidden_space_is_taken_where_it_costs_less() -> None:
     assert isinstance(narrow.windows(1), EpisodeWindows)
     assert isinstance(narrow.windows(1, form="hidden"), HiddenWindows)
     assert isinstance(WIDE.windows(1, form="full"), EpisodeWindows)
+
+
+def test_a_folder_that_takes_no_file_stops_the_start(
+    tmp_path: Path,
+) -> None:
+    theta = tmp_path / "theta.safetensors"
+    save(fresh(4, 4, 4), theta)
+    gone = tmp_path / "spill"
+    gone.mkdir()
+    settings = Settings(meta_init=theta, window_spill_dir=gone, device="cpu")
+    gone.rmdir()
+    with pytest.raises(Misconfigured, match=r"ADAPTD_WINDOW_SPILL_DIR = .*spill"):
+        load_engine(settings)
