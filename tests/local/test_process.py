@@ -140,6 +140,8 @@ import os, signal, sys, time
 from pathlib import Path
 from daemon.local.process import GuardedProcess
 
+# where the tests themselves were started in the background, SIGINT comes ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 how, folder = sys.argv[1], Path(sys.argv[2])
 process = GuardedProcess(sys.argv[3:], remove=folder)
 print(process.pid, process.guard_pid, flush=True)
