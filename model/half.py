@@ -22,9 +22,27 @@ SCALES = "scales"
 """The name of the divisors among tensors in half precision: float32, in order of names."""
 LARGEST = 65504.0
 SMALLEST_NORMAL = 2.0**-14
+TO_HALF = 2.0**-112
 
 
-def in_half(tensors: Mapping[str, FloatArray]) -> dict[str, NDArray[Any]]:
+class Scratch:
+    """Memory to halve in, used again and again; of one thread. Fresh memory costs the kernel more
+    than halving costs."""
+
+    def __init__(self) -> None:
+        self._numbers = np.empty(0, np.float32)
+        self._bits = np.empty(0, np.uint32)
+
+    def of(self, size: int) -> tuple[FloatArray, NDArray[np.uint32]]:
+        """Two arrays of this size."""
+        if len(self._numbers) < size:
+            self._numbers, self._bits = np.empty(size, np.float32), np.empty(size, np.uint32)
+        return self._numbers[:size], self._bits[:size]
+
+
+def in_half(
+    tensors: Mapping[str, FloatArray], scratch: Scratch | None = None
+) -> dict[str, NDArray[Any]]:
     """Finite tensors as float16, and SCALES (float32), what to multiply each with to have it back.
 
     Each number is off by at most 2**-11 of itself, or 2**-39 of its tensor's largest.
@@ -32,13 +50,17 @@ def in_half(tensors: Mapping[str, FloatArray]) -> dict[str, NDArray[Any]]:
     if not tensors:
         return {}
     names = sorted(tensors)
-    scales = np.array([_scale(largest(tensors[name])) for name in names], np.float32)
-    flat = np.empty(sum(tensor.size for tensor in tensors.values()), np.float32)
+    scales = np.empty(len(names), np.float32)
+    flat, bits = (scratch or Scratch()).of(sum(tensor.size for tensor in tensors.values()))
     places, start = [], 0
-    for name, scale in zip(names, scales, strict=True):
-        places.append(slice(start, start := start + tensors[name].size))
-        np.divide(tensors[name].reshape(-1), scale, out=flat[places[-1]])
-    half = to_half(flat)
+    for i, name in enumerate(names):
+        tensor = tensors[name].reshape(-1)
+        places.append(slice(start, start := start + len(tensor)))
+        own = flat[places[-1]]
+        np.abs(tensor, out=own)
+        scales[i] = scale = _scale(float(own.max(initial=0.0)))
+        _brought_to_half(tensor, scale, own)
+    half = _rounded(flat, bits)
     shaped = {n: half[at].reshape(tensors[n].shape) for n, at in zip(names, places, strict=True)}
     return shaped | {SCALES: scales}
 
@@ -68,13 +90,30 @@ def to_half(numbers: FloatArray) -> HalfArray:
     """The nearest float16 of each number of magnitude up to LARGEST, C-contiguous.
 
     numpy converts one number after the other; whole arrays of integers are faster.
-    2**-112 takes a float32's exponent to a float16's, and what is subnormal in the one to what is
+    TO_HALF takes a float32's exponent to a float16's, and what is subnormal in the one to what is
     subnormal in the other. Then 13 of 23 bits of the fraction are rounded away.
     """
-    wide = (np.ascontiguousarray(numbers) * np.float32(2.0**-112)).view(np.uint32)
-    bits = wide << 3  # exponent and fraction in the upper half, without the sign
-    bits += 0x8000
-    wide &= 0x80000000
-    bits |= wide
-    bits >>= 16
-    return bits.astype(np.uint16).view(np.float16)
+    flat = np.array(numbers, np.float32, order="C").reshape(-1)
+    flat *= np.float32(TO_HALF)
+    return _rounded(flat, np.empty(flat.size, np.uint32)).reshape(numbers.shape)
+
+
+def _brought_to_half(numbers_N: FloatArray, scale: float, out_N: FloatArray) -> None:
+    """Divided by `scale`, times TO_HALF: one power of two, where float32 has it."""
+    factor = TO_HALF / scale
+    if factor >= 2.0**-126:
+        np.multiply(numbers_N, np.float32(factor), out=out_N)
+    else:
+        np.divide(numbers_N, np.float32(scale), out=out_N)
+        out_N *= np.float32(TO_HALF)
+
+
+def _rounded(numbers_N: FloatArray, bits_N: NDArray[np.uint32]) -> HalfArray:
+    """The nearest float16 of numbers that met TO_HALF, in the memory of both."""
+    signs_N = numbers_N.view(np.uint32)
+    np.left_shift(signs_N, 3, out=bits_N)  # exponent and fraction in the upper half, without sign
+    bits_N += 0x8000
+    signs_N &= 0x80000000
+    bits_N |= signs_N
+    bits_N >>= 16
+    return bits_N.astype(np.uint16).view(np.float16)

@@ -37,7 +37,7 @@ from model.device_faults import in_parts, lost_device_told
 from model.episode import Adaptation, Cut, Episode, FloatArray
 from model.inner import hidden_losses
 from model.inner.hidden import Descent, Projected, Terms
-from model.inner.hidden_result import factors
+from model.inner.hidden_result import FactorRoom, factors
 from model.inner.hidden_rival import ridge_losses
 from model.inner.hidden_span import head_of
 from model.inner.hidden_workspace import Workspace
@@ -88,7 +88,7 @@ class HiddenWindows:
         self._device = inner.terms.w1.device
         self._b2_E = inner.terms.b2.cpu().numpy()
         self._projections = Projections(raw.capacity, raw.size, len(inner.terms.w1), self._device)
-        self._workspace = Workspace()
+        self._workspace, self._room = Workspace(), FactorRoom()
         self._generation = 0
         self.batch_splits = 0
         """How often the last `adapt` was halved for want of device memory."""
@@ -155,9 +155,13 @@ class HiddenWindows:
         """θ′ of every cut, in order. What they hold may be read until the next call of any of
         these methods; raises RuntimeError then."""
         self._generation += 1
+        self._room.begin(sum(cut.wanted for cut in cuts))
+        wanted_first = sorted(range(len(cuts)), key=lambda place: not cuts[place].wanted)
+        ordered = [cuts[place] for place in wanted_first]
         with lost_device_told():
-            found, self.batch_splits = in_parts(self._adapt_chunks, cuts)
-        return found
+            found, self.batch_splits = in_parts(self._adapt_chunks, ordered)
+        by_place = dict(zip(wanted_first, found, strict=True))
+        return [by_place[place] for place in range(len(cuts))]
 
     def _adapt_chunks(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         return [
@@ -193,16 +197,15 @@ class HiddenWindows:
     def _factors(
         self, cuts: Sequence[Cut], projected: Projected, descent: Descent
     ) -> list[HostFactors | None]:
-        """Of those that are wanted, while the steps are still in the cache."""
-        wanted = [place for place, cut in enumerate(cuts) if cut.wanted]
-        found: list[HostFactors | None] = [None] * len(cuts)
-        if wanted:
-            made = factors(self._terms, projected, _of_some(descent, wanted))
-            for place, own in zip(
-                wanted, zip(*(t.cpu().numpy() for t in made), strict=True), strict=True
-            ):
-                found[place] = HostFactors(*own)
-        return found
+        """Of those that are wanted, which come first, while the steps are still in the cache."""
+        wanted = sum(cut.wanted for cut in cuts)
+        nothing: list[HostFactors | None] = [None] * (len(cuts) - wanted)
+        if not wanted:
+            return nothing
+        descent = _of_first(descent, wanted)
+        made = factors(self._terms, projected, descent, self._room.take(descent))
+        on_host = [tensor.cpu().numpy() for tensor in made]
+        return [HostFactors(*own) for own in zip(*on_host, strict=True)] + nothing
 
     def _pair_losses(self, projected: Projected, before_BA: Tensor, after_BA: Tensor) -> PairLosses:
         inner = self._inner
@@ -259,16 +262,16 @@ class HiddenWindows:
 
     def _low_rank(self, cut: Cut, made: HostFactors) -> LowRank:
         """Without idle units and padding."""
-        episode, (a_SH, beta_H, n_GG, v_SG) = self._episode(cut), made
+        (x_SD, y_SE), (a_SH, beta_H, n_GG, v_SG) = self._raw.support(cut), made
         n, units = cut.support, self._inner.hidden_dim
         if units < len(beta_H):
             kept = [*range(units), len(beta_H)]  # with the bias
             n_GG, v_SG = n_GG[np.ix_(kept, kept)], v_SG[:, kept]
         return LowRank(
-            x_SD=episode.x_support_SD,
+            x_SD=x_SD,
             a_SH=np.ascontiguousarray(a_SH[:n, :units]),
             beta_H=beta_H[:units],
-            y_SE=episode.y_support_SE,
+            y_SE=y_SE + self._b2_E,
             n_GG=n_GG,
             v_SG=v_SG[:n],
         )
@@ -303,12 +306,11 @@ class HostFactors(NamedTuple):
     v_SG: FloatArray
 
 
-def _of_some(descent: Descent, places: Sequence[int]) -> Descent:
-    """Copies of what `factors` looks at."""
-    at = torch.tensor(places, device=descent.beta_CH.device)
-    h_CJH, c_CJV, sums_C1V = (tensor.index_select(0, at) for tensor in descent.head[:3])
-    a_CSH, beta_CH = descent.a_CSH.index_select(0, at), descent.beta_CH.index_select(0, at)
-    return descent._replace(a_CSH=a_CSH, beta_CH=beta_CH, head=head_of(h_CJH, c_CJV, sums_C1V))
+def _of_first(descent: Descent, streams: int) -> Descent:
+    """Views."""
+    head = head_of(*(tensor[:streams] for tensor in descent.head[:3]))
+    a_CSH, beta_CH = descent.a_CSH[:streams], descent.beta_CH[:streams]
+    return descent._replace(a_CSH=a_CSH, beta_CH=beta_CH, head=head)
 
 
 class _Lazy(Mapping[str, FloatArray]):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.half import in_half, in_single
+from model.half import Scratch, in_half, in_single
 from model.meta_init import FloatArray
 
 
@@ -44,19 +44,19 @@ class LowRank:
     def factors(self) -> dict[str, FloatArray]:
         """x, a, beta, y, n, v; without those that change nothing, so θ itself has none."""
         factors: dict[str, FloatArray] = {}
-        if self.a_SH.any():
+        if _changes_anything(self.a_SH):
             factors |= {"x": self.x_SD, "a": self.a_SH}
-        if self.beta_H.any():
+        if _changes_anything(self.beta_H):
             factors |= {"beta": self.beta_H}
-        if self.v_SG.any():
+        if _changes_anything(self.v_SG):
             factors |= {"y": self.y_SE, "v": self.v_SG}
-        if self.n_GG.any():
+        if _changes_anything(self.n_GG):
             factors |= {"n": self.n_GG}
         return factors
 
-    def in_half(self) -> dict[str, NDArray[Any]]:
+    def in_half(self, scratch: Scratch | None = None) -> dict[str, NDArray[Any]]:
         """`factors` as float16, each divided by a power of two of its own; see `model.half`."""
-        return in_half(self.factors())
+        return in_half(self.factors(), scratch)
 
     @property
     def nbytes(self) -> int:
@@ -66,6 +66,10 @@ class LowRank:
     def multiplied_out(self, theta: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """w1 (H, D), b1 (H), w2 (E, H), b2 (E) of the adapted mapping, given those of θ."""
         return multiplied_out(self.factors(), theta)
+
+
+def _changes_anything(factor: FloatArray) -> bool:
+    return bool(factor.size) and (factor.item(0) != 0 or bool(factor.any()))
 
 
 def multiplied_out(

@@ -89,13 +89,22 @@ class RawWindows:
 
     def episode(self, cut: Cut) -> Episode:
         """A copy of the slot's pairs, cut. Raises ValueError when it holds another number."""
-        slot, support, query, _ = cut
-        if support + query != self._count[slot]:
-            raise ValueError(f"cut {cut} of a window of {self._count[slot]} pairs")
-        first = self.oldest(slot)
-        places = [place % self.size for place in range(first, first + support + query)]
-        x_ND, y_NE = self.x_CWD[slot, places], self.y_CWE[slot, places]
-        return Episode(x_ND[:support], y_NE[:support], x_ND[support:], y_NE[support:])
+        x_ND, y_NE = self._rows(cut, cut.support + cut.query)
+        return Episode(
+            x_ND[: cut.support], y_NE[: cut.support], x_ND[cut.support :], y_NE[cut.support :]
+        )
+
+    def support(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """A copy of the support alone, x and y. Raises ValueError as `episode` does."""
+        return self._rows(cut, cut.support)
+
+    def _rows(self, cut: Cut, pairs: int) -> tuple[FloatArray, FloatArray]:
+        """Of the oldest pairs."""
+        if cut.support + cut.query != self._count[cut.slot]:
+            raise ValueError(f"cut {cut} of a window of {self._count[cut.slot]} pairs")
+        first = self.oldest(cut.slot)
+        places = [place % self.size for place in range(first, first + pairs)]
+        return self.x_CWD[cut.slot].take(places, 0), self.y_CWE[cut.slot].take(places, 0)
 
 
 class EpisodeWindows:

@@ -23,7 +23,7 @@ from model.inner import batched, hidden
 from model.inner.batched import Objective
 from model.inner.hidden import Descent, Projected, Terms
 from model.inner.hidden_outer import query_outputs
-from model.inner.hidden_result import Factors, factors, multiplied_out
+from model.inner.hidden_result import FactorRoom, Factors, factors, multiplied_out
 from model.inner.hidden_workspace import Workspace
 from model.inner.learner import Support
 from model.losses import MSE
@@ -117,7 +117,7 @@ class _Chunk:
         self._real_CS = all_real(given.x_BSD)
         self._terms = hidden.terms(given.theta)
         self._kept = self._projected()
-        self._workspace = Workspace()
+        self._workspace, self._room = Workspace(), FactorRoom()
 
     def adapted(self, *, cached: bool) -> Adapted:
         """As far as asked for; lasts until the next call."""
@@ -127,7 +127,8 @@ class _Chunk:
         )
         if self._result == "steps":
             return descent
-        made = factors(self._terms, projected, descent)
+        self._room.begin(len(descent.a_CSH))
+        made = factors(self._terms, projected, descent, self._room.take(descent))
         return made if self._result == "factors" else self._multiplied_out(made)
 
     def weights(self, adapted: Adapted) -> Mlp:

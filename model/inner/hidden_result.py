@@ -31,12 +31,44 @@ class Factors(NamedTuple):
     v_CSG: Tensor
 
 
-def factors(terms: Terms, projected: Projected, descent: Descent) -> Factors:
-    """For every stream; Not differentiable: `outputs` is."""
-    head, (streams, size, hidden) = descent.head, descent.a_CSH.shape
+class FactorRoom:
+    """Memory for the factors of many chunks, used again and again: fresh memory costs the kernel as
+    much time as it takes to fill it."""
+
+    def __init__(self) -> None:
+        self._held: Factors | None = None
+        self._streams = self._taken = 0
+
+    def begin(self, streams: int) -> None:
+        """What was taken may be overwritten from now on; so many streams will be asked for."""
+        self._streams, self._taken = streams, 0
+
+    def take(self, descent: Descent) -> Factors:
+        """Room for the factors of a descent."""
+        streams, first = len(descent.a_CSH), self._taken
+        self._taken += streams
+        if self._held is None or self._taken > len(self._held.beta_CH):
+            self._held = _made_for(max(self._streams, streams), descent.a_CSH)
+            first, self._taken = 0, streams
+        return Factors(*(block[first : self._taken] for block in self._held))
+
+
+def _made_for(streams: int, like_CSH: Tensor) -> Factors:
+    _, size, hidden = like_CSH.shape
+    shapes = (size, hidden), (hidden,), (hidden + 1, hidden + 1), (size, hidden + 1)
+    return Factors(*(like_CSH.new_empty((streams, *shape)) for shape in shapes))
+
+
+def factors(
+    terms: Terms, projected: Projected, descent: Descent, into: Factors | None = None
+) -> Factors:
+    """For every stream, in given memory or new. Not differentiable: `outputs` is."""
+    head, (_, size, hidden) = descent.head, descent.a_CSH.shape
     with torch.no_grad():
-        n_CGG = head.h_CJH.new_empty((streams, hidden + 1, hidden + 1))
-        v_CSG = head.h_CJH.new_empty((streams, size, hidden + 1))
+        made = into or _made_for(len(descent.a_CSH), descent.a_CSH)
+        n_CGG, v_CSG = made.n_CGG, made.v_CSG
+        made.a_CSH.copy_(descent.a_CSH)
+        made.beta_CH.copy_(descent.beta_CH)
         torch.bmm(head.c_CVJ.h, head.h_CJH, out=n_CGG[:, :hidden, :hidden])
         torch.bmm(head.c_CVJ.a[:, :size], head.h_CJH, out=v_CSG[:, :, :hidden])
         n_CGG[:, :hidden, hidden] = head.sums.h[:, 0]
@@ -45,7 +77,7 @@ def factors(terms: Terms, projected: Projected, descent: Descent) -> Factors:
         if head.sums.a.shape[2] > size:
             n_CGG[:, hidden, :hidden] += torch.bmm(head.c_CVJ.a[:, size, None], head.h_CJH)[:, 0]
             n_CGG[:, hidden, hidden] += head.sums.a[:, 0, size]
-    return Factors(descent.a_CSH, descent.beta_CH, n_CGG, v_CSG)
+    return made
 
 
 def multiplied_out(terms: Terms, factors: Factors, x_CSD: Tensor, y_CSE: Tensor) -> Mlp:
