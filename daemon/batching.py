@@ -45,9 +45,9 @@ def when_to_publish(
 class Schedule:
     """Streams waiting to be adapted, by when they changed, and those whose publication waits.
 
-    The wait for a batch is the same for all, so the changed streams' insertion order is their
-    order of time; publications fall due at times of their own and lie in a heap, whose stale
-    entries are passed over, or serve again when a stream is put off to the same time anew.
+    Changed streams are taken in the order in which they were told of. Publications fall due at
+    times of their own and lie in a heap, whose stale entries are passed over, or serve again when
+    a stream is put off to the same time anew.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
@@ -74,9 +74,9 @@ class Schedule:
         """Streams whose newest mapping waits for its publish interval."""
         return len(self._deferred)
 
-    def changed(self, stream: StreamId, now: float) -> None:
+    def changed(self, stream: StreamId, at: float) -> None:
         """The stream's window changed; an earlier change keeps its place."""
-        self._changed.setdefault(stream, now)
+        self._changed.setdefault(stream, at)
 
     def defer(self, stream: StreamId, until: float) -> None:
         """Adapt and publish the stream again at this time even if nothing more changes."""
@@ -136,7 +136,7 @@ class Schedule:
         """How long the changed streams still wait for a full batch."""
         if len(self._changed) >= self._policy.max_batch:
             return 0.0
-        oldest = next(iter(self._changed.values()))
+        oldest = min(self._changed.values())  # of fewer than a batch
         return max(0.0, oldest + self._policy.max_wait_s - now)
 
     def _next_deferred(self) -> float | None:

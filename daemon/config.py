@@ -182,7 +182,7 @@ class Settings(BaseModel):
     """Turns begin at least so far apart, so that what each costs however few its events are (a
     script per partition, a commit) is shared by those that came meanwhile."""
     max_wait_ms: int = Field(50, ge=0, le=60_000)
-    """How long a changed stream waits at most for a full batch."""
+    """How long a changed stream waits at most for a full batch, from its event's record time on."""
     adapt_every: int = Field(1, ge=1, le=4_096)
     """A stream is adapted again once so many events have changed it..."""
     adapt_latest_ms: int = Field(1_000, ge=0, le=86_400_000)

@@ -49,7 +49,7 @@ class Loop:
         self._outlet = outlet
         self._instance = instance
         self._turns = 0
-        self._verified_at = self._polled_at = ports.clock.now()
+        self._verified_at = self._polled_at = self._cut_at = ports.clock.now()
         hash = ports.engine.meta_init_hash
         self._owned = Ownership(ports.source, ports.store, policy.start, hash)
         self._streams = self._no_streams()
@@ -180,13 +180,13 @@ class Loop:
         self._load({event.stream for event in events}, report)
         streams = [event.stream for event in events]
         slid = self._streams.slide(zip(streams, pairs, strict=True))
-        now = self._clock.now()
+        now, wall_ms = self._clock.now(), self._clock.wall_ms()
         appends: dict[int, list[Append]] = {partition: [] for partition in report.offsets}
         for event, (new, ready) in zip(events, slid, strict=True):
             appends[event.stream.partition] += [Append(event.stream.key, pair) for pair in new]
             report.pairs += len(new)
             if ready:
-                self._owe(event, now)
+                self._owe(event, now, self._waited_s(event, wall_ms))
         report.replayed_pairs = sum(map(len, pairs)) - report.pairs
         self._storing = self._aside(self._storage(appends))
 
@@ -220,13 +220,19 @@ class Loop:
             self._streams.add({StreamId(partition, key): pairs for key, pairs in kept.items()})
             report.loaded += sum(map(bool, kept.values()))
 
-    def _owe(self, event: Decoded, now: float) -> None:
+    def _waited_s(self, event: Decoded, wall_ms: int) -> float:
+        """What an event waited in Kafka is part of its wait for a batch, as far as the producer
+        tells the time and its clock is right: at most all of that wait."""
+        waited_ms = wall_ms - event.recorded_ms if event.recorded_ms else 0
+        return min(max(0, waited_ms) / 1000, self._policy.batch.max_wait_s)
+
+    def _owe(self, event: Decoded, now: float, waited_s: float) -> None:
         """A mapping that reflects this event is owed, also when the event is a replay: the
         worker that saw it first may have died before it published."""
         stream = self._streams[event.stream]
         stream.fresh += 1
         if stream.fresh >= self._policy.adapt_every or stream.last is None:
-            self._schedule.changed(stream.id, now)
+            self._schedule.changed(stream.id, now - waited_s)
         else:
             self._schedule.defer(stream.id, now + self._policy.adapt_latest_s)
         self._owned[stream.id.partition].hold(stream.id.key, event.offset)
@@ -237,7 +243,7 @@ class Loop:
 
     def _cut(self, report: TurnReport) -> tuple[list[StreamId], list[Cut]]:
         self._renew(report)
-        now = self._clock.now()
+        now = self._cut_at = self._clock.now()
         due = self._schedule.take_due(now)
         self._load(due, report)  # one that waited for its publish interval may have been evicted
         for id in due:
@@ -297,8 +303,8 @@ class Loop:
     # ---- publish: dead letters, and the mappings whose time has come
 
     def _publish(self, report: TurnReport, dead_letters: Sequence[DeadLetter]) -> None:
-        now = self._clock.now()
-        chosen = [verdict for verdict in report.verdicts if self._is_published(verdict, now)]
+        # as the cut foresaw: by now a few more may be due, whose factors were not made
+        chosen = [verdict for verdict in report.verdicts if self._is_published(verdict)]
         with self._unless_superseded(report):  # one that slept must not speak for the new owner
             self._owned.verify({verdict.stream.partition for verdict in chosen})
         chosen = [verdict for verdict in chosen if verdict.stream.partition in self._owned]
@@ -310,12 +316,12 @@ class Loop:
         if messages:
             self._outbox.send(messages)
         acknowledged_ms = self._clock.wall_ms()
-        report.published = [self._settle(verdict, now, acknowledged_ms) for verdict in chosen]
+        report.published = [self._settle(verdict, acknowledged_ms) for verdict in chosen]
 
-    def _is_published(self, verdict: Verdict, now: float) -> bool:
+    def _is_published(self, verdict: Verdict) -> bool:
         stream = self._streams[verdict.stream]
         interval_s = self._policy.publish_interval_s
-        match when_to_publish(now, interval_s, stream.last, verdict.outcome):
+        match when_to_publish(self._cut_at, interval_s, stream.last, verdict.outcome):
             case When.NOW:
                 return True
             case When.NEVER:
@@ -332,12 +338,12 @@ class Loop:
             turn=turn,
         )
 
-    def _settle(self, verdict: Verdict, now: float, acknowledged_ms: int) -> Publication:
+    def _settle(self, verdict: Verdict, acknowledged_ms: int) -> Publication:
         stream = self._streams[verdict.stream]
         since_ms = stream.unpublished_since_ms
         # no time at all is 0: evicted meanwhile, or a producer that does not tell the time
         latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
-        stream.last = Published(now, verdict.outcome)
+        stream.last = Published(self._cut_at, verdict.outcome)
         renewed = self._release(stream) and since_ms is None
         return Publication(stream.id, verdict.version, verdict.outcome, latency_s, renewed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ import pytest
 from daemon.adapters.memory import MemoryOutbox, MemoryShelf
 from daemon.decoding import decode_record
 from daemon.errors import Unavailable
+from daemon.ports import Windows
 from daemon.report import STAGES, OffsetRange
 from daemon.streams import StreamId
-from model.episode import Adaptation, Episode, FloatArray
+from model.episode import Adaptation, Cut, Episode, FloatArray
 from model.gate import Outcome
 from tests.daemon.lab import (
     LINEAR,
@@ -25,6 +26,7 @@ from tests.daemon.lab import (
     World,
     event,
     pair_of,
+    partition_of,
     policy,
 )
 
@@ -253,7 +255,7 @@ def test_fewer_events_than_that_wait_no_longer_than_they_may(world: World) -> No
 
 
 def test_turns_begin_apart_but_what_is_due_is_not_kept_waiting(world: World) -> None:
-    worker = Worker(world, policy(turn_interval_s=0.02, max_wait_s=0.005))
+    worker = Worker(world, policy(turn_interval_s=0.02, max_wait_s=0.025))
     worker.begin()
     began = world.clock.now()
     worker.turn()
@@ -266,6 +268,72 @@ def test_turns_begin_apart_but_what_is_due_is_not_kept_waiting(world: World) -> 
     assert versions(world, "a") == [2]
     worker.turn(after_s=5.0)
     assert world.clock.now() == pytest.approx(began + 5.045)  # one that is late sleeps no more
+
+
+def test_what_an_event_waited_in_kafka_is_part_of_the_wait_for_a_batch(world: World) -> None:
+    worker = Worker(world, policy(max_wait_s=1.0))
+    worker.begin()
+    world.feed("a", 3)
+    assert worker.turn(after_s=0.9).verdicts == []
+    assert worker.turn(after_s=0.11).verdicts
+    world.feed("b", 3)
+    assert worker.turn(after_s=1.5).verdicts
+
+
+def test_the_oldest_event_decides_when_a_batch_is_due_whichever_was_read_first(
+    world: World,
+) -> None:
+    worker = Worker(world, policy(max_wait_s=1.0))
+    worker.begin()
+    first, second = (name for _, name in sorted((partition_of(name), name) for name in "ab"))
+    world.feed(second, 3)
+    world.clock.at += 0.5
+    world.feed(first, 3)
+    assert worker.turn().verdicts == []
+    report = worker.turn(after_s=0.6)
+    assert {verdict.stream.key for verdict in report.verdicts} == {first, second}
+
+
+@pytest.mark.parametrize("recorded_ms", [0, 10**12])
+def test_a_producer_without_a_clock_or_ahead_of_ours_shortens_no_wait(
+    world: World, recorded_ms: int
+) -> None:
+    worker = Worker(world, policy(max_wait_s=1.0))
+    worker.begin()
+    for number in range(3):
+        value = event(pair_of("a", number))
+        world.topic.produce(partition_of("a"), b"a", value, timestamp_ms=recorded_ms)
+    assert worker.turn(after_s=0.9).verdicts == []
+    assert worker.turn(after_s=0.9).verdicts == []
+    assert worker.turn(after_s=0.2).verdicts
+
+
+def test_no_more_is_published_than_was_foreseen_when_the_batch_was_cut(world: World) -> None:
+    """The others' factors were not made, which is dear to do afterwards."""
+
+    class Slow(LinearEngine):
+        wanted: ClassVar[list[bool]] = []
+
+        def windows(self, capacity: int) -> Windows:
+            windows = super().windows(capacity)
+            adapt = windows.adapt
+
+            def slowly(cuts: Sequence[Cut]) -> Sequence[Adaptation]:
+                Slow.wanted = [cut.wanted for cut in cuts]
+                world.clock.at += 0.5
+                return adapt(cuts)
+
+            windows.adapt = slowly  # type: ignore[method-assign]
+            return windows
+
+    worker = Worker(world, policy(publish_interval_s=1.0), engine=Slow())
+    worker.begin()
+    world.feed("a", 3)
+    assert worker.turn().published
+    for after_s, published in ((0.3, False), (0.0, True), (0.0, False)):
+        world.feed("a")
+        report = worker.turn(after_s=after_s)
+        assert (bool(report.published), Slow.wanted) == (published, [published])
 
 
 def test_a_window_that_many_events_of_one_turn_fill_holds_the_newest(world: World) -> None:
@@ -346,9 +414,8 @@ def test_a_superseded_worker_publishes_nothing_and_its_windows_go(world: World) 
     assert report.lost == {1}
     assert (report.holdings.assigned, report.holdings.streams) == (1, 1)
     assert 1 not in report.committed
-    new.turn()
-    new.turn(after_s=1.0)
-    assert [m.facts.turn for m in world.mappings("a")] == ["new-3"]
+    new.turn()  # the events have waited for long enough
+    assert [m.facts.turn for m in world.mappings("a")] == ["new-2"]
 
 
 def test_a_superseded_worker_keeps_no_pair_of_the_partition(world: World) -> None:
