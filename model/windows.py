@@ -14,6 +14,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from model.episode import Adaptation, Cut, Episode, FloatArray
 Slots = NDArray[np.int64]
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 """Linux: memory counts when it is touched, not when it is reserved."""
+_HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", 14)
+"""Slots are touched in no order: with pages of 4 KB, looking for these is a tenth of the time."""
 
 
 class RawWindows:
@@ -152,7 +155,10 @@ def stream_bytes(raw: RawWindows) -> int:
 def reserved(shape: tuple[int, ...]) -> FloatArray:
     """Zeros that take memory only once they are written to."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-    return _as_array(mmap.mmap(-1, _nbytes(shape), flags=flags), shape)
+    block = mmap.mmap(-1, _nbytes(shape), flags=flags)
+    with suppress(OSError):  # a kernel without huge pages
+        block.madvise(_HUGE_PAGES)
+    return _as_array(block, shape)
 
 
 class Block:
