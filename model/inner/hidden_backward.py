@@ -137,15 +137,15 @@ def _there(tensor: Tensor | None) -> Tensor:
 
 
 def _start(chunk: Chunk, memory: Memory, outputs: tuple[Tensor, ...]) -> Bars:
-    a_CSH, beta_C1H, h_CKH, c_CKV, sums_C1V = (bar.contiguous() for bar in outputs)
+    a_CSH, beta_C1H, h_CKH, c_CKV, sums_C1V = outputs
     c, sums = (parts(bar, h_CKH.shape[2]) for bar in (c_CKV, sums_C1V))
     return Bars(
-        a_CSH=a_CSH,
-        beta_CH1=beta_C1H.transpose(1, 2),
-        h_CKH=h_CKH.clone(),
+        a_CSH=a_CSH.contiguous(),
+        beta_CH1=beta_C1H.transpose(1, 2).contiguous(),
+        h_CKH=h_CKH.clone(memory_format=torch.contiguous_format),
         c=Parts(c.h.contiguous(), c.a.contiguous()),
         sums=Parts(sums.h.clone(), sums.a.clone()),
-        z_CSH=torch.zeros_like(a_CSH),
+        z_CSH=torch.zeros_like(a_CSH, memory_format=torch.contiguous_format),
         g_CSS=torch.zeros_like(chunk.g_CSS, memory_format=torch.contiguous_format),
         r_CAH=torch.zeros_like(chunk.at.r_CAH, memory_format=torch.contiguous_format),
         gram_CAA=torch.zeros_like(chunk.at.gram_CAA, memory_format=torch.contiguous_format),
