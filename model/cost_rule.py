@@ -72,14 +72,14 @@ class Costs(NamedTuple):
 
 
 COSTS = Costs(
-    multiplication=0.0295,
-    moved=0.683,
-    unit=4.56,
-    hidden_stream=28_300.0,
-    hidden_pair=2_170.0,
-    hidden_step_pair=326.0,
-    full_stream=151_000.0,
-    full_step=24_600.0,
+    multiplication=0.0278,
+    moved=0.782,
+    unit=4.75,
+    hidden_stream=27_500.0,
+    hidden_pair=1_050.0,
+    hidden_step_pair=203.0,
+    full_stream=127_000.0,
+    full_step=20_300.0,
 )
 """Of an AMD EPYC with AVX-512 and torch 2.15."""
 
