@@ -26,8 +26,8 @@ from model.episode import Adaptation, Cut, Episode, FloatArray
 Slots = NDArray[np.int64]
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 """Linux: memory counts when it is touched, not when it is reserved."""
-_HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", 14)
-"""Slots are touched in no order: with pages of 4 KB, looking for these is a tenth of the time."""
+_HUGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
+"""Slots are touched in no order: with pages of 4 KB, looking these up takes a tenth of the time."""
 
 
 class RawWindows:
@@ -156,8 +156,9 @@ def reserved(shape: tuple[int, ...]) -> FloatArray:
     """Zeros that take memory only once they are written to."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
     block = mmap.mmap(-1, _nbytes(shape), flags=flags)
-    with suppress(OSError):  # a kernel without huge pages
-        block.madvise(_HUGE_PAGES)
+    if _HUGE_PAGES is not None:
+        with suppress(OSError):  # a kernel without them
+            block.madvise(_HUGE_PAGES)
     return _as_array(block, shape)
 
 
