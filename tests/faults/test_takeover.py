@@ -26,10 +26,6 @@ from tests.faults.lab import (
 )
 
 PARTITIONS = 6
-pytestmark = pytest.mark.filterwarnings(
-    # kafka-python, in the tests themselves: a consumer closed while it connects leaves a socket
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
 
 
 @contextmanager
