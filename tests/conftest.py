@@ -29,7 +29,7 @@ KAFKA_PYTHON_LEAVES = (
     ":pytest.PytestUnraisableExceptionWarning"
 )
 """Its clients, ended at an unlucky moment, leave a connected socket to the collector, which finds
-it in whatever test runs then: seen in two of some sixty runs of all tests."""
+it in whatever test runs then. Seen twice; not in their plain close, nor on demand."""
 
 NEED_SERVICES = {"services", "private_services", "topic_names", "redis_namespace"}
 USED = pytest.StashKey[list[str]]()
