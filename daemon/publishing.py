@@ -12,7 +12,6 @@ from daemon.wire.adapted_mapping import AdaptedMapping, Facts
 from daemon.wire.dead_letter import DeadLetter
 from model.episode import Adaptation
 from model.gate import Outcome
-from model.half import Scratch
 from model.low_rank import LowRank
 
 STARTS_AT_THETA = ("mlp", "adversarial")
@@ -51,7 +50,7 @@ class Outlet:
         self._topics = topics
         self._engine = engine
         self._dead_letter_max_bytes = dead_letter_max_bytes
-        self._form, self._scratch = form, Scratch()
+        self._form = form
         dims = (engine.source_dim, engine.hidden_dim, engine.target_dim)
         self._full_nbytes = full_nbytes(*dims, form.dtype)
         self._theta = self._fallback()
@@ -126,9 +125,7 @@ class Outlet:
         return body or full(adaptation.tensors, self._form.dtype)
 
     def _factors(self, low_rank: LowRank) -> Body | None:
-        factors = (
-            low_rank.in_half(self._scratch) if self._form.dtype == "float16" else low_rank.factors()
-        )
+        factors = low_rank.in_half() if self._form.dtype == "float16" else low_rank.factors()
         if sum(factor.nbytes for factor in factors.values()) >= self._full_nbytes:
             return None
         return lowrank(factors, self._form.dtype, self._engine.meta_init_hash)

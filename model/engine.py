@@ -55,7 +55,8 @@ Side = Literal["source", "target"]
 Form = Literal["auto", "hidden", "full"]
 
 HIDDEN_PAIRS_PER_CHUNK = {"cpu": 768, "cuda": 16_384}
-"""Support pairs: on a CPU what a step works on stays in the cache, on a GPU all of it is busy."""
+"""Support pairs: on a CPU what a step works on stays in the last cache, and what a chunk costs
+however small it is, is shared; on a GPU all of it is busy."""
 STREAMS_PER_CHUNK = {"cpu": 8, "cuda": 256}
 """On a CPU core pair 8 take 0.8 of the time that 32 take, at 256 and 1,024 source dimensions."""
 

@@ -25,24 +25,7 @@ SMALLEST_NORMAL = 2.0**-14
 TO_HALF = 2.0**-112
 
 
-class Scratch:
-    """Memory to halve in, used again and again; of one thread. Fresh memory costs the kernel more
-    than halving costs."""
-
-    def __init__(self) -> None:
-        self._numbers = np.empty(0, np.float32)
-        self._bits = np.empty(0, np.uint32)
-
-    def of(self, size: int) -> tuple[FloatArray, NDArray[np.uint32]]:
-        """Two arrays of this size."""
-        if len(self._numbers) < size:
-            self._numbers, self._bits = np.empty(size, np.float32), np.empty(size, np.uint32)
-        return self._numbers[:size], self._bits[:size]
-
-
-def in_half(
-    tensors: Mapping[str, FloatArray], scratch: Scratch | None = None
-) -> dict[str, NDArray[Any]]:
+def in_half(tensors: Mapping[str, FloatArray]) -> dict[str, NDArray[Any]]:
     """Finite tensors as float16, and SCALES (float32), what to multiply each with to have it back.
 
     Each number is off by at most 2**-11 of itself, or 2**-39 of its tensor's largest.
@@ -51,7 +34,7 @@ def in_half(
         return {}
     names = sorted(tensors)
     scales = np.empty(len(names), np.float32)
-    flat, bits = (scratch or Scratch()).of(sum(tensor.size for tensor in tensors.values()))
+    flat = np.empty(sum(tensor.size for tensor in tensors.values()), np.float32)
     places, start = [], 0
     for i, name in enumerate(names):
         tensor = tensors[name].reshape(-1)
@@ -60,7 +43,7 @@ def in_half(
         np.abs(tensor, out=own)
         scales[i] = scale = _scale(float(own.max(initial=0.0)))
         _brought_to_half(tensor, scale, own)
-    half = _rounded(flat, bits)
+    half = _rounded(flat)
     shaped = {n: half[at].reshape(tensors[n].shape) for n, at in zip(names, places, strict=True)}
     return shaped | {SCALES: scales}
 
@@ -95,7 +78,7 @@ def to_half(numbers: FloatArray) -> HalfArray:
     """
     flat = np.array(numbers, np.float32, order="C").reshape(-1)
     flat *= np.float32(TO_HALF)
-    return _rounded(flat, np.empty(flat.size, np.uint32)).reshape(numbers.shape)
+    return _rounded(flat).reshape(numbers.shape)
 
 
 def _brought_to_half(numbers_N: FloatArray, scale: float, out_N: FloatArray) -> None:
@@ -108,10 +91,10 @@ def _brought_to_half(numbers_N: FloatArray, scale: float, out_N: FloatArray) -> 
         out_N *= np.float32(TO_HALF)
 
 
-def _rounded(numbers_N: FloatArray, bits_N: NDArray[np.uint32]) -> HalfArray:
-    """The nearest float16 of numbers that met TO_HALF, in the memory of both."""
+def _rounded(numbers_N: FloatArray) -> HalfArray:
+    """The nearest float16 of numbers that met TO_HALF, whose memory it uses."""
     signs_N = numbers_N.view(np.uint32)
-    np.left_shift(signs_N, 3, out=bits_N)  # exponent and fraction in the upper half, without sign
+    bits_N = signs_N << 3  # exponent and fraction in the upper half, without the sign
     bits_N += 0x8000
     signs_N &= 0x80000000
     bits_N |= signs_N

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.half import Scratch, in_half, in_single
+from model.half import in_half, in_single
 from model.meta_init import FloatArray
 
 
@@ -54,9 +54,9 @@ class LowRank:
             factors |= {"n": self.n_GG}
         return factors
 
-    def in_half(self, scratch: Scratch | None = None) -> dict[str, NDArray[Any]]:
+    def in_half(self) -> dict[str, NDArray[Any]]:
         """`factors` as float16, each divided by a power of two of its own; see `model.half`."""
-        return in_half(self.factors(), scratch)
+        return in_half(self.factors())
 
     @property
     def nbytes(self) -> int:

@@ -27,7 +27,7 @@ Slots = NDArray[np.int64]
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 """Linux: memory counts when it is touched, not when it is reserved."""
 _HUGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
-"""Slots are touched in no order: with pages of 4 KB, looking these up takes a tenth of the time."""
+"""Slots are touched in no order, and each page of 4 KB would have to be looked up anew."""
 
 
 class RawWindows:

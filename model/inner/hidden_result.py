@@ -32,8 +32,8 @@ class Factors(NamedTuple):
 
 
 class FactorRoom:
-    """Memory for the factors of many chunks, used again and again: fresh memory costs the kernel as
-    much time as it takes to fill it."""
+    """Memory for the factors of many chunks, used again and again: the kernel need not find and
+    clear it anew."""
 
     def __init__(self) -> None:
         self._held: Factors | None = None
