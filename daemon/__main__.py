@@ -22,10 +22,13 @@ app = typer.Typer(
     help="Keeps one small cross-modal mapping per stream fresh: paired events in from Kafka, "
     "adapted mappings out.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # which leaves [brackets] as they are
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
+topics_app = typer.Typer(
+    help="The Kafka topics.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 app.add_typer(topics_app, name="topics")
 app.add_typer(meta_init.app, name="meta-init")
 app.add_typer(bench.app, name="bench")

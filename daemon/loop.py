@@ -3,7 +3,8 @@
     poll -> decode -> encode -> slide -> cut -> adapt -> gate -> save -> publish -> commit
 
 Each step takes what the one before it made and calls nothing upstream. Slide begins to store the
-new pairs and goes on; save waits until they are stored. Kafka and Redis hold the
+new pairs and goes on; save waits until they are stored. Commit asks, and hears the answer in the
+next turn. Kafka and Redis hold the
 truth: an offset is committed only when Redis has the event's pairs and Kafka the mapping that
 reflects them. So there is one way back from every fault, a crash included: forget what is in
 memory, claim the partitions anew, and read again from what was committed.
@@ -94,6 +95,10 @@ class Loop:
             self._storing()
         self._storing = _nothing_stored
         self._drop(self._owned.forget())
+
+    def finish(self) -> None:
+        """After the last turn: wait for what it asked for. Raises Unavailable."""
+        self._owned.settle()
 
     def serve(self, engine: Engine, store: WindowStore, outlet: Outlet) -> WindowStore:
         """Serve another θ from the next turn on, of the same dimensions; `store` keeps windows of

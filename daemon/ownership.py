@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from daemon.errors import Superseded
@@ -23,6 +23,10 @@ class StartPolicy:
     reclaim_after_s: float
 
 
+def _nothing_asked() -> bool:
+    return False
+
+
 class Ownership:
     """The group assigns partitions; the store's epochs make sure that one worker at a time acts.
 
@@ -40,6 +44,9 @@ class Ownership:
         self._meta_init = meta_init
         self._claim_at: dict[int, float] = {}
         self._tenures: dict[int, Tenure] = {}
+        self._asked: dict[int, int] = {}
+        """Offsets whose commit is not answered yet."""
+        self._answer: Callable[[], bool] = _nothing_asked
 
     def __contains__(self, partition: int) -> bool:
         return partition in self._tenures
@@ -124,24 +131,37 @@ class Ownership:
         return self._end(list(self._tenures))
 
     def _end(self, partitions: Iterable[int]) -> set[int]:
-        return {p for p in partitions if self._tenures.pop(p, None) is not None}
+        ended = {p for p in partitions if self._tenures.pop(p, None) is not None}
+        self._asked = {p: offset for p, offset in self._asked.items() if p not in ended}
+        return ended
 
     def verify(self, partitions: Iterable[int]) -> None:
         """Raises Superseded for those that another worker claimed, Unavailable."""
         self._store.verify({p: self._tenures[p].epoch for p in partitions})
 
     def commit(self) -> Mapping[int, int]:
-        """Commit what has had its effect; what was committed. Raises Unavailable.
+        """Ask for what has had its effect to be committed; what is committed of what was asked for
+        before. Raises Unavailable.
 
-        While the group rebalances nothing can be committed: a later turn does it.
+        While the group rebalances nothing can be committed: a later call asks again.
         """
+        committed = self.settle()
         offsets = {
             partition: tenure.committable
             for partition, tenure in self._tenures.items()
             if tenure.committable != tenure.committed
         }
-        if not offsets or not self._source.commit(offsets):
+        if offsets:
+            self._asked, self._answer = offsets, self._source.commit(offsets)
+        return committed
+
+    def settle(self) -> Mapping[int, int]:
+        """Wait for the answer to what was asked for; what is committed of it. Raises Unavailable.
+
+        Of a tenure that ended meanwhile nothing is said: its successor asked the group."""
+        answer, self._answer = self._answer, _nothing_asked
+        if not answer():
             return {}
-        for partition, offset in offsets.items():
+        for partition, offset in self._asked.items():
             self._tenures[partition].committed = offset
-        return offsets
+        return self._asked

@@ -8,7 +8,7 @@ other calls, never beside a claim or another append.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -75,10 +75,11 @@ class EventSource(Protocol):
     def seek(self, partition: int, offset: int) -> None:
         """The next poll of an assigned partition starts here."""
 
-    def commit(self, offsets: Mapping[int, int]) -> bool:
-        """Commit the next offset to read of each partition; False if the group is rebalancing.
+    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+        """Ask for the next offset to read of each partition to be committed. The returned function
+        waits for the answer: False if it was refused, for instance by a group that rebalances.
 
-        Raises Unavailable.
+        Ask again only after the answer. Both raise Unavailable.
         """
 
     def lag(self) -> Mapping[int, int]:

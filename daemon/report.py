@@ -78,6 +78,7 @@ class TurnReport:
     verdicts: list[Verdict] = field(default_factory=list)
     published: list[Publication] = field(default_factory=list)
     committed: Mapping[int, int] = field(default_factory=dict)
+    """By partition, of what the turn before asked for: the answer is waited for a turn later."""
     claimed: Mapping[int, int] = field(default_factory=dict)
     """Epoch of each partition taken on in this turn."""
     lost: set[int] = field(default_factory=set)

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TypeVar
@@ -172,6 +172,8 @@ def _serve(
             retry_in_s = FIRST_RETRY_S
             if report is not None:
                 observers.finished(report, joined=worker.ports.source.joined())
+    with suppress(Unavailable):  # what is not committed is read again
+        worker.loop.finish()
 
 
 def _turn(worker: Worker, observers: Observers) -> TurnReport | None:

@@ -8,9 +8,9 @@ the client, where an error would wedge the consumer.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -22,6 +22,7 @@ from kafka.errors import (
     KafkaError,
     RebalanceInProgressError,
 )
+from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_client import QUIET, connection, translated
@@ -87,6 +88,7 @@ class KafkaSource:
         self._changes = _Changes()
         self._next: dict[int, int] = {}
         self._answered_at = time.monotonic()
+        self._insist_on_commit = False
         with translated("connect"):
             self._consumer = KafkaConsumer(
                 **connection(settings),
@@ -152,16 +154,34 @@ class KafkaSource:
             self._consumer.seek(self._tp(partition), offset)
             self._next[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> bool:
-        """See EventSource."""
+    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+        """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
+        meanwhile; after a request that failed, the next is repeated until it is answered."""
         marks = {self._tp(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
         with translated("commit"):
-            try:
-                self._consumer.commit(marks, timeout_ms=self._timeout_ms)
-            except (CommitFailedError, RebalanceInProgressError):
-                return False
+            if self._insist_on_commit or self._consumer._coordinator.coordinator_unknown():
+                done = self._commit_now(marks)
+                return lambda: done
+            asked = self._consumer.commit_async(marks)
+        ended = Event()
+        asked.add_both(lambda _: ended.set())
+        return lambda: self._is_committed(asked, ended)
+
+    def _commit_now(self, marks: Mapping[TopicPartition, OffsetAndMetadata]) -> bool:
+        try:
+            self._consumer.commit(marks, timeout_ms=self._timeout_ms)
+        except (CommitFailedError, RebalanceInProgressError):
+            return False
+        self._insist_on_commit = False
         self._answered_at = time.monotonic()
         return True
+
+    def _is_committed(self, asked: Future, ended: Event) -> bool:
+        ended.wait(self._timeout_ms / 1000)
+        self._insist_on_commit = not asked.succeeded()
+        if asked.succeeded():
+            self._answered_at = time.monotonic()
+        return bool(asked.succeeded())
 
     def lag(self) -> Mapping[int, int]:
         """See EventSource."""

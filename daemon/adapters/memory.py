@@ -5,7 +5,7 @@ contract suites (tests/contracts). For tests and simulations; the daemon never u
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.catalogue import Catalogue, Published
@@ -99,11 +99,11 @@ class MemorySource:
         if partition in self._positions:
             self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> bool:
+    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
         """See EventSource."""
         self.verify()
         self._topic.committed |= offsets
-        return True
+        return lambda: True
 
     def lag(self) -> Mapping[int, int]:
         """See EventSource."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Figures, as JSON.", no_args_is_help=True)
+app = typer.Typer(help="Figures, as JSON.", no_args_is_help=True, rich_markup_mode="markdown")
 
 Quick = Annotated[
     bool, typer.Option("--quick", help="A small run that shows that everything works.")

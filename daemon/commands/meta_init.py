@@ -32,6 +32,7 @@ app = typer.Typer(
     help="The θs that workers serve: publish, look, activate, go back. Workers change over between "
     "turns, without a restart.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 ConfigFile = Annotated[

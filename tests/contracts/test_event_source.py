@@ -11,8 +11,10 @@ from typing import Protocol
 import pytest
 from kafka import KafkaProducer
 from kafka import errors as vendor
+from kafka.future import Future
 
 from daemon.adapters.kafka_client import _SETTINGS_ERRORS, translated
+from daemon.adapters.kafka_source import KafkaSource
 from daemon.adapters.kafka_topics import KafkaTopics
 from daemon.adapters.memory import MemorySource, MemoryTopic
 from daemon.config import Settings
@@ -167,9 +169,21 @@ def test_the_bounds_of_a_partition_and_what_was_committed(backend: Backend) -> N
     source = backend.join()
     assigned(source)
     assert source.bounds([0, 1]) == {0: Bounds(0, 5, None), 1: Bounds(0, 0, None)}
-    assert source.commit({0: 3})
-    assert source.commit({0: 2, 1: 0})
+    assert source.commit({0: 3})()
+    assert source.commit({0: 2, 1: 0})()
     assert source.bounds([1, 0]) == {0: Bounds(0, 5, 2), 1: Bounds(0, 0, 0)}
+
+
+def test_polls_go_on_while_a_commit_is_not_answered(backend: Backend) -> None:
+    source = backend.join()
+    assigned(source)
+    source.seek(0, 0)
+    for number in range(5):
+        backend.produce(0, b"k", b"%d" % number)
+        answer = source.commit({0: number})
+        assert len(records(source, 0, 1)) == 1
+        assert answer()
+    assert source.bounds([0]) == {0: Bounds(0, 5, 4)}
 
 
 def test_the_lag_is_what_is_still_to_be_polled(backend: Backend) -> None:
@@ -208,7 +222,7 @@ def test_what_moves_to_another_member_is_told_to_both(backend: Backend) -> None:
         if seen_by_first and seen_by_second:
             break
     assert (seen_by_first, seen_by_second) == ({1 - moved}, {moved})
-    assert second.commit({moved: 1})
+    assert second.commit({moved: 1})()
     assert first.bounds([moved])[moved].committed == 1
 
 
@@ -298,10 +312,56 @@ def test_a_turn_longer_than_the_session_costs_no_partition(
         assigned(source)
         time.sleep(8.0)
         real.produce(0, b"k", b"v")
-        assert source.commit({0: 0})
+        assert source.commit({0: 0})()
         polled = [source.poll(0.1, 10) for _ in range(20)]
         assert not any(p.assigned or p.revoked for p in polled)
         assert [r.value for p in polled for r in p.records.get(0, [])] == [b"v"]
+    finally:
+        real.close()
+
+
+# ---- kafka-python's own ways
+
+
+@pytest.mark.services
+def test_after_a_commit_that_failed_the_next_is_repeated_until_it_is_answered(
+    kafka_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = KafkaBackend(kafka_settings("kafka-python"))
+    try:
+        source = real.join()
+        assert isinstance(source, KafkaSource)
+        assigned(source)
+        failed = Future().failure(vendor.NotCoordinatorError())
+        monkeypatch.setattr(source._consumer, "commit_async", lambda _: failed)
+        assert not source.commit({0: 3})()
+        assert source.bounds([0])[0].committed is None
+        answer = source.commit({0: 4})  # asks in another way
+        assert source.bounds([0])[0].committed == 4
+        assert answer()
+        assert not source.commit({0: 5})()
+        monkeypatch.undo()
+        assert source.commit({0: 6})()
+        assert source.commit({0: 7})()
+        assert source.bounds([0])[0].committed == 7
+    finally:
+        real.close()
+
+
+@pytest.mark.services
+def test_a_commit_that_is_never_answered_is_not_waited_for(
+    kafka_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = kafka_settings("kafka-python").model_copy(update={"kafka_timeout_ms": 1_500})
+    real = KafkaBackend(settings)
+    try:
+        source = real.join()
+        assert isinstance(source, KafkaSource)
+        assigned(source)
+        monkeypatch.setattr(source._consumer, "commit_async", lambda _: Future())
+        began = time.monotonic()
+        assert not source.commit({0: 3})()
+        assert 1.4 < time.monotonic() - began < 10
     finally:
         real.close()
 

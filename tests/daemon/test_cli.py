@@ -47,6 +47,12 @@ def test_every_command_has_a_help_text(command: str) -> None:
     assert len(result.output.split()) > 8
 
 
+def test_help_texts_keep_their_brackets() -> None:
+    """Rich would take the name of an extra for a style, and leave it out."""
+    for command in (["up"], ["bench", "adapt"]):
+        assert "'adaptd[" in CliRunner().invoke(app, [*command, "--help"]).output
+
+
 def test_the_effective_settings_are_printed_as_json_without_secrets(tmp_path: Path) -> None:
     file = tmp_path / "adaptd.toml"
     file.write_text("max_batch = 7\n")

@@ -50,7 +50,7 @@ class Gremlin:
             return call(*args)
         if name == "commit" and self._random.random() < 0.3:
             self.failed.add((name, "rebalancing"))
-            return False
+            return lambda: False
         when = self._random.choice(["before", "after"])
         self.failed.add((name, when))
         # a poll that failed has told nothing: KafkaSource keeps its news until one goes through

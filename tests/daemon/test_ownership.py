@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -132,15 +132,31 @@ def test_two_workers_cannot_both_be_owners(topic: MemoryTopic, shelf: MemoryShel
 def test_only_what_had_its_effect_is_committed_and_once(worker: Worker, topic: MemoryTopic) -> None:
     worker.poll()
     worker.owned.claim(0.0, 1)
-    assert worker.owned.commit() == {0: 0, 1: 0}  # where a group that reads the latest began
+    assert worker.owned.commit() == {}
+    assert topic.committed == {0: 0, 1: 0}  # where a group that reads the latest began
     worker.owned[0].next_offset = 4
     worker.owned[1].next_offset = 5
     worker.owned[1].hold("s", 2)
-    assert worker.owned.commit() == {0: 4, 1: 2}
+    assert worker.owned.commit() == {0: 0, 1: 0}
     assert topic.committed == {0: 4, 1: 2}
+    assert worker.owned.commit() == {0: 4, 1: 2}
     assert worker.owned.commit() == {}
     worker.owned[1].release("s")
-    assert worker.owned.commit() == {1: 5}
+    assert worker.owned.commit() == {}
+    assert worker.owned.settle() == {1: 5}
+    assert worker.owned.settle() == {}
+
+
+def test_an_answer_counts_for_the_tenure_that_asked(worker: Worker, topic: MemoryTopic) -> None:
+    worker.poll()
+    worker.owned.claim(0.0, 1)
+    worker.owned[0].next_offset = 4
+    worker.owned.commit()
+    worker.owned.lose([0], now=0.0)
+    topic.committed[0] = 1  # by another worker, which had to read from there
+    worker.owned.claim(POLICY.reclaim_after_s, 1)
+    assert worker.owned.settle() == {1: 0}
+    assert worker.owned[0].committed == 1
 
 
 class Rebalancing(MemorySource):
@@ -148,8 +164,35 @@ class Rebalancing(MemorySource):
 
     rebalancing = True
 
-    def commit(self, offsets: Mapping[int, int]) -> bool:
-        return not self.rebalancing and super().commit(offsets)
+    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+        return (lambda: False) if self.rebalancing else super().commit(offsets)
+
+
+class Away(MemorySource):
+    """A broker that takes the request, and does not answer."""
+
+    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+        def answer() -> bool:
+            raise Unavailable("kafka", "no answer")
+
+        return answer
+
+
+def test_a_request_without_an_answer_is_made_again_by_the_tenure_that_follows(
+    topic: MemoryTopic,
+) -> None:
+    source = Away(topic)
+    owned = Ownership(source, MemoryWindows(4), POLICY, "zero")
+    owned.hear(source.poll(0, 1), 0.0)
+    owned.claim(0.0, 1)
+    owned.commit()
+    with pytest.raises(Unavailable):
+        owned.commit()
+    owned.forget()
+    owned.claim(0.0, 1)
+    assert owned.commit() == {}
+    with pytest.raises(Unavailable):
+        owned.settle()
 
 
 def test_what_a_rebalance_refused_is_committed_later(topic: MemoryTopic) -> None:
@@ -157,7 +200,9 @@ def test_what_a_rebalance_refused_is_committed_later(topic: MemoryTopic) -> None
     owned = Ownership(source, MemoryWindows(4), POLICY, "zero")
     owned.hear(source.poll(0, 1), 0.0)
     owned.claim(0.0, 1)
-    assert owned.commit() == {}
-    assert topic.committed == {}
+    for _ in range(2):
+        assert owned.commit() == {}
+        assert topic.committed == {}
     source.rebalancing = False
-    assert owned.commit() == {0: 0, 1: 0}
+    owned.commit()
+    assert owned.settle() == {0: 0, 1: 0}
