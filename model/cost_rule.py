@@ -32,9 +32,12 @@ has other constants; for the pick only their ratios matter. `adaptd bench forms`
 picks lose on the machine that it runs on.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from model.packing import aligned
+
+Form = Literal["auto", "hidden", "full"]
+"""Of the inner loop; `auto`: what costs less."""
 
 QUERY = 4
 """Query pairs are few beside the support's; the rule takes them for so many."""

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from model import cost_rule, losses, rival
 from model.contents import Content
+from model.cost_rule import Form
 from model.device_faults import lost_device_told
 from model.encoders.build import encoder_from
 from model.encoders.encoder import Encoder
@@ -51,8 +52,6 @@ from model.packing import (
 from model.windows import EpisodeWindows, RawWindows
 
 Side = Literal["source", "target"]
-
-Form = Literal["auto", "hidden", "full"]
 
 HIDDEN_PAIRS_PER_CHUNK = {"cpu": 768, "cuda": 16_384}
 """Support pairs: on a CPU what a step works on stays in the last cache, and what a chunk costs

@@ -177,7 +177,9 @@ class KafkaSource:
         return True
 
     def _is_committed(self, asked: Future, ended: Event) -> bool:
-        ended.wait(self._timeout_ms / 1000)
+        with translated("commit"):
+            if not ended.wait(self._timeout_ms / 1000):
+                raise TimeoutError(f"no answer in {self._timeout_ms} ms")
         self._insist_on_commit = not asked.succeeded()
         if asked.succeeded():
             self._answered_at = time.monotonic()

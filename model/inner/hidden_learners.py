@@ -15,6 +15,8 @@ from model.inner.ridge_head import RidgeHead
 from model.inner.sgd import GradientSteps, HeadSteps
 
 Descend = Callable[[Projected, Workspace], Descent]
+OuterDescend = Callable[[Terms, Projected], Descent]
+"""Differentiable, for the outer loop."""
 
 
 def descend_by(learner: Learner, terms: Terms) -> Descend | None:
@@ -29,6 +31,23 @@ def descend_by(learner: Learner, terms: Terms) -> Descend | None:
             )
         case RidgeHead(log_penalties, objective):
             return lambda projected, _: solve_head(terms, projected, log_penalties, objective)
+        case _:
+            return None
+
+
+def outer_descend_by(learner: Learner) -> OuterDescend | None:
+    """The same for the outer loop, which moves θ."""
+    match learner:
+        case GradientSteps(rates, objective, first_order):
+            return lambda terms, projected: descend(
+                terms, projected, rates, objective, first_order=first_order
+            )
+        case HeadSteps(rates, objective, first_order):
+            return lambda terms, projected: descend_head(
+                terms, projected, rates, objective, first_order
+            )
+        case RidgeHead(log_penalties, objective):
+            return lambda terms, projected: solve_head(terms, projected, log_penalties, objective)
         case _:
             return None
 

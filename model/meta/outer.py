@@ -4,7 +4,8 @@ T = streams in batch, S = support pairs (padded), Q = query pairs (padded), E = 
 
     L(θ) = 1/T · Σ_t Σ_i weight_i · L_i(f_θ′(x_query), y_query),  θ′ = learner(start(θ), support)
 
-The gradient runs through the very code that adapts in production. The learners decide how far:
+The gradient runs through the very code that adapts in production, in whichever form
+(`MetaParameters.query_outputs`). The learners decide how far:
 through everything (MAML, Meta-SGD, ANIL, R2D2, Adam; exact second order), or with the inner
 gradients as constants (FOMAML). Reptile has a rule of its own (Nichol et al. 2018, alg. 2):
 θ ← θ + ε·mean(θ′ − θ), here as the gradient θ − mean θ′ under plain descent with rate ε. Its
@@ -34,7 +35,7 @@ def support_of(batch: EpisodeBatch) -> Support:
 
 def query_outputs(parameters: MetaParameters, batch: EpisodeBatch) -> Tensor:
     """What every stream's θ′ makes of its query (T, Q, E)."""
-    return parameters.outputs(parameters.adapted(support_of(batch)), _query_inputs(batch))
+    return parameters.query_outputs(support_of(batch), _query_inputs(batch))
 
 
 def paired_loss(parameters: MetaParameters, batch: EpisodeBatch, o_TQE: Tensor) -> Tensor:

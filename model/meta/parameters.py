@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.cost_rule import Form, hidden_pays
 from model.errors import BadMetaInit
-from model.inner import learners
+from model.inner import hidden_outer, learners
+from model.inner.hidden import terms
+from model.inner.hidden_learners import outer_descend_by
 from model.inner.learner import Learner, Support, adapt
 from model.mappings.attention import Attention, AttentionConfig
 from model.mappings.mlp import Mlp, apply_batched, expand
@@ -38,9 +41,10 @@ class MetaParameters(nn.Module):
         learner: PartSpec,
         attention: Attention | None,
         recipe: Recipe,
+        form: Form = "auto",
     ) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.form = recipe, form
         self.learner_config = dict(learner.config)
         self.mapping = nn.ParameterDict({n: nn.Parameter(t.clone()) for n, t in mapping.items()})
         self.attention = attention
@@ -54,7 +58,9 @@ class MetaParameters(nn.Module):
         )
 
     @classmethod
-    def fresh(cls, source_dim: int, target_dim: int, recipe: Recipe) -> MetaParameters:
+    def fresh(
+        cls, source_dim: int, target_dim: int, recipe: Recipe, form: Form = "auto"
+    ) -> MetaParameters:
         """Random: LeCun-normal weights, zero biases, by the recipe's seed."""
         seeds = torch.Generator().manual_seed(recipe.seed)
         hidden_dim = recipe.hidden_dim
@@ -65,10 +71,13 @@ class MetaParameters(nn.Module):
             "b2": torch.zeros(target_dim),
         }
         dims = (source_dim, hidden_dim, target_dim)
-        return cls(mapping, _fresh_learner(recipe, dims), _fresh_attention(recipe, dims), recipe)
+        learner, attention = _fresh_learner(recipe, dims), _fresh_attention(recipe, dims)
+        return cls(mapping, learner, attention, recipe, form)
 
     @classmethod
-    def from_meta_init(cls, parent: MetaInit, recipe: Recipe) -> MetaParameters:
+    def from_meta_init(
+        cls, parent: MetaInit, recipe: Recipe, form: Form = "auto"
+    ) -> MetaParameters:
         """Go on from a θ. Its learner and generator are taken over where the recipe has the same
         kind (and as many inner steps), else they begin afresh.
 
@@ -89,7 +98,7 @@ class MetaParameters(nn.Module):
         else:
             attention = _fresh_attention(recipe, dims)
         mapping = {name: torch.from_numpy(array) for name, array in parent.mapping.items()}
-        return cls(mapping, learner, attention, recipe)
+        return cls(mapping, learner, attention, recipe, form)
 
     def theta(self) -> Mlp:
         """The mapping shared by all streams."""
@@ -112,6 +121,23 @@ class MetaParameters(nn.Module):
     def adapted(self, support: Support) -> Mlp:
         """θ′ of every stream."""
         return adapt(self.learner(), self.start(support), support).mlp
+
+    def query_outputs(self, support: Support, x_TQD: Tensor) -> Tensor:
+        """What every stream's θ′ makes of its query (T, Q, E): in hidden space, where no stream
+        has weights of its own, or in full, as `form` says."""
+        descend = outer_descend_by(self.learner()) if self._in_hidden_space(support) else None
+        if descend is None:
+            return self.outputs(self.adapted(support), x_TQD)
+        return hidden_outer.query_outputs(terms(self.theta()), support, x_TQD, descend).o_CQE
+
+    def _in_hidden_space(self, support: Support) -> bool:
+        if self.form == "full" or self.attention is not None:
+            return False
+        if self.recipe.output_activation != "none":
+            return False
+        dims = (support.x_BSD.shape[2], self.recipe.hidden_dim, support.y_BSE.shape[2])
+        sizes = (support.x_BSD.shape[1], self.recipe.inner_steps)
+        return self.form == "hidden" or hidden_pays(*dims, *sizes)
 
     def outputs(self, mlp: Mlp, x_BND: Tensor) -> Tensor:
         """What stacked mappings make of inputs: (B, N, E)."""

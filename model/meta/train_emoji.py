@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.logging import RichHandler
 
+from model.cost_rule import Form
 from model.data import emoji, emoji_names
 from model.encoders.build import encoder_from
 from model.losses import MSE, Loss
@@ -49,6 +50,8 @@ MAML = Recipe(
     validate_every=250,
     patience=1_000,
 )
+FORM: Form = "full"
+"""As the θs that ship were trained, so that they come out byte for byte."""
 RECIPES = {"maml": MAML, "names": replace(MAML, inner_steps=3, steps=1_000)}
 
 
@@ -83,7 +86,7 @@ def maml(encoder: PartSpec, recipe: Recipe) -> MetaInit:
     """Pictures into low-rank tenants' spaces."""
     features = cache_features(encoder, emoji.LOW_RANK_DIM, recipe.seed)
     source = TenantEpisodes(Pictures(features.x_VAD), features.u_VE, "low-rank", recipe.cut())
-    trained = train(Data(source), recipe, on_step=_tell)
+    trained = train(Data(source), recipe, on_step=_tell, form=FORM)
     return trained.parameters.meta_init(
         "emoji-lowrank-maml",
         "image",
@@ -100,7 +103,7 @@ def names(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
     x_VAD = cache_features(encoder, text_encoder.dim, recipe.seed).x_VAD
     source = LanguageEpisodes(Pictures(x_VAD), spoken, recipe.cut())
-    trained = train(Data(source), recipe, on_step=_tell)
+    trained = train(Data(source), recipe, on_step=_tell, form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
         "image",

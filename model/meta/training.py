@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.cost_rule import Form
 from model.errors import BadData, Diverged
 from model.meta import adversary, checkpoint, distributed, outer
 from model.meta.episodes import EpisodeBatch, EpisodeSource
@@ -63,16 +64,18 @@ def train(
     parent: MetaInit | None = None,
     saving: Saving | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    form: Form = "auto",
 ) -> Trained:
     """Meta-train from scratch or from `parent`; continue where `saving.path` left off, if it
     exists.
 
-    `on_step` is told after every step. Raises BadData when dims of the sources (or the parent)
-    differ, BadCheckpoint when the checkpoint cannot be read or is of another recipe, data or
-    parent, Diverged when too many steps in a row are not finite.
+    `on_step` is told after every step. `form` is the inner loop's: both agree to rounding, so a
+    training gives about the same in either, though not the same bytes. Raises BadData when dims of
+    the sources (or the parent) differ, BadCheckpoint when the checkpoint cannot be read or is of
+    another recipe, data, parent or form, Diverged when too many steps in a row are not finite.
     """
-    state = _begin(data, recipe, parent)
-    identity = _identity(data, recipe, parent)
+    state = _begin(data, recipe, parent, form)
+    identity = _identity(data, recipe, parent, form)
     if saving is not None:
         _continue(state, saving.path, identity)
     validation = _validation_batch(data, recipe)
@@ -100,7 +103,7 @@ def facts_of(trained: Trained) -> dict[str, str]:
     return {"recipe": canonical_json(recipe), "training": canonical_json(outcome)}
 
 
-def _begin(data: Data, recipe: Recipe, parent: MetaInit | None) -> TrainingState:
+def _begin(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -> TrainingState:
     dims = (data.train.source_dim, data.train.target_dim)
     others = {} if parent is None else {parent.version: (parent.source_dim, parent.target_dim)}
     if data.validation is not None:
@@ -109,19 +112,20 @@ def _begin(data: Data, recipe: Recipe, parent: MetaInit | None) -> TrainingState
         if other != dims:
             raise BadData(f"{name} has source and target dims {other}, training data {dims}")
     if parent is None:
-        parameters = MetaParameters.fresh(*dims, recipe)
+        parameters = MetaParameters.fresh(*dims, recipe, form)
     else:
-        parameters = MetaParameters.from_meta_init(parent, recipe)
+        parameters = MetaParameters.from_meta_init(parent, recipe, form)
     return TrainingState(parameters, dims[1])
 
 
-def _identity(data: Data, recipe: Recipe, parent: MetaInit | None) -> dict[str, object]:
+def _identity(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -> dict[str, object]:
     return {
         "recipe": recipe.to_config(),
         "data": dict(data.identity or {}),
         "dims": [data.train.source_dim, data.train.target_dim],
         "validated": data.validation is not None,
         "parent": None if parent is None else parent.content_hash,
+        "form": form,
     }
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.cost_rule import Form
 from model.errors import BadMetaInit
 from model.inner.learner import Support
 from model.losses import MSE, Loss
@@ -34,6 +35,7 @@ ATTENTION = replace(
     learn_rates=True,
 )
 LEARNERS: tuple[LearnerKind, ...] = ("maml", "fomaml", "meta-sgd", "anil", "adam", "r2d2")
+FORMS: tuple[Form, ...] = ("full", "hidden")
 
 
 def drawn(streams: int = 3, support: int = 7, query: int = 5) -> EpisodeBatch:
@@ -56,8 +58,8 @@ def drawn(streams: int = 3, support: int = 7, query: int = 5) -> EpisodeBatch:
     )
 
 
-def parameters_of(recipe: Recipe) -> MetaParameters:
-    parameters = MetaParameters.fresh(D, E, recipe).double()
+def parameters_of(recipe: Recipe, form: Form = "full") -> MetaParameters:
+    parameters = MetaParameters.fresh(D, E, recipe, form).double()
     g = torch.Generator().manual_seed(9)
     with torch.no_grad():  # biases and rates that are all different
         for tensor in [*parameters.mapping.values(), *parameters.learner_tensors.values()]:
@@ -132,9 +134,12 @@ def slow_loss(parameters: MetaParameters, batch: EpisodeBatch) -> Tensor:
     return torch.stack(losses).mean()
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("learner", LEARNERS)
-def test_the_outer_gradient_is_autograds_through_a_plain_loop(learner: LearnerKind) -> None:
-    parameters = parameters_of(replace(RECIPE, learner=learner, learn_rates=True))
+def test_the_outer_gradient_is_autograds_through_a_plain_loop(
+    learner: LearnerKind, form: Form
+) -> None:
+    parameters = parameters_of(replace(RECIPE, learner=learner, learn_rates=True), form)
     loss, found = gradients(parameters, drawn())
     expected_loss = slow_loss(parameters, drawn())
     names, tensors = zip(*parameters.named_parameters(), strict=True)
@@ -199,13 +204,16 @@ def test_the_gradient_reaches_through_the_attention_as_finite_differences_say() 
         assert slope == pytest.approx(expected, rel=1e-4, abs=1e-8), name
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     "recipe",
     [*(replace(RECIPE, learner=kind) for kind in (*LEARNERS, "reptile")), ATTENTION],
     ids=lambda recipe: f"{recipe.generator}-{recipe.learner}",
 )
-def test_gradients_of_uneven_shares_add_up_and_padding_changes_nothing(recipe: Recipe) -> None:
-    parameters = parameters_of(recipe)
+def test_gradients_of_uneven_shares_add_up_and_padding_changes_nothing(
+    recipe: Recipe, form: Form
+) -> None:
+    parameters = parameters_of(recipe, form)
     batch = drawn()
     loss, whole = gradients(parameters, batch)
     parameters.zero_grad()
@@ -266,6 +274,8 @@ def test_every_loss_serves_in_inner_and_outer_loop(loss: Loss) -> None:
     recipe = replace(RECIPE, inner_loss=loss, outer_losses=(Term(loss, 2.0),))
     parameters = parameters_of(recipe)
     value, found = gradients(parameters, drawn())
+    for name, gradient in gradients(parameters_of(recipe, "hidden"), drawn())[1].items():
+        torch.testing.assert_close(gradient, found[name], rtol=1e-8, atol=1e-10, msg=name)
     assert parameters.learner().loss == loss
     assert torch.isfinite(value)
     assert all(torch.isfinite(g).all() and g.abs().max() > 0 for g in found.values())
@@ -288,6 +298,27 @@ def test_what_is_exported_adapts_the_same_and_goes_on_from_there(recipe: Recipe)
     with torch.no_grad():
         one, two = outer.query_outputs(trained, batch), outer.query_outputs(again, batch)
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pairs", "expected"),
+    [
+        (RECIPE, 64, "full"),  # few dims, many pairs
+        (RECIPE, 16, "hidden"),
+        (replace(RECIPE, output_activation="tanh"), 16, "full"),
+        (replace(RECIPE, learner="adam"), 16, "full"),
+        (ATTENTION, 16, "full"),
+    ],
+)
+def test_the_form_is_what_costs_less_and_can_be(recipe: Recipe, pairs: int, expected: Form) -> None:
+    g = torch.Generator().manual_seed(0)
+    x_TSD, y_TSE = (torch.randn(2, pairs, dim, generator=g) for dim in (16, 16))
+    support = Support(x_TSD, y_TSE, torch.ones(2, pairs, dtype=torch.bool))
+    auto, named = (
+        MetaParameters.fresh(16, 16, recipe, form).query_outputs(support, x_TSD)
+        for form in ("auto", expected)
+    )
+    torch.testing.assert_close(auto, named, rtol=0.0, atol=0.0)
 
 
 def test_a_parent_of_another_mapping_is_refused_and_another_learner_begins_afresh() -> None:
