@@ -66,22 +66,27 @@ def gradient_materialised(given: Given) -> Timed:
 
 
 def adapt_hidden(given: Given, *, cached: bool, result: Result) -> Timed:
-    """θ′ by descent in hidden space."""
+    """θ′ by descent in hidden space, in the daemon's memory: one workspace for all chunks, whose
+    steps the next chunk overwrites, and room for the factors of all streams."""
+    workspace, room = Workspace(), FactorRoom()
     chunks = [
-        _Chunk(given.some(slice(start, start + CHUNK)), result)
+        _Chunk(given.some(slice(start, start + CHUNK)), result, workspace, room)
         for start in range(0, len(given.x_BSD), CHUNK)
     ]
 
     def run() -> list[Adapted]:
+        room.begin(len(given.x_BSD))
         with torch.inference_mode():
             return [chunk.adapted(cached=cached) for chunk in chunks]
 
     def found(results: list[Adapted], streams: list[int]) -> Tensors:
+        alone = []
         with torch.inference_mode():
-            alone = [
-                tuple(t[i % CHUNK] for t in chunks[i // CHUNK].weights(results[i // CHUNK]))
-                for i in streams
-            ]
+            for i in streams:
+                chunk, adapted = chunks[i // CHUNK], results[i // CHUNK]
+                if isinstance(adapted, Descent):  # of the last chunk by now
+                    adapted = chunk.adapted(cached=cached)
+                alone.append(tuple(t[i % CHUNK] for t in chunk.weights(adapted)))
         return tuple(torch.stack(tensors) for tensors in zip(*alone, strict=True))
 
     return Timed(run, found)
@@ -109,25 +114,25 @@ def all_real(x_BND: Tensor) -> Tensor:
 
 
 class _Chunk:
-    """A chunk's pairs, their projections, and memory for its steps: as the daemon has it, so that
-    all of a batch's results can be read when the batch is done."""
+    """A chunk's pairs and their projections."""
 
-    def __init__(self, given: Given, result: Result) -> None:
+    def __init__(
+        self, given: Given, result: Result, workspace: Workspace, room: FactorRoom
+    ) -> None:
         self._given, self._result = given, result
         self._real_CS = all_real(given.x_BSD)
         self._terms = hidden.terms(given.theta)
         self._kept = self._projected()
-        self._workspace, self._room = Workspace(), FactorRoom()
+        self._workspace, self._room = workspace, room
 
     def adapted(self, *, cached: bool) -> Adapted:
-        """As far as asked for; lasts until the next call."""
+        """As far as asked for; steps last until the next call."""
         projected = self._kept if cached else self._projected()
         descent = hidden.descend(
             self._terms, projected, self._given.rates_K4, OBJECTIVE, self._workspace
         )
         if self._result == "steps":
             return descent
-        self._room.begin(len(descent.a_CSH))
         made = factors(self._terms, projected, descent, self._room.take(descent))
         return made if self._result == "factors" else self._multiplied_out(made)
 
