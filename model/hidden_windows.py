@@ -40,7 +40,7 @@ from model.inner.hidden import Descent, Projected, Terms
 from model.inner.hidden_result import FactorRoom, factors
 from model.inner.hidden_rival import ridge_losses
 from model.inner.hidden_span import head_of
-from model.inner.hidden_workspace import Workspace
+from model.inner.hidden_workspace import JudgingSpace, Workspace
 from model.judging import Judged, PairLosses, finite_losses, judged
 from model.losses import Loss
 from model.low_rank import LowRank
@@ -88,7 +88,7 @@ class HiddenWindows:
         self._device = inner.terms.w1.device
         self._b2_E = inner.terms.b2.cpu().numpy()
         self._projections = Projections(raw.capacity, raw.size, len(inner.terms.w1), self._device)
-        self._workspace, self._room = Workspace(), FactorRoom()
+        self._workspace, self._judging, self._room = Workspace(), JudgingSpace(), FactorRoom()
         self._generation = 0
         self.batch_splits = 0
         """How often the last `adapt` was halved for want of device memory."""
@@ -175,7 +175,7 @@ class HiddenWindows:
         terms, inner = self._terms, self._inner
         projected, descent, before_BA = self._descended(cuts)
         after_BA = hidden_losses.pair_losses(
-            terms, projected, descent, inner.loss, inner.activation
+            terms, projected, descent, inner.loss, inner.activation, self._judging
         )
         real_BS, real_BQ = self._cut_in_two(projected.real_CN)
         losses = judged(self._pair_losses(projected, before_BA, after_BA), real_BS, real_BQ)

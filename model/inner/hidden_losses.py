@@ -28,7 +28,8 @@ from torch import Tensor
 
 from model.inner.hidden import Descent, Projected, Terms, anchors_of
 from model.inner.hidden_activation import forward
-from model.inner.hidden_span import Parts, moved, parts
+from model.inner.hidden_span import NEW, Buffers, Parts, moved, onto_hidden, parts
+from model.inner.hidden_workspace import JudgingSpace
 from model.losses import EPSILON, Loss
 from model.mappings.mlp import AnyActivation
 
@@ -53,6 +54,7 @@ def pair_losses(
     descent: Descent | None,
     loss: Loss,
     activation: AnyActivation,
+    space: JudgingSpace | None = None,
 ) -> Tensor:
     """The loss of every pair (C, N), support and query alike: that of a stream which has this pair
     alone, by θ (None) or θ′. `loss` is mse or cosine (`model.losses.judged_by`).
@@ -62,7 +64,10 @@ def pair_losses(
     if descent is None:
         outputs = _unadapted(terms, projected, activation)
     else:
-        outputs = _adapted(terms, projected, descent)
+        head = descent.head
+        shape = (*projected.p_CNH.shape, head.sums.a.shape[2], head.h_CJH.shape[1])
+        into = space.of(shape, projected.p_CNH) if space else NEW
+        outputs = _adapted(terms, projected, descent, into)
     return loss_of(terms, projected, outputs, loss)
 
 
@@ -115,25 +120,31 @@ def _unadapted(terms: Terms, projected: Projected, activation: AnyActivation) ->
     return Outputs(oo_CN, oy_CN, h_CNH @ terms.w2b_H)
 
 
-def _adapted(terms: Terms, projected: Projected, descent: Descent) -> Outputs:
-    h_CNH = hidden_features(projected.p_CNH, projected.g_CSN, descent)
+def _adapted(terms: Terms, projected: Projected, descent: Descent, into: Buffers) -> Outputs:
+    h_CNH = hidden_features(projected.p_CNH, projected.g_CSN, descent, into)
     size, anchors = projected.g_CSN.shape[1], descent.head.c_CJV.shape[2] - len(terms.m_HH)
     at = anchors_of(terms, projected, with_bias=anchors > size)
     nothing_CNA = h_CNH.new_zeros(()).expand(*h_CNH.shape[:2], anchors)
-    c = parts(moved(h_CNH, nothing_CNA, descent.head), len(terms.m_HH))
-    f_CNH = torch.mm(c.h.reshape(-1, len(terms.m_HH)), terms.m_HH).view(c.h.shape)
-    f_CNH = torch.baddbmm(f_CNH, c.a, at.r_CAH, alpha=2.0)
-    oo_CN = (c.h * f_CNH).sum(2) + (c.a * torch.bmm(c.a, at.gram_CAA)).sum(2)
+    c_CNV = moved(h_CNH, nothing_CNA, descent.head, into)
+    c = into.c_parts or parts(c_CNV, len(terms.m_HH))
+    f_CNH = onto_hidden(c, terms.m_HH, at, into, anchored=2.0)
+    u_CNA = torch.bmm(c.a, at.gram_CAA, out=into.u)
+    oo_CN = _dots(c.h, f_CNH, into.z) + _dots(c.a, u_CNA, into.u)
     y = _targets(projected, c)
-    oy_CN = (c.h * y.h).sum(2) + (c.a * y.a).sum(2)
+    oy_CN = _dots(c.h, y.h, into.z) + _dots(c.a, y.a, into.u)
     return Outputs(oo_CN, oy_CN, c.h @ terms.w2b_H + _onto_bias(terms, projected, c.a))
 
 
-def hidden_features(p_CNH: Tensor, g_CSN: Tensor, descent: Descent) -> Tensor:
+def _dots(a_CNX: Tensor, b_CNX: Tensor, out: Tensor | None) -> Tensor:
+    """Row by row (C, N)."""
+    return torch.mul(a_CNX, b_CNX, out=out).sum(2)
+
+
+def hidden_features(p_CNH: Tensor, g_CSN: Tensor, descent: Descent, into: Buffers = NEW) -> Tensor:
     """σ(W1′·x + b1′) of any pairs (C, N, H)."""
-    z_CNH = p_CNH + descent.beta_CH.unsqueeze(1)
-    z_CNH = torch.baddbmm(z_CNH, g_CSN.transpose(1, 2), descent.a_CSH)
-    return forward(descent.objective.activation, z_CNH)
+    z_CNH = torch.add(p_CNH, descent.beta_CH.unsqueeze(1), out=into.z)
+    z_CNH = torch.baddbmm(z_CNH, g_CSN.transpose(1, 2), descent.a_CSH, out=into.z)
+    return forward(descent.objective.activation, z_CNH, into.h, into.dz)
 
 
 def _targets(projected: Projected, c: Parts) -> Parts:

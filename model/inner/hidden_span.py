@@ -148,14 +148,16 @@ def moved(h_CNH: Tensor, own_CNA: Tensor, head: Head | None, into: Buffers = NEW
     return torch.baddbmm(into.c, t_CNJ, head.c_CJV, out=into.c)
 
 
-def onto_hidden(c: Parts, m_HH: Tensor, at: Anchors, into: Buffers = NEW) -> Tensor:
-    """c·V·W2 (C, N, H)."""
+def onto_hidden(
+    c: Parts, m_HH: Tensor, at: Anchors, into: Buffers = NEW, anchored: float = 1.0
+) -> Tensor:
+    """c·V·W2 (C, N, H), with the anchors' part `anchored` times."""
     if into.f is None or into.rows is None:
         f_CNH = torch.mm(c.h.reshape(-1, len(m_HH)), m_HH).view(c.h.shape)
     else:
         torch.mm(into.rows.h, m_HH, out=into.rows.a)
         f_CNH = into.f
-    return torch.baddbmm(f_CNH, c.a, at.r_CAH, out=into.f)
+    return torch.baddbmm(f_CNH, c.a, at.r_CAH, alpha=anchored, out=into.f)
 
 
 def onto_anchors(c: Parts, at: Anchors, into: Buffers = NEW) -> Tensor:

@@ -1,7 +1,7 @@
 """The memory in which the hidden-space inner loop runs: made once, used for every chunk.
 
-C = streams in a chunk, S = support pairs, H = hidden, A = anchors, V = H + A, K = inner steps,
-J = rows of all steps so far
+C = streams in a chunk, S = support pairs, N = pairs that are judged, H = hidden, A = anchors,
+V = H + A, K = inner steps, J = rows of all steps so far
 
 Steps leave their h and c one below another in (C, K·S, H) and (C, K·S, V): step k writes its own
 rows and multiplies with all above. All views of that are made with the memory: on one stream, they
@@ -10,7 +10,7 @@ would cost as much as the products.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from model.inner.hidden_span import Buffers, Head, Parts, head_of, parts
 
 Shape = tuple[int, int, int, int, int]
-"""C, S, H, A, K."""
+Laid = TypeVar("Laid")
 LINE = 16
 """Numbers; a cache line of float32."""
 
@@ -43,14 +43,15 @@ class Memory(NamedTuple):
     weights: list[Weights]
 
 
-class Workspace:
+class Reused(Generic[Laid]):
     """Grows to what it is used for. What lies in it lasts until the next use."""
 
-    def __init__(self) -> None:
+    def __init__(self, lay_out: Callable[[Shape, Callable[..., Tensor]], Laid]) -> None:
+        self._lay_out = lay_out
         self._numbers = torch.empty(0)
-        self._by_shape: dict[Shape, Memory] = {}
+        self._by_shape: dict[Shape, Laid] = {}
 
-    def of(self, shape: Shape, like: Tensor) -> Memory:
+    def of(self, shape: Shape, like: Tensor) -> Laid:
         """Memory for a chunk, of `like`'s type and device."""
         if self._numbers.dtype != like.dtype or self._numbers.device != like.device:
             self._numbers, self._by_shape = like.new_empty(0), {}
@@ -58,12 +59,43 @@ class Workspace:
             self._by_shape[shape] = self._laid_out(shape)
         return self._by_shape[shape]
 
-    def _laid_out(self, shape: Shape) -> Memory:
+    def _laid_out(self, shape: Shape) -> Laid:
         needed = _Room(torch.empty(2**60, device="meta"))
-        laid_out(shape, needed)
+        self._lay_out(shape, needed)
         if self._numbers.numel() < needed.used:
             self._numbers, self._by_shape = self._numbers.new_zeros(needed.used), {}
-        return laid_out(shape, _Room(self._numbers))
+        return self._lay_out(shape, _Room(self._numbers))
+
+
+class Workspace(Reused[Memory]):
+    """For steps: C, S, H, A, K."""
+
+    def __init__(self) -> None:
+        super().__init__(laid_out)
+
+
+class JudgingSpace(Reused[Buffers]):
+    """For the losses of pairs: C, N, H, A, J."""
+
+    def __init__(self) -> None:
+        super().__init__(_for_judging)
+
+
+def _for_judging(shape: Shape, new: Callable[..., Tensor]) -> Buffers:
+    c, n, h, a, j = shape
+    c_own, f = new(c, n, h + a), new(c, n, h)
+    both = parts(c_own, h)
+    return Buffers(
+        z=new(c, n, h),
+        h=new(c, n, h),
+        f=f,
+        dz=new(c, n, h),
+        c=c_own,
+        u=new(c, n, a),
+        t=new(c, n, j),
+        c_parts=both,
+        rows=Parts(both.h.view(-1, h), f.view(-1, h)),
+    )
 
 
 def views_of(weights_K4CS: Tensor) -> list[Weights]:

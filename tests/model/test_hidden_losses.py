@@ -17,6 +17,7 @@ from model.inner.hidden_gradient import direction, pair_weights
 from model.inner.hidden_losses import pair_losses
 from model.inner.hidden_rival import ridge_losses
 from model.inner.hidden_span import BIAS_ROWS, moved, onto_anchors, onto_hidden, parts
+from model.inner.hidden_workspace import JudgingSpace
 from model.inner.learner import Support
 from model.losses import MSE, Loss, output_gradient
 from model.mappings.mlp import AnyActivation, apply_batched, expand
@@ -90,6 +91,18 @@ def test_losses_of_the_adapted(judge: Loss, kind: str, loss: Loss) -> None:
     found = pair_losses(*descent_of(kind, scene, objective), judge, "gelu")
     o_CNE = apply_batched(in_full(kind, scene, objective).mlp, scene.x_CND, "gelu")
     close(found, per_pair(judge, o_CNE, scene), 1e-11)
+
+
+@pytest.mark.parametrize("judge", JUDGES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_losses_in_memory_used_before_are_the_same(activation: AnyActivation, judge: Loss) -> None:
+    space = JudgingSpace()
+    with torch.inference_mode():
+        for kind, loss in product(KINDS, (MSE, Loss("cosine"))):  # chunks of several shapes
+            given = descent_of(kind, scene_of(loss), Objective(loss, activation, "none"))
+            found = pair_losses(*given, judge, activation, space)
+            close(found, pair_losses(*given, judge, activation), 1e-13)
+            assert torch.equal(found, pair_losses(*given, judge, activation, space))
 
 
 @pytest.mark.parametrize("judge", JUDGES, ids=str)
