@@ -4,10 +4,10 @@
 
 Each step takes what the one before it made and calls nothing upstream. Slide begins to store the
 new pairs and goes on; save waits until they are stored. Commit asks, and hears the answer in the
-next turn. Kafka and Redis hold the
-truth: an offset is committed only when Redis has the event's pairs and Kafka the mapping that
-reflects them. So there is one way back from every fault, a crash included: forget what is in
-memory, claim the partitions anew, and read again from what was committed.
+next turn. Kafka and Redis hold the truth: an offset is committed only when Redis has the event's
+pairs and Kafka the mapping that reflects them. So there is one way back from every fault, a crash
+included: forget what is in memory, claim the partitions anew, and read again from what was
+committed.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_client import QUIET, connection, translated
 from daemon.config import Settings
+from daemon.errors import Unavailable
 from daemon.ports import Bounds, Polled
 
 CLOSE_TIMEOUT_MS = 2_000
@@ -156,16 +157,23 @@ class KafkaSource:
 
     def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
-        meanwhile; after a request that failed, the next is repeated until it is answered."""
+        meanwhile; after a request that failed, the next is repeated until it is answered.
+
+        Not by commit_async: kafka-python 3.0.12 looks for the coordinator on our thread there, with
+        what its IO thread may change meanwhile, and where it finds none the future it returns is
+        the search's, not the commit's."""
         marks = {self._tp(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
         with translated("commit"):
-            if self._insist_on_commit or self._consumer._coordinator.coordinator_unknown():
+            if self._insist_on_commit:
                 done = self._commit_now(marks)
                 return lambda: done
-            asked = self._consumer.commit_async(marks)
-        ended = Event()
-        asked.add_both(lambda _: ended.set())
+            coordinator, ended = self._consumer._coordinator, Event()
+            asked = coordinator._manager.call_soon(coordinator._send_offset_commit_request, marks)
+        asked.add_callback(self._heard).add_both(lambda _: ended.set())
         return lambda: self._is_committed(asked, ended)
+
+    def _heard(self, _: object = None) -> None:
+        self._answered_at = time.monotonic()
 
     def _commit_now(self, marks: Mapping[TopicPartition, OffsetAndMetadata]) -> bool:
         try:
@@ -173,17 +181,15 @@ class KafkaSource:
         except (CommitFailedError, RebalanceInProgressError):
             return False
         self._insist_on_commit = False
-        self._answered_at = time.monotonic()
+        self._heard()
         return True
 
     def _is_committed(self, asked: Future, ended: Event) -> bool:
-        with translated("commit"):
-            if not ended.wait(self._timeout_ms / 1000):
-                raise TimeoutError(f"no answer in {self._timeout_ms} ms")
-        self._insist_on_commit = not asked.succeeded()
-        if asked.succeeded():
-            self._answered_at = time.monotonic()
-        return bool(asked.succeeded())
+        in_time = ended.wait(self._timeout_ms / 1000)
+        self._insist_on_commit = not (in_time and asked.succeeded())
+        if not in_time:
+            raise Unavailable("kafka", f"commit: no answer in {self._timeout_ms} ms")
+        return not self._insist_on_commit
 
     def lag(self) -> Mapping[int, int]:
         """See EventSource."""

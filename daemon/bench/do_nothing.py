@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
 import redis
@@ -36,6 +36,7 @@ class DoNothing:
         self._source = open_source(settings, "do-nothing")
         self._outbox = open_outbox(settings, "do-nothing")
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
+        self._asked: Mapping[int, int] = {}
         self._answered: Callable[[], bool] = lambda: True
 
     def turn(self) -> None:
@@ -45,9 +46,13 @@ class DoNothing:
             self._append(polled)
             if messages := self._messages(polled):
                 self._outbox.send(messages)
-            self._answered()  # to what the turn before asked for: the daemon waits no sooner
-            offsets = {p: batch[-1].offset + 1 for p, batch in polled.records.items()}
-            self._answered = self._source.commit(offsets)
+        self._commit({p: batch[-1].offset + 1 for p, batch in polled.records.items()})
+
+    def _commit(self, offsets: Mapping[int, int]) -> None:
+        """Ask, as the daemon does, and hear in the next turn; what was refused is asked again."""
+        refused = {} if self._answered() else self._asked
+        self._asked = {**refused, **offsets}
+        self._answered = self._source.commit(self._asked) if self._asked else lambda: True
 
     def _append(self, polled: Polled) -> None:
         pipeline = self._redis.pipeline(transaction=True)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.cost_rule import Form, hidden_pays
+from model import cost_rule
+from model.cost_rule import Form
 from model.errors import BadMetaInit
 from model.inner import hidden_outer, learners
 from model.inner.hidden import terms
@@ -44,7 +45,7 @@ class MetaParameters(nn.Module):
         form: Form = "auto",
     ) -> None:
         super().__init__()
-        self.recipe, self.form = recipe, form
+        self.recipe = recipe
         self.learner_config = dict(learner.config)
         self.mapping = nn.ParameterDict({n: nn.Parameter(t.clone()) for n, t in mapping.items()})
         self.attention = attention
@@ -56,6 +57,8 @@ class MetaParameters(nn.Module):
                 for name, array in learner.tensors.items()
             }
         )
+        self.form = self._form(form)
+        """Of the inner loop: hidden or full."""
 
     @classmethod
     def fresh(
@@ -125,19 +128,23 @@ class MetaParameters(nn.Module):
     def query_outputs(self, support: Support, x_TQD: Tensor) -> Tensor:
         """What every stream's θ′ makes of its query (T, Q, E): in hidden space, where no stream
         has weights of its own, or in full, as `form` says."""
-        descend = outer_descend_by(self.learner()) if self._in_hidden_space(support) else None
+        descend = outer_descend_by(self.learner()) if self.form == "hidden" else None
         if descend is None:
             return self.outputs(self.adapted(support), x_TQD)
         return hidden_outer.query_outputs(terms(self.theta()), support, x_TQD, descend).o_CQE
 
-    def _in_hidden_space(self, support: Support) -> bool:
-        if self.form == "full" or self.attention is not None:
-            return False
-        if self.recipe.output_activation != "none":
-            return False
-        dims = (support.x_BSD.shape[2], self.recipe.hidden_dim, support.y_BSE.shape[2])
-        sizes = (support.x_BSD.shape[1], self.recipe.inner_steps)
-        return self.form == "hidden" or hidden_pays(*dims, *sizes)
+    def _form(self, asked: Form) -> Form:
+        """What a form that was asked for comes to."""
+        recipe, theta = self.recipe, self.theta()
+        possible = self.attention is None and recipe.output_activation == "none"
+        if not possible or outer_descend_by(self.learner()) is None:
+            return "full"
+        if asked != "auto":
+            return asked
+        dims = (theta.w1.shape[1], len(theta.w1), len(theta.w2))
+        steps = 1 if recipe.learner == "r2d2" else recipe.inner_steps
+        pays = cost_rule.hidden_pays(*dims, recipe.max_support, steps, cost_rule.TRAINING)
+        return "hidden" if pays else "full"
 
     def outputs(self, mlp: Mlp, x_BND: Tensor) -> Tensor:
         """What stacked mappings make of inputs: (B, N, E)."""

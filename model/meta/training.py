@@ -5,9 +5,9 @@ T = streams in batch
     draw -> share -> outer gradient -> sum over processes -> clip -> step -> average
     every so often: validate the average, keep the best, write a checkpoint
 
-The result is a function of recipe, data and parent: a training that was killed at any moment and
-continued from its checkpoint gives the same bytes as one that was not (on the same machine, with
-as many threads and processes).
+The result is a function of recipe, data, parent and the inner loop's form: a training that was
+killed at any moment and continued from its checkpoint gives the same bytes as one that was not (on
+the same machine, with as many threads and processes).
 """
 
 import math
@@ -75,7 +75,7 @@ def train(
     another recipe, data, parent or form, Diverged when too many steps in a row are not finite.
     """
     state = _begin(data, recipe, parent, form)
-    identity = _identity(data, recipe, parent, form)
+    identity = _identity(data, recipe, parent, state.parameters.form)
     if saving is not None:
         _continue(state, saving.path, identity)
     validation = _validation_batch(data, recipe)
@@ -93,6 +93,7 @@ def facts_of(trained: Trained) -> dict[str, str]:
     """How it was trained, as a θ's facts: the recipe with its seed, and how it went."""
     progress = trained.progress
     outcome: dict[str, int | float | str | None] = {
+        "form": trained.parameters.form,
         "steps": progress.step,
         "skipped": progress.skipped,
         "ended": progress.ended,

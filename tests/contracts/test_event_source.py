@@ -324,26 +324,35 @@ def test_a_turn_longer_than_the_session_costs_no_partition(
 
 
 @pytest.mark.services
+@pytest.mark.parametrize(
+    "error",
+    [vendor.CoordinatorNotAvailableError(), vendor.KafkaConnectionError(), KeyError("node")],
+)
 def test_after_a_commit_that_failed_the_next_is_repeated_until_it_is_answered(
-    kafka_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    kafka_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     real = KafkaBackend(kafka_settings("kafka-python"))
     try:
         source = real.join()
         assert isinstance(source, KafkaSource)
         assigned(source)
-        failed = Future().failure(vendor.NotCoordinatorError())
-        monkeypatch.setattr(source._consumer, "commit_async", lambda _: failed)
+        coordinator, errors = source._consumer._coordinator, [error]
+        send = coordinator._send_offset_commit_request
+
+        async def failing_first(marks: object) -> object:
+            if errors:
+                raise errors.pop()
+            return await send(marks)
+
+        monkeypatch.setattr(coordinator, "_send_offset_commit_request", failing_first)
         assert not source.commit({0: 3})()
         assert source.bounds([0])[0].committed is None
-        answer = source.commit({0: 4})  # asks in another way
+        errors.append(vendor.NotCoordinatorError())
+        answer = source.commit({0: 4})  # waits, and is not put off by one more failure
         assert source.bounds([0])[0].committed == 4
         assert answer()
-        assert not source.commit({0: 5})()
-        monkeypatch.undo()
-        assert source.commit({0: 6})()
-        assert source.commit({0: 7})()
-        assert source.bounds([0])[0].committed == 7
+        assert source.commit({0: 5})()
+        assert source.bounds([0])[0].committed == 5
     finally:
         real.close()
 
@@ -358,11 +367,16 @@ def test_a_commit_that_is_never_answered_is_given_up(
         source = real.join()
         assert isinstance(source, KafkaSource)
         assigned(source)
-        monkeypatch.setattr(source._consumer, "commit_async", lambda _: Future())
+        with monkeypatch.context() as patched:
+            manager = source._consumer._coordinator._manager
+            patched.setattr(manager, "call_soon", lambda *_: Future())
+            answer = source.commit({0: 3})
         began = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in 1500 ms"):
-            source.commit({0: 3})()
+            answer()
         assert time.monotonic() - began < 10
+        source.commit({0: 4})  # waits
+        assert source.bounds([0])[0].committed == 4
     finally:
         real.close()
 

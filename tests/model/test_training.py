@@ -84,6 +84,7 @@ def test_it_learns_and_repeats_itself() -> None:
     facts = facts_of(first)
     assert Recipe.from_config(json.loads(facts["recipe"])) == RECIPE
     assert json.loads(facts["training"])["best_step"] == first.progress.best_step
+    assert json.loads(facts["training"])["form"] == "full"  # of dims this small
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,8 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_fields_that_differ(
     parent = trained().parameters.meta_init("parent")
     with pytest.raises(BadCheckpoint, match="parent is None there"):
         train(data, replace(RECIPE, steps=2), parent, saving=Saving(path))
+    with pytest.raises(BadCheckpoint, match="form is 'full' there and 'hidden' here"):
+        train(data, replace(RECIPE, steps=2), saving=Saving(path), form="hidden")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadCheckpoint, match="not a readable checkpoint"):
         train(data, replace(RECIPE, steps=2), saving=Saving(path))
