@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from daemon import config
-from daemon.commands import bench, meta_init
+from daemon.commands import meta_init
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.record import record
@@ -31,7 +31,6 @@ topics_app = typer.Typer(
 )
 app.add_typer(topics_app, name="topics")
 app.add_typer(meta_init.app, name="meta-init")
-app.add_typer(bench.app, name="bench")
 app.command()(record)
 app.command("meta-train")(meta_train)
 app.command()(evaluate)
@@ -58,7 +57,9 @@ def run(
     if print_config:
         typer.echo(json.dumps(config.shown(settings), indent=2, ensure_ascii=False))
         raise typer.Exit(OK)
-    from daemon.run import run as serve  # torch takes two seconds; a bad setting need not wait
+    from daemon.worker.run import (
+        run as serve,  # torch takes two seconds; a bad setting need not wait
+    )
 
     raise typer.Exit(serve(settings))
 
@@ -70,7 +71,7 @@ def check(config_file: ConfigFile = None) -> None:
     Exits 0 when all is well, 2 when something is wrong.
     """
     settings = config.load(config_file)
-    from daemon.check import check as look
+    from daemon.worker.check import check as look
 
     good = True
     for finding in look(settings):
@@ -86,10 +87,10 @@ def create_topics(config_file: ConfigFile = None) -> None:
     Partitions and replicas are the settings ADAPTD_TOPIC_PARTITIONS and ADAPTD_TOPIC_REPLICATION.
     """
     settings = config.load(config_file)
-    from daemon.adapters.kafka_topics import KafkaTopics
-    from daemon.topics import mapping_bytes, specs
-    from model.errors import BadMetaInit
-    from model.meta_init_file import load, shipped
+    from daemon.adapters.kafka_python.topics import KafkaTopics
+    from daemon.wire.topics import mapping_bytes, specs
+    from model.theta.meta_init_file import load, shipped
+    from model.values.errors import BadMetaInit
 
     try:
         theta = load(settings.meta_init or shipped())
@@ -166,10 +167,10 @@ def new_theta(
 
     It is not meta-trained: streams learn from their own pairs alone.
     """
-    from model.errors import BadMetaInit
-    from model.fresh import fresh_theta
     from model.losses import Loss
-    from model.meta_init_file import save
+    from model.meta.fresh import fresh_theta
+    from model.theta.meta_init_file import save
+    from model.values.errors import BadMetaInit
 
     try:
         theta = fresh_theta(

@@ -36,8 +36,8 @@ BOOTSTRAP = r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$"
 MAX_PAIRS_PER_TURN = 200_000
 """Redis takes 2**20 arguments in a command, and a pair has five."""
 MAX_META_INIT_BYTES = 256 * 2**20
-"""What `model.meta_init_file` reads at most; a broker's own `socket.request.max.bytes`, 100 MB by
-default, must be larger than the θs that are published."""
+"""What `model.theta.meta_init_file` reads at most; a broker's own `socket.request.max.bytes`, 100
+MB by default, must be larger than the θs that are published."""
 
 Modality = Literal["vector", "image", "text", "audio", "video"]
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from model.errors import BadMetaInit
+from model.values.errors import BadMetaInit
 
 LossKind = Literal["mse", "cosine", "infonce", "hinge"]
 

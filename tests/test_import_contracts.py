@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][
     "importlinter"
 ]["contracts"]
+PACKAGES = ("benchmarks", "daemon", "model")
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 
@@ -24,7 +26,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The code alone, without data."""
     folder = tmp_path_factory.mktemp("copy")
     shutil.copy(ROOT / "pyproject.toml", folder)
-    for path in [*ROOT.glob("daemon/**/*.py"), *ROOT.glob("model/**/*.py")]:
+    for path in (each for room in PACKAGES for each in ROOT.glob(f"{room}/**/*.py")):
         target = folder / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
@@ -54,19 +56,33 @@ def test_every_contract_holds(copy: Path) -> None:
         assert f"{contract['name']} KEPT" in output, output
 
 
-@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: str(c["name"]))
-def test_a_broken_contract_is_noticed(copy: Path, contract: dict[str, Any]) -> None:
-    path = file_of(copy, contract["source_modules"][-1])
+def breaches(contract: dict[str, Any]) -> list[tuple[str, str]]:
+    """(importer, imported) of imports that the contract forbids: one for each of its rooms."""
+    if contract["type"] == "forbidden":
+        return [(source, contract["forbidden_modules"][0]) for source in contract["source_modules"]]
+    layers = [layer.split(" | ") for layer in contract["layers"]]
+    return [(lower[0], upper[-1]) for upper, lower in itertools.pairwise(layers)]
+
+
+BREACHES = [(c["name"], *breach) for c in CONTRACTS for breach in breaches(c)]
+
+
+@pytest.mark.parametrize(("contract", "importer", "imported"), BREACHES)
+def test_a_broken_contract_is_noticed(
+    copy: Path, contract: str, importer: str, imported: str
+) -> None:
+    path = file_of(copy, importer)
     text = path.read_text()
     try:
-        path.write_text(f"{text}\nimport {contract['forbidden_modules'][0]}\n")
+        path.write_text(f"{text}\nimport {imported}\n")
         output = lint(copy)
     finally:
         path.write_text(text)
-    assert f"{contract['name']} BROKEN" in output, output
+    assert f"{contract} BROKEN" in output, output
 
 
 def test_every_module_named_in_a_contract_exists() -> None:
     for contract in CONTRACTS:
-        for module in contract["source_modules"]:
+        layers = [name for layer in contract.get("layers", []) for name in layer.split(" | ")]
+        for module in [*contract.get("source_modules", []), *layers]:
             assert file_of(ROOT, module).exists(), module

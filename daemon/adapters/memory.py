@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from daemon.catalogue import Catalogue, Published
 from daemon.errors import Misconfigured, Superseded, Unavailable
-from daemon.ports import Append, Bounds, Claim, Headers, Message, Polled
-from daemon.window import Pair, PairId
+from daemon.turn.ports import Append, Bounds, Claim, Polled
+from daemon.turn.window import Pair, PairId
+from daemon.wire.catalogue import Catalogue, Published
 from daemon.wire.meta_init import after
+from daemon.wire.record import Headers, Message
 
 
 @dataclass(frozen=True, slots=True)

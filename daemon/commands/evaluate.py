@@ -12,11 +12,11 @@ from rich.console import Console
 from daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from daemon.recording.evaluate import Judge
-    from model.evaluate.emoji import EmojiTest
-    from model.evaluate.emoji_tables import EmojiTable
+    from daemon.offline.evaluate import Judge
+    from model.emoji.evaluate import EmojiTest
+    from model.emoji.tables import EmojiTable
     from model.evaluate.judged import Judged
-    from model.meta_init import MetaInit
+    from model.theta.meta_init import MetaInit
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def _part(name: str) -> Judge:
-    from daemon.recording.evaluate import Judge
+    from daemon.offline.evaluate import Judge
 
     known: tuple[Judge, ...] = get_args(Judge)
     for part in known:
@@ -104,8 +104,8 @@ def _recorded(
     show: bool,
 ) -> tuple[list[Judged], dict[str, Any]]:
     from daemon.config import Settings
-    from daemon.recording.evaluate import Wanted
-    from daemon.recording.evaluate import evaluate as judge
+    from daemon.offline.evaluate import Wanted
+    from daemon.offline.evaluate import evaluate as judge
     from daemon.wire.paired_event import EventLimits
     from model.baselines.joint import JointRecipe
     from model.evaluate.recorded import TestPlan
@@ -139,9 +139,9 @@ def _emoji(
 ) -> tuple[list[Judged], dict[str, Any]]:
     from dataclasses import replace
 
-    from model.evaluate import emoji
-    from model.evaluate.emoji_streams import TENANT_SEED
-    from model.evaluate.emoji_tables import STABILITY, TABLES
+    from model.emoji import evaluate as emoji
+    from model.emoji.streams import TENANT_SEED
+    from model.emoji.tables import STABILITY, TABLES
 
     thetas, missing = emoji.shipped_thetas() if meta_init is None else ({}, {})
     every = list(TABLES)
@@ -173,9 +173,9 @@ def _emoji(
 
 
 def _named(path: Path) -> tuple[dict[str, MetaInit], list[EmojiTable]]:
-    from model.errors import BadMetaInit
-    from model.evaluate.emoji import tables_for
-    from model.meta_init_file import load
+    from model.emoji.evaluate import tables_for
+    from model.theta.meta_init_file import load
+    from model.values.errors import BadMetaInit
 
     try:
         theta = load(path)
@@ -192,7 +192,7 @@ def _named(path: Path) -> tuple[dict[str, MetaInit], list[EmojiTable]]:
 
 
 def _chosen(names: Sequence[str], every: Sequence[EmojiTable]) -> list[EmojiTable]:
-    from model.evaluate.emoji_tables import STABILITY
+    from model.emoji.tables import STABILITY
 
     known = {table.name: table for table in every}
     if unknown := [name for name in names if name not in known and name != STABILITY]:
@@ -219,7 +219,7 @@ def _judged(
 
 def _show(judged: Judged, *, show: bool) -> None:
     """On stdout, unless that is for JSON."""
-    from daemon.recording import results
+    from daemon.offline import results
 
     out = results.console() if show else Console(stderr=True)
     for table in results.tables_of(judged) if show else ():
@@ -232,8 +232,8 @@ def _show(judged: Judged, *, show: bool) -> None:
 def _give(
     tables: Sequence[Judged], facts: Mapping[str, Any], report: Path | None, *, as_json: bool
 ) -> None:
-    from daemon.recording import results
-    from model.bench.machine import machine
+    from daemon.offline import results
+    from model.evaluate.machine import machine
 
     if not as_json and (overview := results.summary_table(tables)) is not None:
         results.console().print(overview)

@@ -19,14 +19,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daemon import config, meta_inits
-from daemon.catalogue import Active, Catalogue, Published
+from daemon import config
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
-from daemon.ports import MetaInits
-from model.errors import BadMetaInit
-from model.meta_init import MetaInit
-from model.meta_init_file import load, to_bytes
+from daemon.thetas import publish as meta_inits
+from daemon.thetas.port import MetaInits
+from daemon.wire.catalogue import Active, Catalogue, Published
+from model.theta.meta_init import MetaInit
+from model.theta.meta_init_file import load, to_bytes
+from model.values.errors import BadMetaInit
 
 app = typer.Typer(
     help="The θs that workers serve: publish, look, activate, go back. Workers change over between "
@@ -138,7 +139,7 @@ def _activate(topic: MetaInits, version: str, change_dimensions: bool) -> None:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[MetaInits]:
-    from daemon.adapters.kafka_meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
 
     topic = KafkaMetaInits(settings, f"adaptd-meta-init-{_who()}")
     try:

@@ -16,7 +16,7 @@ from rich.console import Console
 from daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from daemon.recording.meta_train import Result, Wanted
+    from daemon.offline.meta_train import Result, Wanted
     from model.meta.recipe import Recipe
     from model.meta.state import Progress
 
@@ -86,10 +86,10 @@ def meta_train(
     torchrun --nproc-per-node 2 --module daemon meta-train ...
     """
     from daemon.config import Settings
-    from daemon.recording.encoders import FreshSizes
-    from daemon.recording.meta_train import Wanted
+    from daemon.offline.encoders import FreshSizes
+    from daemon.offline.meta_train import Wanted
     from daemon.wire.paired_event import EventLimits
-    from model.meta.train_encoders import EncodersRecipe
+    from model.meta.encoders.training import EncodersRecipe
     from model.meta.training import Saving
 
     flags = dict(zip(FLAGS, (generator, learner, steps, hidden_dim, seed), strict=True))
@@ -129,10 +129,10 @@ def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
 def _train(wanted: Wanted, out: Path, report: Path | None, *, as_json: bool) -> None:
     import torch
 
-    from daemon.recording import results
-    from daemon.recording.meta_train import meta_train as run
-    from model.errors import Diverged
-    from model.meta_init_file import save
+    from daemon.offline import results
+    from daemon.offline.meta_train import meta_train as run
+    from model.theta.meta_init_file import save
+    from model.values.errors import Diverged
 
     torch.set_num_threads(1)  # matrices this small gain nothing from a second
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # torchrun's rank
@@ -165,7 +165,7 @@ def _train(wanted: Wanted, out: Path, report: Path | None, *, as_json: bool) -> 
 
 
 def _document(result: Result) -> dict[str, Any]:
-    from daemon.recording.results import figures_document
+    from daemon.offline.results import figures_document
 
     return {
         "theta": result.theta.version,

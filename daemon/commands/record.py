@@ -27,9 +27,9 @@ def record(
     Reads without a consumer group, so a running daemon does not notice. Events that the daemon
     would put aside as dead letters are left out and counted.
     """
-    from daemon.recording.files import is_json
-    from daemon.recording.record import Recorded
-    from daemon.recording.record import record as write
+    from daemon.offline.files import is_json
+    from daemon.offline.record import Recorded
+    from daemon.offline.record import record as write
 
     settings = config.load(config_file)
     is_json(out)  # a wrong name is told before Kafka is asked

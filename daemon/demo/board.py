@@ -21,7 +21,7 @@ from daemon.demo.news import (
 from daemon.demo.part import Part, PartName, events_of
 from daemon.demo.plan import Plan
 from daemon.demo.tally import Judged, Tally
-from model.gate import Outcome
+from model.values.gate import Outcome
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from zlib import crc32
 from daemon.demo.part import Part
 from daemon.demo.score import candidate_concepts
 from daemon.wire import paired_event
-from model.engine import Engine
-from model.episode import FloatArray
+from model.serving.engine import Engine
+from model.values.arrays import FloatArray
 
 
 class Candidates:

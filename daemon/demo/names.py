@@ -9,7 +9,8 @@ from functools import cache
 from daemon.demo.malformed import Malformed
 from daemon.demo.part import VENDOR, PartName
 from daemon.wire.paired_event import Text
-from model.data import emoji, emoji_names
+from model.emoji import drawings as emoji
+from model.emoji import names as emoji_names
 
 LANGUAGES: Mapping[str, str] = {
     "en": "English",

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from daemon.demo.malformed import Malformed
 from daemon.wire.paired_event import Content, Image, WirePair
-from model.data import emoji
+from model.emoji import drawings as emoji
 
 PartName = Literal["tenants", "names"]
 PARTS: tuple[PartName, ...] = ("tenants", "names")

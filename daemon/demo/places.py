@@ -14,16 +14,16 @@ from kafka.errors import KafkaError
 from redis import Redis, RedisError
 
 from daemon import config
-from daemon.adapters.kafka_client import connection
-from daemon.adapters.kafka_topics import KafkaTopics
+from daemon.adapters.kafka_python.client import connection
+from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import PREFIX, Settings
 from daemon.demo.part import PARTS, PartName
 from daemon.demo.plan import Plan
 from daemon.demo.script import Script
 from daemon.errors import Misconfigured
 from daemon.local.services import local_services
-from daemon.topics import mapping_bytes, specs
-from model.meta_init import MetaInit
+from daemon.wire.topics import mapping_bytes, specs
+from model.theta.meta_init import MetaInit
 
 SETTINGS = {
     "SUPPORT_SIZE": "64",

@@ -13,7 +13,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from daemon.adapters.kafka_client import QUIET, connection
+from daemon.adapters.kafka_python.client import QUIET, connection
 from daemon.demo.news import Finished, Injected, Produced, tell
 from daemon.demo.part import PARTS, PartName
 from daemon.demo.plan import Plan, Planned, record_value, schedule

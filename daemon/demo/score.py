@@ -18,10 +18,10 @@ import numpy as np
 
 from daemon.wire.adapted_mapping import AdaptedMapping
 from model.baselines.ridge import Ridge, fit_ridge
-from model.episode import FloatArray
 from model.mappings.numpy_mlp import apply_numpy
-from model.meta_init import OutputActivation
 from model.retrieval import euclidean_scores, recall_at_1
+from model.theta.meta_init import OutputActivation
+from model.values.arrays import FloatArray
 
 METHODS = ("adapted", "theta", "ridge")
 CANDIDATES = 128

@@ -17,7 +17,7 @@ import torch
 from kafka import KafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from daemon.adapters.kafka_client import QUIET, connection
+from daemon.adapters.kafka_python.client import QUIET, connection
 from daemon.config import Settings
 from daemon.demo.candidates import Candidates
 from daemon.demo.news import DeadLettered, Listening, Mapped, Refused, Scored, tell
@@ -29,12 +29,12 @@ from daemon.wire import adapted_mapping, paired_event
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts
 from daemon.wire.dead_letter import HEADER_PREFIX
 from daemon.wire.paired_event import EventLimits
-from model.data import emoji
-from model.engine import Engine
-from model.episode import FloatArray
-from model.errors import BadContent
-from model.gate import Outcome
-from model.meta_init_file import load, shipped
+from model.emoji import drawings as emoji
+from model.serving.engine import Engine
+from model.theta.meta_init_file import load, shipped
+from model.values.arrays import FloatArray
+from model.values.errors import BadContent
+from model.values.gate import Outcome
 
 POLL_MS = 200
 

@@ -1,4 +1,4 @@
-"""Image → vector: synthetic tenants (`model.data.emoji`), each with a space of its own."""
+"""Image → vector: synthetic tenants (`model.emoji.drawings`), each with a space of its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from daemon.demo.malformed import KINDS, Malformed
 from daemon.demo.part import VENDOR, PartName
 from daemon.wire import paired_event
 from daemon.wire.paired_event import Vector
-from model.data import emoji
-from model.episode import FloatArray
+from model.emoji import drawings as emoji
+from model.values.arrays import FloatArray
 
 TENANT_SEED = 2_000_000
 """Neither training nor the meta-test draws tenants from here on."""

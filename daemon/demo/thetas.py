@@ -8,10 +8,10 @@ from pathlib import Path
 
 from daemon.demo.part import PartName
 from daemon.errors import Misconfigured
-from model.data.emoji import LOW_RANK_DIM
-from model.errors import BadMetaInit
-from model.meta_init import MetaInit, Modality
-from model.meta_init_file import load, shipped
+from model.emoji.drawings import LOW_RANK_DIM
+from model.theta.meta_init import MetaInit, Modality
+from model.theta.meta_init_file import load, shipped
+from model.values.errors import BadMetaInit
 
 
 @dataclass(frozen=True, slots=True)

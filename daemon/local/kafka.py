@@ -16,9 +16,9 @@ from kafka.errors import KafkaError  # type: ignore[import-untyped, unused-ignor
 from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped, unused-ignore]
 
 from daemon.local.folders import DataFolder, new_data_folder
+from daemon.local.free_ports import free_port
 from daemon.local.kafka_install import KafkaInstall, Note, kafka_install
 from daemon.local.kafka_warm import warm
-from daemon.local.ports import free_port
 from daemon.local.server import Server
 from daemon.local.starting import started
 

@@ -10,7 +10,7 @@ import redis
 
 from daemon.local.errors import MissingExtra
 from daemon.local.folders import new_data_folder
-from daemon.local.ports import free_port
+from daemon.local.free_ports import free_port
 from daemon.local.server import Server
 from daemon.local.starting import started
 

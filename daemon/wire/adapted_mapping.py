@@ -8,7 +8,7 @@ What the tensors are, each record says itself, and records of every kind may lie
     encoding   dtype     format   tensors
     full       float32   /1       w1 (H, D), b1 (H), w2 (E, H), b2 (E)
     full       float16   /2       the same
-    lowrank    float32   /2       what was added to θ: x, a, beta, y, n, v (`model.low_rank`)
+    lowrank    float32   /2       what was added to θ: x, a, beta, y, n, v (`model.values.low_rank`)
     lowrank    float16   /2       the same, and `scales` (float32), which multiply them, by name
 
 S = support pairs, D = source dim, H = hidden, E = target dim, G = H + 1; x (S, D), a (S, H),
@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from model.episode import FloatArray
-from model.gate import Outcome
-from model.half import SCALES, in_single
-from model.low_rank import multiplied_out
-from model.meta_init import OutputActivation
+from model.theta.meta_init import OutputActivation
+from model.values.arrays import FloatArray
+from model.values.gate import Outcome
+from model.values.half import SCALES, in_single
+from model.values.low_rank import multiplied_out
 
 FORMAT = "adapted-mapping/1"
 FORMAT_2 = "adapted-mapping/2"

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from daemon.catalogue import Active
 from daemon.wire import adapted_mapping, meta_init, paired_event
+from daemon.wire.catalogue import Active
 
 REFS = "#/components/schemas/{name}"
 STREAM_KEY = "The stream's id, UTF-8."

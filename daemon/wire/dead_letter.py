@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.errors import MalformedEvent
-from daemon.ports import Headers, Message, Record
+from daemon.wire.record import Headers, Message, Record
 
 HEADER_PREFIX = "adaptd-"
 HEADER_OVERHEAD_BYTES = 10

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 import msgspec
 
-from daemon.catalogue import Active, Catalogue, Published
-from daemon.ports import Headers, Record
-from model.meta_init import MetaInit
+from daemon.wire.catalogue import Active, Catalogue, Published
+from daemon.wire.record import Headers, Record
+from model.theta.meta_init import MetaInit
 
 ACTIVE_KEY = "@active"
 HEADER_PREFIX = "adaptd-"

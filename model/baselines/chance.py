@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.baselines.fit import FloatArray, MapTo
+from model.baselines.fit import MapTo
+from model.values.arrays import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

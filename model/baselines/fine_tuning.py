@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.baselines.fit import FloatArray, MapTo
+from model.baselines.fit import MapTo
 from model.baselines.joint import JointMapping
 from model.losses import masked_mean_squared_error
 from model.mappings.mlp import Activation, Mlp, apply_batched, expand
 from model.meta.episodes import EpisodeBatch
 from model.retrieval import euclidean_scores, scores_of
+from model.values.arrays import FloatArray
 
 RATES = (0.1, 0.3, 1.0, 3.0, 10.0)
 """The mean squared error's gradient carries 1/E, so rates are as large as this."""

@@ -5,10 +5,7 @@ S = support pairs, N = inputs, D = source dim, E = target dim
 
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
-FloatArray = NDArray[np.float32]
+from model.values.arrays import FloatArray
 
 MapTo = Callable[[FloatArray], FloatArray]
 """Inputs (N, D) to outputs (N, E)."""

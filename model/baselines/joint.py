@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.baselines.fit import FloatArray, MapTo
+from model.baselines.fit import MapTo
 from model.losses import masked_mean_squared_error
 from model.mappings.mlp import Activation, Mlp, apply
 from model.meta.episodes import EpisodeBatch, EpisodeSource
+from model.values.arrays import FloatArray
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Outputs (T, P, E), targets (T, P, E) and which are real (T, P), to a scalar."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.baselines.fit import FloatArray
+from model.values.arrays import FloatArray
 
 RELATIVE_RANK = 1e-6
 """Singular values of XᵀY below this share of the largest say nothing about the rotation."""

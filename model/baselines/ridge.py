@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.baselines.fit import FloatArray
+from model.values.arrays import FloatArray
 
 RIDGE_LAMBDA = 10.0
 """Penalty on squared weights, against a sum of squared errors over features of about unit size.

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.baselines.fit import Fit, FloatArray, MapTo
+from model.baselines.fit import Fit, MapTo
 from model.baselines.joint import JointMapping, JointRecipe, mean_loss, train_on_pairs
 from model.meta.episodes import EpisodeSource
+from model.values.arrays import FloatArray
 
 
 @dataclass(frozen=True, slots=True)

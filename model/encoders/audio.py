@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.contents import AudioClip, Content
 from model.encoders.rowwise import RowwiseLinear
 from model.encoders.sequences import in_chunks, scaled, valid_NL
 from model.encoders.spectrogram import FRAME, HOP, LogMel, frames_of, samples_of
 from model.encoders.trained_part import read_net, read_sizes, size, spec_of
 from model.encoders.waves import decode_clip
-from model.errors import BadContent, BadMetaInit
-from model.meta_init import Modality
-from model.part import PartSpec
+from model.theta.meta_init import Modality
+from model.theta.part import PartSpec
+from model.values.contents import AudioClip, Content
+from model.values.errors import BadContent, BadMetaInit
 
 KIND = "mel-cnn/1"
 ROWS = {"cpu": 2, "cuda": 16}

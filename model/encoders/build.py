@@ -14,9 +14,9 @@ from model.encoders.text import TextEncoder, TextNet, TextSizes
 from model.encoders.trained_part import fresh_net
 from model.encoders.vector import ProjectionEncoder, ProjectionNet, ProjectionSizes, VectorAsItIs
 from model.encoders.video import VideoEncoder, VideoNet, VideoSizes
-from model.errors import BadMetaInit
-from model.meta_init import Modality
-from model.part import PartSpec
+from model.theta.meta_init import Modality
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
 
 _ENCODERS: dict[Modality, Callable[[PartSpec, torch.device], Encoder]] = {
     "image": PictureEncoder,

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.contents import Content
-from model.meta_init import Modality
+from model.theta.meta_init import Modality
+from model.values.contents import Content
 
 
 class Encoder(Protocol):

@@ -11,7 +11,7 @@ N = pictures, C = channels, P = pixels a side, K = key dims, V = known concepts,
    explains. Without lookup the first map gives the features themselves.
 4. Features scaled to norm √D, so that each is of about unit size.
 
-Batch normalisation exists in training only: `model.meta.train_encoder` folds it into the weights,
+Batch normalisation exists in training only: `model.emoji.train_pictures` folds it into the weights,
 so a picture's features never depend on another picture.
 """
 
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.errors import BadMetaInit
-from model.part import PartSpec
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
 
 KIND = "cnn/2"
 BLOCKS = ((32, True), (64, True), (128, True), (192, False))

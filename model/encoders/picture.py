@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.contents import Content
 from model.encoders.image import ImageEncoder
 from model.encoders.pixels import decode_picture
 from model.encoders.sequences import in_chunks
-from model.errors import BadContent
-from model.meta_init import Modality
-from model.part import PartSpec
+from model.theta.meta_init import Modality
+from model.theta.part import PartSpec
+from model.values.contents import Content
+from model.values.errors import BadContent
 
 ROWS = {"cpu": 4, "cuda": 128}
 """A lone picture costs a whole chunk. Larger CPU chunks gain nothing."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from model.errors import BadContent
+from model.values.errors import BadContent
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 1_048_576

@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.contents import Content
 from model.encoders.rowwise import RowwiseLinear
 from model.encoders.sequences import in_chunks, reversed_NL, scaled, valid_NL
 from model.encoders.trained_part import read_net, read_sizes, size, spec_of
-from model.errors import BadContent, BadMetaInit
-from model.meta_init import Modality
-from model.part import PartSpec
+from model.theta.meta_init import Modality
+from model.theta.part import PartSpec
+from model.values.contents import Content
+from model.values.errors import BadContent, BadMetaInit
 
 KIND = "char-gru/1"
 ROWS = {"cpu": 8, "cuda": 128}

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.errors import BadMetaInit
-from model.part import PartSpec
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
 
 Sizes = TypeVar("Sizes")
 Net = TypeVar("Net", bound=nn.Module)

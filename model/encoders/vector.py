@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.contents import Content
 from model.encoders.rowwise import RowwiseLinear
 from model.encoders.sequences import in_chunks, scaled
 from model.encoders.trained_part import read_net, read_sizes, size, spec_of
 from model.encoders.vectors import check_vector
-from model.meta_init import Modality
-from model.part import PartSpec
+from model.theta.meta_init import Modality
+from model.theta.part import PartSpec
+from model.values.contents import Content
 
 KIND = "projection/1"
 ROWS = {"cpu": 16, "cuda": 256}

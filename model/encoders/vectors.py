@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import BadContent
+from model.values.errors import BadContent
 
 
 def check_vector(content: object, dim: int, side: str) -> NDArray[np.float32]:

@@ -16,9 +16,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from model.contents import AudioClip
 from model.encoders.resampling import resampled
-from model.errors import BadContent
+from model.values.contents import AudioClip
+from model.values.errors import BadContent
 
 RATE_HZ = 16_000
 LOWEST_HZ, HIGHEST_HZ = 4_000, 192_000

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.episode import Episode, FloatArray
 from model.meta.streams import RecordedStream
+from model.values.arrays import FloatArray
+from model.values.episode import Episode
 
 GATE_PAIRS = 4
 """Further pairs that the gate alone sees, as in the daemon, where they are the window's newest."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.episode import FloatArray
 from model.evaluate.episodes import TestEpisode
 from model.evaluate.methods import Method
 from model.retrieval import euclidean_scores
+from model.values.arrays import FloatArray
 
 EXAMPLES, NEAREST = 12, 3
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from model.evaluate.examples import Example
+from model.evaluate.goals import Goal, Setting
 from model.evaluate.intervals import Interval
-from model.evaluate.prototypes import Goal, Setting
 from model.evaluate.scoring import Figures
 from model.evaluate.stability import Stability
 

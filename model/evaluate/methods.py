@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from model.baselines.fit import Fit, MapTo
-from model.engine import Engine
-from model.episode import Adaptation, FloatArray
 from model.evaluate.episodes import TestEpisode
-from model.gate import Outcome, judge
 from model.mappings.mlp import AnyActivation, Mlp, apply
+from model.serving.engine import Engine
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation
+from model.values.gate import Outcome, judge
 
 Outputs = list[FloatArray]
 """(Q, E) of every episode."""

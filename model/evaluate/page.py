@@ -10,9 +10,9 @@ from html import escape
 
 from model.evaluate.chart import GREY, Curve, chart
 from model.evaluate.examples import Example, Shown
+from model.evaluate.goals import SOURCE
 from model.evaluate.intervals import Interval
 from model.evaluate.judged import AgainstRidge, Judged, Row, summary
-from model.evaluate.prototypes import SOURCE
 from model.evaluate.scoring import MEASURES
 from model.evaluate.stability import Stability
 

@@ -14,8 +14,6 @@ from model.baselines.joint import JointRecipe, train_joint
 from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
 from model.baselines.shared import OnSharedFeatures, train_shared
-from model.engine import Engine
-from model.errors import BadData
 from model.evaluate import methods
 from model.evaluate.episodes import CANDIDATES, GATE_PAIRS, TestEpisode, cut
 from model.evaluate.methods import Method
@@ -23,7 +21,9 @@ from model.evaluate.scoring import Figures, figures
 from model.meta.episodes import EpisodeSource
 from model.meta.state import seeded
 from model.meta.streams import RecordedStream
-from model.meta_init import MetaInit
+from model.serving.engine import Engine
+from model.theta.meta_init import MetaInit
+from model.values.errors import BadData
 
 SIZES = (5, 16, 64)
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.episode import FloatArray
 from model.evaluate.episodes import TestEpisode
 from model.evaluate.intervals import Interval, t_interval
 from model.evaluate.methods import Method
 from model.retrieval import Floats, relevance_of_pairs, scores_of
+from model.values.arrays import FloatArray
 
 MEASURES = ("loss", "r_at_1", "r_at_5", "mrr", "map", "ndcg")
 """`loss` is the mean squared error of one target number."""

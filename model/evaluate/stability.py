@@ -12,17 +12,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.engine import Engine
-from model.episode import Adaptation, FloatArray
 from model.evaluate import methods, recorded
 from model.evaluate.episodes import TestEpisode
 from model.evaluate.intervals import Interval
 from model.evaluate.recorded import TestPlan
 from model.evaluate.scoring import scored, summarised
-from model.gate import Outcome, judge
 from model.inner import learners
-from model.meta_init import MAX_STEPS, MetaInit
-from model.part import PartSpec
+from model.serving.engine import Engine
+from model.theta.meta_init import MAX_STEPS, MetaInit
+from model.theta.part import PartSpec
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation
+from model.values.gate import Outcome, judge
 
 TOLERANCE = 1e-5
 """Relative: what rounding may do to a loss that is computed twice."""

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.errors import BadMetaInit
 from model.inner.adam import AdamSteps
 from model.inner.batched import Objective
 from model.inner.extra_steps import ExtraSteps
@@ -33,8 +32,9 @@ from model.inner.ridge_head import RidgeHead
 from model.inner.sgd import GradientSteps, HeadSteps
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation
-from model.meta_init import MAX_STEPS
-from model.part import PartSpec
+from model.theta.meta_init import MAX_STEPS
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
 
 SETTINGS: dict[str, tuple[str, ...]] = {
     "maml": (),

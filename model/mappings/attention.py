@@ -35,7 +35,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.errors import BadMetaInit
 from model.mappings.mlp import Activation, Mlp, apply_batched, expand
 from model.mappings.rotations import (
     MAX_COORDINATES,
@@ -56,8 +55,9 @@ from model.mappings.set_encoder import (
     ridge_towards,
     weighted,
 )
-from model.packing import aligned
-from model.part import PartSpec
+from model.theta.part import PartSpec
+from model.values.arrays import aligned
+from model.values.errors import BadMetaInit
 
 KIND = "attention"
 CONTEXT_DIM = 128

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from model.episode import FloatArray
-from model.meta_init import OutputActivation
+from model.theta.meta_init import OutputActivation
+from model.values.arrays import FloatArray
 
 _erf = np.vectorize(math.erf, otypes=[np.float32])
 

@@ -23,7 +23,7 @@ EPSILON = 1e-6
 NEVER = -1e9
 """A logit whose softmax is 0 next to any other, and still finite where there is no other."""
 EVIDENCE = 16
-"""Inputs of a `SmallMlp`, unused ones 0: whole cache lines, as `model.packing` says why."""
+"""Inputs of a `SmallMlp`, unused ones 0: whole cache lines, as `model.serving.packing` says why."""
 
 
 class Pairs(NamedTuple):

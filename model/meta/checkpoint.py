@@ -17,8 +17,8 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as write_safetensors
 from torch import Tensor
 
-from model.errors import BadCheckpoint
-from model.meta_init import canonical_json
+from model.theta.meta_init import canonical_json
+from model.values.errors import BadCheckpoint
 
 FORMAT = "meta-training/1"
 

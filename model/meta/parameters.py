@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model import cost_rule
-from model.cost_rule import Form
-from model.errors import BadMetaInit
-from model.inner import hidden_outer, learners
-from model.inner.hidden import terms
-from model.inner.hidden_learners import outer_descend_by
+from model.inner import cost_rule, learners
+from model.inner.cost_rule import Form
+from model.inner.hidden import outer as hidden_outer
+from model.inner.hidden.learners import outer_descend_by
+from model.inner.hidden.loop import terms
 from model.inner.learner import Learner, Support, adapt
 from model.mappings.attention import Attention, AttentionConfig
 from model.mappings.mlp import Mlp, apply_batched, expand
 from model.meta.recipe import Recipe
-from model.meta_init import FloatArray, MetaInit, Modality
-from model.part import PartSpec
+from model.theta.meta_init import MetaInit, Modality
+from model.theta.part import PartSpec
+from model.values.arrays import FloatArray
+from model.values.errors import BadMetaInit
 
 LOGARITHMS = "rates"
 """The learner's tensor that is positive, and kept as its logarithm."""

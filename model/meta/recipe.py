@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from model.errors import BadMetaInit
 from model.losses import MSE, Loss
 from model.meta.cuts import Cut
-from model.meta_init import Activation, OutputActivation
+from model.theta.meta_init import Activation, OutputActivation
+from model.values.errors import BadMetaInit
 
 GeneratorKind = Literal["mlp", "attention", "adversarial"]
 LearnerKind = Literal["maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2"]

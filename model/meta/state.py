@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from model.errors import BadCheckpoint
 from model.meta.adversary import Discriminator
 from model.meta.checkpoint import Checkpoint, copy_into
 from model.meta.parameters import MetaParameters
 from model.meta.recipe import Recipe
+from model.values.errors import BadCheckpoint
 
 MOMENTS = (0.0, 0.9)
 """Of the discriminator's optimiser: momentum makes two sides that chase each other swing."""

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from model.errors import BadData
 from model.meta.cuts import Cut, IndexArray, can_be_cut, cut_episode
 from model.meta.episodes import EpisodeBatch
 from model.meta.splits import Fractions, Part, part_of
+from model.values.arrays import FloatArray
+from model.values.errors import BadData
 
-FloatArray = NDArray[np.float32]
 DEFAULT_FRACTIONS = Fractions()
 
 

@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.cost_rule import Form
-from model.errors import BadData, Diverged
+from model.inner.cost_rule import Form
 from model.meta import adversary, checkpoint, distributed, outer
 from model.meta.episodes import EpisodeBatch, EpisodeSource
 from model.meta.parameters import MetaParameters
 from model.meta.recipe import Recipe
 from model.meta.schedule import cosine
 from model.meta.state import Progress, TrainingState, seeded
-from model.meta_init import MetaInit, canonical_json
+from model.theta.meta_init import MetaInit, canonical_json
+from model.values.errors import BadData, Diverged
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,16 @@ from kafka import KafkaProducer
 from kafka import errors as vendor
 from kafka.future import Future
 
-from daemon.adapters.kafka_client import _SETTINGS_ERRORS, translated
-from daemon.adapters.kafka_source import KafkaSource
-from daemon.adapters.kafka_topics import KafkaTopics
+from daemon.adapters.kafka_python.client import _SETTINGS_ERRORS, translated
+from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.memory import MemorySource, MemoryTopic
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
-from daemon.ports import Bounds, EventSource, Headers, Polled, Record
-from daemon.topics import TopicSpec
-from daemon.wiring import kafka_clients
+from daemon.turn.ports import Bounds, EventSource, Polled
+from daemon.wire.record import Headers, Record
+from daemon.wire.topics import TopicSpec
+from daemon.worker.wiring import kafka_clients
 from tests.contracts.conftest import CLIENTS, NO_LIBRDKAFKA
 
 PARTITIONS = 2
@@ -398,7 +399,7 @@ def librdkafka_codes() -> list[int]:
 def test_no_error_of_librdkafka_escapes(code: int) -> None:
     from confluent_kafka import KafkaError, KafkaException
 
-    from daemon.adapters.librdkafka_client import SETTINGS_ERRORS, Complaints
+    from daemon.adapters.librdkafka.client import SETTINGS_ERRORS, Complaints
 
     expected = Misconfigured if code in SETTINGS_ERRORS else Unavailable
     with pytest.raises(expected, match="ask") as translation, Complaints().translated("ask"):
@@ -411,7 +412,7 @@ def test_no_error_of_librdkafka_escapes(code: int) -> None:
 def test_what_librdkafka_says_between_calls_is_told_with_the_next() -> None:
     from confluent_kafka import KafkaError, KafkaException
 
-    from daemon.adapters.librdkafka_client import Complaints
+    from daemon.adapters.librdkafka.client import Complaints
 
     complaints = Complaints()
     complaints.hear(KafkaError(KafkaError._TRANSPORT, "connection refused"))
@@ -431,7 +432,7 @@ def test_an_error_among_the_records_costs_none_of_them(
     """As after a record that fails its checksum: librdkafka skips it, tells, and goes on."""
     from confluent_kafka import KafkaError, Message
 
-    from daemon.adapters.librdkafka_source import LibrdkafkaSource
+    from daemon.adapters.librdkafka.source import LibrdkafkaSource
 
     real = KafkaBackend(kafka_settings("librdkafka"))
     try:
@@ -460,7 +461,7 @@ def test_an_error_among_the_records_costs_none_of_them(
 
 @NO_LIBRDKAFKA
 def test_what_never_returns_is_not_waited_for() -> None:
-    from daemon.adapters.librdkafka_client import Aside
+    from daemon.adapters.librdkafka.client import Aside
 
     aside, stuck = Aside(), Event()
     with pytest.raises(TimeoutError, match="no answer"):

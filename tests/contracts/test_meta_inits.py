@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 import pytest
 from kafka import KafkaAdminClient
 
-from daemon.adapters.kafka_meta_inits import KafkaMetaInits
+from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
 from daemon.adapters.memory import MemoryMetaInits, MemoryRecord
-from daemon.catalogue import Active, Catalogue
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
-from daemon.ports import MetaInits
+from daemon.thetas.port import MetaInits
+from daemon.wire.catalogue import Active, Catalogue
 from daemon.wire.meta_init import ACTIVE_KEY, encode_active, headers
-from model.meta_init import fresh
-from model.meta_init_file import to_bytes
+from model.theta.meta_init import fresh
+from model.theta.meta_init_file import to_bytes
 from tests.contracts.conftest import MEMORY_AND_REAL
 
 MAX_BYTES = 65_536

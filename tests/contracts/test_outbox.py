@@ -8,13 +8,14 @@ from typing import Protocol
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from daemon.adapters.kafka_topics import KafkaTopics
+from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.memory import MemoryOutbox
 from daemon.config import Settings
 from daemon.errors import Unavailable
-from daemon.ports import Message, Outbox
-from daemon.topics import TopicSpec
-from daemon.wiring import kafka_clients
+from daemon.turn.ports import Outbox
+from daemon.wire.record import Message
+from daemon.wire.topics import TopicSpec
+from daemon.worker.wiring import kafka_clients
 from tests.contracts.conftest import CLIENTS
 
 MAX_BYTES = 20_000

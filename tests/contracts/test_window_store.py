@@ -12,11 +12,11 @@ import redis
 from redis import exceptions as vendor
 
 from daemon.adapters.memory import MemoryShelf, MemoryWindows
-from daemon.adapters.redis_windows import RedisWindows, WindowLayout, translated
+from daemon.adapters.redis.windows import RedisWindows, WindowLayout, translated
 from daemon.errors import Superseded, Unavailable
 from daemon.local.services import Services
-from daemon.ports import Append, WindowStore
-from daemon.window import Pair, PairId
+from daemon.turn.ports import Append, WindowStore
+from daemon.turn.window import Pair, PairId
 from tests.contracts.conftest import MEMORY_AND_REAL
 
 WINDOW, DIM = 4, 3

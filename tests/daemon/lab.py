@@ -16,21 +16,23 @@ from daemon.adapters.memory import (
     MemoryTopic,
     MemoryWindows,
 )
-from daemon.batching import BatchPolicy
-from daemon.loop import Loop
-from daemon.ownership import StartPolicy
-from daemon.policy import LoopPolicy
-from daemon.ports import Engine, EventSource, Message, Outbox, Ports, Side, Windows, WindowStore
-from daemon.publishing import Outlet, Topics
-from daemon.report import TurnReport
-from daemon.window import WindowShape
+from daemon.turn.batching import BatchPolicy
+from daemon.turn.loop import Loop
+from daemon.turn.ownership import StartPolicy
+from daemon.turn.policy import LoopPolicy
+from daemon.turn.ports import Engine, EventSource, Outbox, Ports, Side, Windows, WindowStore
+from daemon.turn.publishing import Outlet, Topics
+from daemon.turn.report import TurnReport
+from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
 from daemon.wire.adapted_mapping import AdaptedMapping
 from daemon.wire.paired_event import EventLimits, PairedEvent, WirePair
+from daemon.wire.record import Message
 from model.encoders.vectors import check_vector
-from model.episode import Adaptation, Episode, FloatArray
-from model.meta_init import OutputActivation
-from model.windows import EpisodeWindows, RawWindows
+from model.serving.windows import EpisodeWindows, RawWindows
+from model.theta.meta_init import OutputActivation
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation, Episode
 
 D, E = 4, 3
 

@@ -24,10 +24,10 @@ from daemon.wire.adapted_mapping import (
     content_hash,
     runnable,
 )
-from model.episode import FloatArray
-from model.gate import Outcome
-from model.half import to_half
-from model.low_rank import LowRank
+from model.values.arrays import FloatArray
+from model.values.gate import Outcome
+from model.values.half import to_half
+from model.values.low_rank import LowRank
 
 
 def tensors(seed: int = 0) -> dict[str, FloatArray]:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from daemon.aside import Aside, OneThread, at_once
+from daemon.turn.aside import Aside, OneThread, at_once
 
 
 @pytest.fixture(params=["at once", "a thread"])

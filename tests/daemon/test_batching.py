@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.batching import BatchPolicy, Schedule, When, when_to_publish
-from daemon.streams import Published, StreamId
-from model.gate import Outcome
+from daemon.turn.batching import BatchPolicy, Schedule, When, when_to_publish
+from daemon.turn.streams import Published, StreamId
+from model.values.gate import Outcome
 
 POLICY = BatchPolicy(max_batch=3, max_wait_s=0.5)
 

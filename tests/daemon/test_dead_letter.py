@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from daemon.adapters.memory import MemoryRecord
 from daemon.errors import MalformedEvent
-from daemon.ports import Headers, Message
-from daemon.topics import ENVELOPE_BYTES
 from daemon.wire import dead_letter
 from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.record import Headers, Message
+from daemon.wire.topics import ENVELOPE_BYTES
 
 MAX_BYTES = 100
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from daemon import following, meta_inits
 from daemon.adapters.memory import MemoryMetaInits
-from daemon.catalogue import Active
 from daemon.errors import RefusedMetaInit, Unavailable
-from daemon.following import Agreement, Follower, News, Ready, Refusal, Silence
-from daemon.meta_inits import Maps, maps_of
+from daemon.thetas import follow as following
+from daemon.thetas import publish as meta_inits
+from daemon.thetas.follow import Agreement, Follower, News, Ready, Refusal, Silence
+from daemon.thetas.publish import Maps, maps_of
 from daemon.wire import meta_init as wire
-from model.meta_init import MetaInit, fresh
-from model.meta_init_file import to_bytes
+from daemon.wire.catalogue import Active
+from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init_file import to_bytes
 
 SERVED = replace(fresh(3, 2, 4, seed=9), version="served")
 

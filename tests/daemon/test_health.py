@@ -7,8 +7,8 @@ import json
 import pytest
 
 from daemon.errors import Unavailable
-from daemon.health import Health, Snapshot
-from daemon.report import Holdings, TurnReport
+from daemon.turn.report import Holdings, TurnReport
+from daemon.worker.health import Health, Snapshot
 
 STARTED_AT = 1_000.0
 

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from daemon.adapters.http import HttpServer
 from daemon.errors import Misconfigured, Unavailable
-from daemon.health import Health, Snapshot
-from daemon.metrics import Metrics
-from daemon.report import TurnReport
+from daemon.turn.report import TurnReport
+from daemon.worker.health import Health, Snapshot
+from daemon.worker.http import HttpServer
+from daemon.worker.metrics import Metrics
 
 
 @pytest.fixture

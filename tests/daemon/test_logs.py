@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from daemon import logs
 from daemon.errors import Unavailable
-from daemon.report import TurnReport
+from daemon.turn.report import TurnReport
+from daemon.worker import logs
 from tests.daemon.lab import Worker, World, event, pair_of
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from daemon.adapters.memory import MemoryOutbox, MemoryShelf
-from daemon.decoding import decode_record
 from daemon.errors import Unavailable
-from daemon.ports import Windows
-from daemon.report import STAGES, OffsetRange
-from daemon.streams import StreamId
-from model.episode import Adaptation, Cut, Episode, FloatArray
-from model.gate import Outcome
+from daemon.turn.decoding import decode_record
+from daemon.turn.ports import Windows
+from daemon.turn.report import STAGES, OffsetRange
+from daemon.turn.streams import StreamId
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation, Cut, Episode
+from model.values.gate import Outcome
 from tests.daemon.lab import (
     LINEAR,
     D,
@@ -529,7 +530,7 @@ def test_a_turn_that_decodes_for_too_long_leaves_the_rest_to_the_next(
         clock.at += 2.0
         return decode_record(*arguments)
 
-    monkeypatch.setattr("daemon.loop.decode_record", slowly)
+    monkeypatch.setattr("daemon.turn.loop.decode_record", slowly)
     events = [worker.turn().events for _ in range(2)]
     assert events == [3, 3]
     monkeypatch.undo()

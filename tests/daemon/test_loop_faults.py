@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from daemon.errors import Unavailable
-from model.episode import Adaptation, Episode
-from model.errors import DeviceLost
+from model.values.episode import Adaptation, Episode
+from model.values.errors import DeviceLost
 from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, policy
 
 KEYS = "abcdef"

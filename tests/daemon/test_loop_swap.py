@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from daemon.adapters.memory import MemoryShelf, MemoryTopic
 from daemon.errors import Unavailable
-from daemon.ports import Side
+from daemon.turn.ports import Side
 from daemon.wire.adapted_mapping import AdaptedMapping
-from model.episode import Adaptation, Episode, FloatArray
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation, Episode
 from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, event, pair_of, policy
 from tests.daemon.test_loop_faults import Crash, Gremlin, feed, settings
 

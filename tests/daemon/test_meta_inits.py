@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon import meta_inits
 from daemon.adapters.memory import MemoryMetaInits
-from daemon.catalogue import Active
 from daemon.errors import Misconfigured, RefusedMetaInit
-from daemon.meta_inits import Maps, active_theta, maps_of
+from daemon.thetas import publish as meta_inits
+from daemon.thetas.publish import Maps, active_theta, maps_of
 from daemon.wire import meta_init as wire
-from model.meta_init import MetaInit, fresh
-from model.meta_init_file import to_bytes
+from daemon.wire.catalogue import Active
+from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init_file import to_bytes
 
 
 def theta(version: str, seed: int = 0, dims: tuple[int, int] = (3, 2)) -> MetaInit:

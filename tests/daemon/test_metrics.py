@@ -12,7 +12,10 @@ from typing import cast, get_args
 import daemon
 import model
 from daemon.errors import RefusalReason
-from daemon.metrics import (
+from daemon.turn.ports import Engine
+from daemon.turn.report import Holdings, Publication, TurnReport, Verdict
+from daemon.turn.streams import StreamId
+from daemon.worker.metrics import (
     COUNTERS,
     DEAD_LETTER_REASONS,
     GAUGES,
@@ -21,11 +24,8 @@ from daemon.metrics import (
     Metrics,
     Shape,
 )
-from daemon.ports import Engine
-from daemon.report import Holdings, Publication, TurnReport, Verdict
-from daemon.streams import StreamId
-from model.episode import Adaptation
-from model.gate import Outcome
+from model.values.episode import Adaptation
+from model.values.gate import Outcome
 
 SHAPES: dict[str, Shape] = {
     str(name): shape for group in (HISTOGRAMS, COUNTERS, GAUGES) for name, shape in group.items()

@@ -8,8 +8,8 @@ import pytest
 
 from daemon.adapters.memory import MemoryShelf, MemorySource, MemoryTopic, MemoryWindows
 from daemon.errors import Superseded, Unavailable
-from daemon.ownership import Ownership, StartPolicy
-from daemon.ports import Polled
+from daemon.turn.ownership import Ownership, StartPolicy
+from daemon.turn.ports import Polled
 
 POLICY = StartPolicy(offset_reset="earliest", rebuild_windows=True, reclaim_after_s=10.0)
 

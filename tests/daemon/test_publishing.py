@@ -8,18 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon.mapping_body import Form, fits_half
-from daemon.publishing import STARTS_AT_THETA, Occasion, Outlet, Topics
-from daemon.report import Verdict
-from daemon.streams import StreamId
+from daemon.turn.publishing import STARTS_AT_THETA, Occasion, Outlet, Topics
+from daemon.turn.report import Verdict
+from daemon.turn.streams import StreamId
 from daemon.wire import adapted_mapping
 from daemon.wire.adapted_mapping import AdaptedMapping, Dtype, Encoding, runnable
-from model.engine import Engine
-from model.episode import Adaptation, FloatArray
-from model.gate import Outcome
-from model.low_rank import LowRank
-from model.meta_init import MetaInit, fresh
-from model.meta_init_file import load, shipped
+from daemon.wire.mapping_body import Form, fits_half
+from model.serving.engine import Engine
+from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init_file import load, shipped
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation
+from model.values.gate import Outcome
+from model.values.low_rank import LowRank
 from tests.daemon.lab import LinearEngine
 
 S, D, E, H = 3, 30, 20, 8

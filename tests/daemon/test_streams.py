@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.streams import StreamId, Streams
-from daemon.window import Pair, PairId, WindowShape
-from model.episode import Adaptation, Episode
-from model.windows import EpisodeWindows, RawWindows
+from daemon.turn.streams import StreamId, Streams
+from daemon.turn.window import Pair, PairId, WindowShape
+from model.serving.windows import EpisodeWindows, RawWindows
+from model.values.episode import Adaptation, Episode
 
 SHAPE = WindowShape(support_size=5, query_size=3, min_support=2, source_dim=3, target_dim=2)
 A = StreamId(0, "a")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.ports import Bounds
-from daemon.tenure import Reset, Tenure, starting_offset
+from daemon.turn.ports import Bounds
+from daemon.turn.tenure import Reset, Tenure, starting_offset
 
 # the log holds offsets 10 to 99; commits and positions lie within it, before it and behind it
 STARTS: list[tuple[int | None, int | None, Reset, bool, int]] = [

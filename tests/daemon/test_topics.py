@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from daemon.config import Settings
-from daemon.topics import ENVELOPE_BYTES, TopicInfo, TopicSpec, faults, meta_inits_spec, specs
+from daemon.wire.topics import ENVELOPE_BYTES, TopicInfo, TopicSpec, faults, meta_inits_spec, specs
 
 WANTED = specs(Settings(), mapping_size=1_000)
 

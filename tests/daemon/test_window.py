@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.window import WindowShape
+from daemon.turn.window import WindowShape
 
 SHAPE = WindowShape(support_size=5, query_size=3, min_support=2, source_dim=3, target_dim=2)
 

@@ -8,12 +8,12 @@ import pytest
 
 from daemon.config import Settings
 from daemon.errors import Misconfigured
-from daemon.wiring import load_engine, loop_policy
-from model.engine import Engine
-from model.hidden_windows import HiddenWindows
-from model.meta_init import fresh
-from model.meta_init_file import save
-from model.windows import EpisodeWindows
+from daemon.worker.wiring import load_engine, loop_policy
+from model.serving.engine import Engine
+from model.serving.hidden_windows import HiddenWindows
+from model.serving.windows import EpisodeWindows
+from model.theta.meta_init import fresh
+from model.theta.meta_init_file import save
 
 WIDE = Engine(fresh(512, 512, 128), "cpu", support_capacity=32, query_capacity=4)
 MIB = 2**20

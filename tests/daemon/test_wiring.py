@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.kafka_outbox import KafkaOutbox
-from daemon.adapters.kafka_source import KafkaSource
+from daemon.adapters.kafka_python.outbox import KafkaOutbox
+from daemon.adapters.kafka_python.source import KafkaSource
 from daemon.config import Settings
 from daemon.errors import Misconfigured
-from daemon.wiring import kafka_clients
+from daemon.worker.wiring import kafka_clients
 
 needs_librdkafka = pytest.mark.skipif(
     find_spec("confluent_kafka") is None, reason="the extra librdkafka is not installed"
@@ -33,8 +33,8 @@ def test_kafka_python_is_the_default() -> None:
 
 @needs_librdkafka
 def test_librdkafka_is_taken_where_it_is_asked_for() -> None:
-    from daemon.adapters.librdkafka_outbox import LibrdkafkaOutbox
-    from daemon.adapters.librdkafka_source import LibrdkafkaSource
+    from daemon.adapters.librdkafka.outbox import LibrdkafkaOutbox
+    from daemon.adapters.librdkafka.source import LibrdkafkaSource
 
     assert kafka_clients(FASTER) == (LibrdkafkaSource, LibrdkafkaOutbox)
 
@@ -51,7 +51,7 @@ def test_without_the_extra_the_message_says_what_to_install(
 
 @needs_librdkafka
 def test_what_the_settings_say_of_the_connection_is_passed_on(tmp_path: Path) -> None:
-    from daemon.adapters.librdkafka_client import connection
+    from daemon.adapters.librdkafka.client import connection
 
     both = tmp_path / "both.pem"
     both.touch()

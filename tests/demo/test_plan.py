@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from daemon.adapters.memory import MemoryRecord
-from daemon.decoding import decode_record
 from daemon.demo.candidates import Candidates
 from daemon.demo.malformed import KINDS, Malformed
 from daemon.demo.names import LANGUAGES, UNSEEN, Names
@@ -17,12 +16,14 @@ from daemon.demo.part import PARTS, PartName, events_of
 from daemon.demo.plan import Plan, Planned, record_value, schedule
 from daemon.demo.script import Script, read_script
 from daemon.demo.tenants import Tenants, tenant, vectors
+from daemon.turn.decoding import decode_record
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import EventLimits
-from model.data import emoji, emoji_names
+from model.emoji import drawings as emoji
+from model.emoji import names as emoji_names
 from model.encoders.build import fresh_spec
-from model.engine import Engine
-from model.fresh import fresh_theta
+from model.meta.fresh import fresh_theta
+from model.serving.engine import Engine
 
 PLAN = Plan(tenants=3, events_per_tenant=12, events_per_language=7, seconds=6.0)
 EVENTS: dict[PartName, int] = {"tenants": 3 * 12, "names": 6 * 7}

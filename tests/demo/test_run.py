@@ -11,8 +11,8 @@ from daemon.demo.plan import Plan
 from daemon.demo.run import Options, demo
 from daemon.demo.thetas import load_theta, paths
 from daemon.errors import Misconfigured
-from model.meta_init import fresh
-from model.meta_init_file import save
+from model.theta.meta_init import fresh
+from model.theta.meta_init_file import save
 
 
 def test_a_theta_that_cannot_be_read_is_named(tmp_path: Path) -> None:

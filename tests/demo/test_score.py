@@ -9,8 +9,8 @@ from daemon.demo.score import CANDIDATES, METHODS, Follower, Score, candidate_co
 from daemon.demo.tally import RECENT, Judged, Tally, bucket
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
 from model.baselines.ridge import fit_ridge
-from model.episode import FloatArray
-from model.gate import Outcome
+from model.values.arrays import FloatArray
+from model.values.gate import Outcome
 
 D, H, E = 5, 4, 3
 RNG = np.random.default_rng(0)

@@ -5,10 +5,10 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.samples import Sample
 
 from daemon.demo.scraper import figures, quantile, scrape
-from daemon.metrics import Metrics
-from daemon.report import Holdings, Publication, TurnReport
-from daemon.streams import StreamId
-from model.gate import Outcome
+from daemon.turn.report import Holdings, Publication, TurnReport
+from daemon.turn.streams import StreamId
+from daemon.worker.metrics import Metrics
+from model.values.gate import Outcome
 
 
 def buckets(*observed: float) -> list[Sample]:

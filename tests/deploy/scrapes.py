@@ -6,12 +6,12 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import cast
 
-from daemon.metrics import Metrics
-from daemon.ports import Engine
-from daemon.report import STAGES, Holdings, Publication, TurnReport, Verdict
-from daemon.streams import StreamId
-from model.episode import Adaptation
-from model.gate import Outcome
+from daemon.turn.ports import Engine
+from daemon.turn.report import STAGES, Holdings, Publication, TurnReport, Verdict
+from daemon.turn.streams import StreamId
+from daemon.worker.metrics import Metrics
+from model.values.episode import Adaptation
+from model.values.gate import Outcome
 
 ENGINE = SimpleNamespace(
     meta_init_version="v1", encoder_version="e1", source_dim=4, hidden_dim=8, target_dim=2

@@ -12,13 +12,14 @@ import kubernetes_validate  # type: ignore[import-untyped, unused-ignore]
 import pytest
 import yaml
 
-from daemon import config, following
-from daemon.adapters import kafka_meta_inits
-from daemon.adapters.kafka_outbox import CLOSE_TIMEOUT_S
-from daemon.adapters.kafka_source import CLOSE_TIMEOUT_MS
+from daemon import config
+from daemon.adapters.kafka_python import meta_inits as kafka_meta_inits
+from daemon.adapters.kafka_python.outbox import CLOSE_TIMEOUT_S
+from daemon.adapters.kafka_python.source import CLOSE_TIMEOUT_MS
 from daemon.config import Settings
 from daemon.errors import Misconfigured
-from daemon.loop import IDLE_WAIT_S
+from daemon.thetas import follow as following
+from daemon.turn.loop import IDLE_WAIT_S
 from deploy.prometheus.queries import DEPLOY, all_rules
 from tests.deploy.custom_resources import SCHEMAS
 
@@ -170,7 +171,7 @@ def test_the_probes_ask_for_paths_that_exist() -> None:
     asked = {name: container()[name]["httpGet"] for name in PROBES}
     assert {name: get["path"] for name, get in asked.items()} == PROBES
     assert {get["port"] for get in asked.values()} == {container()["ports"][0]["name"]}
-    served = (DEPLOY.parent / "daemon" / "adapters" / "http.py").read_text()
+    served = (DEPLOY.parent / "daemon" / "worker" / "http.py").read_text()
     for path in {
         *PROBES.values(),
         one("monitoring/podmonitor.yaml")["spec"]["podMetricsEndpoints"][0]["path"],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.metrics import DEAD_LETTER_REASONS, LATENCY_S
+from daemon.worker.metrics import DEAD_LETTER_REASONS, LATENCY_S
 from deploy.prometheus import manifest
 from deploy.prometheus.promql import missing
 from deploy.prometheus.queries import DEPLOY, RULES, all_rules, rule_queries

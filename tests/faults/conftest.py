@@ -33,8 +33,8 @@ def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def theta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from model.meta_init import fresh
-    from model.meta_init_file import save
+    from model.theta.meta_init import fresh
+    from model.theta.meta_init_file import save
 
     path = tmp_path_factory.mktemp("theta") / "theta.safetensors"
     save(fresh(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM), path)

@@ -26,14 +26,15 @@ from functools import partial
 from typing import Any, Literal
 
 from daemon import config
-from daemon.adapters.kafka_client import connection
+from daemon.adapters.kafka_python.client import connection
 from daemon.config import Settings
 from daemon.errors import Unavailable
-from daemon.loop import Loop
-from daemon.ports import Message, Ports, Record
-from daemon.report import STAGES, TurnReport
-from daemon.wiring import connect, load_engine, loop_policy, outlet
-from model.engine import Engine
+from daemon.turn.loop import Loop
+from daemon.turn.ports import Ports
+from daemon.turn.report import STAGES, TurnReport
+from daemon.wire.record import Message, Record
+from daemon.worker.wiring import connect, load_engine, loop_policy, outlet
+from model.serving.engine import Engine
 
 Point = Literal["enter", "within", "timer", "exit"]
 TIMEOUT_S = 150.0

@@ -134,10 +134,10 @@ class Truth:
         import torch
 
         from daemon.wire.adapted_mapping import content_hash
-        from model.engine import Engine
-        from model.episode import Cut
-        from model.gate import Outcome, judge
-        from model.meta_init_file import load
+        from model.serving.engine import Engine
+        from model.theta.meta_init_file import load
+        from model.values.episode import Cut
+        from model.values.gate import Outcome, judge
 
         engine = Engine(load(theta), "cpu", support_capacity=SUPPORT, query_capacity=QUERY)
         threads = torch.get_num_threads()

@@ -13,15 +13,15 @@ import numpy as np
 import redis
 from typer.testing import CliRunner
 
-from daemon.adapters.kafka_meta_inits import KafkaMetaInits
-from daemon.catalogue import Active
+from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
 from daemon.commands.meta_init import app
 from daemon.wire import meta_init as wire
+from daemon.wire.catalogue import Active
 from model.encoders.build import fresh_spec
 from model.mappings.numpy_mlp import apply_numpy
-from model.meta_init import MetaInit, fresh
-from model.meta_init_file import save, to_bytes
-from model.part import PartSpec
+from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init_file import save, to_bytes
+from model.theta.part import PartSpec
 from tests.faults.lab import (
     HIDDEN_DIM,
     LEARNED,

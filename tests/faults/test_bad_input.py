@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from daemon.wire.paired_event import Image, PairedEvent, Vector, WirePair, encode, vector
-from model.meta_init_file import load, shipped
+from model.theta.meta_init_file import load, shipped
 from tests.faults.conftest import Install
 from tests.faults.lab import (
     SOURCE_DIM,

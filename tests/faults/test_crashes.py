@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from daemon.local.process import GuardedProcess
-from daemon.report import STAGES
+from daemon.turn.report import STAGES
 from tests.faults.conftest import Install
 from tests.faults.lab import (
     LEARNED,

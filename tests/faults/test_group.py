@@ -7,7 +7,7 @@ import time
 import pytest
 from kafka import KafkaAdminClient
 
-from daemon.adapters.kafka_source import KafkaSource
+from daemon.adapters.kafka_python.source import KafkaSource
 from tests.faults.conftest import Install
 from tests.faults.lab import Installation
 

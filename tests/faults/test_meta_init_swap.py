@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 
-from model.meta_init import fresh
+from model.theta.meta_init import fresh
 from tests.faults.conftest import Install, Measured
 from tests.faults.lab import (
     HIDDEN_DIM,

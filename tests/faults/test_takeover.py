@@ -142,8 +142,8 @@ def test_one_that_slept_in_a_turn_does_not_speak_for_the_new_owner(
     """Deterministic where the one above is not: the partition changes hands within a turn."""
     import torch
 
-    from daemon.loop import Loop
-    from daemon.wiring import connect, load_engine, loop_policy, outlet
+    from daemon.turn.loop import Loop
+    from daemon.worker.wiring import connect, load_engine, loop_policy, outlet
 
     lab, threads = install(1), torch.get_num_threads()
     spring = Spring()

@@ -42,9 +42,9 @@ class DaemonAtWork:
 def daemon_at_work(
     services: Services, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonAtWork]:
-    from daemon.adapters.kafka_topics import KafkaTopics
+    from daemon.adapters.kafka_python.topics import KafkaTopics
     from daemon.config import Settings
-    from daemon.topics import specs
+    from daemon.wire.topics import specs
 
     folder = tmp_path_factory.mktemp("daemon")
     prefix = f"live-{uuid.uuid4().hex[:8]}"
@@ -101,8 +101,8 @@ def daemon_at_work(
 
 
 def _theta(folder: Path) -> Path:
-    from model.meta_init import fresh
-    from model.meta_init_file import save
+    from model.theta.meta_init import fresh
+    from model.theta.meta_init_file import save
 
     path = folder / "theta.safetensors"
     save(fresh(SOURCE_DIM, TARGET_DIM, hidden_dim=16), path)
@@ -125,10 +125,10 @@ def _free_port() -> int:
 
 
 def _produce(settings: object) -> None:
-    from daemon.adapters.kafka_outbox import KafkaOutbox
+    from daemon.adapters.kafka_python.outbox import KafkaOutbox
     from daemon.config import Settings
-    from daemon.ports import Message
     from daemon.wire import paired_event
+    from daemon.wire.record import Message
 
     assert isinstance(settings, Settings)
     rng = np.random.default_rng(7)

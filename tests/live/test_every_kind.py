@@ -18,27 +18,27 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from daemon.adapters.kafka_outbox import KafkaOutbox
-from daemon.adapters.kafka_reader import read_topic
-from daemon.adapters.kafka_topics import KafkaTopics
+from daemon.adapters.kafka_python.outbox import KafkaOutbox
+from daemon.adapters.kafka_python.reader import read_topic
+from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
 from daemon.local.services import Services
-from daemon.loop import Loop
-from daemon.ports import Message
-from daemon.topics import specs
+from daemon.turn.loop import Loop
 from daemon.wire import adapted_mapping, paired_event
 from daemon.wire.adapted_mapping import AdaptedMapping
 from daemon.wire.paired_event import Audio, Content, Image, PairedEvent, Text, Video, WirePair
-from daemon.wiring import connect, load_engine, loop_policy, outlet
+from daemon.wire.record import Message
+from daemon.wire.topics import specs
+from daemon.worker.wiring import connect, load_engine, loop_policy, outlet
 from model.encoders import audio, image, text, vector, video
 from model.encoders.build import fresh_spec
-from model.fresh import fresh_theta
+from model.inner.generators import KINDS as GENERATORS
 from model.inner.learners import KINDS as LEARNERS
 from model.losses import Loss
-from model.mappings.generators import KINDS as GENERATORS
-from model.meta_init import MetaInit
-from model.meta_init_file import save
-from model.part import PartSpec
+from model.meta.fresh import fresh_theta
+from model.theta.meta_init import MetaInit
+from model.theta.meta_init_file import save
+from model.theta.part import PartSpec
 
 STREAMS, EVENTS = 2, 9
 DIMS = (16, 16, 8)

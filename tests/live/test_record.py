@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from daemon.recording.files import RecordedEvent, read
+from daemon.offline.files import RecordedEvent, read
 from daemon.wire.paired_event import EventLimits
-from model.meta_init_file import load
+from model.theta.meta_init_file import load
 
 LIMITS = EventLimits(max_event_bytes=1_000_000, max_pairs=64)
 STREAMS, EVENTS, MALFORMED = 6, 40, 3

@@ -19,16 +19,16 @@ import pytest
 import torch
 
 from daemon.local.services import Services
-from daemon.mapping_body import Form
 from daemon.wire.adapted_mapping import Dtype
-from model.engine import Engine
-from model.episode import Adaptation
-from model.gate import Outcome
-from model.low_rank import LowRank
+from daemon.wire.mapping_body import Form
 from model.mappings.mlp import Mlp, apply
-from model.meta_init import MetaInit, fresh
-from model.meta_init_file import save as save_theta
-from model.meta_init_file import to_bytes
+from model.serving.engine import Engine
+from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init_file import save as save_theta
+from model.theta.meta_init_file import to_bytes
+from model.values.episode import Adaptation
+from model.values.gate import Outcome
+from model.values.low_rank import LowRank
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "subscribe.py"
 
@@ -165,12 +165,12 @@ DTYPES: list[Dtype] = ["float32", "float16"]
 def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Factored:
     """Streams of two θs in both dtypes and of a fallback; one θ is published, one lies in a file.
     Before both lies a θ that was damaged."""
-    from daemon.adapters.kafka_meta_inits import KafkaMetaInits
-    from daemon.adapters.kafka_outbox import KafkaOutbox
-    from daemon.adapters.kafka_topics import KafkaTopics
+    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_python.outbox import KafkaOutbox
+    from daemon.adapters.kafka_python.topics import KafkaTopics
     from daemon.config import Settings
-    from daemon.meta_inits import activate, publish
-    from daemon.topics import specs
+    from daemon.thetas.publish import activate, publish
+    from daemon.wire.topics import specs
 
     prefix = f"live-{uuid.uuid4().hex[:8]}"
     settings = Settings(
@@ -219,9 +219,9 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
 def _published(
     theta: MetaInit, dtype: Dtype, stream: str, settings: Any, outcome: Outcome = Outcome.ADAPTED
 ) -> tuple[Any, dict[str, Any]]:
-    from daemon.publishing import Occasion, Outlet, Topics
-    from daemon.report import Verdict
-    from daemon.streams import StreamId
+    from daemon.turn.publishing import Occasion, Outlet, Topics
+    from daemon.turn.report import Verdict
+    from daemon.turn.streams import StreamId
 
     rng = np.random.default_rng(sum(stream.encode()))
     shapes = ((2, 24), (2, 8), (8,), (2, 16), (9, 9), (2, 9))
@@ -286,9 +286,9 @@ def test_files_alone_serve_theirs(reader: ModuleType, factored: Factored) -> Non
 def test_a_theta_published_later_is_found(
     reader: ModuleType, factored: Factored, services: Services
 ) -> None:
-    from daemon.adapters.kafka_meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
     from daemon.config import Settings
-    from daemon.meta_inits import publish
+    from daemon.thetas.publish import publish
 
     thetas = reader.Thetas([], factored.bootstrap, factored.meta_inits_topic)
     late = replace(fresh(3, 2, 4, seed=9), version="late")

@@ -19,7 +19,7 @@ from kafka import (  # type: ignore[import-untyped, unused-ignore]
     TopicPartition,
 )
 
-from daemon.local.ports import is_free
+from daemon.local.free_ports import is_free
 from daemon.local.server import Server
 from daemon.local.services import Services
 from daemon.local.valkey import redis_url, start_valkey

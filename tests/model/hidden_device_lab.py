@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.inner import hidden
 from model.inner.batched import Objective
-from model.inner.hidden import Descent, Projected, Terms
+from model.inner.hidden import loop as hidden
+from model.inner.hidden.loop import Descent, Projected, Terms
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp
 

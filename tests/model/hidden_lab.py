@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.hidden import Descent, Projected, Terms, descend, project, terms
-from model.inner.hidden_head import descend_head, solve_head
-from model.inner.hidden_result import factors, multiplied_out
-from model.inner.hidden_span import Head, Parts
+from model.inner.hidden.head import descend_head, solve_head
+from model.inner.hidden.loop import Descent, Projected, Terms, descend, project, terms
+from model.inner.hidden.result import factors, multiplied_out
+from model.inner.hidden.span import Head, Parts
 from model.inner.learner import Learner, State, Support, adapt
 from model.inner.ridge_head import RidgeHead
 from model.inner.sgd import GradientSteps, HeadSteps

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from scipy import linalg
 from torch import Tensor
 
-from model.errors import BadMetaInit
 from model.mappings.attention import Attention, AttentionConfig
 from model.mappings.mlp import Mlp, apply, apply_batched
 from model.mappings.rotations import (
@@ -25,7 +24,8 @@ from model.mappings.rotations import (
     towards_orthogonal,
 )
 from model.mappings.set_encoder import SetEncoder
-from model.part import PartSpec
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
 
 D, H = 12, 16
 POISONS = [float("nan"), float("inf"), 1e30, 3e38]

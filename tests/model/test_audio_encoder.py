@@ -7,7 +7,6 @@ from scipy.signal import stft
 from torch import Tensor
 from torch.nn import functional
 
-from model.contents import AudioClip
 from model.encoders.audio import BASE_FRAMES, KIND, AudioEncoder, AudioNet, AudioSizes
 from model.encoders.build import fresh_spec
 from model.encoders.spectrogram import (
@@ -23,7 +22,8 @@ from model.encoders.spectrogram import (
     samples_of,
 )
 from model.encoders.trained_part import fresh_net
-from model.errors import BadContent
+from model.values.contents import AudioClip
+from model.values.errors import BadContent
 
 CPU = torch.device("cpu")
 SIZES = AudioSizes(dim=6, bands=16, channels=(4, 8))

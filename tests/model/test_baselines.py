@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from model.baselines import fine_tuning
 from model.baselines.chance import Chance
 from model.baselines.fine_tuning import FineTuning, choose
-from model.baselines.fit import Fit, FloatArray
+from model.baselines.fit import Fit
 from model.baselines.joint import JointMapping, JointRecipe, all_pairs, mean_loss, train_joint
 from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
@@ -23,6 +23,7 @@ from model.baselines.shared import FirstDims, OnSharedFeatures, rotated_loss, tr
 from model.mappings.mlp import Mlp, apply
 from model.meta.episodes import EpisodeBatch
 from model.retrieval import euclidean_scores, scores_of
+from model.values.arrays import FloatArray
 
 D, E = 6, 4
 RECIPE = JointRecipe(steps=120, streams=6, hidden_dim=16, rate=1e-2)

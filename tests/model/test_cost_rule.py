@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.bench.forms_fit import fitted
-from model.bench.forms_shape import Form, Measured, Turn
-from model.cost_rule import (
+from benchmarks.numerics.forms_fit import fitted
+from benchmarks.numerics.forms_shape import Form, Measured, Turn
+from model.inner.cost_rule import (
     COSTS,
     QUERY,
     Costs,

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.device_faults import in_parts, lost_device_told
-from model.episode import Adaptation, Cut, Episode
-from model.errors import DeviceLost
-from model.windows import EpisodeWindows, RawWindows
+from model.serving.device_faults import in_parts, lost_device_told
+from model.serving.windows import EpisodeWindows, RawWindows
+from model.values.episode import Adaptation, Cut, Episode
+from model.values.errors import DeviceLost
 
 
 class Memory:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import emoji
+from model.emoji import drawings as emoji
 from model.encoders.pixels import decode_picture
 
 

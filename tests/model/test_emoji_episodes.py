@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import emoji, emoji_names
-from model.encoders.build import encoder_from, fresh_spec
-from model.meta.cuts import Cut
-from model.meta.emoji_episodes import (
+from model.emoji import drawings as emoji
+from model.emoji import names as emoji_names
+from model.emoji.episodes import (
     LanguageEpisodes,
     Names,
     Pictures,
     TenantEpisodes,
     read_names,
 )
+from model.emoji.train_pictures import TRAIN_VENDORS
+from model.emoji.train_thetas import RECIPES, maml
+from model.encoders.build import encoder_from, fresh_spec
+from model.meta.cuts import Cut
 from model.meta.schedule import Schedule
-from model.meta.train_emoji import RECIPES, maml
-from model.meta.train_encoder import TRAIN_VENDORS
 
 CUT = Cut(min_support=2, max_support=6, query=4)
 CONCEPTS = 40

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from model.contents import Content
 from model.encoders import audio, image, text, vector, video
 from model.encoders.build import encoder_from, fresh_spec
 from model.encoders.encoder import Encoder
 from model.encoders.picture import ROWS
 from model.encoders.trained_part import fresh_net
 from model.encoders.vector import ProjectionNet, ProjectionSizes
-from model.errors import BadContent, BadMetaInit
-from model.meta_init import Modality, fresh
-from model.meta_init_file import from_bytes, to_bytes
-from model.part import PartSpec
+from model.theta.meta_init import Modality, fresh
+from model.theta.meta_init_file import from_bytes, to_bytes
+from model.theta.part import PartSpec
+from model.values.contents import Content
+from model.values.errors import BadContent, BadMetaInit
 
 CPU = torch.device("cpu")
 SMALL: dict[Modality, tuple[str, dict[str, Any]]] = {

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from model.baselines.ridge import fit_ridge
-from model.contents import Content
-from model.data import emoji
-from model.engine import Engine
-from model.episode import Episode
-from model.errors import BadContent, BadMetaInit
+from model.emoji import drawings as emoji
 from model.inner import reference
 from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
-from model.meta_init import fresh
-from model.meta_init_file import load, shipped
+from model.serving.engine import Engine
+from model.theta.meta_init import fresh
+from model.theta.meta_init_file import load, shipped
+from model.values.contents import Content
+from model.values.episode import Episode
+from model.values.errors import BadContent, BadMetaInit
 
 THETA = fresh(7, 5, hidden_dim=11, steps=3)
 VECTORS = Engine(THETA, "cpu", support_capacity=6, query_capacity=2)
@@ -183,7 +183,9 @@ def test_a_theta_that_needs_an_encoder_it_lacks_is_refused(change: dict[str, str
         Engine(replace(THETA, **change), "cpu")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("module", ["model.episode", "model.encoders.pixels", "model.meta_init"])
+@pytest.mark.parametrize(
+    "module", ["model.values.episode", "model.encoders.pixels", "model.theta.meta_init"]
+)
 def test_the_parts_the_loop_needs_are_free_of_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

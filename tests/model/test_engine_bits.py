@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data import emoji
+from model.emoji import drawings as emoji
 from model.encoders.picture import ROWS
-from model.engine import Engine
-from model.episode import Adaptation, Episode
-from model.fresh import fresh_theta
-from model.meta_init import Activation, MetaInit, fresh
-from model.meta_init_file import load, shipped
+from model.meta.fresh import fresh_theta
+from model.serving.engine import Engine
+from model.theta.meta_init import Activation, MetaInit, fresh
+from model.theta.meta_init_file import load, shipped
+from model.values.episode import Adaptation, Episode
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 ODD = fresh(7, 5, hidden_dim=11, steps=3)

@@ -17,18 +17,20 @@ from model.baselines.fine_tuning import FineTuning
 from model.baselines.joint import JointMapping, JointRecipe
 from model.baselines.ridge import fit_ridge
 from model.baselines.shared import FirstDims
-from model.data import emoji, emoji_names
+from model.emoji import baselines as emoji_baselines
+from model.emoji import drawings as emoji
+from model.emoji import evaluate as judging
+from model.emoji import names as emoji_names
+from model.emoji import streams as emoji_streams
+from model.emoji.evaluate import EmojiTest, Options, quick, shipped_thetas, tables_for
+from model.emoji.tables import ALTERNATIVES, COMMANDS, NAMES, TABLES, EmojiTable
+from model.emoji.tenants import Features
 from model.encoders.build import encoder_from, fresh_spec
-from model.engine import Engine
-from model.episode import Adaptation, Episode, FloatArray
-from model.evaluate import emoji as judging
-from model.evaluate import emoji_baselines, emoji_streams, methods, recorded
-from model.evaluate.emoji import EmojiTest, Options, quick, shipped_thetas, tables_for
-from model.evaluate.emoji_tables import ALTERNATIVES, COMMANDS, NAMES, TABLES, EmojiTable
+from model.evaluate import methods, recorded
 from model.evaluate.episodes import GATE_PAIRS, TestEpisode, cut
+from model.evaluate.goals import PAIRS, PROTOTYPES, TO_REACH, Goal, goal
 from model.evaluate.intervals import t_interval
 from model.evaluate.judged import Judged, Row, summary
-from model.evaluate.prototypes import PAIRS, PROTOTYPES, TO_REACH, Goal, goal
 from model.evaluate.recorded import TestPlan
 from model.evaluate.scoring import Figures, difference, figures, nearness, scored, scores
 from model.evaluate.stability import stability
@@ -36,11 +38,13 @@ from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
 from model.meta.cuts import Cut
 from model.meta.streams import RecordedStream
-from model.meta.tenants import Features
-from model.meta_init import MetaInit, fresh
-from model.meta_init_file import save
-from model.part import PartSpec
 from model.retrieval import euclidean_scores
+from model.serving.engine import Engine
+from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init_file import save
+from model.theta.part import PartSpec
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation, Episode
 
 D, E = 6, 4
 

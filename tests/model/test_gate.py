@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from model.episode import Adaptation, FloatArray
-from model.gate import Outcome, judge
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation
+from model.values.gate import Outcome, judge
 
 RIDGE: dict[str, FloatArray] = {}
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from model.inner import reference
 from model.inner.batched import Objective
-from model.inner.hidden import Projected, descend, project, terms
-from model.inner.hidden_activation import forward
-from model.inner.hidden_losses import hidden_features
-from model.inner.hidden_result import factors, multiplied_out, outputs
-from model.inner.hidden_workspace import Workspace
+from model.inner.hidden.activation import forward
+from model.inner.hidden.loop import Projected, descend, project, terms
+from model.inner.hidden.losses import hidden_features
+from model.inner.hidden.result import factors, multiplied_out, outputs
+from model.inner.hidden.workspace import Workspace
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp, apply_batched
 from tests.model.hidden_lab import (

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from model.inner import hidden
-from model.inner.hidden import Descent, Projected
-from model.inner.hidden_captured import Captured
-from model.inner.hidden_head import descend_head
-from model.inner.hidden_workspace import Workspace
+from model.inner.hidden import loop as hidden
+from model.inner.hidden.captured import Captured
+from model.inner.hidden.head import descend_head
+from model.inner.hidden.loop import Descent, Projected
+from model.inner.hidden.workspace import Workspace
 from model.losses import MSE, Loss
 from tests.model.hidden_device_lab import Problem, Shape, farthest, parts_of, problem
 

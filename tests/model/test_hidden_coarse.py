@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.hidden import project, terms
-from model.inner.hidden_losses import COARSE, ROUNDINGS, pair_losses, unreliable
+from model.inner.hidden.loop import project, terms
+from model.inner.hidden.losses import COARSE, ROUNDINGS, pair_losses, unreliable
 from model.losses import MSE, Loss
 from model.mappings.mlp import Mlp, apply, apply_batched, expand
 from tests.model.hidden_lab import Scene, apart, descent_of, in_full, per_pair, result_of

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import rival
 from model.inner.batched import Objective
-from model.inner.hidden import Projected, Terms, anchors_of, project, terms
-from model.inner.hidden_gradient import direction, pair_weights
-from model.inner.hidden_losses import pair_losses
-from model.inner.hidden_rival import ridge_losses
-from model.inner.hidden_span import BIAS_ROWS, moved, onto_anchors, onto_hidden, parts
-from model.inner.hidden_workspace import JudgingSpace
+from model.inner.hidden.gradient import direction, pair_weights
+from model.inner.hidden.loop import Projected, Terms, anchors_of, project, terms
+from model.inner.hidden.losses import pair_losses
+from model.inner.hidden.rival import ridge_losses
+from model.inner.hidden.span import BIAS_ROWS, moved, onto_anchors, onto_hidden, parts
+from model.inner.hidden.workspace import JudgingSpace
 from model.inner.learner import Support
 from model.losses import MSE, Loss, output_gradient
 from model.mappings.mlp import AnyActivation, apply_batched, expand
+from model.serving import rival
 from tests.model.hidden_lab import (
     ACTIVATIONS,
     KINDS,

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.inner import hidden
 from model.inner.batched import Objective
-from model.inner.hidden import Descent, Projected, Terms, descend, terms
-from model.inner.hidden_head import descend_head, solve_head
-from model.inner.hidden_outer import query_outputs
+from model.inner.hidden import loop as hidden
+from model.inner.hidden.head import descend_head, solve_head
+from model.inner.hidden.loop import Descent, Projected, Terms, descend, terms
+from model.inner.hidden.outer import query_outputs
 from model.losses import MSE, Loss, value
 from model.mappings.mlp import AnyActivation, Mlp, apply_batched
 from tests.model.hidden_lab import (

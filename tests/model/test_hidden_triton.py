@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from model.inner import hidden, hidden_triton
 from model.inner.batched import Objective
+from model.inner.hidden import loop as hidden
+from model.inner.hidden import triton as hidden_triton
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation
 from tests.model.hidden_device_lab import ACTIVATIONS, Shape, farthest, parts_of, problem
@@ -59,7 +60,7 @@ def _compiled(capability: int, support: int, units: int, activation: str) -> Any
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from model.inner.hidden_triton_kernel import descend_streams
+    from model.inner.hidden.triton_kernel import descend_streams
 
     fixed = hidden_triton.tiles(support, units) | {"ACTIVATION": activation, "PRECISION": "ieee"}
     types = {

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.engine import Engine
-from model.episode import Adaptation, Cut, Episode, FloatArray
-from model.fresh import fresh_theta
-from model.hidden_windows import HiddenWindows
 from model.losses import MSE, Loss, LossKind
 from model.mappings.numpy_mlp import apply_numpy
-from model.meta_init import MetaInit
+from model.meta.fresh import fresh_theta
+from model.serving.engine import Engine
+from model.serving.hidden_windows import HiddenWindows
+from model.theta.meta_init import MetaInit
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation, Cut, Episode
 
 SUPPORT, QUERY = 6, 3
 SIZE = SUPPORT + QUERY

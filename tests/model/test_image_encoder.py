@@ -14,11 +14,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from model.data import emoji
-from model.encoders.image import ImageEncoder, config_of, normalised, scaled
-from model.errors import BadMetaInit
-from model.meta import augment
-from model.meta.train_encoder import (
+from model.emoji import augment
+from model.emoji import drawings as emoji
+from model.emoji.train_pictures import (
     FEATURES,
     TRAIN_VENDORS,
     EncoderRecipe,
@@ -29,7 +27,9 @@ from model.meta.train_encoder import (
     train_encoder,
     training_pictures,
 )
-from model.part import PartSpec
+from model.encoders.image import ImageEncoder, config_of, normalised, scaled
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
 
 CPU = torch.device("cpu")
 BLOCKS = ((4, True), (4, False), (6, True))

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.errors import BadMetaInit
 from model.inner import learners, reference
 from model.inner.adam import AdamSteps
 from model.inner.learner import Support
@@ -21,6 +20,7 @@ from model.inner.learners import KINDS, build, fresh_spec
 from model.inner.sgd import GradientSteps
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp, apply, expand
+from model.values.errors import BadMetaInit
 from tests.model.learner_lab import (
     CASES,
     LENGTHS,

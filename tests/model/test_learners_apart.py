@@ -15,7 +15,7 @@ from model.inner.learner import Support, adapt
 from model.inner.learners import build
 from model.losses import Loss
 from model.mappings.mlp import AnyActivation, Mlp, expand
-from model.packing import with_idle_units, without_idle_units
+from model.serving.packing import with_idle_units, without_idle_units
 from tests.model.learner_lab import (
     CASES,
     FORMS,
@@ -80,7 +80,7 @@ def test_more_padding_changes_a_result_by_rounding_at_most(kind: str) -> None:
 def test_alone_or_in_company_a_stream_gets_the_same_bits(
     kind: str, loss: Loss, output: AnyActivation
 ) -> None:
-    """Where S and H are whole cache lines, as `model.packing` makes them; D and E are odd."""
+    """Where S and H are whole cache lines, as packing makes them; D and E are odd."""
     g = torch.Generator().manual_seed(5)
     lengths = torch.tensor([1 + 5 * b % 16 for b in range(11)])
     support = Support(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from model.errors import BadMetaInit
 from model.losses import EPSILON, MSE, Loss, judged_by, output_gradient, value
+from model.values.errors import BadMetaInit
 
 LOSSES = [
     Loss("mse"),

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.half import SCALES, in_half, in_single, to_half
-from model.low_rank import LowRank, multiplied_out
-from model.meta_init import FloatArray
+from model.values.arrays import FloatArray
+from model.values.half import SCALES, in_half, in_single, to_half
+from model.values.low_rank import LowRank, multiplied_out
 
 dims = st.tuples(*[st.integers(1, 9)] * 4)
 sizes = st.tuples(*[st.sampled_from([1e-9, 1e-4, 1.0, 300.0, 1e6])] * 6)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as write_safetensors
 
 from model.encoders.image import config_of
-from model.errors import BadMetaInit
-from model.meta_init import MetaInit, fresh
-from model.meta_init_file import FORMAT, from_bytes, load, save, to_bytes
-from model.part import PartSpec
+from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init_file import FORMAT, from_bytes, load, save, to_bytes
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
 
 THETA = fresh(5, 3, hidden_dim=4, steps=2)
 

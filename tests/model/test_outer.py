@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.cost_rule import Form
-from model.errors import BadMetaInit
+from model.inner.cost_rule import Form
 from model.inner.learner import Support
 from model.losses import MSE, Loss
 from model.mappings.mlp import Mlp
@@ -24,7 +23,8 @@ from model.meta import outer
 from model.meta.episodes import EpisodeBatch
 from model.meta.parameters import MetaParameters
 from model.meta.recipe import LearnerKind, Recipe, Term
-from model.meta_init_file import from_bytes, to_bytes
+from model.theta.meta_init_file import from_bytes, to_bytes
+from model.values.errors import BadMetaInit
 
 D, H, E = 4, 6, 3
 RECIPE = Recipe(hidden_dim=H, inner_steps=3, activation="tanh", min_support=2, max_support=7)

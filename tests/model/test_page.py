@@ -6,13 +6,13 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from model.data import emoji
+from model.emoji import drawings as emoji
 from model.evaluate.chart import Curve, chart
 from model.evaluate.examples import Example, Picture
+from model.evaluate.goals import Goal
 from model.evaluate.intervals import Interval, t_interval
 from model.evaluate.judged import AgainstRidge, Judged, Row
 from model.evaluate.page import page
-from model.evaluate.prototypes import Goal
 from model.evaluate.scoring import MEASURES, Figures
 from model.evaluate.stability import Stability
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.data import emoji
+from model.emoji import drawings as emoji
 from model.encoders.pixels import MAX_PIXELS, decode_picture
-from model.errors import BadContent
+from model.values.errors import BadContent
 
 SIDE = 32
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import rival
 from model.baselines.ridge import fit_ridge
 from model.inner.learner import Support
 from model.mappings.mlp import Mlp, apply
+from model.serving import rival
 
 
 def supports(lengths: list[int], dims: tuple[int, int], capacity: int = 9) -> Support:

@@ -9,8 +9,8 @@ import torch
 from model.baselines.ridge import fit_ridge
 from model.mappings.mlp import Activation, Mlp, apply
 from model.mappings.numpy_mlp import apply_numpy
-from model.meta_init import fresh
 from model.retrieval import recall_at_1
+from model.theta.meta_init import fresh
 
 
 def test_recall_counts_the_nearest() -> None:

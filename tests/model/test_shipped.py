@@ -9,11 +9,11 @@ from functools import cache
 
 import pytest
 
-from model.evaluate.emoji import EmojiTest, Options, shipped_thetas
-from model.evaluate.emoji_tables import COMMANDS, TABLES
+from model.emoji.evaluate import EmojiTest, Options, shipped_thetas
+from model.emoji.tables import COMMANDS, TABLES
 from model.evaluate.judged import Judged
 from model.evaluate.recorded import TestPlan
-from model.meta_init_file import load, shipped
+from model.theta.meta_init_file import load, shipped
 
 FEW = Options(8, TestPlan((5, 16, 64), 1), languages=4)
 

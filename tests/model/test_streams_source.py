@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.errors import BadData
 from model.meta.cuts import Cut, can_be_cut, cut_episode
 from model.meta.splits import Fractions, Part, part_of
 from model.meta.streams import RecordedEpisodes, RecordedStream, select
+from model.values.errors import BadData
 
 CUT = Cut(min_support=2, max_support=8, query=4)
 

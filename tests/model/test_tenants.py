@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import emoji
-from model.mappings.attention import Attention
-from model.mappings.numpy_mlp import apply_numpy
-from model.meta import train_tenants
-from model.meta.tenants import (
+from model.emoji import drawings as emoji
+from model.emoji import train_tenants
+from model.emoji.tenants import (
     Features,
     TenantRecipe,
     Trained,
@@ -22,7 +20,9 @@ from model.meta.tenants import (
     outer_loss,
     train,
 )
-from model.part import PartSpec
+from model.mappings.attention import Attention
+from model.mappings.numpy_mlp import apply_numpy
+from model.theta.part import PartSpec
 
 RECIPE = TenantRecipe(
     shares=(("low-rank", 0.5), ("rotation", 0.3), ("sheared", 0.2)),

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.contents import Content
 from model.encoders.build import fresh_spec
 from model.encoders.sequences import padded_length, reversed_NL
 from model.encoders.text import (
@@ -26,7 +25,8 @@ from model.encoders.text import (
     hashed_grams,
 )
 from model.encoders.trained_part import fresh_net
-from model.errors import BadContent
+from model.values.contents import Content
+from model.values.errors import BadContent
 
 CPU = torch.device("cpu")
 SIZES = TextSizes(dim=6, max_chars=40, buckets=97, width=8, hidden=5, stride=2)

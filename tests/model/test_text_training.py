@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import emoji, emoji_names
+from model.emoji import drawings as emoji
+from model.emoji import name_retrieval as evaluate
+from model.emoji import names as emoji_names
+from model.emoji import train_names as train_text
+from model.emoji.train_names import TextRecipe, Texts
 from model.encoders.text import TextEncoder, TextNet, TextSizes, code_points
 from model.encoders.trained_part import fresh_net
-from model.evaluate import emoji_names as evaluate
-from model.meta import train_text
-from model.meta.train_text import TextRecipe, Texts
-from model.part_file import load_encoder, save_part
+from model.theta.part_file import load_encoder, save_part
 
 CPU = torch.device("cpu")
 SMALL = TextRecipe(

@@ -14,23 +14,23 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from model.baselines.ridge import fit_ridge
-from model.contents import AudioClip, Content, VideoClip
 from model.encoders import audio, image, text, vector, video
 from model.encoders.build import encoder_from, fresh_spec
-from model.errors import BadCheckpoint, BadContent, BadData, BadMetaInit, Diverged
-from model.meta.content_episodes import Contents, episodes_of_features
-from model.meta.content_store import ContentStore, Room, StoringEncoder
-from model.meta.encoders_state import EncodersState, Nets
+from model.meta.encoders.content_episodes import Contents, episodes_of_features
+from model.meta.encoders.content_store import ContentStore, Room, StoringEncoder
+from model.meta.encoders.state import EncodersState, Nets
+from model.meta.encoders.stream_heads import HeadLoss, predictions
+from model.meta.encoders.trainable import CPU, Pass, features, parts_of, trainable
+from model.meta.encoders.trainable_cnn import TrainableCnn, blocks_for
+from model.meta.encoders.training import EncodersRecipe, TrainedEncoders, train_encoders
 from model.meta.episodes import EpisodeBatch
-from model.meta.stream_heads import HeadLoss, predictions
 from model.meta.streams import RecordedEpisodes, RecordedStream
-from model.meta.train_encoders import EncodersRecipe, TrainedEncoders, train_encoders
-from model.meta.trainable import CPU, Pass, features, parts_of, trainable
-from model.meta.trainable_cnn import TrainableCnn, blocks_for
 from model.meta.training import Saving
-from model.meta_init import Modality
-from model.part import PartSpec
 from model.retrieval import cosine_scores, euclidean_scores, relevance_from_labels, scores_of
+from model.theta.meta_init import Modality
+from model.theta.part import PartSpec
+from model.values.contents import AudioClip, Content, VideoClip
+from model.values.errors import BadCheckpoint, BadContent, BadData, BadMetaInit, Diverged
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator], tuple[Content, Array]]

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.errors import BadCheckpoint, BadData, Diverged
 from model.losses import MSE
 from model.meta import checkpoint
 from model.meta.episodes import EpisodeBatch
 from model.meta.recipe import Recipe, Term
 from model.meta.state import Progress
 from model.meta.training import Data, Saving, Trained, facts_of, train
+from model.values.errors import BadCheckpoint, BadData, Diverged
 
 D, E = 3, 2
 RECIPE = Recipe(

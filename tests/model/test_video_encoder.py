@@ -9,14 +9,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.contents import Content, VideoClip
 from model.encoders import image
 from model.encoders.build import fresh_spec
 from model.encoders.pixels import decode_picture
 from model.encoders.trained_part import fresh_net
 from model.encoders.video import VideoEncoder, VideoNet, VideoSizes, split_spec
-from model.errors import BadContent, BadMetaInit
-from model.part import PartSpec
+from model.theta.part import PartSpec
+from model.values.contents import Content, VideoClip
+from model.values.errors import BadContent, BadMetaInit
 
 CPU = torch.device("cpu")
 FRAME = fresh_spec(image.KIND, 8, seed=2, side=8, blocks=((4, True),))

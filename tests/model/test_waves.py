@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-from model.contents import AudioClip
 from model.encoders.resampling import resampled
 from model.encoders.waves import HIGHEST_HZ, LOWEST_HZ, RATE_HZ, decode_clip
-from model.errors import BadContent
+from model.values.contents import AudioClip
+from model.values.errors import BadContent
 
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4_000) / RATE_HZ)
 

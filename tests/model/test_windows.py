@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.episode import Cut, FloatArray
-from model.windows import RawWindows, reserved
+from model.serving.windows import RawWindows, reserved
+from model.values.arrays import FloatArray
+from model.values.episode import Cut
 
 SIZE, D, E = 4, 3, 2
 

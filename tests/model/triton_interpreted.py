@@ -11,7 +11,8 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from model.inner import hidden, hidden_triton
+from model.inner.hidden import loop as hidden
+from model.inner.hidden import triton as hidden_triton
 from model.mappings.mlp import AnyActivation
 from tests.model.hidden_device_lab import ACTIVATIONS, Shape, farthest, parts_of, problem
 from tests.model.hidden_lab import row

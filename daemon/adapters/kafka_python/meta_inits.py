@@ -1,0 +1,166 @@
+"""The meta-inits topic, by kafka-python: a consumer of its own that is in no group.
+
+Values are θs of megabytes, so none is kept: the catalogue has their places, and the one that is
+wanted is read again from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+
+from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.config import Settings
+from daemon.errors import Misconfigured, Unavailable
+from daemon.wire.catalogue import Catalogue, Published
+from daemon.wire.meta_init import after
+from daemon.wire.record import Headers
+from daemon.wire.topics import ENVELOPE_BYTES, meta_inits_spec
+
+POLL_MS = 500
+PATIENCE_S = 20.0
+"""How long nothing may come though the topic's end is not reached: a θ may be large."""
+WRITE_TIMEOUT_S = 60.0
+CLOSE_TIMEOUT_MS = 2_000
+
+
+class KafkaMetaInits:
+    """The MetaInits port. Connects when it is first asked, and anew after a failure."""
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._tp = TopicPartition(settings.kafka_meta_inits_topic, 0)
+        self._consumer: Any = None
+        self._next = 0
+        self._catalogue = Catalogue()
+
+    def catalogue(self) -> Catalogue:
+        """See MetaInits."""
+        with self._reading("read the θs") as consumer:
+            if 0 not in consumer.partitions_for_topic(self._tp.topic):
+                self._begin_anew()
+                return Catalogue(exists=False)
+            consumer.assign([self._tp])
+            end = consumer.end_offsets([self._tp], self._settings.kafka_timeout_ms)[self._tp]
+            if end < self._next:  # the topic was made anew
+                self._begin_anew()
+            for record in self._records(consumer, self._next, end):
+                self._catalogue = after(self._catalogue, record)
+            self._next = end
+        return self._catalogue
+
+    def _begin_anew(self) -> None:
+        self._next, self._catalogue = 0, Catalogue()
+
+    def fetch(self, published: Published) -> bytes | None:
+        """See MetaInits."""
+        if published.nbytes > self._settings.meta_init_max_bytes:
+            return None
+        with self._reading(f"fetch θ {published.version}") as consumer:
+            consumer.assign([self._tp])
+            at = published.offset
+            found = next(self._records(consumer, at, at + 1), None)
+        if found is None or found.key != published.version.encode():
+            return None
+        value: bytes | None = found.value
+        return value
+
+    def _records(self, consumer: Any, start: int, end: int) -> Iterator[Any]:
+        """Those with offsets from `start` to before `end`; compaction may have left gaps."""
+        consumer.seek(self._tp, start)
+        silent_since = time.monotonic()
+        while consumer.position(self._tp, self._settings.kafka_timeout_ms) < end:
+            batch = consumer.poll(POLL_MS, max_records=1).get(self._tp, [])
+            yield from (record for record in batch if record.offset < end)
+            if batch:
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > PATIENCE_S:
+                raise Unavailable("kafka", f"no θ came for {PATIENCE_S:g} s")
+
+    @contextmanager
+    def _reading(self, doing: str) -> Iterator[Any]:
+        try:
+            with translated(doing):
+                if self._consumer is None:
+                    self._consumer = self._connect()
+                yield self._consumer
+        except (Unavailable, Misconfigured):
+            self._close_consumer()
+            raise
+
+    def _connect(self) -> Any:
+        largest = self._settings.meta_init_max_bytes + ENVELOPE_BYTES
+        return KafkaConsumer(
+            **connection(self._settings),
+            **QUIET,
+            client_id=self._client_id,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=largest,
+            fetch_max_bytes=largest,
+        )
+
+    def write(self, key: str, value: bytes | None, headers: Headers = ()) -> None:
+        """See MetaInits."""
+        self._make_topic()
+        size = len(value or b"") + ENVELOPE_BYTES
+        timeout_ms = int(1000 * WRITE_TIMEOUT_S)
+        with translated("publish"):
+            producer = KafkaProducer(
+                **connection(self._settings) | {"request_timeout_ms": timeout_ms},
+                **QUIET,
+                client_id=self._client_id,
+                acks="all",
+                enable_idempotence=True,
+                allow_auto_create_topics=False,
+                max_request_size=size,
+                max_block_ms=self._settings.kafka_timeout_ms,
+                delivery_timeout_ms=2 * timeout_ms,
+            )
+        try:
+            with translated("publish"), self._fits(size):
+                sent = producer.send(
+                    self._tp.topic, value, key.encode(), headers=list(headers), partition=0
+                )
+                sent.get(2 * WRITE_TIMEOUT_S)
+        finally:
+            producer._sender.force_close()  # see KafkaOutbox.close
+            with suppress(KafkaError, OSError):
+                producer.close(CLOSE_TIMEOUT_MS / 1000)
+
+    @contextmanager
+    def _fits(self, size: int) -> Iterator[None]:
+        try:
+            yield
+        except MessageSizeTooLargeError as e:
+            raise Misconfigured(
+                f"topic {self._tp.topic!r} does not take a record of {size} bytes: raise its "
+                "max.message.bytes (kafka-configs.sh --alter)"
+            ) from e
+
+    def _make_topic(self) -> None:
+        topics = KafkaTopics(self._settings)
+        try:
+            topics.create(meta_inits_spec(self._settings))
+        finally:
+            topics.close()
+
+    def _close_consumer(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with suppress(KafkaError, OSError):
+                consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+    def close(self) -> None:
+        """See MetaInits."""
+        self._close_consumer()

@@ -1,0 +1,71 @@
+"""Reading what a topic holds now, without a consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+from kafka import KafkaConsumer, TopicPartition
+
+from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.config import Settings
+from daemon.errors import Misconfigured, Unavailable
+from daemon.wire.record import Record
+
+POLL_MS = 500
+MAX_RECORDS = 500
+SILENCE_S = 60.0
+
+
+def read_topic(
+    settings: Settings, topic: str, since_ms: int | None = None
+) -> Iterator[tuple[int, Record]]:
+    """(partition, record) from the beginning, or from the first record at `since_ms` (ms, UTC),
+    to the end as it is when the reading begins; in order of offsets within a partition.
+
+    Raises Unavailable (also when nothing comes for SILENCE_S), Misconfigured for a topic that is
+    not there.
+    """
+    with translated(f"read {topic}"):
+        consumer = KafkaConsumer(
+            **connection(settings), **QUIET, enable_auto_commit=False, fetch_max_wait_ms=100
+        )
+    try:
+        with translated(f"read {topic}"):
+            ends = _assign(consumer, topic, since_ms)
+        yield from _until(consumer, topic, ends)
+    finally:
+        consumer.close()
+
+
+def _assign(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> dict[TopicPartition, int]:
+    """The end of each partition that holds something yet to be read."""
+    partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
+    if not partitions:
+        raise Misconfigured(f"topic {topic!r} does not exist; adaptd topics create makes it")
+    consumer.assign(partitions)
+    ends = consumer.end_offsets(partitions)
+    starts = consumer.beginning_offsets(partitions)
+    if since_ms is not None:
+        found = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+        starts = {tp: ends[tp] if at is None else at.offset for tp, at in found.items()}
+    for tp, start in starts.items():
+        consumer.seek(tp, start)
+    return {tp: end for tp, end in ends.items() if starts[tp] < end}
+
+
+def _until(
+    consumer: KafkaConsumer, topic: str, ends: Mapping[TopicPartition, int]
+) -> Iterator[tuple[int, Record]]:
+    left, silent_since = dict(ends), time.monotonic()
+    while left:
+        with translated(f"read {topic}"):
+            polled = consumer.poll(POLL_MS, max_records=MAX_RECORDS)
+            left = {tp: end for tp, end in left.items() if consumer.position(tp) < end}
+        if polled:
+            silent_since = time.monotonic()
+        elif time.monotonic() - silent_since > SILENCE_S:
+            raise Unavailable("kafka", f"read {topic}: no records for {SILENCE_S:g} s")
+        for tp, records in polled.items():
+            end = ends.get(tp, 0)
+            yield from ((tp.partition, record) for record in records if record.offset < end)

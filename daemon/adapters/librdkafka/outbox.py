@@ -1,0 +1,112 @@
+"""Producing to Kafka, by librdkafka: idempotent, acknowledged by all in-sync replicas."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as Delivered
+
+from daemon.adapters.kafka_python.outbox import BATCH_BYTES, BUFFER_BYTES
+from daemon.adapters.librdkafka.client import Aside, Complaints, connection
+from daemon.config import Settings
+from daemon.errors import Misconfigured, Unavailable
+from daemon.wire.record import Message
+
+CLOSE_TIMEOUT_S = 2.0
+SEND_BUFFER_BYTES = 1024 * 1024
+"""The socket's: batches are large, and the system's small default would be waited for again and
+again."""
+
+
+class LibrdkafkaOutbox:
+    """Sends a turn's messages and waits for them.
+
+    After a failure the producer is thrown away with what it still held: the turn that repeats this
+    one sends it again, and it must not come behind that.
+    """
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._complaints = Complaints()
+        self._failure: KafkaError | None = None
+        self._producer: Producer | None = self._connect()
+
+    def _connect(self) -> Producer:
+        with self._complaints.translated("connect"):
+            return Producer(
+                connection(self._settings, self._client_id)
+                | _writing(self._settings)
+                | {"error_cb": self._complaints.hear, "on_delivery": self._delivered}
+            )
+
+    def _delivered(self, error: KafkaError | None, _: Delivered) -> None:
+        """Comes within polls, and only for what was not delivered (delivery.report.only.error)."""
+        self._failure = self._failure or error
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """See Outbox."""
+        if self._producer is None:
+            self._producer = self._connect()
+        self._failure = None
+        try:
+            with self._complaints.translated("produce"):
+                self._send(self._producer, messages)
+        except (Unavailable, Misconfigured):
+            self.close()
+            raise
+
+    def _send(self, producer: Producer, messages: Sequence[Message]) -> None:
+        give_up_at = time.monotonic() + self._settings.kafka_delivery_timeout_ms / 1000 + 1
+        for message in messages:
+            self._enqueue(producer, message, give_up_at)
+        left = producer.flush(max(0.0, give_up_at - time.monotonic()))
+        if self._failure is not None:
+            raise KafkaException(self._failure)
+        if left:
+            raise TimeoutError(f"{left} records are not acknowledged")
+
+    def _enqueue(self, producer: Producer, m: Message, give_up_at: float) -> None:
+        """Waits while the buffer is full."""
+        while True:
+            try:
+                producer.produce(m.topic, m.value, m.key, headers=list(m.headers))
+            except BufferError:
+                if time.monotonic() > give_up_at:
+                    raise TimeoutError("the buffer stays full") from None
+                producer.poll(0.05)
+            else:
+                return
+
+    def close(self) -> None:
+        """See Outbox. What was sent is acknowledged, or to be given up. librdkafka ends its threads
+        when the last reference goes, and waits for them."""
+        held, self._producer = [self._producer], None
+        with suppress(KafkaException, OSError):
+            Aside().run(lambda: _end(held), CLOSE_TIMEOUT_S)
+
+
+def _end(held: list[Producer | None]) -> None:
+    producer = held.pop()
+    if producer is not None:
+        producer.purge()
+        producer.flush(0)
+
+
+def _writing(settings: Settings) -> dict[str, Any]:
+    return {
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 5,
+        "batch.size": BATCH_BYTES,
+        "socket.send.buffer.bytes": SEND_BUFFER_BYTES,
+        "message.max.bytes": BUFFER_BYTES,  # what is too large the topic says
+        "queue.buffering.max.kbytes": BUFFER_BYTES // 1024,
+        "request.timeout.ms": settings.kafka_timeout_ms,
+        "message.timeout.ms": settings.kafka_delivery_timeout_ms,
+        "delivery.report.only.error": True,
+    }

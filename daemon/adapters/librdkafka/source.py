@@ -1,0 +1,289 @@
+"""Paired events from Kafka, by librdkafka: the faster client, where it is asked for.
+
+librdkafka reads ahead and sends the heartbeats on threads of its own; rebalance callbacks come on
+the loop's thread, within a poll. A poll takes a whole batch over in one call, and what is done for
+each record is done by C functions (`map`, `starmap`, `groupby`), never by a line of Python.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby, starmap
+from typing import Any, cast
+
+import msgspec
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from daemon.adapters.librdkafka.client import Aside, Complaints, connection
+from daemon.config import Settings
+from daemon.turn.ports import Bounds, Polled
+from daemon.wire.record import Headers
+
+CLOSE_TIMEOUT_S = 2.0
+PROOF_OF_LIFE_S = 2.0
+AHEAD_KB = 16 * 1024
+"""Records read ahead, over all partitions: bounds memory, and lasts for several polls."""
+
+REBALANCING = frozenset(
+    {
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError._ASSIGNMENT_LOST,
+    }
+)
+"""What a commit meets while the group rebalances, or once it went on without us."""
+
+
+IN_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED})
+"""Errors that say what a rebalance callback tells us as well."""
+
+
+class LibrdkafkaRecord(msgspec.Struct, gc=False):
+    """One record. Headers stay with librdkafka until someone asks."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    stamp: tuple[int, int]
+    message: Message
+
+    @property
+    def timestamp(self) -> int:
+        return self.stamp[1]
+
+    @property
+    def headers(self) -> Headers:
+        return cast("Headers", self.message.headers() or ())
+
+
+class LibrdkafkaSource:
+    """The paired-events topic, read in a consumer group with the cooperative protocol."""
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        self._topic = settings.kafka_events_topic
+        self._timeout_s = settings.kafka_timeout_ms / 1000
+        self._complaints = Complaints()
+        self._aside = Aside()
+        self._joined = False
+        self._mine: set[int] = set()
+        self._news: dict[int, bool] = {}
+        self._next: dict[int, int] = {}
+        self._to_seek: dict[int, int] = {}
+        self._answered_at = time.monotonic()
+        with self._complaints.translated("connect"):
+            self._consumer = Consumer(
+                connection(settings, client_id)
+                | _reading(settings)
+                | {"error_cb": self._complaints.hear}
+            )
+            self._consumer.subscribe(
+                [self._topic],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+
+    def _tp(self, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
+        return TopicPartition(self._topic, partition, offset)
+
+    # ---- the group; these come within a poll, and what they note is kept until one goes through
+
+    def _on_assign(self, _: Consumer, assigned: Iterable[TopicPartition]) -> None:
+        self._joined = True
+        self._note(assigned, True)
+
+    def _on_revoke(self, _: Consumer, revoked: Iterable[TopicPartition]) -> None:
+        self._note(revoked, False)
+
+    def _on_lost(self, _: Consumer, lost: Iterable[TopicPartition]) -> None:
+        self._joined = False
+        self._note(lost, False)
+
+    def _note(self, tps: Iterable[TopicPartition], assigned: bool) -> None:
+        for tp in tps:
+            self._news[tp.partition] = assigned
+            self._to_seek.pop(tp.partition, None)
+            self._next.pop(tp.partition, None)
+            (self._mine.add if assigned else self._mine.discard)(tp.partition)
+
+    def _take_news(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Partitions (assigned, revoked) since the last call; the last word counts."""
+        news, self._news = self._news, {}
+        assigned = frozenset(p for p, here in news.items() if here)
+        return assigned, frozenset(news) - assigned
+
+    # ---- records
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        """See EventSource."""
+        with self._complaints.translated("poll"):
+            self._seek_what_waits()
+            messages = self._without_errors(self._fetch(timeout_s, max_records))
+        if messages:
+            self._answered_at = time.monotonic()
+        records: dict[int, list[LibrdkafkaRecord]] = {}
+        for partition, run in groupby(messages, Message.partition):
+            # not ours any more, or read before a seek that is still to be done
+            if partition in self._mine and partition not in self._to_seek:
+                records.setdefault(partition, []).extend(_records(list(run)))
+        self._next |= {partition: batch[-1].offset + 1 for partition, batch in records.items()}
+        return Polled(records, *self._take_news())
+
+    def _fetch(self, timeout_s: float, max_records: int) -> list[Message]:
+        """`consume` waits until it has all it may take or the time is up: so it is asked for what
+        is there, and the waiting is left to `poll`, which returns with the first record."""
+        messages = self._consumer.consume(max_records, 0)
+        if not messages and timeout_s > 0:
+            first = self._consumer.poll(timeout_s)
+            if first is not None:
+                messages = [first]
+                if max_records > 1:
+                    messages += self._consumer.consume(max_records - 1, 0)
+        return messages
+
+    def _without_errors(self, messages: list[Message]) -> list[Message]:
+        """An error comes in the place of a record, and what lies behind it may not follow on what
+        came before: then the poll has brought nothing, and the next begins where this one did."""
+        if not any(map(Message.error, messages)):
+            return messages
+        for message in messages:
+            error = message.error()
+            if error is not None and error.code() not in IN_PASSING:
+                self._rewind(messages)
+                where = f"{error.str()} (partition {message.partition()})"
+                raise KafkaException(KafkaError(error.code(), where))
+        return [message for message in messages if message.error() is None]
+
+    def _rewind(self, messages: Sequence[Message]) -> None:
+        for message in reversed(messages):  # of each partition the first counts
+            partition, offset = message.partition(), message.offset()
+            if partition in self._mine and offset is not None and offset >= 0:
+                self._to_seek[partition] = self._next.get(partition, offset)
+
+    def seek(self, partition: int, offset: int) -> None:
+        """See EventSource. Of a partition just revoked the loop hears after its next poll."""
+        if partition in self._mine:
+            self._to_seek[partition] = self._next[partition] = offset
+            with suppress(KafkaException):  # the next poll tries again, and says so if it fails
+                self._seek_what_waits()
+
+    def _seek_what_waits(self) -> None:
+        """librdkafka refuses to seek in a partition that was assigned a moment ago and is not being
+        fetched yet: then the next poll tries again, and until it is done takes no records."""
+        for partition, offset in list(self._to_seek.items()):
+            try:
+                self._consumer.seek(self._tp(partition, offset))
+            except KafkaException as e:
+                if e.args[0].code() != KafkaError._STATE:
+                    raise
+            else:
+                del self._to_seek[partition]
+
+    # ---- offsets
+
+    def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
+        """See EventSource."""
+        with self._complaints.translated("read offsets"):
+            marks = self._consumer.committed([self._tp(p) for p in partitions], self._timeout_s)
+            _raise_first(marks)
+            ends = {p: self._watermarks(p) for p in partitions}
+        self._answered_at = time.monotonic()
+        return {
+            mark.partition: Bounds(*ends[mark.partition], None if mark.offset < 0 else mark.offset)
+            for mark in marks
+        }
+
+    def _watermarks(self, partition: int) -> tuple[int, int]:
+        return self._consumer.get_watermark_offsets(self._tp(partition), self._timeout_s)
+
+    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+        """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
+        is gone, it answers nobody else, not even out of its memory (seen in 2.16)."""
+        done = self._is_committed(offsets)
+        return lambda: done
+
+    def _is_committed(self, offsets: Mapping[int, int]) -> bool:
+        if not offsets.keys() <= self._mine:
+            return False
+        with self._complaints.translated("commit"):
+            try:
+                self._aside.run(lambda: self._commit(offsets), self._timeout_s)
+            except KafkaException as e:
+                if e.args[0].code() in REBALANCING:
+                    return False
+                raise
+        self._answered_at = time.monotonic()
+        return True
+
+    def _commit(self, offsets: Mapping[int, int]) -> None:
+        marks = [self._tp(p, offset) for p, offset in offsets.items()]
+        _raise_first(self._consumer.commit(offsets=marks, asynchronous=False))
+
+    def lag(self) -> Mapping[int, int]:
+        """See EventSource."""
+        lags: dict[int, int] = {}
+        for partition in self._mine & self._next.keys():
+            _, end = self._consumer.get_watermark_offsets(self._tp(partition), cached=True)
+            if end >= 0:
+                lags[partition] = max(0, end - self._next[partition])
+        return lags
+
+    # ---- life and death
+
+    def joined(self) -> bool:
+        """See EventSource."""
+        return self._joined
+
+    def verify(self) -> None:
+        """See EventSource."""
+        if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
+            return
+        with self._complaints.translated("ask for end offsets"):
+            self._watermarks(min(self._mine, default=0))
+        self._answered_at = time.monotonic()
+
+    def close(self) -> None:
+        """See EventSource. librdkafka would wait for a broker that does not answer."""
+        with suppress(KafkaException, RuntimeError, OSError):
+            self._aside.run(self._consumer.close, CLOSE_TIMEOUT_S)
+
+
+def _reading(settings: Settings) -> dict[str, Any]:
+    return {
+        "group.id": settings.kafka_group_id,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": settings.kafka_session_timeout_ms,
+        "heartbeat.interval.ms": min(3_000, settings.kafka_session_timeout_ms // 3),
+        "max.poll.interval.ms": settings.kafka_max_poll_interval_ms,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",  # the loop seeks; this is for offsets gone by
+        "check.crcs": True,
+        "fetch.wait.max.ms": 100,
+        "queued.max.messages.kbytes": AHEAD_KB,
+        "fetch.max.bytes": AHEAD_KB * 1024,
+        "fetch.queue.backoff.ms": 20,  # a second by default, in which a full queue runs dry
+    }
+
+
+def _records(messages: Sequence[Message]) -> Iterable[LibrdkafkaRecord]:
+    columns = (Message.offset, Message.key, Message.value, Message.timestamp)
+    return starmap(
+        LibrdkafkaRecord, zip(*(map(column, messages) for column in columns), messages, strict=True)
+    )
+
+
+def _raise_first(marks: Iterable[TopicPartition]) -> None:
+    for mark in marks:
+        if mark.error is not None:
+            raise KafkaException(mark.error)

@@ -1,0 +1,34 @@
+"""A look at the Redis server, for `adaptd check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+
+from daemon.adapters.redis.windows import translated
+
+
+@dataclass(frozen=True, slots=True)
+class RedisInfo:
+    """What matters about the server; `eviction` is its maxmemory-policy, None if it won't say."""
+
+    version: str
+    eviction: str | None
+
+
+def describe(url: str, timeout_s: float) -> RedisInfo:
+    """Raises Unavailable."""
+    with (
+        translated("look"),
+        redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+        ) as client,
+    ):
+        info = client.info()
+        version = str(info.get("valkey_version") or info["redis_version"])
+        try:
+            eviction = client.config_get("maxmemory-policy").get("maxmemory-policy")
+        except redis.ResponseError:  # managed services often forbid CONFIG
+            eviction = None
+    return RedisInfo(version, eviction)

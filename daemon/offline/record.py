@@ -1,0 +1,79 @@
+"""`adaptd record`: the events topic, or the newest part of it, as an events file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daemon.adapters.kafka_python.reader import read_topic
+from daemon.config import Settings
+from daemon.errors import MalformedEvent, Misconfigured
+from daemon.offline.files import RecordedEvent, writer
+from daemon.wire import paired_event
+from daemon.wire.paired_event import EventLimits
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What a recording came to."""
+
+    events: int = 0
+    streams: set[str] = field(default_factory=set)
+    malformed: Counter[str] = field(default_factory=Counter)
+    """By reason; they are in the dead-letter topic too, as a daemon put them there."""
+
+
+def record(
+    settings: Settings,
+    out: Path,
+    limit: int | None,
+    since_ms: int | None,
+    progress: Callable[[Recorded], None],
+) -> Recorded:
+    """Write what the topic holds now, partition by partition in order of offsets.
+
+    `limit` is the most events, `since_ms` the earliest record time (ms, UTC). The file appears
+    under its name when it is whole. Raises Unavailable, Misconfigured.
+    """
+    part = out.with_name(out.name + ".part")
+    found = Recorded()
+    try:
+        with part.open("wb") as file:
+            write = writer(out, file)
+            for event in _events(settings, since_ms, found):
+                write(event)
+                found.events += 1
+                found.streams.add(event.stream)
+                if found.events % 1000 == 0:
+                    progress(found)
+                if found.events == limit:
+                    break
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(out)
+    except OSError as e:
+        raise Misconfigured(f"{out}: cannot be written: {e.strerror or e}") from e
+    finally:
+        part.unlink(missing_ok=True)
+    return found
+
+
+def _events(settings: Settings, since_ms: int | None, found: Recorded) -> Iterator[RecordedEvent]:
+    limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
+    for partition, kafka_record in read_topic(settings, settings.kafka_events_topic, since_ms):
+        try:
+            event = paired_event.decode(kafka_record, partition, limits)
+        except MalformedEvent as e:
+            found.malformed[e.reason] += 1
+            continue
+        yield RecordedEvent(
+            stream=event.stream,
+            pairs=list(event.pairs),
+            id=event.id,
+            time_ms=event.time_ms,
+            partition=partition,
+            offset=event.offset,
+        )

@@ -1,0 +1,327 @@
+"""Every metric, once: name, unit, help. No label names a stream: 100,000 streams would make a
+scrape take longer than its interval; per-stream figures are in each mapping's headers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter as tally
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from daemon.errors import RefusalReason, Service
+from daemon.turn.ports import Engine
+from daemon.turn.report import STAGES, TurnReport, Verdict
+from model.values.gate import Outcome
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside every counter that nobody reads
+
+LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+STAGE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+LOSS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 100.0)
+
+DEAD_LETTER_REASONS = (
+    "empty_key",
+    "key_not_utf8",
+    "oversize_key",
+    "no_value",
+    "oversize",
+    "unknown_content_type",
+    "undecodable",
+    "schema",
+    "unknown_modality",
+    "wrong_pair_count",
+    "lying_shape",
+    "wrong_modality",
+    "wrong_dimension",
+    "not_finite",
+    "truncated_image",
+    "decompression_bomb",
+    "unsupported_image_format",
+    "empty_text",
+    "empty_audio",
+    "truncated_audio",
+    "lying_audio_header",
+    "unsupported_audio_format",
+    "silent_audio",
+    "too_long_audio",
+    "empty_video",
+    "too_long_video",
+)
+"""Every reason a MalformedEvent or BadContent can have."""
+
+M = TypeVar("M", Counter, Gauge)
+
+
+HistogramName = Literal[
+    "event_to_publish_seconds",
+    "turn_seconds",
+    "turn_stage_seconds",
+    "inner_loop_seconds",
+    "batch_streams",
+    "support_loss",
+    "query_loss",
+]
+CounterName = Literal[
+    "events",
+    "pairs",
+    "dead_letters",
+    "adaptations",
+    "mappings_published",
+    "windows_loaded",
+    "windows_evicted",
+    "unavailable",
+    "partitions_claimed",
+    "partitions_lost",
+    "meta_init_swaps",
+    "meta_init_refusals",
+    "device_faults",
+]
+GaugeName = Literal[
+    "consumer_lag_records",
+    "assigned_partitions",
+    "streams",
+    "window_bytes",
+    "ready",
+    "meta_init_refused",
+    "last_turn_timestamp_seconds",
+]
+
+
+class Shape(NamedTuple):
+    """What a metric says, its label if it has one, and a histogram's buckets."""
+
+    help: str
+    label: str | None = None
+    buckets: Sequence[float] = ()
+
+
+HISTOGRAMS: Mapping[HistogramName, Shape] = {
+    "event_to_publish_seconds": Shape(
+        "From the record time of the oldest event a published mapping newly reflects until Kafka "
+        "acknowledged the mapping.",
+        buckets=LATENCY_S,
+    ),
+    "turn_seconds": Shape("Length of a turn, without waiting for records.", buckets=STAGE_S),
+    "turn_stage_seconds": Shape("Length of each stage of a turn.", "stage", STAGE_S),
+    "inner_loop_seconds": Shape("Inner loop of one batch, all steps.", buckets=STAGE_S),
+    "batch_streams": Shape("Streams adapted in one batch.", buckets=BATCH),
+    "support_loss": Shape(
+        "Mean squared error on the support, before (θ) and after (θ′) the inner loop.", "when", LOSS
+    ),
+    "query_loss": Shape(
+        "Mean squared error on the query, pairs not adapted on, before (θ) and after (θ′).",
+        "when",
+        LOSS,
+    ),
+}
+COUNTERS: Mapping[CounterName, Shape] = {
+    "events": Shape("Events read: accepted, or put aside as dead letters.", "outcome"),
+    "pairs": Shape("Pairs of accepted events: new to their window, or replayed.", "outcome"),
+    "dead_letters": Shape("Events put into the dead-letter topic, by reason.", "reason"),
+    "adaptations": Shape("Streams adapted, by the gate's outcome.", "outcome"),
+    "mappings_published": Shape("Mappings acknowledged by Kafka, by outcome.", "outcome"),
+    "windows_loaded": Shape("Windows read back from Redis."),
+    "windows_evicted": Shape("Windows let go from memory; Redis has them."),
+    "unavailable": Shape("Turns given up because a service did not answer.", "service"),
+    "partitions_claimed": Shape("Partitions taken on."),
+    "partitions_lost": Shape("Partitions given up or taken away."),
+    "meta_init_swaps": Shape("Times that another θ was taken on without a restart."),
+    "meta_init_refusals": Shape(
+        "Active θs that could not be served, by reason; the one before serves on.", "reason"
+    ),
+    "device_faults": Shape(
+        "Batches halved because the device's memory was full (out_of_memory), and devices given up "
+        "for the CPU (lost).",
+        "reason",
+    ),
+}
+GAUGES: Mapping[GaugeName, Shape] = {
+    "consumer_lag_records": Shape("Records not yet read, by partition.", "partition"),
+    "assigned_partitions": Shape("Partitions this worker owns."),
+    "streams": Shape(
+        "Streams in memory (resident), waiting to be adapted (changed), waiting for their publish "
+        "interval (deferred), waiting to be adapted from another θ than before (renewal).",
+        "state",
+    ),
+    "window_bytes": Shape("Memory that resident windows take."),
+    "ready": Shape("1 when /readyz answers 200."),
+    "meta_init_refused": Shape("1 while the active θ cannot be served, so that another one is."),
+    "last_turn_timestamp_seconds": Shape("When the last turn ended, Unix time."),
+}
+LOSSES: Sequence[Literal["support_loss", "query_loss"]] = ("support_loss", "query_loss")
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
+KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = {
+    "turn_stage_seconds": STAGES,
+    "support_loss": ("before", "after"),
+    "query_loss": ("before", "after"),
+    "events": ("accepted", "dead_letter"),
+    "pairs": ("new", "replayed"),
+    "dead_letters": DEAD_LETTER_REASONS,
+    "adaptations": OUTCOMES,
+    "mappings_published": OUTCOMES,
+    "unavailable": ("kafka", "redis"),
+    "streams": ("resident", "changed", "deferred", "renewal"),
+    "meta_init_refusals": get_args(RefusalReason),
+    "device_faults": ("out_of_memory", "lost"),
+}
+"""Shown as 0 from the start, so that a rate over the first of its kind is not lost."""
+
+
+class Metrics:
+    """The worker's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._histograms = {name: self._histogram(name) for name in HISTOGRAMS}
+        self._counters = {name: self._make(Counter, name, COUNTERS[name]) for name in COUNTERS}
+        self._gauges = {name: self._make(Gauge, name, GAUGES[name]) for name in GAUGES}
+        self._meta_init = Info("adaptd_meta_init", "The θ that is served.", registry=self.registry)
+        build = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
+        build.info({"version": version("adaptd")})
+        self._show_zeros()
+        # found once: finding a labelled one takes as long as counting with it
+        self._losses = {
+            (kind, when): self._histograms[kind].labels(when)
+            for kind in LOSSES
+            for when in ("before", "after")
+        }
+
+    def _show_zeros(self) -> None:
+        made: dict[str, Counter | Gauge | Histogram] = {}
+        for group in (self._histograms, self._counters, self._gauges):
+            made |= {str(name): metric for name, metric in group.items()}
+        for name, labels in KNOWN_LABELS.items():
+            for label in labels:
+                made[name].labels(label)
+
+    def _make(self, kind: type[M], name: str, shape: Shape) -> M:
+        labels = [shape.label] if shape.label else []
+        return kind(f"adaptd_{name}", shape.help, labels, registry=self.registry)
+
+    def _histogram(self, name: HistogramName) -> Histogram:
+        shape = HISTOGRAMS[name]
+        labels = [shape.label] if shape.label else []
+        return Histogram(
+            f"adaptd_{name}", shape.help, labels, registry=self.registry, buckets=shape.buckets
+        )
+
+    def watch_ready(self, ready: Callable[[], bool]) -> None:
+        """Export readiness as /readyz would answer."""
+        self._gauges["ready"].set_function(lambda: float(ready()))
+
+    def serves(self, engine: Engine, device: str) -> None:
+        """Say which θ is served."""
+        self.settled()
+        self._meta_init.info(
+            {
+                "version": engine.meta_init_version,
+                "encoder": engine.encoder_version,
+                "mapping": f"{engine.source_dim}x{engine.hidden_dim}x{engine.target_dim}",
+                "device": device,
+            }
+        )
+
+    def swapped(self) -> None:
+        """Another θ was taken on; `serves` says which."""
+        self._counters["meta_init_swaps"].inc()
+
+    def refused(self, reason: RefusalReason) -> None:
+        """The active θ cannot be served."""
+        self._counters["meta_init_refusals"].labels(reason).inc()
+        self._gauges["meta_init_refused"].set(1)
+
+    def settled(self) -> None:
+        """What is active is what is served, or nothing is active."""
+        self._gauges["meta_init_refused"].set(0)
+
+    def watch_gpu(self, allocated_bytes: Callable[[], float]) -> None:
+        """Export the device's memory in use."""
+        gauge = Gauge(
+            "adaptd_gpu_memory_bytes", "GPU memory that tensors take.", registry=self.registry
+        )
+        gauge.set_function(allocated_bytes)
+
+    def device_lost(self) -> None:
+        """The GPU was given up for the CPU."""
+        self._counters["device_faults"].labels("lost").inc()
+
+    def gave_up(self, service: Service) -> None:
+        """A turn ended early."""
+        self._counters["unavailable"].labels(service).inc()
+
+    def record(self, report: TurnReport, ended_at: float) -> None:
+        """Take a turn's figures in; `ended_at` is Unix time in seconds."""
+        self._gauges["last_turn_timestamp_seconds"].set(ended_at)
+        self._histograms["turn_seconds"].observe(report.seconds)
+        for stage, seconds in report.stages.items():
+            self._histograms["turn_stage_seconds"].labels(stage).observe(seconds)
+        self._record_events(report)
+        self._record_verdicts(report)
+        self._record_holdings(report)
+
+    def _record_events(self, report: TurnReport) -> None:
+        self._counters["events"].labels("accepted").inc(report.events)
+        self._counters["events"].labels("dead_letter").inc(report.dead_letters.total())
+        self._counters["pairs"].labels("new").inc(report.pairs)
+        self._counters["pairs"].labels("replayed").inc(report.replayed_pairs)
+        for reason, count in report.dead_letters.items():
+            self._counters["dead_letters"].labels(reason).inc(count)
+
+    def _record_verdicts(self, report: TurnReport) -> None:
+        if report.verdicts:
+            self._histograms["batch_streams"].observe(len(report.verdicts))
+            self._histograms["inner_loop_seconds"].observe(report.stages["adapt"])
+        for outcome, count in tally(v.outcome for v in report.verdicts).items():
+            self._counters["adaptations"].labels(outcome.value).inc(count)
+        for outcome, count in tally(p.outcome for p in report.published).items():
+            self._counters["mappings_published"].labels(outcome.value).inc(count)
+        self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
+        for verdict in report.verdicts:
+            self._record_losses(verdict)
+        for publication in report.published:
+            if not publication.renewal:
+                self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
+
+    def _record_losses(self, verdict: Verdict) -> None:
+        losses, at = verdict.adaptation, self._losses
+        befores = (losses.support_loss_before, losses.query_loss_before)
+        afters = (losses.support_loss_after, losses.query_loss_after)
+        for kind, before, after in zip(LOSSES, befores, afters, strict=True):
+            # a NaN would make the histogram's sum NaN for ever; such streams count as not_finite
+            if math.isfinite(before) and math.isfinite(after):
+                at[kind, "before"].observe(before)
+                at[kind, "after"].observe(after)
+
+    def _record_holdings(self, report: TurnReport) -> None:
+        held = report.holdings
+        self._counters["windows_loaded"].inc(report.loaded)
+        self._counters["windows_evicted"].inc(report.evicted)
+        self._counters["partitions_claimed"].inc(len(report.claimed))
+        self._counters["partitions_lost"].inc(len(report.lost))
+        self._gauges["assigned_partitions"].set(held.assigned)
+        self._gauges["streams"].labels("resident").set(held.streams)
+        self._gauges["streams"].labels("changed").set(held.changed)
+        self._gauges["streams"].labels("deferred").set(held.deferred)
+        self._gauges["streams"].labels("renewal").set(held.renewals)
+        self._gauges["window_bytes"].set(held.window_bytes)
+        if report.lost:
+            self._gauges["consumer_lag_records"].clear()
+        for partition, records in held.lag.items():
+            self._gauges["consumer_lag_records"].labels(str(partition)).set(records)

@@ -1,0 +1,241 @@
+"""Which parts make a worker: θ's engine, the ports, the policy, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+from daemon.adapters.kafka_python.outbox import KafkaOutbox
+from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.adapters.redis.windows import RedisWindows, WindowLayout
+from daemon.config import Settings
+from daemon.errors import Misconfigured, RefusedMetaInit
+from daemon.thetas.follow import Follower
+from daemon.thetas.publish import maps_of
+from daemon.turn.aside import OneThread
+from daemon.turn.batching import BatchPolicy
+from daemon.turn.ownership import StartPolicy
+from daemon.turn.policy import LoopPolicy
+from daemon.turn.ports import EventSource, Outbox, Ports, WindowStore
+from daemon.turn.publishing import Outlet, Topics
+from daemon.turn.window import WindowShape
+from daemon.wire.mapping_body import Form
+from daemon.wire.paired_event import EventLimits
+from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
+from daemon.worker.clock import SystemClock
+from model.serving.engine import Engine
+from model.theta.meta_init import MetaInit
+from model.theta.meta_init_file import load, shipped
+from model.values.episode import Cut
+from model.values.errors import BadMetaInit
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Opens(Protocol[T_co]):
+    """Makes one end of a Kafka client. Raises Unavailable, Misconfigured."""
+
+    def __call__(self, settings: Settings, client_id: str) -> T_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """What `Loop.serve` takes: a θ's engine, windows of its features, its messages."""
+
+    engine: Engine
+    store: WindowStore
+    outlet: Outlet
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The configured θ on its device. Raises Misconfigured when it is not what the settings say."""
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    try:
+        engine = _engine(settings, load(settings.meta_init or shipped()))
+    except BadMetaInit as e:
+        raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
+    except OSError as e:
+        folder = settings.window_spill_dir
+        raise Misconfigured(f"ADAPTD_WINDOW_SPILL_DIR = '{folder}': {e}") from e
+    except ValueError as e:
+        raise Misconfigured(f"ADAPTD_DEVICE = {settings.device!r}: {e}") from e
+    _refuse_other_dimensions(settings, engine)
+    return engine
+
+
+def _engine(settings: Settings, theta: MetaInit, device: str | None = None) -> Engine:
+    engine = Engine(
+        theta,
+        device or settings.device,
+        support_capacity=settings.support_size,
+        query_capacity=settings.query_size,
+        extra_steps=settings.extra_steps,
+        ridge=settings.gate_ridge,
+        spill_dir=settings.window_spill_dir,
+    )
+    _warm(engine)
+    return engine
+
+
+def _refuse_other_dimensions(settings: Settings, engine: Engine) -> None:
+    for name in ("source_modality", "target_modality", "source_dim", "target_dim"):
+        wanted, has = getattr(settings, name), getattr(engine, name)
+        if wanted not in (None, has):
+            raise Misconfigured(
+                f"ADAPTD_{name.upper()} = {wanted!r}: θ {engine.meta_init_version} has {has!r}"
+            )
+
+
+def follower(settings: Settings, engine: Engine, instance: str) -> Follower[Successor]:
+    """Follows the meta-inits topic; `engine` is the configured θ's. What an active θ must map is
+    what the settings say, and what the θ maps that they name; the shipped θ binds nobody."""
+    wanted = maps_of(engine if settings.meta_init else settings)
+    topic = KafkaMetaInits(settings, f"{instance}-meta-inits")
+    return Follower(topic, lambda theta: successor(settings, theta), wanted, engine.meta_init_hash)
+
+
+def successor(settings: Settings, theta: MetaInit) -> Successor:
+    """Another θ, ready to be served. Raises RefusedMetaInit, Unavailable."""
+    try:
+        engine = _engine(settings, theta)
+    except Exception as e:  # whatever a θ from outside breaks, the one before serves on
+        detail = f"θ {theta.version}: {type(e).__name__}: {e}"
+        raise RefusedMetaInit("unusable", detail) from e
+    try:
+        events_topic = require_topics(settings, engine)
+    except Misconfigured as e:
+        raise RefusedMetaInit("unfit_topics", f"θ {theta.version}: {e}") from e
+    store = open_store(settings, engine, events_topic.incarnation)
+    return Successor(engine, store, outlet(settings, engine))
+
+
+def on_cpu(settings: Settings, lost: Engine) -> Successor:
+    """The same θ on the CPU, when the device is gone. Raises Unavailable, Misconfigured."""
+    engine = _engine(settings, lost.meta_init, "cpu")
+    events_topic = require_topics(settings, engine)
+    store = open_store(settings, engine, events_topic.incarnation)
+    return Successor(engine, store, outlet(settings, engine))
+
+
+def _warm(engine: Engine) -> None:
+    """torch's first call takes a second; better now than in the first turn."""
+    x_D, y_E = np.zeros(engine.source_dim, np.float32), np.zeros(engine.target_dim, np.float32)
+    windows = engine.windows(1)
+    windows.append([0, 0], [x_D, x_D], [y_E, y_E])
+    windows.adapt([Cut(0, 1, 1)])
+
+
+@contextmanager
+def connect(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports]:
+    """The loop's ports, closed in the order that loses nothing: what was produced is flushed
+    before the group hears that we leave. Raises Unavailable, Misconfigured."""
+    events_topic = require_topics(settings, engine)
+    with ExitStack() as stack:
+        store = open_store(settings, engine, events_topic.incarnation)
+        stack.callback(store.close)
+        open_source, open_outbox = kafka_clients(settings)
+        source = open_source(settings, instance)
+        stack.callback(source.close)
+        outbox = open_outbox(settings, instance)
+        stack.callback(outbox.close)
+        aside = OneThread("store")
+        stack.callback(aside.close)
+        yield Ports(source, store, outbox, engine, SystemClock(), aside)
+
+
+def kafka_clients(settings: Settings) -> tuple[Opens[EventSource], Opens[Outbox]]:
+    """What reads events and what writes mappings, by the client that is asked for; librdkafka is
+    imported only then. Raises Misconfigured when it is not installed."""
+    if settings.kafka_client == "kafka-python":
+        return KafkaSource, KafkaOutbox
+    try:
+        from daemon.adapters.librdkafka.outbox import LibrdkafkaOutbox
+        from daemon.adapters.librdkafka.source import LibrdkafkaSource
+    except ImportError as e:
+        raise Misconfigured(
+            f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; pip install 'adaptd[librdkafka]'"
+        ) from e
+    return LibrdkafkaSource, LibrdkafkaOutbox
+
+
+def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindows:
+    """Windows of this engine's features, of events of this topic; connects when first used."""
+    layout = WindowLayout(
+        prefix=settings.redis_prefix,
+        group=settings.kafka_group_id,
+        incarnation=incarnation,
+        encoder_version=engine.encoder_version,
+        window_size=settings.support_size + settings.query_size,
+        source_dim=engine.source_dim,
+        target_dim=engine.target_dim,
+        window_ttl_s=settings.window_ttl_s,
+    )
+    timeout_s = settings.redis_timeout_ms / 1000
+    return RedisWindows(settings.redis_url.get_secret_value(), timeout_s, layout)
+
+
+def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
+    """The events topic. Raises Misconfigured when a topic is missing or made wrongly."""
+    size = mapping_bytes(engine.source_dim, engine.hidden_dim, engine.target_dim)
+    wanted = specs(settings, size)
+    topics = KafkaTopics(settings)
+    try:
+        found = topics.describe(spec.name for spec in wanted)
+    finally:
+        with suppress(Exception):  # a broken connection must not hide what broke it
+            topics.close()
+    for fault in faults(wanted, found):
+        raise Misconfigured(fault)
+    return found[settings.kafka_events_topic]
+
+
+def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
+    """The settings, as the loop needs them."""
+    return LoopPolicy(
+        shape=WindowShape(
+            support_size=settings.support_size,
+            query_size=settings.query_size,
+            min_support=settings.min_support,
+            source_dim=engine.source_dim,
+            target_dim=engine.target_dim,
+        ),
+        batch=BatchPolicy(settings.max_batch, settings.max_wait_ms / 1000),
+        limits=EventLimits(settings.max_event_bytes, settings.max_pairs_per_event),
+        start=StartPolicy(
+            offset_reset=settings.kafka_offset_reset,
+            rebuild_windows=settings.rebuild_windows,
+            reclaim_after_s=settings.kafka_session_timeout_ms / 1000,
+        ),
+        publish_interval_s=settings.publish_interval_ms / 1000,
+        max_poll_records=settings.kafka_max_poll_records,
+        max_resident_streams=_most_resident(settings, engine),
+        verify_interval_s=2.0,
+        turn_interval_s=settings.turn_interval_ms / 1000,
+        adapt_every=settings.adapt_every,
+        adapt_latest_s=settings.adapt_latest_ms / 1000,
+    )
+
+
+def _most_resident(settings: Settings, engine: Engine) -> int:
+    if not settings.window_memory_mib:
+        return settings.max_resident_streams
+    fit = settings.window_memory_mib * 2**20 // engine.windows(1).bytes_per_stream
+    return max(1, min(fit, settings.max_resident_streams))
+
+
+def outlet(settings: Settings, engine: Engine) -> Outlet:
+    topics = Topics(
+        settings.kafka_events_topic,
+        settings.kafka_mappings_topic,
+        settings.kafka_dead_letters_topic,
+    )
+    form = Form(settings.mapping_encoding, settings.mapping_dtype)
+    return Outlet(topics, engine, settings.dead_letter_max_bytes, form)

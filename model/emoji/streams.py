@@ -1,0 +1,169 @@
+"""The emoji data as streams to be judged on, and as episodes to train baselines on.
+
+N = pictures, V = concepts, A = pictures of a concept, P = pixels a side, D = source dim,
+E = target dim
+
+A tenant is synthetic and stands for one stream; so does a language, which is not synthetic. Every
+concept is one pair, labelled with its index in `model.emoji.drawings.concepts()`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.emoji import drawings as emoji
+from model.emoji import names as emoji_names
+from model.emoji.episodes import LanguageEpisodes, Names, Pictures, TenantEpisodes
+from model.emoji.tables import EmojiTable
+from model.encoders.build import encoder_from
+from model.meta.cuts import Cut
+from model.meta.episodes import EpisodeSource
+from model.meta.streams import RecordedStream
+from model.theta.meta_init import MetaInit, Modality, canonical_json
+from model.theta.part import PartSpec
+from model.values.arrays import FloatArray
+
+TENANT_SEED = 1_000_000
+"""Test tenants' seeds start here, far from any that training or the demo draws."""
+CPU = torch.device("cpu")
+
+IndexArray = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class FeatureCache:
+    """Every drawing and every name is encoded once, however many θs share an encoder."""
+
+    _known: dict[tuple[str, str], FloatArray] = field(default_factory=dict)
+
+    def pictures(self, theta: MetaInit, name: str, pixels_NPPC: Pixels) -> FloatArray:
+        """Features (N, D) of the pictures of that name. Raises BadMetaInit."""
+        return self._features(
+            theta.source_encoder, "image", theta.source_dim, name, list(pixels_NPPC)
+        )
+
+    def texts(self, theta: MetaInit, name: str, texts: Sequence[str]) -> FloatArray:
+        """Features (N, E) of the texts of that name. Raises BadMetaInit."""
+        return self._features(theta.target_encoder, "text", theta.target_dim, name, texts)
+
+    def _features(
+        self,
+        spec: PartSpec | None,
+        modality: Modality,
+        dim: int,
+        name: str,
+        contents: Sequence[str] | Sequence[Pixels],
+    ) -> FloatArray:
+        key = (part_version(spec), name)
+        if key not in self._known:
+            encoder = encoder_from(spec, modality, dim, CPU)
+            prepared = [encoder.prepare(c) if isinstance(c, str) else c for c in contents]
+            self._known[key] = np.array(encoder.encode(prepared).numpy(), np.float32)
+        return self._known[key]
+
+
+def tenant_streams(
+    concepts_N: IndexArray, x_ND: FloatArray, family: emoji.Family, dim: int, tenants: int
+) -> list[RecordedStream]:
+    """Tenants never trained on, each with a pair for every concept, which all share pictures."""
+    labels, times_N = _labels(concepts_N), np.zeros(len(concepts_N), np.int64)
+    return [
+        RecordedStream(tenant_name(seed), x_ND, targets[concepts_N], times_N, labels)
+        for seed in range(TENANT_SEED, TENANT_SEED + tenants)
+        for targets in [emoji.Tenant(seed, family, dim).targets()]
+    ]
+
+
+def tenant_name(seed: int) -> str:
+    """The stream's name; `tenant_seed` reads it."""
+    return f"tenant {seed}"
+
+
+def tenant_seed(stream: str) -> int:
+    """The tenant that a stream is."""
+    return int(stream.removeprefix("tenant "))
+
+
+def language_streams(
+    cache: FeatureCache,
+    theta: MetaInit,
+    concepts_N: IndexArray,
+    x_ND: FloatArray,
+    languages: Sequence[str],
+) -> list[RecordedStream]:
+    """A stream per language: pictures and what the language calls them."""
+    streams = []
+    for language in languages:
+        known = emoji_names.names(language)
+        rows = [n for n, c in enumerate(concepts_N.tolist()) if c in known]
+        called = concepts_N[rows]
+        texts = [known[c].name for c in called.tolist()]
+        y_NE = cache.texts(theta, f"{language} {_digest_of(called)}", texts)
+        times_N = np.zeros(len(rows), np.int64)
+        streams.append(RecordedStream(language, x_ND[rows], y_NE, times_N, _labels(called)))
+    return streams
+
+
+def noisy(pixels_NPPC: Pixels, deviation: float, seed: int) -> Pixels:
+    """Normal noise on every pixel, `deviation` of the range from black to white."""
+    if not deviation:
+        return pixels_NPPC
+    noise = np.random.default_rng(seed).standard_normal(pixels_NPPC.shape) * 255.0 * deviation
+    return np.clip(np.rint(pixels_NPPC + noise), 0, 255).astype(np.uint8)
+
+
+def training_source(
+    table: EmojiTable, theta: MetaInit, x_VAD: Tensor, names: Names | None, cut: Cut
+) -> EpisodeSource:
+    """Episodes of streams like the table's, of the training part: what baselines may train on.
+
+    `x_VAD` are the training vendors' pictures of the training concepts, as θ's encoder sees them;
+    `names` are needed where streams are languages.
+    """
+    pictures = Pictures(x_VAD)
+    if names is not None:
+        return LanguageEpisodes(pictures, names, cut)
+    if table.family not in ("low-rank", "rotation"):
+        raise ValueError(f"no training tenants of the family {table.family!r}")
+    u_VE = emoji.concept_vectors(theta.target_dim)[training_concepts()]
+    return TenantEpisodes(pictures, torch.tensor(u_VE), table.family, cut)
+
+
+def training_names(cache: FeatureCache, theta: MetaInit, languages: Sequence[str]) -> Names:
+    """The languages' names of the training concepts, encoded once for training and judging."""
+    concepts_V = training_concepts()
+    y_LVE = torch.zeros(len(languages), len(concepts_V), theta.target_dim)
+    known_LV = torch.zeros(y_LVE.shape[:2], dtype=torch.bool)
+    x_VD = np.zeros((len(concepts_V), 1), np.float32)  # names alone are wanted
+    streams = language_streams(cache, theta, concepts_V, x_VD, languages)
+    for row, stream in enumerate(streams):
+        v = np.searchsorted(concepts_V, [int(label) for label in stream.labels or ()])
+        y_LVE[row, v], known_LV[row, v] = torch.from_numpy(stream.y_NE), True
+    return Names(y_LVE, known_LV)
+
+
+def training_concepts() -> IndexArray:
+    """V: those that `model.emoji.train_tenants.cache_features` has pictures of."""
+    return emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
+
+
+def _labels(concepts_N: IndexArray) -> tuple[str, ...]:
+    return tuple(map(str, concepts_N.tolist()))
+
+
+def part_version(spec: PartSpec | None) -> str:
+    """Equal for equal encoders, sha256 (hex)."""
+    digest = hashlib.sha256(canonical_json({} if spec is None else spec.config).encode())
+    for name, tensor in sorted(({} if spec is None else spec.tensors).items()):
+        digest.update(name.encode() + np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of(concepts_N: IndexArray) -> str:
+    return hashlib.sha256(concepts_N.tobytes()).hexdigest()

@@ -1,0 +1,154 @@
+"""Which tables the emoji meta-test has: tenants, drawings, θs and baselines of each. Data alone."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from model.emoji import drawings as emoji
+from model.evaluate.goals import Setting
+
+Baselines = Literal["all", "closed forms", "ridge"]
+"""`all` adds to the closed forms what is trained on training tenants first; `ridge` is that and
+luck."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmojiTable:
+    """One table of the meta-test."""
+
+    name: str
+    title: str
+    thetas: tuple[str, ...]
+    """Names of shipped θs."""
+    dim: int
+    """Of the targets."""
+    family: emoji.Family | None = "low-rank"
+    """None where streams are languages."""
+    languages: Literal["trained", "held out"] = "trained"
+    split: emoji.Split = "train"
+    vendor: str = emoji.HELD_OUT_VENDOR
+    noise: float = 0.0
+    """Of the drawings, of the range from black to white."""
+    baselines: Baselines = "closed forms"
+    setting: Setting | None = None
+    """Whose prototypes and targets are printed beside."""
+    against_ridge: bool = False
+    """Whether the gate's result is compared with ridge, episode by episode."""
+
+
+_LOW, _BOTH = emoji.LOW_RANK_DIM, emoji.ROTATION_DIM
+_FOR_LOW, _FOR_BOTH = ("emoji-lowrank",), ("emoji-both",)
+_NOISY = "fluent-emoji-high-contrast"
+
+
+def _neither(thetas: tuple[str, ...], dim: int, family: emoji.Family, words: str) -> EmojiTable:
+    return EmojiTable(
+        f"neither-{family}-{dim}",
+        f"Tenants of neither family: {words}, {dim} dimensions",
+        thetas,
+        dim,
+        family,
+        baselines="ridge",
+        against_ridge=True,
+    )
+
+
+_NEITHER = (
+    _neither(_FOR_LOW, _LOW, "linear", "a random linear map"),
+    _neither(_FOR_LOW, _LOW, "permutation", "a permutation of the dimensions"),
+    _neither(_FOR_BOTH, _BOTH, "linear", "a random linear map"),
+    _neither(_FOR_BOTH, _BOTH, "permutation", "a permutation of the dimensions"),
+)
+
+TABLES: tuple[EmojiTable, ...] = (
+    EmojiTable(
+        "low-rank",
+        "Low-rank tenants, 32 dimensions",
+        ("emoji-lowrank", "emoji-lowrank-maml"),
+        _LOW,
+        baselines="all",
+        setting="low-rank",
+    ),
+    EmojiTable(
+        "rotation",
+        "Rotation tenants, 16 dimensions",
+        ("emoji-rotation", "emoji-both"),
+        _BOTH,
+        "rotation",
+        baselines="all",
+        setting="rotation",
+    ),
+    EmojiTable(
+        "both-low-rank",
+        "One θ for both families: low-rank tenants, 16 dimensions",
+        _FOR_BOTH,
+        _BOTH,
+        setting="both: low-rank",
+    ),
+    EmojiTable(
+        "both-rotation",
+        "One θ for both families: rotation tenants, 16 dimensions",
+        _FOR_BOTH,
+        _BOTH,
+        "rotation",
+        setting="both: rotation",
+    ),
+    EmojiTable(
+        "unseen-low-rank",
+        "Concepts never trained on: low-rank tenants, 32 dimensions",
+        _FOR_LOW,
+        _LOW,
+        split="validation",
+    ),
+    EmojiTable(
+        "unseen-rotation",
+        "Concepts never trained on: rotation tenants, 16 dimensions",
+        _FOR_BOTH,
+        _BOTH,
+        "rotation",
+        split="validation",
+    ),
+    *_NEITHER,
+    EmojiTable(
+        "neither-noise",
+        f"Drawings unlike the others: {_NOISY} with noise of 0.3, low-rank tenants, 32 dimensions",
+        _FOR_LOW,
+        _LOW,
+        vendor=_NOISY,
+        noise=0.3,
+        baselines="ridge",
+        against_ridge=True,
+    ),
+    EmojiTable(
+        "names",
+        "Image to name: streams are languages, not synthetic",
+        ("emoji-names",),
+        64,
+        None,
+        baselines="all",
+        against_ridge=True,
+    ),
+    EmojiTable(
+        "names-held-out",
+        "Image to name: languages that nothing was trained on",
+        ("emoji-names",),
+        64,
+        None,
+        languages="held out",
+        baselines="all",
+        against_ridge=True,
+    ),
+)
+STABILITY = "stability"
+NAMES = (*(table.name for table in TABLES), STABILITY)
+
+_TENANTS = "python -m model.emoji.train_tenants --encoder-from FILE"
+_EMOJI = "python -m model.emoji.train_thetas"
+COMMANDS: dict[str, str] = {
+    "emoji-lowrank": f"{_TENANTS} --families low-rank",
+    "emoji-lowrank-maml": f"{_EMOJI} maml --encoder-from FILE",
+    "emoji-both": f"{_TENANTS} --families both",
+    "emoji-names": f"{_EMOJI} names --encoder-from FILE --text-from FILE",
+}
+"""What trains each shipped θ, but for --out; FILE is the encoder, or a θ that has it."""
+ALTERNATIVES = ("emoji-rotation",)
+"""Judged where they are there, and not missed where they are not: `emoji-both` maps the same."""

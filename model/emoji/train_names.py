@@ -1,0 +1,198 @@
+"""Trains the text encoder to say where a name's concept lies in the universal embedding.
+
+N = texts in batch, L = characters, V = concepts of the split, U = features, A = texts in all
+
+    python -m model.emoji.train_names --out text.safetensors
+
+Names and keywords of the training concepts, in every language but the held-out ones, are compared
+with the universal vectors of all training concepts, over all dims and over the first 32 and 16;
+the loss is the cross-entropy of picking the right concept, plus a pull towards its vector. Where
+languages meet, they meet in that space: no text is ever paired with another.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from model.emoji import drawings as emoji
+from model.emoji import name_retrieval as evaluate
+from model.emoji import names as emoji_names
+from model.encoders.sequences import padded_batch
+from model.encoders.text import BASE_LENGTH, TextEncoder, TextNet, TextSizes, code_points
+from model.encoders.trained_part import fresh_net
+from model.meta.schedule import Schedule
+from model.theta.part import PartSpec
+from model.theta.part_file import save_part
+from model.values.errors import BadContent
+
+log = logging.getLogger(__name__)
+
+FEATURES = 64
+DIMS = (FEATURES, emoji.LOW_RANK_DIM, emoji.ROTATION_DIM)
+"""The leading dims over which a text must find its concept."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecipe:
+    """How the encoder is trained; the shipped one with these values."""
+
+    sizes: TextSizes = field(default_factory=lambda: TextSizes(dim=FEATURES))
+    steps: int = 4_000
+    batch: int = 512
+    name_share: float = 0.5
+    """Of a batch; the rest are a concept's keywords, up to `most_keywords` in a row."""
+    most_keywords: int = 3
+    longest: int = 48
+    """Characters; training texts are cut there, for speed."""
+    pool: int = 16
+    """Batches drawn together, so that texts of like length can share one."""
+    blank: float = 0.05
+    """Characters read as unknown (code point 0), so that no n-gram is relied on alone."""
+    rate: float = 1e-2
+    weight_decay: float = 0.01
+    temperature: float = 0.1
+    pull: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Training texts by row: one row per language and concept."""
+
+    concept_A: NDArray[np.int64]
+    """Each row's place among the training concepts."""
+    names: list[NDArray[np.int32]]
+    keywords: list[list[NDArray[np.int32]]]
+
+
+def train_text(recipe: TextRecipe, seed: int, minutes: float | None) -> PartSpec:
+    """The encoder, trained on the training concepts in all but the held-out languages."""
+    texts = training_texts(emoji_names.trained_languages(), recipe.longest)
+    log.info("%d names in %d languages", len(texts.names), len(emoji_names.trained_languages()))
+    vectors_VU = torch.from_numpy(emoji.concept_vectors(FEATURES)[emoji_names.concepts_of("train")])
+    net = fresh_net(lambda: TextNet(recipe.sizes), seed)
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
+    )
+    schedule, losses = Schedule(recipe.steps, minutes), []
+    for codes_NL, length_N, concept_N in batches(texts, recipe, np.random.default_rng(seed)):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * schedule.rate_factor()
+        loss = concept_loss(net(codes_NL, length_N), vectors_VU, concept_N, recipe)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        schedule.advance()
+        losses.append(loss.item())
+        if schedule.step % 100 == 0:
+            log.info("text %s loss %.3f", schedule, np.mean(losses[-100:]))
+        if schedule.finished:
+            break
+    return net.spec()
+
+
+def training_texts(languages: tuple[str, ...], longest: int) -> Texts:
+    """Names and keywords of the training concepts, as the encoder reads them."""
+    concept_A, names, keywords = [], [], []
+    for language in languages:
+        known = emoji_names.names(language)
+        for place, concept in enumerate(emoji_names.concepts_of("train")):
+            if concept in known:
+                concept_A.append(place)
+                names.append(code_points(known[concept].name, longest))
+                keywords.append(_readable(known[concept].keywords, longest))
+    return Texts(np.array(concept_A), names, keywords)
+
+
+def _readable(words: tuple[str, ...], longest: int) -> list[NDArray[np.int32]]:
+    found = []
+    for word in words:
+        try:
+            found.append(code_points(word, longest))
+        except BadContent:  # a keyword of white space
+            continue
+    return found
+
+
+def batches(
+    texts: Texts, recipe: TextRecipe, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Code points (N, L), lengths (N) and concepts (N), without end."""
+    while True:
+        rows = rng.integers(len(texts.names), size=recipe.batch * recipe.pool)
+        drawn = [drawn_text(texts, row, recipe, rng) for row in rows]
+        order = np.argsort([len(text) for text in drawn], kind="stable")
+        for places in rng.permutation(order.reshape(recipe.pool, recipe.batch)):
+            chosen = [drawn[place] for place in places]
+            longest = -(-max(map(len, chosen)) // BASE_LENGTH) * BASE_LENGTH
+            codes_NL, length_N = padded_batch(chosen, recipe.batch, longest)
+            concept_N = torch.from_numpy(texts.concept_A[rows[places]])
+            yield codes_NL.to(torch.int64), length_N, concept_N
+
+
+def drawn_text(
+    texts: Texts, row: int, recipe: TextRecipe, rng: np.random.Generator
+) -> NDArray[np.int32]:
+    """A row's name, or some of its keywords with spaces between, a few characters blanked."""
+    words = texts.keywords[row]
+    if not words or rng.random() < recipe.name_share:
+        text = texts.names[row].copy()
+    else:
+        count = rng.integers(1, recipe.most_keywords + 1)
+        parts = [words[i] for i in rng.permutation(len(words))[:count]]
+        joined = [piece for part in parts for piece in (part, _SPACE)][:-1]
+        text = np.concatenate(joined)[: recipe.longest]
+    text[rng.random(len(text)) < recipe.blank] = 0
+    return text
+
+
+_SPACE = np.array([ord(" ")], np.int32)
+
+
+def concept_loss(
+    features_NU: Tensor, vectors_VU: Tensor, concept_N: Tensor, recipe: TextRecipe
+) -> Tensor:
+    """Cross-entropy over concepts by cosine, in the leading dims of each size, plus distance."""
+    loss = features_NU.new_zeros(())
+    for dims in DIMS:
+        predicted_NU = functional.normalize(features_NU[:, :dims], dim=1)
+        expected_VU = functional.normalize(vectors_VU[:, :dims], dim=1)
+        cosine_NV = predicted_NU @ expected_VU.T
+        loss = loss + functional.cross_entropy(cosine_NV / recipe.temperature, concept_N)
+        loss = loss + recipe.pull * (1.0 - cosine_NV.gather(1, concept_N[:, None])).mean()
+    return loss
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Train the text encoder that ships with adaptd.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=TextRecipe().steps)
+    parser.add_argument("--minutes", type=float, help="stop early; figures then vary with speed")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second
+    recipe = TextRecipe(steps=arguments.steps)
+    started = time.process_time()
+    spec = train_text(recipe, arguments.seed, arguments.minutes).rounded()
+    log.info("trained in %.0f CPU-seconds", time.process_time() - started)
+    facts = {"training": f"seed {arguments.seed}, {recipe}"}
+    facts |= evaluate.summary(TextEncoder(spec, torch.device("cpu")))
+    for name, fact in facts.items():
+        log.info("%s: %s", name, fact)
+    save_part(spec, arguments.out, facts)
+    log.info("wrote %s", arguments.out)
+
+
+if __name__ == "__main__":
+    main()

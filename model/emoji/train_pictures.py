@@ -1,0 +1,263 @@
+"""Trains the image encoder to say where a picture's concept lies in the universal embedding.
+
+N = pictures in batch, P = pixels a side, C = channels, V = concepts of the split, K = key dims,
+U = features
+
+Two heads share the network. One learns a free key for every training concept, so that concepts
+whose vectors lie close are still told apart; the encoder then gives the mean of the concepts'
+vectors by how well their keys match. The other maps straight into the embedding, by cosine in all
+and in the first dims (those that tenants rotate), and serves concepts never seen. Augmentation, and
+mixing two vendors' drawings of a concept, stand in for vendors not seen.
+
+    python -m model.emoji.train_pictures --out FILE        (ten minutes of one core)
+"""
+
+import argparse
+import itertools
+import logging
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.emoji import drawings as emoji
+from model.emoji.augment import mixed, redrawn
+from model.encoders.image import BLOCKS, config_of, normalised, scaled
+from model.meta.schedule import Schedule
+from model.theta.part import PartSpec
+from model.theta.part_file import save_part
+
+log = logging.getLogger(__name__)
+
+FEATURES = 64
+KEY_DIM = 128
+JUDGED_DIMS = ((64, 0.1), (emoji.LOW_RANK_DIM, 0.06), (emoji.ROTATION_DIM, 0.03))
+"""(first dims, temperature) in which the direct head is judged."""
+TRAIN_VENDORS = tuple(v for v in emoji.VENDORS if v != emoji.HELD_OUT_VENDOR)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRecipe:
+    """How the encoder is trained; the shipped one with these values."""
+
+    steps: int = 5_000
+    batch: int = 128
+    rate: float = 3e-3
+    weight_decay: float = 0.05
+    threads: int = 1
+    """Of torch, while it trains: sums, and so the last bits, depend on it."""
+    mix: float = 0.4
+    """The share of pictures mixed with another vendor's drawing of the same concept."""
+    kinship: float = 0.2
+    """The share of a picture's label spread over concepts of like meaning."""
+    direct: float = 0.5
+    """The weight of the direct head's loss."""
+    sharpness: float = 3.0
+    """The trained keys are multiplied by it: chosen on a vendor left out of training."""
+    trust: float = 0.1
+    """The direct head's part in the features, beside the lookup's: chosen in the same way."""
+
+
+class TrainableEncoder(nn.Module):
+    """The shipped CNN with batch normalisation, which `folded` takes away again."""
+
+    def __init__(self, known: int = 796) -> None:
+        super().__init__()
+        channels = [3, *(c for c, _ in BLOCKS)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(channels)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in channels[1:])
+        side = emoji.SIDE >> sum(pool for _, pool in BLOCKS)
+        self.dropout = nn.Dropout(0.2)
+        self.linear = nn.Linear(channels[-1] * side**2, KEY_DIM)
+        self.linear_norm = nn.BatchNorm1d(KEY_DIM)
+        self.keys_VK = nn.Parameter(0.1 * torch.randn(known, KEY_DIM))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(16.0)))
+        self.direct = nn.Linear(KEY_DIM, FEATURES)
+
+    def forward(self, ink_NCPP: Tensor) -> tuple[Tensor, Tensor]:
+        """How well each key matches (N, V), as logits, and the direct head (N, U)."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training and fast_bfloat16()):
+            h_NCPP = self.convolved(ink_NCPP)
+        key_NK = self.linear_norm(self.linear(self.dropout(h_NCPP.float().flatten(1))))
+        key_NK = functional.normalize(key_NK, dim=1, eps=1e-6)
+        return key_NK @ self.scaled_keys().T, self.direct(key_NK)
+
+    def convolved(self, h_NCPP: Tensor) -> Tensor:
+        """The last block's output."""
+        for conv, norm, (_, pool) in zip(self.convs, self.norms, BLOCKS, strict=True):
+            new_NCPP = functional.relu(norm(conv(h_NCPP)))
+            h_NCPP = new_NCPP + h_NCPP if new_NCPP.shape == h_NCPP.shape else new_NCPP
+            h_NCPP = functional.max_pool2d(h_NCPP, 2) if pool else h_NCPP
+        return h_NCPP
+
+    def scaled_keys(self) -> Tensor:
+        """The keys (V, K), all at the one learned norm."""
+        return self.log_scale.exp() * functional.normalize(self.keys_VK, dim=1)
+
+    def features(self, ink_NCPP: Tensor, vectors_VU: Tensor, recipe: EncoderRecipe) -> Tensor:
+        """What the encoder is to give (N, U), in the slow obvious form."""
+        match_NV, direct_NU = self(ink_NCPP)
+        unit_VU = functional.normalize(vectors_VU, dim=1)
+        looked_up_NU = (recipe.sharpness * match_NV).softmax(1) @ unit_VU
+        return scaled(looked_up_NU + recipe.trust * functional.normalize(direct_NU, dim=1))
+
+    def folded(self, vectors_VU: Tensor, recipe: EncoderRecipe) -> PartSpec:
+        """The same function without batch normalisation: its running statistics become weights."""
+        tensors = {}
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            gain_C, bias_C = _as_weights(norm)
+            tensors[f"conv{i}.weight"] = conv.weight * gain_C.view(-1, 1, 1, 1)
+            tensors[f"conv{i}.bias"] = bias_C
+        gain_K, bias_K = _as_weights(self.linear_norm)
+        tensors["linear.weight"] = self.linear.weight * gain_K[:, None]
+        tensors["linear.bias"] = self.linear.bias * gain_K + bias_K
+        tensors["keys"] = recipe.sharpness * self.scaled_keys()
+        tensors["values"] = functional.normalize(vectors_VU, dim=1) / recipe.trust
+        tensors |= {"direct.weight": self.direct.weight, "direct.bias": self.direct.bias}
+        arrays = {name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}
+        lookup = (len(self.keys_VK), KEY_DIM)
+        config = config_of(BLOCKS, emoji.SIDE, FEATURES, lookup)
+        return PartSpec(config, {name: array.copy() for name, array in arrays.items()})
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU convolves in bfloat16: in half the time where it has AVX512-BF16 or AMX."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def train_encoder(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpec:
+    """The encoder, trained on the training concepts as drawn by all but the held-out vendor.
+
+    Without a time limit the same recipe and seed give the same bytes on the same machine.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _trained(recipe, seed, minutes)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpec:
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    pictures_NPPC, concept_N, vectors_VU = training_pictures()
+    ink_NCPP, drawings_VA = normalised(pictures_NPPC), drawings_of(concept_N)
+    label_VV = labels(vectors_VU, recipe.kinship)
+    model = TrainableEncoder(len(vectors_VU)).to(memory_format=torch.channels_last)
+    optimiser = _optimiser(model, recipe)
+    schedule = Schedule(recipe.steps, minutes)
+    while not schedule.finished:
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * schedule.rate_factor()
+        pick_N = torch.randint(len(concept_N), (recipe.batch,), generator=generator)
+        other_N = _one_of_each(drawings_VA[concept_N[pick_N]], generator)
+        drawn_NCPP = mixed(ink_NCPP[pick_N], ink_NCPP[other_N], recipe.mix, generator)
+        match_NV, direct_NU = model(augmented(drawn_NCPP, generator))
+        loss = functional.cross_entropy(match_NV, label_VV[concept_N[pick_N]])
+        loss = loss + recipe.direct * direct_loss(direct_NU, vectors_VU, concept_N[pick_N])
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        schedule.advance()
+        if schedule.step % 100 == 0:
+            log.info("encoder %s loss %.3f", schedule, loss.item())
+    return model.eval().folded(vectors_VU, recipe).rounded()
+
+
+def training_pictures() -> tuple[Tensor, Tensor, Tensor]:
+    """Drawings (N, P, P, 3), each one's place among the training concepts, and their vectors."""
+    train_V = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
+    place = np.full(len(emoji.concepts()), -1)
+    place[train_V] = np.arange(len(train_V))
+    chosen = {vendor: emoji.drawn_by(vendor, "train") for vendor in TRAIN_VENDORS}
+    pictures = np.concatenate([emoji.sheet(v)[indices] for v, indices in chosen.items()])
+    concept_N = np.concatenate([place[indices] for indices in chosen.values()])
+    vectors_VU: NDArray[np.float32] = emoji.concept_vectors(FEATURES)[train_V]
+    return torch.from_numpy(pictures), torch.from_numpy(concept_N), torch.from_numpy(vectors_VU)
+
+
+def drawings_of(concept_N: Tensor) -> Tensor:
+    """For each concept the numbers of its drawings (V, A), some twice where vendors lack it."""
+    drawings = [torch.nonzero(concept_N == v).flatten() for v in range(int(concept_N.max()) + 1)]
+    most = torch.arange(max(len(numbers) for numbers in drawings))
+    return torch.stack([numbers[most % len(numbers)] for numbers in drawings])
+
+
+def labels(vectors_VU: Tensor, kinship: float) -> Tensor:
+    """What the lookup is to say of each concept (V, V): itself, and its kin by meaning."""
+    unit_VU = functional.normalize(vectors_VU, dim=1)
+    kin_VV = (unit_VU @ unit_VU.T / 0.1).softmax(1)
+    return torch.lerp(torch.eye(len(vectors_VU)), kin_VV, kinship)
+
+
+def direct_loss(direct_NU: Tensor, vectors_VU: Tensor, concept_N: Tensor) -> Tensor:
+    """Cross-entropy over concepts by cosine, in all and in the first dims."""
+    losses = []
+    for dims, temperature in JUDGED_DIMS:
+        predicted_NU = functional.normalize(direct_NU[:, :dims], dim=1)
+        expected_VU = functional.normalize(vectors_VU[:, :dims], dim=1)
+        cosine_NV = predicted_NU @ expected_VU.T
+        losses.append(functional.cross_entropy(cosine_NV / temperature, concept_N))
+    return torch.stack(losses).mean()
+
+
+def augmented(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures as another vendor might draw them; ink is 0 on paper."""
+    return redrawn(ink_NCPP, generator).contiguous(memory_format=torch.channels_last)
+
+
+def _optimiser(model: TrainableEncoder, recipe: EncoderRecipe) -> torch.optim.Optimizer:
+    """AdamW; gains, biases and the keys' one scale do not decay."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
+
+
+def _one_of_each(choices_NA: Tensor, generator: torch.Generator) -> Tensor:
+    """One column of each row, at random (N)."""
+    n, most = choices_NA.shape
+    return choices_NA[torch.arange(n), torch.randint(most, (n,), generator=generator)]
+
+
+def _as_weights(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The gain and the bias that batch normalisation amounts to after training."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain_C = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return gain_C, norm.bias - norm.running_mean * gain_C
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Train the image encoder that ships with adaptd.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=EncoderRecipe().steps)
+    parser.add_argument("--minutes", type=float, help="stop early; figures then vary with speed")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    recipe = replace(EncoderRecipe(), steps=arguments.steps)
+    started = time.process_time()
+    spec = train_encoder(recipe, arguments.seed, arguments.minutes)
+    log.info("trained in %.0f s of a core", time.process_time() - started)
+    save_part(spec, arguments.out, {"training": f"seed {arguments.seed}, {recipe}"})
+    log.info("wrote %s", arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Meta-trains the θ that ships with an attention generator: emoji pictures into tenants' spaces.
+
+N = pictures, V = concepts of the training split, A = pictures of a concept, S = support pairs,
+Q = query pairs, T = tenants, D = features, E = target dim
+
+    python -m model.emoji.train_tenants --out FILE                     (low-rank, 32 dimensions)
+    python -m model.emoji.train_tenants --families both --encoder-from FILE --out FILE       (16)
+
+1. The image encoder is trained, or that of an existing θ is taken; then every training drawing is
+   augmented a few times and encoded once.
+2. `model.emoji.tenants` trains u(x) and the generator over synthetic tenants, on those features.
+3. The held-out vendor's drawings are used for the first time, to report.
+"""
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from torch import Tensor
+
+from model.baselines.ridge import fit_ridge
+from model.emoji import drawings as emoji
+from model.emoji.augment import redrawn
+from model.emoji.tenants import Features, TenantRecipe, Trained, train
+from model.emoji.train_pictures import TRAIN_VENDORS, EncoderRecipe, train_encoder
+from model.encoders.image import ImageEncoder, normalised
+from model.inner import learners
+from model.mappings.mlp import Mlp, apply, apply_batched
+from model.theta.meta_init import MetaInit
+from model.theta.meta_init_file import save
+from model.theta.part import PartSpec
+from model.theta.part_file import load_encoder
+
+log = logging.getLogger(__name__)
+
+RECIPES = {
+    "low-rank": TenantRecipe(),
+    "both": TenantRecipe(
+        shares=(("low-rank", 0.45), ("rotation", 0.45), ("sheared", 0.1)),
+        dim=emoji.ROTATION_DIM,
+        steps=2_500,
+        generators=8,
+    ),
+}
+AUGMENTATIONS = 4
+"""Pictures cached for each drawing, the drawing itself included."""
+PICTURES_PER_CHUNK = 64
+FAMILIES: tuple[emoji.Family, ...] = ("low-rank", "rotation", "linear", "permutation")
+SUPPORT_SIZES = (0, 5, 16, 64)
+CANDIDATES = 128
+TENANT_SEED = 1_000_000
+"""Test tenants' seeds start here, far from any that training draws."""
+IDLE_RATE = 1e-9
+"""The generator alone makes the mapping: the inner step that follows it moves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """R@1 among 128 by Euclidean distance: means over tenants and seeds."""
+
+    family: str
+    pairs: int
+    adapted: float
+    ceiling: float
+    """u(x) under the tenant's own matrix."""
+    ridge: float
+    loss: float
+    """Mean squared error of the adapted mapping."""
+
+
+def cache_features(spec: PartSpec, dim: int, seed: int) -> Features:
+    """Features of every training concept as drawn by every training vendor, augmented."""
+    encoder = ImageEncoder(spec, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    concepts_V = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
+    columns = []
+    for vendor in TRAIN_VENDORS:
+        drawn_V = [vendor not in emoji.concepts()[v].missing for v in concepts_V]
+        ink = normalised(torch.from_numpy(emoji.sheet(vendor)[concepts_V]))
+        for version in (ink, *(redrawn(ink, generator) for _ in range(AUGMENTATIONS - 1))):
+            features_VD = _encoded(encoder, version)
+            columns.append(features_VD.masked_fill(~torch.tensor(drawn_V)[:, None], float("nan")))
+    vectors_VE = torch.tensor(emoji.concept_vectors(dim)[concepts_V])
+    return Features(_without_gaps(torch.stack(columns, dim=1)), vectors_VE)
+
+
+def measure(
+    trained: Trained,
+    recipe: TenantRecipe,
+    x_ND: Tensor,
+    drawn_N: Tensor,
+    families: tuple[emoji.Family, ...] = FAMILIES,
+    tenants: int = 40,
+    seeds: int = 3,
+) -> list[Row]:
+    """How tenants never trained on fare, given a vendor's features `x_ND` of concepts `drawn_N`."""
+    vectors_NE = torch.tensor(emoji.concept_vectors(recipe.dim))[drawn_N]
+    rows = []
+    for family in families:
+        drawn = [emoji.Tenant(TENANT_SEED + t, family, recipe.dim) for t in range(tenants)]
+        matrix_TEE = torch.from_numpy(np.stack([tenant.matrix_EE() for tenant in drawn]))
+        for pairs in SUPPORT_SIZES:
+            scores = [
+                _scores(trained, recipe, x_ND, vectors_NE, matrix_TEE, pairs, seed)
+                for seed in range(seeds)
+            ]
+            rows.append(Row(family, pairs, *np.mean(scores, axis=0).tolist()))
+    return rows
+
+
+@torch.inference_mode()
+def _scores(
+    trained: Trained,
+    recipe: TenantRecipe,
+    x_ND: Tensor,
+    vectors_NE: Tensor,
+    matrix_TEE: Tensor,
+    pairs: int,
+    seed: int,
+) -> tuple[float, float, float, float]:
+    """Adapted, ceiling, ridge, loss of one episode of every tenant."""
+    orders = [
+        np.random.default_rng([t, seed]).permutation(len(x_ND)) for t in range(len(matrix_TEE))
+    ]
+    order_TM = torch.from_numpy(np.stack(orders))[:, : pairs + CANDIDATES]
+    x_TMD, y_TME = x_ND[order_TM], torch.bmm(vectors_NE[order_TM], matrix_TEE)
+    x_TQD, y_TQE = x_TMD[:, pairs:], y_TME[:, pairs:]
+    x_TSD, y_TSE = (t[:, : max(pairs, 1)] for t in (x_TMD, y_TME))
+    real_TS = torch.full(x_TSD.shape[:2], pairs > 0)
+    theta, activation = trained.theta(), recipe.activation
+    start = trained.attention.start(theta, x_TSD, y_TSE, real_TS, activation)
+    o_TQE = apply_batched(start, x_TQD, activation)
+    known_TQE = torch.bmm(apply(theta, x_TQD, activation), matrix_TEE)
+    loss = (o_TQE - y_TQE).square().mean().item()
+    ridge = _ridge_recall(x_TSD, y_TSE, x_TQD, y_TQE) if pairs else float("nan")
+    return _recall_at_1(o_TQE, y_TQE), _recall_at_1(known_TQE, y_TQE), ridge, loss
+
+
+def _ridge_recall(x_TSD: Tensor, y_TSE: Tensor, x_TQD: Tensor, y_TQE: Tensor) -> float:
+    predicted = [
+        fit_ridge(x.numpy(), y.numpy())(q.numpy())
+        for x, y, q in zip(x_TSD, y_TSE, x_TQD, strict=True)
+    ]
+    return _recall_at_1(torch.from_numpy(np.stack(predicted)), y_TQE)
+
+
+def _recall_at_1(o_TQE: Tensor, y_TQE: Tensor) -> float:
+    nearest_TQ = torch.cdist(o_TQE, y_TQE).argmin(2)
+    return (nearest_TQ == torch.arange(y_TQE.shape[1])).float().mean().item()
+
+
+def as_meta_init(
+    trained: Trained, recipe: TenantRecipe, encoder: PartSpec, name: str, facts: dict[str, str]
+) -> MetaInit:
+    """θ, its attention and its encoder, as they are published."""
+    theta: Mlp = trained.theta()
+    mapping = {n: tensor.detach().numpy().copy() for n, tensor in theta._asdict().items()}
+    hidden_dim, source_dim = mapping["w1"].shape
+    dims = (source_dim, hidden_dim, recipe.dim)
+    meta_init = MetaInit(
+        version=name,
+        source_modality="image",
+        target_modality="vector",
+        source_dim=source_dim,
+        hidden_dim=hidden_dim,
+        target_dim=recipe.dim,
+        activation=recipe.activation,
+        mapping=mapping,
+        learner=learners.fresh_spec("maml", *dims, steps=1, rate=IDLE_RATE),
+        generator=trained.attention.spec(),
+        source_encoder=encoder,
+        facts=facts,
+    )
+    return replace(meta_init, version=f"{name}-{meta_init.content_hash[:8]}")
+
+
+def as_table(title: str, rows: list[Row]) -> Table:
+    """For a terminal."""
+    table = Table(title=title)
+    for heading in ("tenants", "pairs", "R@1", "known matrix", "ridge", "loss"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        figures = (row.adapted, row.ceiling, row.ridge, row.loss)
+        table.add_row(row.family, str(row.pairs), *(f"{figure:.3f}" for figure in figures))
+    return table
+
+
+def as_fact(rows: list[Row]) -> str:
+    """For θ's facts: JSON, rounded."""
+    names = ("family", "pairs", "adapted", "ceiling", "ridge", "loss")
+    values = [[getattr(row, name) for name in names] for row in rows]
+    rounded = [[round(v, 3) if isinstance(v, float) else v for v in row] for row in values]
+    return json.dumps([dict(zip(names, row, strict=True)) for row in rounded])
+
+
+def held_out(
+    spec: PartSpec, split: emoji.Split = "train", vendor: str = emoji.HELD_OUT_VENDOR
+) -> tuple[Tensor, Tensor]:
+    """A vendor's drawings of the split's concepts: features (N, D), and the concepts (N)."""
+    drawn_N = emoji.drawn_by(vendor, split)
+    ink = normalised(torch.from_numpy(emoji.sheet(vendor)[drawn_N]))
+    return _encoded(ImageEncoder(spec, torch.device("cpu")), ink), torch.from_numpy(drawn_N)
+
+
+def _encoded(encoder: ImageEncoder, ink_NCPP: Tensor) -> Tensor:
+    chunks = torch.split(ink_NCPP, PICTURES_PER_CHUNK)
+    # out of inference mode, so that training may keep them for its backward pass
+    return torch.cat([encoder.encode_ink(chunk) for chunk in chunks]).clone()
+
+
+def _without_gaps(x_VAD: Tensor) -> Tensor:
+    """Where a vendor does not draw a concept, another vendor's drawing stands in."""
+    filled_VAD = x_VAD.clone()
+    for v, x_AD in enumerate(x_VAD):
+        drawn_A = torch.nonzero(~x_AD[:, 0].isnan()).flatten()
+        filled_VAD[v] = x_AD[drawn_A[torch.arange(len(x_AD)) % len(drawn_A)]]
+    return filled_VAD
+
+
+def encoder_for(path: Path | None, seed: int) -> tuple[PartSpec, str]:
+    """An encoder that there is, or a new one; and in words where it is from."""
+    if path is None:
+        recipe = EncoderRecipe()
+        return train_encoder(recipe, seed, None), str(recipe)
+    return load_encoder(path, "image"), f"encoder of {path.name}"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Meta-train a θ with an attention generator.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--encoder-from", type=Path, help="the image encoder, or a θ that has it")
+    parser.add_argument("--families", choices=sorted(RECIPES), default="low-rank")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, help="stop early; figures then vary with speed")
+    parser.add_argument("--steps", type=int, help="outer steps, instead of the recipe's")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler()])
+    encoder, origin = encoder_for(arguments.encoder_from, arguments.seed)
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second
+    recipe = RECIPES[arguments.families]
+    recipe = replace(recipe, steps=arguments.steps or recipe.steps)
+    started = time.process_time()
+    features = cache_features(encoder, recipe.dim, arguments.seed)
+    trained = train(features, recipe, arguments.seed, arguments.minutes)
+    log.info("trained in %.0f s of a core", time.process_time() - started)
+    rows = measure(trained, recipe, *held_out(encoder))
+    unseen = measure(trained, recipe, *held_out(encoder, "validation"))
+    console = Console()
+    console.print(as_table(f"{emoji.HELD_OUT_VENDOR}, training concepts", rows))
+    console.print(as_table(f"{emoji.HELD_OUT_VENDOR}, concepts never trained on", unseen))
+    facts = {
+        "training": f"seed {arguments.seed}, {origin}, {recipe}",
+        "data": f"{', '.join(TRAIN_VENDORS)}; training split; synthetic tenants",
+        "evaluation": as_fact(rows),
+        "evaluation_unseen_concepts": as_fact(unseen),
+    }
+    save(as_meta_init(trained, recipe, encoder, arguments.out.stem, facts), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Meta-trains the θs that ship without an attention generator, on what `model.meta.training` is.
+
+    python -m model.emoji.train_thetas maml  --encoder-from FILE --out FILE
+    python -m model.emoji.train_thetas names --encoder-from FILE --text-from FILE --out FILE
+
+maml: emoji pictures into low-rank tenants' spaces, by exact second-order gradient steps with
+learned rates (Meta-SGD per tensor), beside which the attention generator's θ is judged.
+names: emoji pictures to what a language calls them; a stream is a language.
+
+Both take the image encoder as it is. Nothing here sees the held-out vendor, the
+held-out languages, or a concept outside the training split.
+"""
+
+import argparse
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+
+from model.emoji import drawings as emoji
+from model.emoji import names as emoji_names
+from model.emoji.episodes import LanguageEpisodes, Pictures, TenantEpisodes, read_names
+from model.emoji.train_pictures import TRAIN_VENDORS
+from model.emoji.train_tenants import cache_features
+from model.encoders.build import encoder_from
+from model.inner.cost_rule import Form
+from model.losses import MSE, Loss
+from model.meta.recipe import Recipe, Term
+from model.meta.state import Progress
+from model.meta.training import Data, train
+from model.theta.meta_init import MetaInit
+from model.theta.meta_init_file import save
+from model.theta.part import PartSpec
+from model.theta.part_file import load_encoder
+
+log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+MAML = Recipe(
+    learner="meta-sgd",
+    hidden_dim=256,
+    inner_steps=5,
+    outer_losses=(Term(MSE), Term(Loss("infonce"), 0.2)),
+    steps=4_000,
+    rate=3e-3,
+    min_support=3,
+    validate_every=250,
+    patience=1_000,
+)
+FORM: Form = "full"
+"""As the θs that ship were trained, so that they come out byte for byte."""
+RECIPES = {"maml": MAML, "names": replace(MAML, inner_steps=3, steps=1_000)}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Meta-train a θ that ships with adaptd.")
+    parser.add_argument("kind", choices=sorted(RECIPES))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--encoder-from", type=Path, required=True, help="the image encoder, or a θ that has it"
+    )
+    parser.add_argument("--text-from", type=Path, help="names: the text encoder, likewise")
+    parser.add_argument("--steps", type=int, help="outer steps, instead of the recipe's")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler()])
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second
+    started = time.process_time()
+    encoder = load_encoder(arguments.encoder_from, "image")
+    recipe = RECIPES[arguments.kind]
+    if arguments.steps:
+        recipe = Recipe.from_config(recipe.to_config() | {"steps": arguments.steps})
+    if arguments.kind == "maml":
+        theta = maml(encoder, recipe)
+    else:
+        theta = names(encoder, load_encoder(arguments.text_from, "text"), recipe)
+    log.info("trained in %.0f s of a core", time.process_time() - started)
+    save(theta, arguments.out)
+    Console().print(f"wrote {arguments.out}: {theta.version}")
+
+
+def maml(encoder: PartSpec, recipe: Recipe) -> MetaInit:
+    """Pictures into low-rank tenants' spaces."""
+    features = cache_features(encoder, emoji.LOW_RANK_DIM, recipe.seed)
+    source = TenantEpisodes(Pictures(features.x_VAD), features.u_VE, "low-rank", recipe.cut())
+    trained = train(Data(source), recipe, on_step=_tell, form=FORM)
+    return trained.parameters.meta_init(
+        "emoji-lowrank-maml",
+        "image",
+        "vector",
+        encoder,
+        facts=_facts(recipe, "training split; synthetic low-rank tenants"),
+    )
+
+
+def names(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
+    """Pictures to names."""
+    text_encoder = encoder_from(text, "text", int(text.config["dim"]), CPU)
+    concepts = [int(c) for c in emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")]
+    spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
+    x_VAD = cache_features(encoder, text_encoder.dim, recipe.seed).x_VAD
+    source = LanguageEpisodes(Pictures(x_VAD), spoken, recipe.cut())
+    trained = train(Data(source), recipe, on_step=_tell, form=FORM)
+    return trained.parameters.meta_init(
+        "emoji-names",
+        "image",
+        "text",
+        encoder,
+        text,
+        facts=_facts(recipe, f"training split; names in {len(spoken.y_LVE)} languages"),
+    )
+
+
+def _facts(recipe: Recipe, data: str) -> dict[str, str]:
+    return {"training": f"{recipe.to_config()}", "data": f"{', '.join(TRAIN_VENDORS)}; {data}"}
+
+
+def _tell(progress: Progress) -> None:
+    if progress.history and progress.step % 250 == 0:
+        log.info("step %d %s", progress.step, progress.history[-1])
+
+
+if __name__ == "__main__":
+    main()

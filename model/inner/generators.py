@@ -1,0 +1,65 @@
+"""What makes a stream's starting point: θ itself, or θ conditioned on the stream's support.
+
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E = target dim
+
+`mlp` starts every stream at θ. `adversarial` does too: its discriminator took part in
+meta-training alone (`model.meta.outer`). `attention` reads the support pairs
+(`model.mappings.attention`). The learner goes on from there, and what comes out is a plain `Mlp` in
+every case.
+"""
+
+from typing import Protocol
+
+import torch
+
+from model.inner.learner import Support
+from model.mappings.attention import Attention
+from model.mappings.mlp import Mlp, expand
+from model.theta.meta_init import Activation, MetaInit
+from model.values.errors import BadMetaInit
+
+KINDS = ("mlp", "attention", "adversarial")
+
+
+class Generator(Protocol):
+    """θ and the supports to each stream's start."""
+
+    def start(self, theta: Mlp, support: Support) -> Mlp:
+        """Every stream's parameters before the first inner step, stacked along B; those of a
+        stream without pairs are θ unadapted."""
+
+
+class Shared:
+    """Every stream starts at θ."""
+
+    def start(self, theta: Mlp, support: Support) -> Mlp:
+        """See Generator."""
+        return expand(theta, len(support.x_BSD))
+
+
+class Conditioned:
+    """The support pairs move θ before the first step."""
+
+    def __init__(self, attention: Attention, activation: Activation) -> None:
+        self._attention = attention
+        self._activation = activation
+
+    def start(self, theta: Mlp, support: Support) -> Mlp:
+        """See Generator."""
+        return self._attention.start(theta, *support, self._activation)
+
+
+def generator_of(meta_init: MetaInit, device: torch.device) -> Generator:
+    """The generator that θ names. Raises BadMetaInit when it does not fit or is not known."""
+    spec = meta_init.generator
+    if spec.kind not in KINDS:
+        raise BadMetaInit(f"generator kind is {spec.kind!r}, not one of {', '.join(KINDS)}")
+    if spec.kind != "attention":
+        if spec.tensors or set(spec.config) != {"kind"}:
+            raise BadMetaInit(f"a generator of kind {spec.kind!r} has no settings and no tensors")
+        return Shared()
+    if meta_init.output_activation != "none":
+        raise BadMetaInit("a generator of kind 'attention' needs the output activation 'none'")
+    dims = (meta_init.source_dim, meta_init.hidden_dim, meta_init.target_dim)
+    attention = Attention.from_spec(spec, *dims).to(device).eval().requires_grad_(False)
+    return Conditioned(attention, meta_init.activation)

@@ -1,0 +1,50 @@
+"""A θ of any generator and learner that was never meta-trained: to begin with, and for tests.
+
+D = source dim, H = hidden, E = target dim
+"""
+
+from dataclasses import replace
+
+from model.inner import learners
+from model.inner.generators import KINDS
+from model.losses import MSE, Loss
+from model.mappings.attention import Attention, AttentionConfig
+from model.theta import meta_init
+from model.theta.meta_init import Activation, MetaInit, OutputActivation
+from model.theta.part import PartSpec
+from model.values.errors import BadMetaInit
+
+
+def fresh_theta(
+    dims: tuple[int, int, int],
+    generator: str = "mlp",
+    learner: str = "maml",
+    loss: Loss = MSE,
+    activation: Activation = "gelu",
+    output_activation: OutputActivation = "none",
+    steps: int = 5,
+    seed: int = 0,
+) -> MetaInit:
+    """Vector → vector of `dims` (D, H, E), all of it given by the arguments.
+
+    Streams then learn from their own pairs alone. Raises BadMetaInit for a kind that is not known
+    or dims that the kind cannot have.
+    """
+    source_dim, hidden_dim, target_dim = dims
+    base = meta_init.fresh(source_dim, target_dim, hidden_dim, steps, seed=seed)
+    return replace(
+        base,
+        version="-".join([base.version, generator, learner, loss.kind]),
+        activation=activation,
+        output_activation=output_activation,
+        generator=_generator(generator, source_dim, target_dim, seed),
+        learner=learners.fresh_spec(learner, *dims, steps, loss),
+    )
+
+
+def _generator(kind: str, source_dim: int, target_dim: int, seed: int) -> PartSpec:
+    if kind == "attention":
+        return Attention.fresh(AttentionConfig(source_dim, target_dim), seed).spec()
+    if kind not in KINDS:
+        raise BadMetaInit(f"generator kind is {kind!r}, not one of {', '.join(KINDS)}")
+    return PartSpec({"kind": kind})

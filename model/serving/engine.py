@@ -1,0 +1,375 @@
+"""The engine: contents to features, episodes to adapted mappings, on a CPU or a GPU.
+
+N = contents, B = streams in a chunk, S = support pairs, Q = query pairs, D = source dim,
+E = target dim, H = hidden
+
+    support → generator (each stream's start) → learner (the inner loop) → θ′
+    judged on the query beside θ unadapted and ridge regression
+
+What holds for bits. A content's features and a stream's adaptation depend on nothing else in the
+call: neither on how many others there are, nor on where it stands, nor on what the others hold. No
+operation reads across streams. The kernels could still choose another order of summation for
+another shape or another alignment, therefore both are fixed: windows are padded to the capacities
+(`model.serving.packing`), contents to whole chunks, and on a GPU streams to whole chunks too. On a
+CPU streams are not padded, because torch's batched products run matrix by matrix there: that is
+measured (`tests/model/test_engine_bits.py`, x86), not promised by torch. Between devices, torch
+versions or thread counts results agree to rounding only.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import losses
+from model.encoders.build import encoder_from
+from model.encoders.encoder import Encoder
+from model.inner import cost_rule, learners
+from model.inner.cost_rule import Form
+from model.inner.generators import generator_of
+from model.inner.hidden import loop as hidden
+from model.inner.hidden.learners import descend_by
+from model.inner.learner import Support, adapt
+from model.mappings.mlp import Mlp, apply_batched
+from model.serving import rival
+from model.serving.device_faults import lost_device_told
+from model.serving.hidden_windows import HiddenWindows, InnerLoop
+from model.serving.judging import Judged, PairLosses, finite_losses, judged
+from model.serving.packing import (
+    pack_pairs,
+    query_of,
+    support_of,
+    with_idle_units,
+    without_idle_units,
+)
+from model.serving.windows import EpisodeWindows, RawWindows
+from model.theta.meta_init import Activation, MetaInit, Modality, OutputActivation
+from model.values.arrays import FloatArray, aligned
+from model.values.contents import Content
+from model.values.episode import Adaptation, Episode
+from model.values.errors import BadContent
+
+Side = Literal["source", "target"]
+
+HIDDEN_PAIRS_PER_CHUNK = {"cpu": 768, "cuda": 16_384}
+"""Support pairs: on a CPU what a step works on stays in the last cache, and what a chunk costs
+however small it is, is shared; on a GPU all of it is busy."""
+STREAMS_PER_CHUNK = {"cpu": 8, "cuda": 256}
+"""On a CPU core pair 8 take 0.8 of the time that 32 take, at 256 and 1,024 source dimensions."""
+
+
+class Engine:
+    """One θ on one device. Not thread-safe; `prepare` alone may be called from any thread."""
+
+    def __init__(
+        self,
+        meta_init: MetaInit,
+        device: str = "auto",
+        chunk: int | None = None,
+        support_capacity: int = 64,
+        query_capacity: int = 16,
+        extra_steps: int = 0,
+        ridge: bool = True,
+        spill_dir: Path | None = None,
+    ) -> None:
+        """Put θ on `device` ("cpu", "cuda", "cuda:N", or "auto": a GPU if there is one).
+
+        `chunk` streams are adapted at a time, by default as many as stay in a CPU's cache or keep a
+        GPU busy. An episode holds at most
+        `support_capacity` and `query_capacity` pairs, and every episode costs as much as a full
+        one: set them to the window's sizes. `extra_steps` inner steps are tried beyond those that
+        θ was trained for, and taken back where they do not help (`model.inner.learners`). `ridge`
+        fits ridge regression beside, for the gate to judge by.
+        Raises BadMetaInit when a part of θ is not known or does not fit, ValueError for a device,
+        chunk or capacity that cannot be.
+        """
+        self._meta_init = meta_init
+        self._hash, self._encoder_version = meta_init.content_hash, meta_init.encoder_version
+        self._device = _resolve(device)
+        self._chunk = STREAMS_PER_CHUNK[self._device.type] if chunk is None else chunk
+        if min(self._chunk, support_capacity) < 1 or query_capacity < 0:
+            raise ValueError("chunk and support_capacity must be at least 1, query_capacity 0")
+        self._support_capacity = support_capacity
+        self._query_capacity = query_capacity
+        self._ridge = ridge
+        self._spill_dir = spill_dir
+        self._encoders = self._load_encoders(meta_init)
+        self._generator = generator_of(meta_init, self._device)
+        self._learner = learners.build(
+            meta_init.learner.config,
+            {name: self._put(tensor) for name, tensor in meta_init.learner.tensors.items()},
+            meta_init.activation,
+            meta_init.output_activation,
+            extra_steps,
+        )
+        self._loss = losses.judged_by(learners.loss_of(meta_init.learner.config))
+        mapping = with_idle_units(meta_init.mapping, meta_init.activation)
+        self._theta = Mlp(**{name: self._put(tensor) for name, tensor in mapping.items()})
+        self._unadapted = self._start_without_pairs()
+
+    @property
+    def meta_init(self) -> MetaInit:
+        """θ."""
+        return self._meta_init
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu" or "cuda:N"."""
+        return str(self._device)
+
+    @property
+    def meta_init_version(self) -> str:
+        """Of θ."""
+        return self._meta_init.version
+
+    @property
+    def meta_init_hash(self) -> str:
+        """θ's content hash, hexadecimal."""
+        return self._hash
+
+    @property
+    def generator(self) -> str:
+        """What makes a stream's start: mlp, attention or adversarial."""
+        return self._meta_init.generator.kind
+
+    @property
+    def learner(self) -> str:
+        """How a stream is adapted: maml, anil, r2d2, ..."""
+        return self._meta_init.learner.kind
+
+    @property
+    def loss(self) -> str:
+        """What the losses of an Adaptation measure: mse or cosine."""
+        return self._loss.kind
+
+    @property
+    def encoder_version(self) -> str:
+        """Features of different encoder versions must not meet in one window."""
+        return self._encoder_version
+
+    @property
+    def source_dim(self) -> int:
+        """D: features of a source content."""
+        return self._meta_init.source_dim
+
+    @property
+    def target_dim(self) -> int:
+        """E: features of a target content."""
+        return self._meta_init.target_dim
+
+    @property
+    def hidden_dim(self) -> int:
+        """H: units of the mapping's hidden layer."""
+        return self._meta_init.hidden_dim
+
+    @property
+    def activation(self) -> Activation:
+        """σ of the mapping: relu, gelu, tanh or sigmoid."""
+        return self._meta_init.activation
+
+    @property
+    def output_activation(self) -> OutputActivation:
+        """σo of the mapping: none, relu, gelu, tanh or sigmoid."""
+        return self._meta_init.output_activation
+
+    @property
+    def source_modality(self) -> Modality:
+        """What `prepare("source", ...)` takes."""
+        return self._meta_init.source_modality
+
+    @property
+    def target_modality(self) -> Modality:
+        """What `prepare("target", ...)` takes."""
+        return self._meta_init.target_modality
+
+    def theta_mapping(self) -> Mapping[str, FloatArray]:
+        """The unadapted mapping: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32; copies.
+
+        θ's own, or what its generator makes of no pairs.
+        """
+        tensors = {n: t[0].cpu().numpy() for n, t in self._unadapted._asdict().items()}
+        return without_idle_units(tensors, self.hidden_dim)
+
+    def prepare(self, side: Side, modality: str, content: Content) -> NDArray[Any]:
+        """Check one content and make it an array `encode` takes; cheap, without torch.
+
+        Raises BadContent with reason `wrong_modality`, or those of the encoder's own `prepare`.
+        """
+        expected = self.source_modality if side == "source" else self.target_modality
+        if modality != expected:
+            raise BadContent(
+                "wrong_modality", f"{side} is {modality!r}, this meta-init maps {expected!r}"
+            )
+        return self._encoders[side].prepare(content)
+
+    def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
+        """Features (N, d), float32, of what `prepare` gave for the same side. Raises DeviceLost."""
+        if not prepared:
+            return np.zeros((0, self._encoders[side].dim), np.float32)
+        with lost_device_told():
+            features_ND = self._encoders[side].encode(prepared)
+            return np.asarray(features_ND.cpu().numpy(), np.float32)
+
+    def windows(self, capacity: int, form: Form = "auto") -> EpisodeWindows | HiddenWindows:
+        """Empty windows for so many streams, of the capacities' sizes together.
+
+        `form` is for tests and benchmarks; by itself the engine takes what costs less
+        (`model.inner.cost_rule`). Raises OSError when there is no room in `spill_dir`, ValueError
+        for hidden space where there is none.
+        """
+        capacities = (self._support_capacity, self._query_capacity)
+        raw = RawWindows(
+            capacity, sum(capacities), self.source_dim, self.target_dim, self._spill_dir
+        )
+        inner = self._inner_loop() if form != "full" else None
+        if inner is None and form == "hidden":
+            raise ValueError(f"θ {self.meta_init_version} has no hidden space")
+        if inner is None or (form == "auto" and not self._hidden_pays()):
+            return EpisodeWindows(raw, self.adapt)
+        pairs = HIDDEN_PAIRS_PER_CHUNK[self._device.type]
+        chunk = max(1, pairs // aligned(self._support_capacity))
+        return HiddenWindows(raw, inner, capacities, chunk, self.adapt)
+
+    def _inner_loop(self) -> InnerLoop | None:
+        """In hidden space, where θ's generator and learner have one."""
+        theta = self._meta_init
+        if theta.generator.kind == "attention" or theta.output_activation != "none":
+            return None
+        terms = hidden.terms(self._theta)
+        descend = descend_by(self._learner, terms)
+        if descend is None:
+            return None
+        return InnerLoop(terms, descend, theta.activation, self._loss, self._ridge, self.hidden_dim)
+
+    def _hidden_pays(self) -> bool:
+        spec = self._meta_init.learner
+        steps = len(spec.tensors["rates"]) if "rates" in spec.tensors else 1
+        dims = (self.source_dim, self.hidden_dim, self.target_dim)
+        return cost_rule.hidden_pays(*dims, self._support_capacity, steps)
+
+    def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
+        """θ′ of every episode, in order.
+
+        An episode whose values explode, or are not finite to begin with, gets `finite=False`
+        and leaves the others as they are. Raises ValueError for an episode over capacity or of
+        other dims.
+        """
+        return [
+            adaptation
+            for start in range(0, len(episodes), self._chunk)
+            for adaptation in self._adapt_chunk(episodes[start : start + self._chunk])
+        ]
+
+    @torch.inference_mode()
+    def _adapt_chunk(self, episodes: Sequence[Episode]) -> list[Adaptation]:
+        support = self._pack([support_of(e) for e in episodes], self._support_capacity)
+        query = self._pack([query_of(e) for e in episodes], self._query_capacity)
+        start = self._generator.start(self._theta, support)
+        state = adapt(self._learner, start, support)
+        before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self._unadapted))
+        ridge = rival.fit(support) if self._ridge else None
+        losses = PairLosses(
+            self._losses(self._outputs(before, support), support),
+            self._losses(self._outputs(state.mlp, support), support),
+            self._losses(self._outputs(before, query), query),
+            self._losses(self._outputs(state.mlp, query), query),
+            self._ridge_losses(ridge, query),
+        )
+        stacked = {name: tensor.cpu().numpy() for name, tensor in state.mlp._asdict().items()}
+        healthy_B = state.healthy_B.cpu().tolist()
+        every = judged(losses, support.real_BS, query.real_BS)
+        return [
+            self._adaptation(
+                {name: tensors[b] for name, tensors in stacked.items()},
+                every[b],
+                episode,
+                ridge=_ridge_mapping(ridge, b) if ridge and every[b].ridge_wins else None,
+                healthy=healthy_B[b],
+            )
+            for b, episode in enumerate(episodes)
+        ]
+
+    def _ridge_losses(self, ridge: rival.Rival | None, query: Support) -> Tensor:
+        if ridge is None:
+            return torch.full_like(query.x_BSD[:, :, 0], float("nan"))
+        return self._losses(rival.predict(ridge, query.x_BSD), query)
+
+    def _adaptation(
+        self,
+        padded: Mapping[str, FloatArray],
+        losses: Judged,
+        episode: Episode,
+        *,
+        ridge: Mapping[str, FloatArray] | None,
+        healthy: bool,
+    ) -> Adaptation:
+        tensors = without_idle_units(padded, self.hidden_dim)
+        support, query = bool(len(episode.x_support_SD)), bool(len(episode.x_query_QD))
+        finite = healthy and finite_losses(losses, support=support, query=query)
+        return Adaptation(tensors, *losses[:4], finite and _all_finite(tensors), losses[4], ridge)
+
+    def _pack(self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int) -> Support:
+        rows = len(pairs) if self._device.type == "cpu" else self._chunk
+        packed = pack_pairs(pairs, rows, capacity, (self.source_dim, self.target_dim))
+        return Support(self._put(packed.x_BND), self._put(packed.y_BNE), self._put(packed.real_BN))
+
+    def _outputs(self, mlp: Mlp, pairs: Support) -> Tensor:
+        meta_init = self._meta_init
+        return apply_batched(mlp, pairs.x_BSD, meta_init.activation, meta_init.output_activation)
+
+    def _losses(self, o_BNE: Tensor, pairs: Support) -> Tensor:
+        """The loss of each pair (B, N): that of a stream which has this pair alone."""
+        count, _, dim = o_BNE.shape
+        o_R1E, y_R1E = o_BNE.reshape(-1, 1, dim), pairs.y_BSE.reshape(-1, 1, dim)
+        real_R1 = pairs.real_BS.reshape(-1, 1)
+        return losses.value(self._loss, o_R1E, y_R1E, real_R1).view(count, -1)
+
+    @torch.inference_mode()
+    def _start_without_pairs(self) -> Mlp:
+        no_pairs = (
+            np.zeros((0, self.source_dim), np.float32),
+            np.zeros((0, self.target_dim), np.float32),
+        )
+        nothing = self._pack([no_pairs], self._support_capacity)
+        return Mlp(*(t[:1] for t in self._generator.start(self._theta, nothing)))
+
+    def _load_encoders(self, theta: MetaInit) -> dict[Side, Encoder]:
+        return {
+            "source": encoder_from(
+                theta.source_encoder, theta.source_modality, theta.source_dim, self._device
+            ),
+            "target": encoder_from(
+                theta.target_encoder, theta.target_modality, theta.target_dim, self._device
+            ),
+        }
+
+    def _put(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.tensor(array, device=self._device)
+
+
+def _resolve(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:N, auto") from error
+    if resolved.type not in STREAMS_PER_CHUNK:
+        raise ValueError(f"device {device!r} is none of cpu, cuda, cuda:N, auto")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs")
+    return resolved
+
+
+def _ridge_mapping(ridge: rival.Rival, stream: int) -> dict[str, FloatArray] | None:
+    mlp = rival.as_mapping(ridge, stream)
+    tensors = {name: np.array(tensor.cpu().numpy()) for name, tensor in mlp._asdict().items()}
+    return tensors if _all_finite(tensors) else None
+
+
+def _all_finite(tensors: Mapping[str, FloatArray]) -> bool:
+    return all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())

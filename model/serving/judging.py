@@ -1,0 +1,65 @@
+"""Losses per pair to what an Adaptation says: before and after, and whether ridge takes over.
+
+B = streams, N = pairs (padded), S = support pairs, Q = query pairs
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.serving import rival
+
+
+class PairLosses(NamedTuple):
+    """The loss of each pair, of θ (before), θ′ (after) and ridge."""
+
+    support_before_BS: Tensor
+    support_after_BS: Tensor
+    query_before_BQ: Tensor
+    query_after_BQ: Tensor
+    query_ridge_BQ: Tensor
+    """NaN where ridge is not asked."""
+
+
+class Judged(NamedTuple):
+    """One stream's mean losses, and whether ridge should take θ′'s place."""
+
+    support_before: float
+    support_after: float
+    query_before: float
+    query_after: float
+    query_ridge: float
+    ridge_wins: bool
+
+
+def judged(losses: PairLosses, real_BS: Tensor, real_BQ: Tensor) -> list[Judged]:
+    """Of every stream, in one transfer from the device; NaN where it has no pairs."""
+    reals = (real_BS, real_BS, real_BQ, real_BQ, real_BQ)
+    means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
+    clearly_B = rival.clearly_better(losses.query_ridge_BQ, losses.query_after_BQ, real_BQ)
+    rows = torch.stack([*means_5B, clearly_B.to(means_5B[0].dtype)], 1).tolist()
+    return [
+        Judged(a, b, c, d, e, _ridge_wins((a, b, c, d, e), bool(f))) for a, b, c, d, e, f in rows
+    ]
+
+
+def finite_losses(judged: Judged, *, support: bool, query: bool) -> bool:
+    """Whether those are finite that have pairs."""
+    having_pairs = judged[:2] * support + judged[2:4] * query
+    return all(map(math.isfinite, having_pairs))
+
+
+def _mean(loss_BN: Tensor, real_BN: Tensor) -> Tensor:
+    return loss_BN.masked_fill(~real_BN, 0.0).sum(1) / real_BN.sum(1)
+
+
+def _ridge_wins(losses_5: Sequence[float], clearly: bool) -> bool:
+    """On the query, and never where a loss is NaN. A θ′ that is no worse than θ gives way to a
+    ridge that is clearly better than it; another to one that is better than θ."""
+    _, _, before, after, ridge = losses_5
+    if after <= before:
+        return clearly
+    return ridge < before and ridge < after

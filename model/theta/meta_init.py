@@ -1,0 +1,204 @@
+"""The meta-init θ: what all streams start from, as one value. No torch here.
+
+H = hidden, D = source dim, E = target dim, K = inner steps
+
+θ is the mapping f(x) = σo(W2·σ(W1·x + b1) + b2), and with it everything that was learned along: the
+generator that makes a stream's starting point, the learner that adapts it, the encoders whose
+features it maps. `model.theta.meta_init_file` writes and reads it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from model.theta.part import PartSpec
+from model.values.arrays import FloatArray
+from model.values.errors import BadMetaInit
+
+MAX_DIM = 65_536
+MAX_STEPS = 64
+_NAMES = (
+    "version",
+    "parent",
+    "source_modality",
+    "target_modality",
+    "source_dim",
+    "hidden_dim",
+    "target_dim",
+    "activation",
+    "output_activation",
+)
+
+Modality = Literal["vector", "image", "text", "audio", "video"]
+Activation = Literal["relu", "gelu", "tanh", "sigmoid"]
+OutputActivation = Literal["none", "relu", "gelu", "tanh", "sigmoid"]
+
+SHARED = PartSpec({"kind": "mlp"})
+"""Every stream starts at θ."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetaInit:
+    """θ with its generator, learner, encoders and provenance."""
+
+    version: str
+    source_modality: Modality
+    target_modality: Modality
+    source_dim: int
+    hidden_dim: int
+    target_dim: int
+    activation: Activation
+    mapping: Mapping[str, FloatArray]
+    """w1 (H, D), b1 (H), w2 (E, H), b2 (E)."""
+    learner: PartSpec
+    """How a stream adapts; see `model.inner.learners`."""
+    generator: PartSpec = SHARED
+    """What a stream starts from; see `model.inner.generators`."""
+    output_activation: OutputActivation = "none"
+    source_encoder: PartSpec | None = None
+    """None where contents are used as they are: vectors of `source_dim`."""
+    target_encoder: PartSpec | None = None
+    parent: str | None = None
+    """The version that this θ was trained on from."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """How it was trained and how it did: free-form, for people."""
+
+    def __post_init__(self) -> None:
+        """Raise BadMetaInit unless dims, shapes, types and values fit together."""
+        _check_facts(self)
+        _check_tensors(self)
+
+    @property
+    def parts(self) -> dict[str, PartSpec]:
+        """Generator, learner and the encoders there are, by name."""
+        named = {
+            "generator": self.generator,
+            "learner": self.learner,
+            "source_encoder": self.source_encoder,
+            "target_encoder": self.target_encoder,
+        }
+        return {name: part for name, part in named.items() if part is not None}
+
+    @property
+    def encoder_version(self) -> str:
+        """Changes when features change: windows of another version cannot be used with this θ."""
+        encoders = {n: p for n, p in self.parts.items() if n.endswith("encoder")}
+        if not encoders:
+            return "identity"
+        tensors = {f"{n}.{t}": a for n, p in encoders.items() for t, a in p.tensors.items()}
+        return _digest(tensors, {n: p.config for n, p in encoders.items()})[:12]
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 (hex) over every tensor and fact."""
+        return _digest(self.tensors(), self.header())
+
+    def tensors(self) -> dict[str, FloatArray]:
+        """Every tensor by its name in the file, in order of names."""
+        tensors = {f"mapping.{name}": tensor for name, tensor in self.mapping.items()}
+        for part_name, part in self.parts.items():
+            tensors |= {f"{part_name}.{name}": tensor for name, tensor in part.tensors.items()}
+        return {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the tensors, JSON-like."""
+        header: dict[str, Any] = {name: getattr(self, name) for name in _NAMES}
+        header |= {name: dict(part.config) for name, part in self.parts.items()}
+        return header | {"facts": dict(self.facts)}
+
+
+def fresh(
+    source_dim: int,
+    target_dim: int,
+    hidden_dim: int = 128,
+    steps: int = 5,
+    rate: float | None = None,
+    seed: int = 0,
+) -> MetaInit:
+    """A random vector → vector θ, not meta-trained: for benchmarks, and to start with.
+
+    LeCun-normal weights, zero biases. The default rate suits inputs and targets of about unit
+    variance per dimension: the MSE's gradient carries 1/E, so rates carry E; w1's, whose
+    gradient grows with the D inputs, is divided by D.
+    """
+    rng = np.random.default_rng(seed)
+    w1_HD = rng.standard_normal((hidden_dim, source_dim)) / np.sqrt(source_dim)
+    w2_EH = rng.standard_normal((target_dim, hidden_dim)) / np.sqrt(hidden_dim)
+    mapping = {"w1": w1_HD, "b1": np.zeros(hidden_dim), "w2": w2_EH, "b2": np.zeros(target_dim)}
+    if rate is None:
+        base = 0.25 * target_dim
+        rates = [base / source_dim, base / source_dim, base / hidden_dim, base / hidden_dim]
+    else:
+        rates = [rate] * 4
+    rates_K4 = np.tile(np.asarray(rates, np.float32), (steps, 1))
+    return MetaInit(
+        version=f"fresh-{source_dim}x{hidden_dim}x{target_dim}-{seed}",
+        source_modality="vector",
+        target_modality="vector",
+        source_dim=source_dim,
+        hidden_dim=hidden_dim,
+        target_dim=target_dim,
+        activation="gelu",
+        mapping={name: tensor.astype(np.float32) for name, tensor in mapping.items()},
+        learner=PartSpec({"kind": "maml"}, {"rates": rates_K4}),
+        facts={"training": f"none: random, seed {seed}"},
+    )
+
+
+def _check_facts(meta_init: MetaInit) -> None:
+    if not isinstance(meta_init.version, str) or not meta_init.version:
+        raise BadMetaInit(f"version must be a non-empty string, not {meta_init.version!r}")
+    if not (meta_init.parent is None or isinstance(meta_init.parent, str)):
+        raise BadMetaInit(f"parent must be a string or null, not {meta_init.parent!r}")
+    if not all(isinstance(text, str) for item in meta_init.facts.items() for text in item):
+        raise BadMetaInit("facts must map strings to strings")
+    for name, part in meta_init.parts.items():
+        if not isinstance(part.config, Mapping) or not isinstance(part.config.get("kind"), str):
+            raise BadMetaInit(f"the config of {name} must be an object with a kind")
+    for name, choices in (
+        ("source_modality", Modality),
+        ("target_modality", Modality),
+        ("activation", Activation),
+        ("output_activation", OutputActivation),
+    ):
+        if getattr(meta_init, name) not in get_args(choices):
+            allowed = ", ".join(get_args(choices))
+            raise BadMetaInit(f"{name} is {getattr(meta_init, name)!r}, not one of {allowed}")
+    for name in ("source_dim", "hidden_dim", "target_dim"):
+        dim = getattr(meta_init, name)
+        if type(dim) is not int or not 1 <= dim <= MAX_DIM:
+            raise BadMetaInit(f"{name} is {dim!r}, not an integer in 1..{MAX_DIM}")
+
+
+def _check_tensors(meta_init: MetaInit) -> None:
+    d, h, e = meta_init.source_dim, meta_init.hidden_dim, meta_init.target_dim
+    shapes: dict[str, tuple[int, ...]] = {"w1": (h, d), "b1": (h,), "w2": (e, h), "b2": (e,)}
+    if set(meta_init.mapping) != set(shapes):
+        raise BadMetaInit(f"mapping tensors are {sorted(meta_init.mapping)}, not w1, b1, w2, b2")
+    for name, shape in shapes.items():
+        found = meta_init.mapping[name].shape
+        if found != shape:
+            raise BadMetaInit(f"mapping.{name} has shape {found}, its dims ask for {shape}")
+    for name, tensor in meta_init.tensors().items():
+        if tensor.dtype != np.float32:
+            raise BadMetaInit(f"{name} is {tensor.dtype}, not float32")
+        if not np.isfinite(tensor).all():
+            raise BadMetaInit(f"{name} holds NaN or infinity")
+
+
+def _digest(tensors: Mapping[str, FloatArray], facts: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(canonical_json(facts).encode())
+    for name in sorted(tensors):
+        tensor = np.asarray(tensors[name], order="C")
+        digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def canonical_json(facts: Mapping[str, Any]) -> str:
+    """Equal facts give equal text."""
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

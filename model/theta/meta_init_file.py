@@ -1,0 +1,140 @@
+"""θ as one safetensors file, or as the same bytes in a Kafka record. Never pickle.
+
+The file holds the mapping (`mapping.*`), and the tensors of the generator, the learner and the
+encoders (`generator.*`, `learner.*`, `source_encoder.*`, `target_encoder.*`); the metadata hold the
+facts and a hash over everything. Tensors are float32, stored as float16 where that loses nothing:
+an encoder whose weights were rounded to float16 takes half the room. Equal contents give equal
+bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_safetensors
+from safetensors.numpy import save as write_safetensors
+
+from model.theta.meta_init import MetaInit, canonical_json
+from model.theta.part import PartSpec
+from model.values.arrays import FloatArray
+from model.values.errors import BadMetaInit
+
+FORMAT = "meta-init/2"
+MAX_BYTES = 256 * 2**20
+PARTS = ("generator", "learner", "source_encoder", "target_encoder")
+
+
+def to_bytes(meta_init: MetaInit) -> bytes:
+    """θ as a safetensors file; equal contents give equal bytes."""
+    header = {"adaptd.format": FORMAT, "adaptd.content_hash": meta_init.content_hash}
+    header |= {"adaptd.facts": canonical_json(meta_init.header())}
+    tensors = {name: compact(tensor) for name, tensor in meta_init.tensors().items()}
+    return with_sorted_header(write_safetensors(tensors, header))
+
+
+def from_bytes(data: bytes, where: str) -> MetaInit:
+    """Read θ back; `where` names the place in errors.
+
+    Raises BadMetaInit when it is not safetensors, of another format, damaged, or inconsistent in
+    itself.
+    """
+    try:
+        tensors = {name: widened(tensor) for name, tensor in parse_safetensors(data).items()}
+    except (SafetensorError, KeyError, ValueError, OverflowError) as error:
+        raise BadMetaInit(f"{where}: not a readable safetensors file: {error}") from error
+    metadata = safetensors_header(data).get("__metadata__", {})
+    if metadata.get("adaptd.format") != FORMAT:
+        found = metadata.get("adaptd.format", "none")
+        raise BadMetaInit(f"{where}: adaptd.format is {found!r}, this adaptd reads {FORMAT!r}")
+    try:
+        meta_init = _assemble(tensors, json.loads(metadata.get("adaptd.facts", "")))
+        found_hash = meta_init.content_hash
+    except BadMetaInit as error:
+        raise BadMetaInit(f"{where}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadMetaInit(f"{where}: incomplete or malformed: {error!r}") from error
+    expected_hash = metadata.get("adaptd.content_hash", "none")
+    if found_hash != expected_hash:
+        raise BadMetaInit(
+            f"{where}: damaged: contents hash to {found_hash[:12]}…, "
+            f"the file says {expected_hash[:12]}…"
+        )
+    return meta_init
+
+
+def save(meta_init: MetaInit, path: Path) -> None:
+    """Write θ to a file."""
+    path.write_bytes(to_bytes(meta_init))
+
+
+def load(path: Path, max_bytes: int = MAX_BYTES) -> MetaInit:
+    """Read θ from a file.
+
+    Raises BadMetaInit when the file is missing, larger than `max_bytes` (checked before reading),
+    or for what `from_bytes` refuses.
+    """
+    return from_bytes(read_limited(path, max_bytes), str(path))
+
+
+def shipped(name: str = "emoji-lowrank") -> Path:
+    """A θ that ships with adaptd; by default emoji pictures into low-rank tenants' spaces."""
+    return Path(__file__).parent / "shipped" / f"{name}.safetensors"
+
+
+def _assemble(tensors: Mapping[str, FloatArray], header: dict[str, Any]) -> MetaInit:
+    parts = {
+        name: PartSpec(header.pop(name), _within(f"{name}.", tensors))
+        for name in PARTS
+        if name in header
+    }
+    fields: dict[str, Any] = {"mapping": _within("mapping.", tensors), **parts, **header}
+    meta_init = MetaInit(**fields)
+    if unexpected := set(tensors) - set(meta_init.tensors()):
+        raise BadMetaInit(f"unexpected tensors {sorted(unexpected)}")
+    return meta_init
+
+
+def compact(tensor: FloatArray) -> NDArray[np.floating[Any]]:
+    """As float16 where that loses nothing."""
+    with np.errstate(over="ignore"):
+        half = tensor.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), tensor) else tensor
+
+
+def widened(tensor: NDArray[Any]) -> NDArray[Any]:
+    """Back to float32."""
+    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+
+
+def _within(prefix: str, tensors: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    names = sorted(name for name in tensors if name.startswith(prefix))
+    return {name.removeprefix(prefix): tensors[name] for name in names}
+
+
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """A file's bytes, its size judged first. Raises BadMetaInit."""
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise BadMetaInit(f"{path}: {size} bytes, more than the limit of {max_bytes}")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadMetaInit(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def safetensors_header(data: bytes) -> dict[str, Any]:
+    """The JSON that a safetensors file begins with."""
+    size = int.from_bytes(data[:8], "little")
+    return cast(dict[str, Any], json.loads(data[8 : 8 + size]))
+
+
+def with_sorted_header(data: bytes) -> bytes:
+    """The same file with its JSON header in sorted order: safetensors' own order is random."""
+    size = int.from_bytes(data[:8], "little")
+    header = canonical_json(safetensors_header(data)).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
