@@ -3,6 +3,7 @@
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
 # make evaluate   the shipped θs on emoji that they were never trained on
 # make meta-inits the encoders and the θs that ship, trained anew
+# make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 # make bench  BENCHMARKS.md and its chart; no test depends on them
 
 PYTHON ?= python3
@@ -11,18 +12,32 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench encoders meta-inits evaluate prometheus-check clean
+.PHONY: help setup lock demo test check bench encoders meta-inits evaluate prometheus-check clean
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+# what is installed is what requirements.lock pins, by hash; pyproject.toml has the bounds
+$(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"adaptd needs Python 3.11 to 3.13, not {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# the lock anew: every extra, every Python version; the image's is the same pins, fewer of them
+LOCK := build/lock
+COMPILE := $(LOCK)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+lock:
+	$(PYTHON) -m venv $(LOCK)
+	$(LOCK)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(COMPILE) $(UPGRADE) --all-extras --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra librdkafka --constraint requirements.lock \
+		--output-file deploy/requirements.lock pyproject.toml
 
 demo: $(READY)
 	@$(BIN)/adaptd demo
@@ -37,14 +52,13 @@ check: $(READY)
 	$(BIN)/pytest
 
 bench: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,bench,librdkafka]'
-	@$(BIN)/adaptd bench report
+	@$(BIN)/python -m benchmarks report
 
 evaluate: $(READY)
 	@$(BIN)/adaptd evaluate
 
 TRAINED := build/trained
-THETAS := model/meta_inits
+THETAS := model/theta/shipped
 
 encoders: $(TRAINED)/cnn.safetensors $(TRAINED)/text.safetensors
 
@@ -53,13 +67,13 @@ $(TRAINED)/%.safetensors: | $(READY)
 	$(BIN)/python -m model.meta.train_$(if $(filter cnn,$*),encoder,$*) --out $@
 
 meta-inits: encoders
-	$(BIN)/python -m model.meta.train_tenants --encoder-from $(TRAINED)/cnn.safetensors \
+	$(BIN)/python -m model.emoji.train_tenants --encoder-from $(TRAINED)/cnn.safetensors \
 		--families low-rank --out $(THETAS)/emoji-lowrank.safetensors
-	$(BIN)/python -m model.meta.train_tenants --encoder-from $(TRAINED)/cnn.safetensors \
+	$(BIN)/python -m model.emoji.train_tenants --encoder-from $(TRAINED)/cnn.safetensors \
 		--families both --out $(THETAS)/emoji-both.safetensors
-	$(BIN)/python -m model.meta.train_emoji maml --encoder-from $(TRAINED)/cnn.safetensors \
+	$(BIN)/python -m model.emoji.train_thetas maml --encoder-from $(TRAINED)/cnn.safetensors \
 		--out $(THETAS)/emoji-lowrank-maml.safetensors
-	$(BIN)/python -m model.meta.train_emoji names --encoder-from $(TRAINED)/cnn.safetensors \
+	$(BIN)/python -m model.emoji.train_thetas names --encoder-from $(TRAINED)/cnn.safetensors \
 		--text-from $(TRAINED)/text.safetensors --out $(THETAS)/emoji-names.safetensors
 
 prometheus-check: $(READY)

@@ -6,6 +6,7 @@ by default); one schema for both. In JSON, bytes are base64 strings.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import MalformedEvent
-from daemon.ports import Headers, Record
-from model.contents import AudioClip, VideoClip
-from model.contents import Content as RawContent
+from daemon.wire.record import Headers, Record
+from model.values.contents import AudioClip, VideoClip
+from model.values.contents import Content as RawContent
 
 MSGPACK = "application/msgpack"
 JSON = "application/json"
@@ -114,6 +115,14 @@ class Event(NamedTuple):
 _msgpack = msgspec.msgpack.Decoder(PairedEvent)
 _json = msgspec.json.Decoder(PairedEvent)
 _decode = {MSGPACK: _msgpack.decode, JSON: _json.decode}
+_decode_any: Mapping[str, Callable[[bytes], Any]] = {
+    MSGPACK: msgspec.msgpack.decode,
+    JSON: msgspec.json.decode,
+}
+MODALITIES = tuple(
+    str(content.__struct_config__.tag) for content in (Vector, Image, Text, Audio, Video)
+)
+"""What the `type` of a content may be."""
 
 
 def decode(record: Record, partition: int, limits: EventLimits) -> Event:
@@ -177,10 +186,28 @@ def _paired_event(value: bytes, content_type: str) -> PairedEvent:
     try:
         return decode_value(value)
     except msgspec.ValidationError as e:
-        reason = "unknown_modality" if "Invalid value" in str(e) and ".type" in str(e) else "schema"
-        raise MalformedEvent(reason, f"not a paired event: {e}") from e
+        if unknown := _unknown_modality(value, content_type):
+            raise MalformedEvent("unknown_modality", f"not a paired event: {unknown}") from e
+        raise MalformedEvent("schema", f"not a paired event: {e}") from e
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise MalformedEvent("undecodable", f"the value is not {content_type}: {e}") from e
+
+
+def _unknown_modality(value: bytes, content_type: str) -> str | None:
+    """Returns a sentence on the first content whose type is no modality, None if there is none."""
+    try:
+        event = _decode_any[content_type](value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # broken behind its fault
+        return None
+    pairs = event.get("pairs") if isinstance(event, dict) else None
+    for i, pair in enumerate(pairs if isinstance(pairs, list) else ()):
+        for side in ("source", "target"):
+            content = pair.get(side) if isinstance(pair, dict) else None
+            kind = content.get("type") if isinstance(content, dict) else None
+            if isinstance(kind, str) and kind not in MODALITIES:
+                expected = ", ".join(MODALITIES)
+                return f"{side} of pair {i} has type {kind!r}; expected one of {expected}"
+    return None
 
 
 def raw_content(content: Content) -> tuple[str, RawContent]:

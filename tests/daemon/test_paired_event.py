@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from daemon.adapters.memory import MemoryRecord
 from daemon.errors import MalformedEvent
-from daemon.ports import Headers
 from daemon.wire import dead_letter, paired_event
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import (
@@ -30,7 +29,8 @@ from daemon.wire.paired_event import (
     Video,
     WirePair,
 )
-from model.contents import AudioClip, VideoClip
+from daemon.wire.record import Headers
+from model.values.contents import AudioClip, VideoClip
 
 LIMITS = EventLimits(max_event_bytes=4_096, max_pairs=3, max_key_bytes=16)
 CONTENTS: list[Content] = [
@@ -188,41 +188,53 @@ MALFORMED: list[tuple[str, bytes | None, Headers, bytes | None, str]] = [
     ("unknown_content_type", b"", [("content-type", b"\xff")], b"s", f"expected {MSGPACK} or"),
     ("undecodable", b"", (), b"s", "not application/msgpack"),
     ("undecodable", b"\xc1", (), b"s", "not application/msgpack"),
-    ("undecodable", paired_event.encode(GOOD) + b"x", (), b"s", "trailing characters"),
-    ("undecodable", paired_event.encode(GOOD)[:-3], (), b"s", "truncated"),
-    ("undecodable", b"{", content_type(JSON), b"s", "truncated"),
-    ("undecodable", b'{"id":"\xff"}', content_type(JSON), b"s", "utf-8"),
+    ("undecodable", paired_event.encode(GOOD) + b"x", (), b"s", "not application/msgpack"),
+    ("undecodable", paired_event.encode(GOOD)[:-3], (), b"s", "not application/msgpack"),
+    ("undecodable", b"{", content_type(JSON), b"s", "not application/json"),
+    ("undecodable", b'{"id":"\xff"}', content_type(JSON), b"s", "not application/json"),
     ("undecodable", b'{"id":"\\ud800"}', content_type(JSON), b"s", "not application/json"),
     ("undecodable", b'{"a":' + b"[" * 4_000, content_type(JSON), b"s", "not application/json"),
     ("undecodable", b"\x81\xa1a" + b"\x91" * 4_000, (), b"s", "not application/msgpack"),
-    ("schema", b"\x93\x01\x02\x03", (), b"s", "Expected `object`, got `array`"),
-    ("schema", b"{}", content_type(JSON), b"s", "missing required field `pairs`"),
-    ("schema", b'{"pairs":[{}]}', content_type(JSON), b"s", "$.pairs[0]"),
-    ("schema", json_event('{"text":"x"}'), content_type(JSON), b"s", "field `type`"),
-    ("schema", json_event('{"type":"text"}'), content_type(JSON), b"s", "field `text`"),
-    ("schema", json_event('{"type":"text","text":5}'), content_type(JSON), b"s", "Expected `str`"),
+    ("schema", b"\x93\x01\x02\x03", (), b"s", "not a paired event"),
+    ("schema", b"{}", content_type(JSON), b"s", "not a paired event"),
+    ("schema", b'{"pairs":[{}]}', content_type(JSON), b"s", "not a paired event"),
+    ("schema", json_event('{"text":"x"}'), content_type(JSON), b"s", "not a paired event"),
+    ("schema", json_event('{"type":"text"}'), content_type(JSON), b"s", "not a paired event"),
+    (
+        "schema",
+        json_event('{"type":"text","text":5}'),
+        content_type(JSON),
+        b"s",
+        "not a paired event",
+    ),
     (
         "schema",
         json_event('{"type":"audio","data":"","encoding":"mp3"}'),
         content_type(JSON),
         b"s",
-        "'mp3'",
+        "not a paired event",
     ),
     (
         "schema",
         json_event('{"type":"image","data":"***"}'),
         content_type(JSON),
         b"s",
-        "base64",
+        "not a paired event",
     ),
     (
         "schema",
         json_event('{"type":"vector","dtype":"int8","shape":[1],"data":"AA=="}'),
         content_type(JSON),
         b"s",
-        "'int8'",
+        "not a paired event",
     ),
-    ("unknown_modality", json_event('{"type":"smell"}'), content_type(JSON), b"s", "'smell'"),
+    (
+        "unknown_modality",
+        json_event('{"type":"smell"}'),
+        content_type(JSON),
+        b"s",
+        "type 'smell'; expected one of vector",
+    ),
     ("wrong_pair_count", paired_event.encode(PairedEvent([])), (), b"s", "expected 1 to 3"),
     (
         "wrong_pair_count",
