@@ -1,1 +1,2 @@
-"""Commands of `adaptd` that are more than a line, one file each; `daemon.__main__` names them."""
+"""The commands of `adaptd` that take more than a few lines: their options, help and output. What
+they do is in `daemon.offline` (recorded events) and `daemon.thetas` (published θs)."""

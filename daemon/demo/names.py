@@ -43,10 +43,10 @@ class Names:
 
     def called(self, stream: str, concept: int) -> str:
         """The name; raises KeyError for a language or a concept without one."""
-        return emoji_names.names(stream)[concept].name
+        return emoji_names.names_in(stream)[concept].name
 
 
 @cache
 def _named(language: str) -> tuple[int, ...]:
-    known = emoji_names.names(language)
+    known = emoji_names.names_in(language)
     return tuple(int(i) for i in emoji.drawn_by(VENDOR, "train") if int(i) in known)

@@ -1,4 +1,4 @@
-"""Image → vector: synthetic tenants (`model.emoji.drawings`), each with a space of its own."""
+"""Image → vector: synthetic tenants (`model.emoji.tenants`), each with a space of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from daemon.demo.part import VENDOR, PartName
 from daemon.wire import paired_event
 from daemon.wire.paired_event import Vector
 from model.emoji import drawings as emoji
+from model.emoji.tenants import Tenant
 from model.values.arrays import FloatArray
 
 TENANT_SEED = 2_000_000
@@ -44,12 +45,12 @@ class Tenants:
         return emoji.concepts()[concept].character
 
 
-def tenant(name: str) -> emoji.Tenant:
+def tenant(name: str) -> Tenant:
     """The synthetic tenant of this name. Raises ValueError for a name that is none of ours."""
     match = re.fullmatch(r"tenant-(\d+)", name)
     if match is None:
         raise ValueError(f"{name!r} is no tenant of the demo")
-    return emoji.Tenant(TENANT_SEED + int(match[1]))
+    return Tenant(TENANT_SEED + int(match[1]))
 
 
 @cache

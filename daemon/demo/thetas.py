@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daemon.demo.part import PartName
 from daemon.errors import Misconfigured
-from model.emoji.drawings import LOW_RANK_DIM
+from model.emoji.tenants import LOW_RANK_DIM
 from model.theta.meta_init import MetaInit, Modality
 from model.theta.meta_init_file import load, shipped
 from model.values.errors import BadMetaInit

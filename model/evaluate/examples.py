@@ -1,4 +1,4 @@
-"""A few queries to look at: what was asked, what was right, what each method found first.
+"""A few queries to look at: the source, its own target, and the targets each method found first.
 
 Q = query pairs, E = target dim
 """
@@ -28,7 +28,7 @@ Shown = Picture | str
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One query: what was asked, what was right, and what each method found first."""
+    """One query: its source, its own target, and the targets that each method found nearest."""
 
     stream: str
     source: Shown
@@ -38,13 +38,14 @@ class Example:
 
 
 Look = Callable[[TestEpisode, int], tuple[Shown, Shown] | None]
-"""What source and target of an episode's n-th query look like; None if nobody knows."""
+"""Shows source and target of an episode's n-th query; None where they are not known."""
 
 
 def examples_of(
     episodes: Sequence[TestEpisode], compared: Mapping[str, Method], look: Look
 ) -> list[Example]:
-    """Queries of different streams with what each method finds nearest."""
+    """Return queries of up to EXAMPLES different streams, with the targets that each method finds
+    nearest. Queries that `look` cannot show are left out."""
     by_stream = {episode.stream: episode for episode in reversed(episodes)}
     chosen = list(by_stream.values())[:EXAMPLES]
     outputs = {name: method(chosen) for name, method in compared.items()}
