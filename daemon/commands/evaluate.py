@@ -100,7 +100,7 @@ def _recorded(
     from daemon.offline.evaluate import EvaluationRequest, evaluate_recorded
     from daemon.wire.paired_event import EventLimits
     from model.baselines.joint import JointRecipe
-    from model.evaluate.meta_test import TestPlan
+    from model.evaluate.comparison import MetaTestPlan
 
     settings = Settings()
     request = EvaluationRequest(
@@ -110,7 +110,7 @@ def _recorded(
         part,
         seed,
         extra_steps,
-        TestPlan((5, 16), 1, seed=seed) if quick else TestPlan(seed=seed),
+        MetaTestPlan((5, 16), 1, seed=seed) if quick else MetaTestPlan(seed=seed),
         JointRecipe(steps=30, streams=4) if quick else JointRecipe(),
     )
     console = Console(stderr=True)
@@ -131,7 +131,7 @@ def _emoji(
     from dataclasses import replace
 
     from model.emoji.evaluate import emoji_evaluation
-    from model.emoji.meta_test import full_options, quick_options
+    from model.emoji.judge_tables import full_options, quick_options
     from model.values.errors import BadData, BadMetaInit
 
     options = quick_options(seed) if quick else full_options(seed)

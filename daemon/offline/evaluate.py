@@ -19,8 +19,8 @@ from daemon.offline.gallery import Gallery, gallery_examples
 from daemon.wire.paired_event import EventLimits
 from model.baselines.joint import JointRecipe
 from model.encoders.build import encoder_from
-from model.evaluate import meta_test
-from model.evaluate.meta_test import TestPlan
+from model.evaluate import comparison
+from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.result_table import ResultRow, ResultTable
 from model.meta.episodes import EpisodeSizes
 from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
@@ -47,7 +47,7 @@ class EvaluationRequest:
     streams take those of the part `train`, unless it is judged on."""
     seed: int = 0
     extra_steps: int = 0
-    plan: TestPlan = field(default_factory=TestPlan)
+    plan: MetaTestPlan = field(default_factory=MetaTestPlan)
     joint: JointRecipe = field(default_factory=JointRecipe)
 
 
@@ -122,17 +122,17 @@ def _judge(
     gallery: Gallery,
     began: float,
 ) -> ResultTable:
-    episodes = meta_test.episodes_of(streams, request.plan)
-    engine = meta_test.engine_for(theta, request.plan, request.extra_steps)
-    learned = meta_test.meta_learned(engine)
-    baselines = meta_test.closed_form_methods()
+    episodes = comparison.episodes_of(streams, request.plan)
+    engine = comparison.engine_for(theta, request.plan, request.extra_steps)
+    learned = comparison.meta_learned(engine)
+    baselines = comparison.closed_form_methods()
     notes = []
     if training is None:
         notes.append("no training streams: baselines that need some are left out (see --part)")
     else:
-        baselines |= meta_test.trained_methods(training, request.joint, request.seed)
+        baselines |= comparison.trained_methods(training, request.joint, request.seed)
     compared = learned | baselines
-    figures = meta_test.compare(compared, episodes)
+    figures = comparison.compare(compared, episodes)
     shown = {m: compared[m] for m in SHOWN if m in compared}
     middle = sorted(episodes)[len(episodes) // 2]
     return ResultTable(

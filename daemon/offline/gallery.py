@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.offline.dataset import RawPair
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.examples import Example, Picture, Shown, examples_of
 from model.evaluate.methods import Method
 from model.values.arrays import FloatArray
@@ -49,11 +49,11 @@ class Gallery:
 
 
 def gallery_examples(
-    episodes: Sequence[TestEpisode], compared: Mapping[str, Method], gallery: Gallery
+    episodes: Sequence[MetaTestEpisode], compared: Mapping[str, Method], gallery: Gallery
 ) -> list[Example]:
     """Return a few queries of different streams, with the targets each method finds nearest."""
 
-    def look(episode: TestEpisode, q: int) -> tuple[Shown, Shown] | None:
+    def look(episode: MetaTestEpisode, q: int) -> tuple[Shown, Shown] | None:
         return gallery.find(episode.x_QD[q], episode.y_QE[q])
 
     return examples_of(episodes, compared, look)

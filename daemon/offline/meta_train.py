@@ -15,9 +15,9 @@ from daemon.offline.gallery import Gallery, gallery_examples
 from daemon.offline.sides import TRAIN, FreshSizes, Sides, sides_for
 from daemon.wire.paired_event import EventLimits
 from model.baselines.joint import JointRecipe
-from model.evaluate import meta_test
+from model.evaluate import comparison
+from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.examples import Example
-from model.evaluate.meta_test import TestPlan
 from model.evaluate.scoring import Figures
 from model.meta import distributed
 from model.meta.encoders.training import EncodersRecipe
@@ -59,7 +59,7 @@ class MetaTrainRequest:
     """Whether queries are newer than their supports, as in the daemon."""
     fractions: Fractions = DEFAULT_FRACTIONS
     saving: Saving | None = None
-    test: TestPlan = field(default_factory=TestPlan)
+    test: MetaTestPlan = field(default_factory=MetaTestPlan)
 
     @property
     def split(self) -> Split:
@@ -254,13 +254,13 @@ def _judged(
     note: Callable[[str], None],
 ) -> tuple[tuple[Figures, ...], tuple[Example, ...]]:
     try:
-        episodes = meta_test.episodes_of(test, request.test)
+        episodes = comparison.episodes_of(test, request.test)
     except BadData as e:  # the training was not for nothing
         note(str(e))
         return (), ()
-    compared = meta_test.meta_learned(meta_test.engine_for(theta, request.test))
-    compared |= meta_test.closed_form_methods()
-    compared |= meta_test.trained_methods(source, request.joint, request.recipe.seed)
+    compared = comparison.meta_learned(comparison.engine_for(theta, request.test))
+    compared |= comparison.closed_form_methods()
+    compared |= comparison.trained_methods(source, request.joint, request.recipe.seed)
     shown = {name: compared[name] for name in SHOWN}
     examples = gallery_examples(episodes[max(episodes)], shown, gallery)
-    return tuple(meta_test.compare(compared, episodes)), tuple(examples)
+    return tuple(comparison.compare(compared, episodes)), tuple(examples)

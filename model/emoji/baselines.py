@@ -23,7 +23,7 @@ from model.emoji.streams import tenant_seed
 from model.emoji.tables import EmojiTable
 from model.emoji.tenants import Family, Tenant
 from model.evaluate import methods
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.methods import Method, Outputs
 from model.inner import batched
 from model.mappings.mlp import Mlp, apply
@@ -90,7 +90,7 @@ def fine_tuned(tuning: FineTuning) -> Method:
     """Make the method of `tuning.fit`, run on all supports at once: they have as many pairs
     each."""
 
-    def outputs(episodes: Sequence[TestEpisode]) -> Outputs:
+    def outputs(episodes: Sequence[MetaTestEpisode]) -> Outputs:
         x_BSD, y_BSE = (
             torch.tensor(np.stack([getattr(e, name) for e in episodes]))
             for name in ("x_SD", "y_SE")
@@ -145,7 +145,7 @@ def _u(theta: MetaInit) -> MapTo:
 def _with_matrix(features: MapTo, family: Family, dim: int) -> Method:
     matrices: dict[str, FloatArray] = {}
 
-    def outputs(episodes: Sequence[TestEpisode]) -> Outputs:
+    def outputs(episodes: Sequence[MetaTestEpisode]) -> Outputs:
         for e in episodes:
             if e.stream not in matrices:
                 tenant = Tenant(tenant_seed(e.stream), family, dim)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model.emoji.meta_test import EmojiTest, EmojiTestOptions
+from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
 from model.emoji.streams import TENANT_SEED
 from model.emoji.tables import ALTERNATIVES, COMMANDS, STABILITY, TABLES, EmojiTable
 from model.evaluate.result_table import ResultTable

@@ -19,11 +19,9 @@ CANDIDATES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class TestEpisode:
+class MetaTestEpisode:
     """One stream at one number of support pairs; support, gate and query share no pair, and no
     label where there are labels."""
-
-    __test__ = False  # for pytest, which takes the name for its own
 
     stream: str
     x_SD: FloatArray
@@ -42,7 +40,7 @@ class TestEpisode:
 
 def cut_test_episode(
     stream: RecordedStream, pairs: int, rng: np.random.Generator, candidates: int = CANDIDATES
-) -> TestEpisode | None:
+) -> MetaTestEpisode | None:
     """Draw a random episode with so many support pairs; None where the stream is too short.
 
     Labels are dealt out whole: all pairs of a label go to the same part. At least two queries are
@@ -56,7 +54,7 @@ def cut_test_episode(
     query = rest[:candidates]
     if len(support) < pairs or len(gate) < GATE_PAIRS or len(query) < 2:
         return None
-    return TestEpisode(
+    return MetaTestEpisode(
         stream.name,
         stream.x_ND[support],
         stream.y_NE[support],

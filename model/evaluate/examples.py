@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.methods import Method
 from model.retrieval import euclidean_scores
 from model.values.arrays import FloatArray
@@ -37,12 +37,12 @@ class Example:
     """By method: the nearest candidates in order, and whether each is the query's own target."""
 
 
-Look = Callable[[TestEpisode, int], tuple[Shown, Shown] | None]
+Look = Callable[[MetaTestEpisode, int], tuple[Shown, Shown] | None]
 """Shows source and target of an episode's n-th query; None where they are not known."""
 
 
 def examples_of(
-    episodes: Sequence[TestEpisode], compared: Mapping[str, Method], look: Look
+    episodes: Sequence[MetaTestEpisode], compared: Mapping[str, Method], look: Look
 ) -> list[Example]:
     """Return queries of up to EXAMPLES different streams, with the targets that each method finds
     nearest. Queries that `look` cannot show are left out."""
@@ -58,7 +58,7 @@ def examples_of(
 
 
 def _example(
-    episode: TestEpisode, q: int, outputs: Mapping[str, FloatArray], look: Look
+    episode: MetaTestEpisode, q: int, outputs: Mapping[str, FloatArray], look: Look
 ) -> Example | None:
     own = look(episode, q)
     if own is None:
@@ -72,7 +72,7 @@ def _example(
 
 
 def _nearest(
-    episode: TestEpisode, q: int, o_QE: FloatArray, look: Look
+    episode: MetaTestEpisode, q: int, o_QE: FloatArray, look: Look
 ) -> list[tuple[Shown, bool]]:
     scores_Q = euclidean_scores(o_QE[q : q + 1], episode.y_QE)[0]
     order = np.argsort(-np.nan_to_num(scores_Q, nan=-np.inf), kind="stable")[:NEAREST]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from model.baselines.fit import Fit, MapTo
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.mappings.mlp import AnyActivation, Mlp, apply
 from model.serving.engine import Engine
 from model.values.arrays import FloatArray
@@ -17,8 +17,8 @@ from model.values.gate import Outcome, judge
 
 Outputs = list[FloatArray]
 """Outputs (Q, E) on the query of every episode."""
-Method = Callable[[Sequence[TestEpisode]], Outputs]
-Adapt = Callable[[Sequence[TestEpisode]], list[Adaptation]]
+Method = Callable[[Sequence[MetaTestEpisode]], Outputs]
+Adapt = Callable[[Sequence[MetaTestEpisode]], list[Adaptation]]
 
 
 def fitted(fit: Fit) -> Method:
@@ -40,9 +40,9 @@ def by_pairs(methods: Mapping[int, Method]) -> Method:
 def adapting(engine: Engine) -> Adapt:
     """Return a function that adapts episodes by the engine, and keeps the last result for methods
     that ask for the same episodes in turn."""
-    last: list[tuple[Sequence[TestEpisode], list[Adaptation]]] = []
+    last: list[tuple[Sequence[MetaTestEpisode], list[Adaptation]]] = []
 
-    def adapt(episodes: Sequence[TestEpisode]) -> list[Adaptation]:
+    def adapt(episodes: Sequence[MetaTestEpisode]) -> list[Adaptation]:
         if not last or last[0][0] is not episodes:
             last[:] = [(episodes, engine.adapt([e.for_engine for e in episodes]))]
         return last[0][1]

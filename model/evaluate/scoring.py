@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.intervals import Interval, t_interval
 from model.evaluate.methods import Method
 from model.retrieval import Floats, relevance_of_pairs, scores_of
@@ -38,19 +38,19 @@ class Figures:
 
 
 def method_figures(
-    name: str, method: Method, pairs: int, episodes: Sequence[TestEpisode]
+    name: str, method: Method, pairs: int, episodes: Sequence[MetaTestEpisode]
 ) -> Figures:
     """Score the method on the episodes and return its figures; all NaN without episodes."""
     return summarised(name, pairs, episodes, scored(method, episodes))
 
 
-def scored(method: Method, episodes: Sequence[TestEpisode]) -> list[Scores]:
+def scored(method: Method, episodes: Sequence[MetaTestEpisode]) -> list[Scores]:
     """Return the method's measures of every episode, in order."""
     return [episode_scores(e, o_QE) for e, o_QE in zip(episodes, method(episodes), strict=True)]
 
 
 def summarised(
-    name: str, pairs: int, episodes: Sequence[TestEpisode], found: Sequence[Scores]
+    name: str, pairs: int, episodes: Sequence[MetaTestEpisode], found: Sequence[Scores]
 ) -> Figures:
     """Return means and intervals over streams of measures that `scored` returned."""
     names = [episode.stream for episode in episodes]
@@ -59,7 +59,10 @@ def summarised(
 
 
 def difference(
-    episodes: Sequence[TestEpisode], ours: Sequence[Scores], theirs: Sequence[Scores], measure: str
+    episodes: Sequence[MetaTestEpisode],
+    ours: Sequence[Scores],
+    theirs: Sequence[Scores],
+    measure: str,
 ) -> Interval:
     """Return a measure of ours minus theirs, paired by episode, so that what both find hard or easy
     cancels out."""
@@ -76,7 +79,7 @@ def over_streams(names: Sequence[str], values: Sequence[float]) -> Interval:
     return t_interval([float(np.mean(values)) for values in by_stream.values()])
 
 
-def episode_scores(episode: TestEpisode, o_QE: FloatArray) -> dict[str, float]:
+def episode_scores(episode: MetaTestEpisode, o_QE: FloatArray) -> dict[str, float]:
     """Return every measure of one episode. Outputs that are not finite rank last; their loss is
     NaN."""
     y_QE, count = episode.y_QE, len(episode.y_QE)

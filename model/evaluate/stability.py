@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.evaluate import meta_test, methods
-from model.evaluate.episodes import TestEpisode
+from model.evaluate import comparison, methods
+from model.evaluate.comparison import MetaTestPlan
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.intervals import Interval
-from model.evaluate.meta_test import TestPlan
 from model.evaluate.scoring import scored, summarised
 from model.inner import learners
 from model.serving.engine import Engine
@@ -53,7 +53,7 @@ class Stability:
 
 
 def stability(
-    theta: MetaInit, episodes: Sequence[TestEpisode], plan: TestPlan, extra_steps: int
+    theta: MetaInit, episodes: Sequence[MetaTestEpisode], plan: MetaTestPlan, extra_steps: int
 ) -> list[Stability]:
     """Judge extra steps by θ's own learner first, then by every kind of learner, untrained, on θ's
     mapping."""
@@ -68,16 +68,20 @@ def stability(
 
 
 def _judged(
-    name: str, theta: MetaInit, episodes: Sequence[TestEpisode], plan: TestPlan, extra_steps: int
+    name: str,
+    theta: MetaInit,
+    episodes: Sequence[MetaTestEpisode],
+    plan: MetaTestPlan,
+    extra_steps: int,
 ) -> Stability:
     steps = len(theta.learner.tensors.get("rates", ()))
-    engine = meta_test.engine_for(theta, plan)
-    longer = meta_test.engine_for(theta, plan, extra_steps)
+    engine = comparison.engine_for(theta, plan)
+    longer = comparison.engine_for(theta, plan, extra_steps)
     before, after = (_adapted(e, episodes) for e in (engine, longer))
     blind = (
         before
         if not steps
-        else _adapted(meta_test.engine_for(_repeating(theta, steps, extra_steps), plan), episodes)
+        else _adapted(comparison.engine_for(_repeating(theta, steps, extra_steps), plan), episodes)
     )
     pairs = len(episodes[0].x_SD)
     r_at_1 = [
@@ -99,7 +103,7 @@ def _judged(
     )
 
 
-def _adapted(engine: Engine, episodes: Sequence[TestEpisode]) -> list[Adaptation]:
+def _adapted(engine: Engine, episodes: Sequence[MetaTestEpisode]) -> list[Adaptation]:
     return engine.adapt([e.for_engine for e in episodes])
 
 
@@ -123,7 +127,7 @@ def _worse(loss: float, than: float) -> bool:
 
 
 def _gate_losses(
-    engine: Engine, adaptation: Adaptation, episode: TestEpisode
+    engine: Engine, adaptation: Adaptation, episode: MetaTestEpisode
 ) -> tuple[float, float]:
     """Return losses on the newest pairs, of what is published and of θ; measured anew, not as the
     gate was told."""

@@ -19,18 +19,18 @@ from model.baselines.ridge import fit_ridge
 from model.baselines.shared import FirstDims
 from model.emoji import baselines as emoji_baselines
 from model.emoji import drawings as emoji
-from model.emoji import meta_test as emoji_test
+from model.emoji import judge_tables
 from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
 from model.emoji.evaluate import shipped_thetas, tables_for
-from model.emoji.meta_test import EmojiTest, EmojiTestOptions, quick_options
+from model.emoji.judge_tables import EmojiTest, EmojiTestOptions, quick_options
 from model.emoji.tables import ALTERNATIVES, COMMANDS, NAMES, TABLES, EmojiTable
 from model.emoji.tenant_training import Features
 from model.encoders.build import encoder_from, fresh_encoder_spec
-from model.evaluate import meta_test, methods
-from model.evaluate.episodes import GATE_PAIRS, TestEpisode, cut_test_episode
+from model.evaluate import comparison, methods
+from model.evaluate.comparison import MetaTestPlan
+from model.evaluate.episodes import GATE_PAIRS, MetaTestEpisode, cut_test_episode
 from model.evaluate.intervals import t_interval
-from model.evaluate.meta_test import TestPlan
 from model.evaluate.result_table import ResultRow, ResultTable, setting_summaries
 from model.evaluate.scoring import (
     Figures,
@@ -68,17 +68,19 @@ def stream(
     return RecordedStream(name, x_ND, x_ND @ normal(seed + 1, D, E), np.arange(n), labels)
 
 
-def episode(name: str = "s", seed: int = 0, labels: tuple[str, ...] | None = None) -> TestEpisode:
+def episode(
+    name: str = "s", seed: int = 0, labels: tuple[str, ...] | None = None
+) -> MetaTestEpisode:
     made = cut_test_episode(stream(name, seed, labels=labels), 16, np.random.default_rng(seed), 20)
     assert made is not None
     return made
 
 
-def perfect(episodes: Sequence[TestEpisode]) -> list[FloatArray]:
+def perfect(episodes: Sequence[MetaTestEpisode]) -> list[FloatArray]:
     return [e.y_QE for e in episodes]
 
 
-def blind(episodes: Sequence[TestEpisode]) -> list[FloatArray]:
+def blind(episodes: Sequence[MetaTestEpisode]) -> list[FloatArray]:
     return [normal(7 + i, *e.y_QE.shape) for i, e in enumerate(episodes)]
 
 
@@ -115,7 +117,7 @@ def test_labels_grade_what_is_found() -> None:
     y_QE = np.array([[0.0], [10.0], [1.0]], np.float32)
     o_QE = np.array([[0.9], [10.0], [1.0]], np.float32)
     none = np.zeros((0, 1), np.float32)
-    e = TestEpisode("s", none, none, none, none, o_QE, y_QE, ("cat", "dog", "cat"))
+    e = MetaTestEpisode("s", none, none, none, none, o_QE, y_QE, ("cat", "dog", "cat"))
     found = episode_scores(e, o_QE)
     assert found["r_at_1"] == pytest.approx(2 / 3)
     assert found["mrr"] == pytest.approx((1 / 2 + 1 + 1) / 3)
@@ -155,9 +157,9 @@ def test_a_difference_is_paired_by_episode() -> None:
 # --- what the gate lets through ---
 
 
-def outputs_of(meta_init: MetaInit, episodes: list[TestEpisode]) -> dict[str, list[FloatArray]]:
-    engine = meta_test.engine_for(meta_init, TestPlan((16,)))
-    return {name: run(episodes) for name, run in meta_test.meta_learned(engine).items()}
+def outputs_of(meta_init: MetaInit, episodes: list[MetaTestEpisode]) -> dict[str, list[FloatArray]]:
+    engine = comparison.engine_for(meta_init, MetaTestPlan((16,)))
+    return {name: run(episodes) for name, run in comparison.meta_learned(engine).items()}
 
 
 def test_the_gate_takes_ridge_where_it_is_the_best() -> None:
@@ -167,13 +169,13 @@ def test_the_gate_takes_ridge_where_it_is_the_best() -> None:
     assert np.abs(found["adapted"][0] - found["gated"][0]).max() > 0.1
 
 
-def of_theta(rate: float) -> tuple[MetaInit, TestEpisode]:
+def of_theta(rate: float) -> tuple[MetaInit, MetaTestEpisode]:
     """A stream that is θ's own mapping, so that nothing is better than θ."""
     made = theta(rate)
     x = normal(3, 60, D)
     y = apply_numpy(made.mapping, x, "gelu")
     s, g, q = slice(0, 16), slice(16, 16 + GATE_PAIRS), slice(40, 60)
-    return made, TestEpisode("s", x[s], y[s], x[g], y[g], x[q], y[q])
+    return made, MetaTestEpisode("s", x[s], y[s], x[g], y[g], x[q], y[q])
 
 
 def test_the_gate_keeps_theta_where_adaptation_explodes() -> None:
@@ -216,8 +218,8 @@ def test_the_method_for_as_many_pairs_is_taken() -> None:
 
 def test_extra_steps_never_harm_and_would_without_the_guard() -> None:
     streams = [stream(f"s{i}", 10 * i) for i in range(5)]
-    plan = TestPlan((16,), 1, candidates=20)
-    (episodes,) = meta_test.episodes_of(streams, plan).values()
+    plan = MetaTestPlan((16,), 1, candidates=20)
+    (episodes,) = comparison.episodes_of(streams, plan).values()
     rates = np.array([[0.3] * 4] * 4 + [[30.0] * 4], np.float32)  # the last step overshoots
     made = replace(theta(0.3), learner=PartSpec({"kind": "maml"}, {"rates": rates}))
     own, *others = stability(made, episodes, plan, extra_steps=25)
@@ -237,7 +239,7 @@ def test_whoever_knows_the_tenants_matrix_finds_everything() -> None:
     concepts_N = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")[:150]
     x_ND = np.hstack([emoji.concept_vectors(16)[concepts_N], normal(0, 150, 8)])
     streams = emoji_streams.tenant_streams(concepts_N, x_ND, "linear", 16, tenants=3)
-    episodes = meta_test.episodes_of(streams, TestPlan((5,), 1))[5]
+    episodes = comparison.episodes_of(streams, MetaTestPlan((5,), 1))[5]
     made, linear = tiny(16), table("neither-linear-16")
     variants = emoji_baselines.ceiling_choices(linear, {"t": made}, made)["ceiling"]
     assert list(variants) == ["the encoder's first 16 features"]
@@ -298,7 +300,7 @@ def tiny(dim: int) -> MetaInit:
 
 
 TINY = EmojiTestOptions(
-    3, TestPlan((5, 16), 1), 2, JointRecipe(steps=2, streams=2, hidden_dim=4), 3
+    3, MetaTestPlan((5, 16), 1), 2, JointRecipe(steps=2, streams=2, hidden_dim=4), 3
 )
 
 
@@ -312,7 +314,7 @@ def test_a_table_has_every_method_at_every_size_and_says_what_is_missing(
     concepts_V = emoji_streams.training_concepts()
     x_VAD = torch.randn(len(concepts_V), 1, 24)
     drawn = Features(x_VAD, torch.tensor(emoji.concept_vectors(16)[concepts_V]))
-    monkeypatch.setattr(emoji_test, "cache_features", lambda spec, dim, seed: drawn)
+    monkeypatch.setattr(judge_tables, "cache_features", lambda spec, dim, seed: drawn)
     monkeypatch.setattr(
         fine_tuning, "choose_fine_tuning", partial(fine_tuning.choose_fine_tuning, steps=(1, 2))
     )

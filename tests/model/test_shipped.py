@@ -10,13 +10,13 @@ from functools import cache
 import pytest
 
 from model.emoji.evaluate import shipped_thetas
-from model.emoji.meta_test import EmojiTest, EmojiTestOptions
+from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
 from model.emoji.tables import COMMANDS, TABLES
-from model.evaluate.meta_test import TestPlan
+from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.result_table import ResultTable
 from model.theta.meta_init_file import load, shipped
 
-FEW = EmojiTestOptions(8, TestPlan((5, 16, 64), 1), languages=4)
+FEW = EmojiTestOptions(8, MetaTestPlan((5, 16, 64), 1), languages=4)
 
 
 @cache

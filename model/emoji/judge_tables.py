@@ -24,10 +24,10 @@ from model.emoji.streams import FeatureCache, part_version
 from model.emoji.tables import ALTERNATIVES, STABILITY, TABLES, EmojiTable
 from model.emoji.train_tenants import cache_features
 from model.emoji.training_episodes import NameFeatures
-from model.evaluate import meta_test
-from model.evaluate.episodes import TestEpisode
+from model.evaluate import comparison
+from model.evaluate.comparison import MetaTestPlan
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.examples import Example, Picture, Shown, examples_of
-from model.evaluate.meta_test import TestPlan
 from model.evaluate.methods import Method
 from model.evaluate.result_table import AgainstRidge, ResultRow, ResultTable, method_name
 from model.evaluate.scoring import Scores, difference, scored, summarised
@@ -35,7 +35,7 @@ from model.evaluate.stability import stability
 from model.meta.recorded_streams import RecordedStream
 from model.theta.meta_init import MetaInit
 
-Episodes = dict[int, list[TestEpisode]]
+Episodes = dict[int, list[MetaTestEpisode]]
 """Episodes by number of support pairs."""
 ScoresByPairs = dict[int, list[Scores]]
 """Scores of every episode, by number of support pairs."""
@@ -47,7 +47,7 @@ class EmojiTestOptions:
     """How large the emoji meta-test is."""
 
     tenants: int = 40
-    plan: TestPlan = field(default_factory=TestPlan)
+    plan: MetaTestPlan = field(default_factory=MetaTestPlan)
     languages: int = 24
     """The most languages that a table judges on, evenly chosen among those it is about."""
     joint: JointRecipe = field(default_factory=lambda: JointRecipe(steps=1_000))
@@ -61,14 +61,14 @@ class EmojiTestOptions:
 
 def full_options(seed: int = 0) -> EmojiTestOptions:
     """Return the options whose figures are worth reporting."""
-    return EmojiTestOptions(plan=TestPlan(seed=seed))
+    return EmojiTestOptions(plan=MetaTestPlan(seed=seed))
 
 
 def quick_options(seed: int = 0) -> EmojiTestOptions:
     """Return options that show that everything works; their figures are not worth comparing."""
     return EmojiTestOptions(
         tenants=4,
-        plan=TestPlan((5, 16), 1, seed=seed),
+        plan=MetaTestPlan((5, 16), 1, seed=seed),
         languages=3,
         joint=JointRecipe(steps=30, streams=4),
         extra_steps=5,
@@ -144,7 +144,7 @@ class EmojiTest:
         theta, table = self._thetas[names[0]], TABLES[0]
         plan = replace(self._options.plan, episodes=1, sizes=(STABILITY_PAIRS,))
         streams = self._streams(table, theta)
-        (episodes,) = meta_test.episodes_of(streams, plan).values()
+        (episodes,) = comparison.episodes_of(streams, plan).values()
         found = stability(theta, episodes, plan, self._options.extra_steps)
         note = f"θ {names[0]}, low-rank tenants, {STABILITY_PAIRS} pairs"
         return ResultTable(STABILITY, title, len(streams), notes=(note,), stability=tuple(found))
@@ -157,7 +157,7 @@ class EmojiTest:
             own = episodes
             if theta.encoder_version != version:
                 own = self._episodes(table, theta)
-            methods = meta_test.meta_learned(meta_test.engine_for(theta, self._options.plan))
+            methods = comparison.meta_learned(comparison.engine_for(theta, self._options.plan))
             compared += [
                 _Compared(name, method, run, _scored(run, own), same_features=own is episodes)
                 for method, run in methods.items()
@@ -215,7 +215,7 @@ class EmojiTest:
         return emoji_streams.training_names(self._cache, theta, languages)
 
     def _episodes(self, table: EmojiTable, theta: MetaInit) -> Episodes:
-        return meta_test.episodes_of(self._streams(table, theta), self._options.plan)
+        return comparison.episodes_of(self._streams(table, theta), self._options.plan)
 
     def _streams(self, table: EmojiTable, theta: MetaInit) -> list[RecordedStream]:
         concepts_N = emoji.drawn_by(table.vendor, table.split)
@@ -245,7 +245,7 @@ def _recall(found: ScoresByPairs) -> float:
     return float(np.mean([scores["r_at_1"] for group in found.values() for scores in group]))
 
 
-def _row(compared: _Compared, pairs: int, episodes: Sequence[TestEpisode]) -> ResultRow:
+def _row(compared: _Compared, pairs: int, episodes: Sequence[MetaTestEpisode]) -> ResultRow:
     found = compared.found[pairs]
     return ResultRow(compared.theta, summarised(compared.method, pairs, episodes, found))
 
@@ -274,7 +274,7 @@ def _examples(
         if c.same_features and c.method in ("gated", "Procrustes on shared", "ridge")
     }
 
-    def look(episode: TestEpisode, q: int) -> tuple[Shown, Shown]:
+    def look(episode: MetaTestEpisode, q: int) -> tuple[Shown, Shown]:
         index = int((episode.labels_Q or ())[q])
         picture = Picture(emoji.picture_png(index, table.vendor))
         if table.family is None:

@@ -15,7 +15,7 @@ from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
 from model.baselines.shared import OnSharedFeatures, train_shared
 from model.evaluate import methods
-from model.evaluate.episodes import CANDIDATES, GATE_PAIRS, TestEpisode, cut_test_episode
+from model.evaluate.episodes import CANDIDATES, GATE_PAIRS, MetaTestEpisode, cut_test_episode
 from model.evaluate.methods import Method
 from model.evaluate.scoring import Figures, method_figures
 from model.meta.episodes import EpisodeSource
@@ -29,10 +29,8 @@ SIZES = (5, 16, 64)
 
 
 @dataclass(frozen=True, slots=True)
-class TestPlan:
+class MetaTestPlan:
     """How large a meta-test is."""
-
-    __test__ = False  # for pytest, which takes the name for its own
 
     sizes: tuple[int, ...] = SIZES
     """Numbers of support pairs."""
@@ -42,7 +40,7 @@ class TestPlan:
     seed: int = 0
 
 
-def engine_for(theta: MetaInit, plan: TestPlan, extra_steps: int = 0) -> Engine:
+def engine_for(theta: MetaInit, plan: MetaTestPlan, extra_steps: int = 0) -> Engine:
     """Return an engine that serves θ on a CPU, for episodes of the plan's sizes. Raises
     BadMetaInit."""
     return Engine(
@@ -54,13 +52,15 @@ def engine_for(theta: MetaInit, plan: TestPlan, extra_steps: int = 0) -> Engine:
     )
 
 
-def episodes_of(streams: Sequence[RecordedStream], plan: TestPlan) -> dict[int, list[TestEpisode]]:
+def episodes_of(
+    streams: Sequence[RecordedStream], plan: MetaTestPlan
+) -> dict[int, list[MetaTestEpisode]]:
     """Draw the episodes of every stream, by size; sizes that no stream is long enough for are left
     out.
 
     Raises BadData when there is no episode at all.
     """
-    found: dict[int, list[TestEpisode]] = {}
+    found: dict[int, list[MetaTestEpisode]] = {}
     for pairs in plan.sizes:
         rng = np.random.default_rng([plan.seed, pairs])
         drawn = (
@@ -109,7 +109,9 @@ def trained_methods(source: EpisodeSource, recipe: JointRecipe, seed: int) -> di
     }
 
 
-def compare(compared: dict[str, Method], episodes: dict[int, list[TestEpisode]]) -> list[Figures]:
+def compare(
+    compared: dict[str, Method], episodes: dict[int, list[MetaTestEpisode]]
+) -> list[Figures]:
     """Return every method's figures at every size."""
     return [
         method_figures(name, method, pairs, episodes[pairs])
