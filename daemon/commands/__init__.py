@@ -1,2 +1,3 @@
-"""The commands of `adaptd` that take more than a few lines: their options, help and output. What
-they do is in `daemon.offline` (recorded events) and `daemon.thetas` (published θs)."""
+"""The commands of `adaptd` that take more than a few lines: options, help texts and output. The
+work is done in `daemon.offline` (recorded events), `daemon.thetas` (published θs) and
+`model.emoji`."""

@@ -157,7 +157,7 @@ def _judged(evaluation: EmojiEvaluation, *, show: bool) -> Iterator[ResultTable]
 def _show(table: ResultTable, *, show: bool) -> None:
     """Print a table and its notes on stdout, or the notes alone on stderr where stdout is for
     JSON."""
-    from daemon.offline.results_tables import console, tables_of
+    from daemon.commands.results_tables import console, tables_of
 
     out = console() if show else Console(stderr=True)
     for shown in tables_of(table) if show else ():
@@ -171,10 +171,10 @@ def _write(
     tables: Sequence[ResultTable], facts: Mapping[str, Any], report: Path | None, *, as_json: bool
 ) -> None:
     """Print the summary or the JSON, and write the report where one is asked for."""
-    from daemon.offline.results_json import as_json as to_json
-    from daemon.offline.results_json import results_document
-    from daemon.offline.results_page import write_tables_page
-    from daemon.offline.results_tables import console, summary_table
+    from daemon.commands.results_json import as_json as to_json
+    from daemon.commands.results_json import results_document
+    from daemon.commands.results_page import write_tables_page
+    from daemon.commands.results_tables import console, summary_table
     from model.evaluate.machine import machine
 
     if not as_json and (summary := summary_table(tables, "tenants are synthetic")) is not None:

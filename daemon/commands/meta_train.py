@@ -142,10 +142,10 @@ def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
 def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json: bool) -> None:
     import torch
 
+    from daemon.commands.results_json import as_json as to_json
+    from daemon.commands.results_page import training_curves, write_training_page
+    from daemon.commands.results_tables import figures_table
     from daemon.offline.meta_train import meta_train_recorded
-    from daemon.offline.results_json import as_json as to_json
-    from daemon.offline.results_page import training_curves, write_training_page
-    from daemon.offline.results_tables import figures_table
     from model.theta.meta_init_file import save
     from model.values.errors import Diverged
 
@@ -180,7 +180,7 @@ def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json
 
 
 def _document(result: MetaTrainResult) -> dict[str, Any]:
-    from daemon.offline.results_json import figures_document
+    from daemon.commands.results_json import figures_document
 
     return {
         "theta": result.theta.version,
