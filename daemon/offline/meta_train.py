@@ -39,7 +39,7 @@ ENCODERS_EVERY = 50
 
 @dataclass(frozen=True, slots=True)
 class MetaTrainRequest:
-    """What to train, and on which events."""
+    """A meta-training that is asked for: its recipe, events, encoders and split."""
 
     events: tuple[Path, ...]
     name: str

@@ -85,7 +85,7 @@ class TenantRecipe:
 
 
 class Features(NamedTuple):
-    """What tenants' pictures and vectors are drawn from."""
+    """Features and vectors of concepts, from which tenants' pairs are drawn."""
 
     x_VAD: Tensor
     """Features of every picture of every concept."""

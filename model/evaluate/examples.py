@@ -34,7 +34,7 @@ class Example:
     source: Shown
     target: Shown
     found: Mapping[str, Sequence[tuple[Shown, bool]]]
-    """By method: the nearest candidates in order, and whether each is the query's own target."""
+    """For each method, the nearest targets in order, and whether each is the query's own."""
 
 
 Look = Callable[[MetaTestEpisode, int], tuple[Shown, Shown] | None]

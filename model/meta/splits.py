@@ -20,7 +20,7 @@ class LabelledPairs(Protocol):
 
     @property
     def name(self) -> str:
-        """The stream."""
+        """Name of the stream."""
 
     @property
     def labels(self) -> tuple[str, ...] | None:

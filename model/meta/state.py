@@ -19,8 +19,8 @@ from model.meta.progress import Progress
 from model.meta.recipe import Recipe
 
 BETAS = (0.0, 0.9)
-"""Of the discriminator's AdamW. Without momentum: it makes two sides that chase each other
-swing."""
+"""Betas of the discriminator's AdamW. Without momentum, because it makes two sides that chase each
+other swing."""
 
 
 class TrainingState:

@@ -101,7 +101,7 @@ class ContentEpisodes:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What encoders are trained on: contents by number, and episodes of their numbers."""
+    """The data that encoders are trained on: contents by number, and episodes of their numbers."""
 
     source: ContentStore
     target: ContentStore

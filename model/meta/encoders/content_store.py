@@ -19,7 +19,8 @@ from model.meta.episodes import IndexArray
 from model.values.errors import BadData
 
 MAX_BYTES = 2 * 2**30
-"""Of both sides together: 9 hours of audio, or 645,000 pictures of 32 pixels a side."""
+"""The most memory for both sides together: 9 hours of audio, or 645,000 pictures of 32 pixels a
+side."""
 OVERHEAD = 256
 """About the bytes that a content takes beside its numbers."""
 
