@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
-from model.emoji.streams import TENANT_SEED
 from model.emoji.tables import ALTERNATIVES, COMMANDS, STABILITY, TABLES, EmojiTable
+from model.emoji.tenants import TENANT_SEED
 from model.evaluate.result_table import ResultTable
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit

@@ -19,7 +19,7 @@ from torch import Tensor
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
 from model.emoji.tables import EmojiTable
-from model.emoji.tenants import Family, Tenant
+from model.emoji.tenants import TENANT_SEED, Family, Tenant
 from model.emoji.training_episodes import (
     LanguageEpisodes,
     NameFeatures,
@@ -33,8 +33,6 @@ from model.theta.meta_init import MetaInit, Modality, canonical_json
 from model.theta.part import PartSpec
 from model.values.arrays import FloatArray
 
-TENANT_SEED = 1_000_000
-"""Test tenants' seeds start here, far from any that training or the demo draws."""
 CPU = torch.device("cpu")
 
 Pixels = NDArray[np.uint8]

@@ -18,6 +18,8 @@ from model.values.arrays import FloatArray
 
 LOW_RANK_DIM = 32
 ROTATION_DIM = 16
+TENANT_SEED = 1_000_000
+"""Test tenants' seeds start here, far from any that training or the demo draws."""
 
 Family = Literal["low-rank", "rotation", "linear", "permutation"]
 """How tenants differ: `linear` is a matrix of independent normal numbers, of variance 1/E."""

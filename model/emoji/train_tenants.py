@@ -36,7 +36,7 @@ from model.emoji.tenant_training import (
     TenantRecipe,
     train_tenant_model,
 )
-from model.emoji.tenants import ROTATION_DIM, Family, Tenant
+from model.emoji.tenants import ROTATION_DIM, TENANT_SEED, Family, Tenant
 from model.emoji.train_pictures import TRAIN_VENDORS, EncoderRecipe, train_encoder
 from model.encoders.image import ImageEncoder, normalised
 from model.inner import learners
@@ -63,8 +63,6 @@ PICTURES_PER_CHUNK = 64
 FAMILIES: tuple[Family, ...] = ("low-rank", "rotation", "linear", "permutation")
 SUPPORT_SIZES = (0, 5, 16, 64)
 CANDIDATES = 128
-TENANT_SEED = 1_000_000
-"""Test tenants' seeds start here, far from any that training draws."""
 IDLE_RATE = 1e-9
 """Inner learning rate: the generator alone makes the mapping, the step after it moves nothing."""
 

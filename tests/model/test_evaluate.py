@@ -26,6 +26,7 @@ from model.emoji.evaluate import shipped_thetas, tables_for
 from model.emoji.judge_tables import EmojiTest, EmojiTestOptions, quick_options
 from model.emoji.tables import ALTERNATIVES, COMMANDS, NAMES, TABLES, EmojiTable
 from model.emoji.tenant_training import Features
+from model.emoji.tenants import TENANT_SEED
 from model.encoders.build import encoder_from, fresh_encoder_spec
 from model.evaluate import comparison, methods
 from model.evaluate.comparison import MetaTestPlan
@@ -48,7 +49,7 @@ from model.meta.recorded_streams import RecordedStream
 from model.retrieval import euclidean_scores
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import save
+from model.theta.meta_init_file import SHIPPED, save
 from model.theta.part import PartSpec
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Episode
@@ -246,7 +247,7 @@ def test_whoever_knows_the_tenants_matrix_finds_everything() -> None:
     found = method_figures("ceiling", next(iter(variants.values())), 5, episodes).measures
     assert found["r_at_1"].mean == 1.0
     assert found["loss"].mean < 1e-10
-    assert emoji_streams.tenant_seed(streams[2].name) == emoji_streams.TENANT_SEED + 2
+    assert emoji_streams.tenant_seed(streams[2].name) == TENANT_SEED + 2
 
 
 def test_baselines_train_on_tenants_of_the_tables_family_and_on_no_test_concept() -> None:
@@ -371,6 +372,7 @@ def test_a_theta_is_judged_on_the_tables_that_it_fits() -> None:
 def test_tables_have_names_of_their_own_and_thetas_that_are_known() -> None:
     assert len(set(NAMES)) == len(NAMES)
     assert {t for table in TABLES for t in table.thetas} == {*COMMANDS, *ALTERNATIVES}
+    assert tuple(COMMANDS) == SHIPPED
 
 
 def test_languages_are_streams_of_names() -> None:
