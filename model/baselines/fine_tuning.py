@@ -57,16 +57,16 @@ def choose_fine_tuning(
     will be.
     """
     found = {
-        (rate, step): _mrr(mlp, batch, start.activation)
+        (rate, step): mean_reciprocal_rank(mlp, batch, start.activation)
         for rate in rates
-        for step, mlp in _path(start, batch, rate, max(steps))
+        for step, mlp in fine_tuning_path(start, batch, rate, max(steps))
         if step in steps
     }
     rate, step = max(found, key=lambda choice: found[choice])
     return FineTuning(start, rate, step)
 
 
-def _path(
+def fine_tuning_path(
     start: JointMapping, batch: EpisodeBatch, rate: float, steps: int
 ) -> Iterator[tuple[int, Mlp]]:
     """Yield every stream's mapping, stacked, after 1, 2, ... steps."""
@@ -89,7 +89,7 @@ def _descended(
     return Mlp(*(t.detach() - rate * g for t, g in zip(leaves, gradients, strict=True)))
 
 
-def _mrr(mlp: Mlp, batch: EpisodeBatch, activation: Activation) -> float:
+def mean_reciprocal_rank(mlp: Mlp, batch: EpisodeBatch, activation: Activation) -> float:
     """Return the mean reciprocal rank, over all streams, of each query's own target among the
     targets of its stream's queries."""
     o_TQE = apply_batched(mlp, batch.x_query_TQD, activation)

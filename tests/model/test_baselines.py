@@ -277,8 +277,10 @@ def test_choosing_is_trying_each_on_each_stream_alone() -> None:
     chosen = choose_fine_tuning(SMALL, batch, rates, steps)
     assert (chosen.rate, chosen.steps) == max(mrr, key=lambda choice: mrr[choice])
     for (rate, step), expected in mrr.items():
-        mlp = dict(fine_tuning._path(SMALL, batch, rate, step))[step]
-        assert fine_tuning._mrr(mlp, batch, "gelu") == pytest.approx(float(expected), abs=1e-9)
+        mlp = dict(fine_tuning.fine_tuning_path(SMALL, batch, rate, step))[step]
+        assert fine_tuning.mean_reciprocal_rank(mlp, batch, "gelu") == pytest.approx(
+            float(expected), abs=1e-9
+        )
 
 
 def _mrr_alone(method: FineTuning, batch: EpisodeBatch, t: int) -> float:
