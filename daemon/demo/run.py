@@ -27,7 +27,7 @@ from daemon.demo.thetas import load_theta, paths
 from daemon.demo.verdict import Summary, summarise
 from daemon.errors import Unavailable
 from daemon.local.errors import ServicesUnavailable
-from daemon.local.interrupts import Interrupted, signals_interrupt
+from daemon.local.foreground import Interrupted, signals_interrupt
 
 READY_WITHIN_S = 60.0
 COMPLETE_WITHIN_S = 60.0

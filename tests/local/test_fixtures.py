@@ -1,4 +1,4 @@
-"""The fixtures of tests/conftest.py, which every other test with real services relies on."""
+"""The fixtures of tests/conftest.py, on which every test with real services relies."""
 
 from __future__ import annotations
 
