@@ -135,14 +135,14 @@ def demo(
 
     Starts a local Kafka and Valkey, a producer of emoji pictures with vectors of synthetic tenants
     and with names in six languages, a worker for each, a subscriber and a scraper. Exits 0 only if
-    every promise held. Nothing is left behind.
+    every check passes. Nothing is left behind.
     """
     from daemon.demo.plan import Plan
-    from daemon.demo.run import Options
-    from daemon.demo.run import demo as show
+    from daemon.demo.run import DemoOptions, run_demo
 
     plan = Plan(tenants=tenants, seconds=seconds)
-    raise typer.Exit(show(Options(plan, as_json, kafka, redis, meta_init, names_meta_init)))
+    options = DemoOptions(plan, as_json, kafka, redis, meta_init, names_meta_init)
+    raise typer.Exit(run_demo(options))
 
 
 @app.command("new-theta")
