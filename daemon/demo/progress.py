@@ -190,7 +190,7 @@ class DemoProgress:
             yield "the producer to finish"
         yield from (what for scenario in self.scenarios.values() if (what := scenario.missing()))
         if len(self.dead_letters) < len(self.malformed):
-            yield f"{len(self.malformed) - len(self.dead_letters)} dead letters"
+            yield f"dead letters ({len(self.malformed) - len(self.dead_letters)} more)"
 
 
 def abbreviated(names: list[str], most: int = 3) -> str:

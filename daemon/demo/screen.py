@@ -66,7 +66,7 @@ def progress_line(progress: DemoProgress, seconds: float) -> str:
     scenarios = "; ".join(map(_scenario_line, progress.scenarios.values()))
     return (
         f"{seconds:3.0f} s  {progress.events_read}/{progress.planned} events; "
-        f"{scenarios}; {len(progress.dead_letters)} dead letters"
+        f"{scenarios}; dead letters {len(progress.dead_letters)}"
     )
 
 
@@ -154,7 +154,7 @@ def _dead_letters(progress: DemoProgress) -> list[Text]:
 
 def _dead_letter_reasons(progress: DemoProgress) -> Text:
     count = len(progress.dead_letters)
-    line = Text(f"{count} dead letters  ", style="dim", no_wrap=True, overflow="ellipsis")
+    line = Text(f"dead letters: {count}  ", style="dim", no_wrap=True, overflow="ellipsis")
     return line.append(", ".join(letter.reason for letter in progress.dead_letters), style="red")
 
 

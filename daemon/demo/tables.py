@@ -97,7 +97,7 @@ def example(scored: EventScored | None) -> Text:
 
 def mean_cells(recall: Recall) -> str:
     """Returns the R@1 of all methods in one line."""
-    return ", ".join(f"{SHOWN[method]} {_share(recall[method])}" for method in METHODS)
+    return ", ".join(f"{SHOWN[method]} {_share(recall[method]).strip()}" for method in METHODS)
 
 
 def ms(value: float | None) -> str:

@@ -117,6 +117,7 @@ def _exec(command: list[str], failure: int, guard: int) -> NoReturn:
 
 
 def _die_with_guard(guard: int) -> None:
+    """On Linux, make the kernel kill this process when the guard dies."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes

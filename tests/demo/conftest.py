@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -89,5 +88,5 @@ class PerfectRun:
 
 
 @pytest.fixture
-def perfect_run() -> Callable[[], PerfectRun]:
-    return PerfectRun
+def run() -> PerfectRun:
+    return PerfectRun()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
@@ -34,16 +33,16 @@ def test_tenants_that_do_not_fit_are_counted() -> None:
     assert any("(17 do not fit)" in line for line in lines(live(DemoProgress(Plan()), "", 1.0, 24)))
 
 
-def test_details_come_with_room(perfect_run: Callable[[], PerfectRun]) -> None:
-    low, high = (lines(live(perfect_run().progress(), "", 1.0, height)) for height in (24, 40))
+def test_details_come_with_room(run: PerfectRun) -> None:
+    low, high = (lines(live(run.progress(), "", 1.0, height)) for height in (24, 40))
     assert any("R@1 by support pairs" in line for line in high)
     assert not any("R@1 by support pairs" in line for line in low)
     assert sum("not_finite" in line for line in low) == 1
     assert sum(line.strip().startswith("tenant-01  ") for line in high) == 1 + len(MALFORMED_KINDS)
 
 
-def test_80_columns_are_enough(perfect_run: Callable[[], PerfectRun]) -> None:
-    screen = live(perfect_run().progress(), "", 1.0, 50)
+def test_80_columns_are_enough(run: PerfectRun) -> None:
+    screen = live(run.progress(), "", 1.0, 50)
     wide = StringIO()
     Console(file=wide, width=3 * WIDTH).print(screen)
     assert [line.rstrip() for line in lines(screen)] == [
@@ -51,8 +50,7 @@ def test_80_columns_are_enough(perfect_run: Callable[[], PerfectRun]) -> None:
     ]
 
 
-def test_a_language_shows_what_its_mapping_found(perfect_run: Callable[[], PerfectRun]) -> None:
-    run = perfect_run()
+def test_a_language_shows_what_its_mapping_found(run: PerfectRun) -> None:
     wrong = {"adapted": False, "theta": True, "ridge": False}
     run.names_scored[-1] = EventScored("names", "ne", 16, wrong, "🐂", "dragon")
     shown = lines(live(run.progress(), "", 1.0, 40))
@@ -63,21 +61,21 @@ def test_a_language_shows_what_its_mapping_found(perfect_run: Callable[[], Perfe
     assert nepali.split() == ["Nepali°", "2", "16", "adapted", *scores, "✗", "🐂", "→", "dragon"]
 
 
-def test_a_tenants_row_is_not_cut_at_80_columns(perfect_run: Callable[[], PerfectRun]) -> None:
-    (row,) = [r for r in lines(live(perfect_run().progress(), "", 1.0, 40)) if "tenant-02" in r]
+def test_a_tenants_row_is_not_cut_at_80_columns(run: PerfectRun) -> None:
+    (row,) = [r for r in lines(live(run.progress(), "", 1.0, 40)) if "tenant-02" in r]
     cells = ["tenant-02", "3", "16", "adapted", "1.000", "→", "0.500"]
     assert row.split() == [*cells, "1.000", "0.000", "0.000", "20", "ms"]
 
 
-def test_the_summary_says_that_tenants_are_synthetic(perfect_run: Callable[[], PerfectRun]) -> None:
-    progress = perfect_run().progress()
+def test_the_summary_says_that_tenants_are_synthetic(run: PerfectRun) -> None:
+    progress = run.progress()
     text = "\n".join(lines(summary_screen(summarise(progress, "local", 1.0, []), progress)))
     assert "spaces are synthetic" in text
     assert "OK in 1 s" in text
 
 
-def test_the_summary_says_what_failed(perfect_run: Callable[[], PerfectRun]) -> None:
-    progress = perfect_run().progress()
+def test_the_summary_says_what_failed(run: PerfectRun) -> None:
+    progress = run.progress()
     text = "\n".join(lines(summary_screen(summarise(progress, "local", 1.0, ["why"]), progress)))
     assert "FAILED: why" in text
 
@@ -88,13 +86,11 @@ def test_a_progress_line_before_anything_happened() -> None:
     )
 
 
-def test_without_a_terminal_each_dead_letter_is_one_line(
-    perfect_run: Callable[[], PerfectRun],
-) -> None:
+def test_without_a_terminal_each_dead_letter_is_one_line(run: PerfectRun) -> None:
     out = StringIO()
     display = PlainDisplay(Console(file=out, width=WIDTH))
     for seconds in (0.0, 1.0, 2.0):
-        display.refresh(perfect_run().progress(), "", seconds)
+        display.refresh(run.progress(), "", seconds)
     written = out.getvalue().splitlines()
     assert sum("not_finite" in line for line in written) == 1
     assert sum("18/18 events" in line for line in written) == 1
