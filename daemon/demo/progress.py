@@ -28,7 +28,7 @@ from model.values.gate import Outcome
 
 @dataclass(slots=True)
 class StreamProgress:
-    """One stream."""
+    """What the subscriber has reported of one stream."""
 
     events_read: int = 0
     support_pairs: int = 0
@@ -121,7 +121,7 @@ class ScenarioProgress:
 
 
 class DemoProgress:
-    """The whole run."""
+    """Both scenarios, and what the producer and the subscriber have reported."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -133,7 +133,7 @@ class DemoProgress:
         self.subscriber_ready = False
 
     def update(self, report: Report) -> None:
-        """Take in one report."""
+        """Change the state by what one report says."""
         match report:
             case EventsProduced():
                 self._set_produced(report.events)

@@ -57,7 +57,7 @@ OK, FAILED = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """The command's options."""
+    """The options of `adaptd demo`."""
 
     plan: Plan
     json: bool = False
@@ -149,7 +149,10 @@ class _ProcessRun:
     refresh: Callable[[], None]
 
     def run(self) -> None:
-        """Raises ProcessEnded, TimedOut."""
+        """Start the processes, wait until everything has arrived, and stop the workers.
+
+        Raises ProcessEnded, TimedOut.
+        """
         plan = self.progress.plan
         config = self.environment.run_config(plan).to_json()
         for scenario in SCENARIOS:

@@ -157,7 +157,7 @@ class TenantScenario:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """tenant-01, tenant-02, ..."""
+        """The names tenant-01, tenant-02, ..."""
         return tuple(f"tenant-{n:02d}" for n in range(1, self.tenants + 1))
 
     def concept_pool(self, stream: str) -> tuple[int, ...]:

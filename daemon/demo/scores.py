@@ -56,7 +56,7 @@ def nearest(o_1E: FloatArray, candidates_CE: FloatArray) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One event's score."""
+    """How the three methods did on one event."""
 
     support_pairs: int
     """Of the mapping."""

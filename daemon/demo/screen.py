@@ -85,7 +85,7 @@ def summary_screen(summary: Summary, progress: DemoProgress) -> RenderableType:
     facts.add_column()
     for name, text in _facts(summary, progress).items():
         facts.add_row(name, text)
-    verdict = (
+    result = (
         Text(f"OK in {summary.seconds:g} s", style="bold green")
         if summary.ok
         else Text("\n".join(f"FAILED: {line}" for line in summary.failures), style="bold red")
@@ -96,7 +96,7 @@ def summary_screen(summary: Summary, progress: DemoProgress) -> RenderableType:
         names_result(progress.scenarios["names"]),
         facts,
         Text(SYNTHETIC, style="italic"),
-        verdict,
+        result,
     )
 
 
@@ -204,7 +204,7 @@ class LiveDisplay:
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def refresh(self, progress: DemoProgress, services: str, seconds: float) -> None:
-        """See Display."""
+        """Redraw, unless the screen was drawn a moment ago."""
         if seconds - self._drawn_at < REDRAW_EVERY_S:
             return
         self._drawn_at = seconds
@@ -212,7 +212,7 @@ class LiveDisplay:
         self._live.update(live(progress, services, seconds, self._console.height), refresh=True)
 
     def close(self) -> None:
-        """See Display."""
+        """Restore the terminal."""
         self._live.stop()
 
 
@@ -225,7 +225,7 @@ class PlainDisplay:
         self._letters = 0
 
     def refresh(self, progress: DemoProgress, services: str, seconds: float) -> None:
-        """See Display."""
+        """Write what is new."""
         for letter in progress.dead_letters[self._letters :]:
             self._write(str(dead_letter_line(letter)).strip())
         self._letters = len(progress.dead_letters)
@@ -237,4 +237,4 @@ class PlainDisplay:
         self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def close(self) -> None:
-        """See Display."""
+        """Do nothing: lines stay."""

@@ -81,6 +81,7 @@ class GuardedProcess:
 
     @property
     def guard_pid(self) -> int:
+        """The guard's process id."""
         return self._guard.pid
 
     def poll(self) -> int | None:
@@ -123,7 +124,7 @@ class GuardedProcess:
         self.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Send CONT."""
+        """Send CONT: the command goes on after `pause`."""
         self.send_signal(signal.SIGCONT)
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ class Server:
         self.process.terminate(grace_s)
 
     def kill(self) -> None:
-        """End it with KILL."""
+        """End it with KILL; `start` finds the data as they are."""
         self.process.kill()
 
     def restart(self) -> None:
@@ -107,7 +107,7 @@ class Server:
         self.process.pause()
 
     def resume(self) -> None:
-        """Send CONT."""
+        """Send CONT: it goes on after `pause`."""
         self.process.resume()
 
     def close(self) -> None:
