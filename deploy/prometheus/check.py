@@ -36,8 +36,7 @@ from daemon.demo.processes import ProcessEnded
 from daemon.errors import Unavailable
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.folders import new_data_folder
-from daemon.local.free_ports import free_port
-from daemon.local.server import Server
+from daemon.local.server import Server, free_port
 from deploy.prometheus.demo import demo_worker
 from deploy.prometheus.queries import RULES, VARIABLES, Query, dashboard_queries, rule_queries
 

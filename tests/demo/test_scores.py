@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daemon.demo.score import CANDIDATES, METHODS, Follower, Score, candidate_concepts, nearest
-from daemon.demo.tally import RECENT, Judged, Tally, bucket
+from daemon.demo.scores import (
+    CANDIDATES,
+    METHODS,
+    RECENT,
+    PrequentialScorer,
+    ScenarioScores,
+    Score,
+    bucket,
+    candidate_concepts,
+    nearest,
+)
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts, content_hash
 from model.baselines.ridge import fit_ridge
 from model.values.arrays import FloatArray
@@ -68,46 +77,46 @@ def mapping(
     return AdaptedMapping(made, facts)
 
 
-def follower(offsets: range) -> Follower:
+def scorer_of(offsets: range) -> PrequentialScorer:
     """One that has read a pair at each of the offsets; none was scored."""
-    made = Follower(THETA, "relu")
+    made = PrequentialScorer(THETA, "relu")
     for offset in offsets:
-        assert made.judge(offset, X_ND[offset], Y_NE[offset], CANDIDATES_CE) is None
+        assert made.score_event(offset, X_ND[offset], Y_NE[offset], CANDIDATES_CE) is None
     return made
 
 
 RIGHT, WRONG = CANDIDATES_CE[0], CANDIDATES_CE[1]
 
 
-def judge(reader: Follower, offset: int) -> Score | None:
-    return reader.judge(offset, X_ND[offset], Y_NE[offset], CANDIDATES_CE)
+def score_next(scorer: PrequentialScorer, offset: int) -> Score | None:
+    return scorer.score_event(offset, X_ND[offset], Y_NE[offset], CANDIDATES_CE)
 
 
-def test_an_event_is_judged_by_the_newest_mapping_before_it() -> None:
-    reader = follower(range(8))
-    reader.take_mapping(mapping(6, 4, 3, WRONG))
-    reader.take_mapping(mapping(7, 5, 3, RIGHT))
-    score = judge(reader, 8)
+def test_an_event_is_scored_by_the_newest_mapping_before_it() -> None:
+    scorer = scorer_of(range(8))
+    scorer.add_mapping(mapping(6, 4, 3, WRONG))
+    scorer.add_mapping(mapping(7, 5, 3, RIGHT))
+    score = score_next(scorer, 8)
     assert score is not None
     assert (score.support_pairs, score.hits["adapted"], score.found) == (5, True, 0)
 
 
-def test_a_mapping_that_has_seen_the_event_does_not_judge_it() -> None:
-    reader = follower(range(8))
-    reader.take_mapping(mapping(7, 4, 4, WRONG))
-    reader.take_mapping(mapping(8, 5, 4, RIGHT))  # the daemon was quicker than the subscriber
-    score = judge(reader, 8)
+def test_a_mapping_that_has_seen_the_event_does_not_score_it() -> None:
+    scorer = scorer_of(range(8))
+    scorer.add_mapping(mapping(7, 4, 4, WRONG))
+    scorer.add_mapping(mapping(8, 5, 4, RIGHT))  # the daemon was quicker than the subscriber
+    score = score_next(scorer, 8)
     assert score is not None
     assert not score.hits["adapted"]
-    later = judge(reader, 9)
+    later = score_next(scorer, 9)
     assert later is not None
     assert later.hits["adapted"]
 
 
 def test_what_was_found_instead_is_named() -> None:
-    reader = follower(range(8))
-    reader.take_mapping(mapping(7, 4, 4, CANDIDATES_CE[77]))
-    score = judge(reader, 8)
+    scorer = scorer_of(range(8))
+    scorer.add_mapping(mapping(7, 4, 4, CANDIDATES_CE[77]))
+    score = score_next(scorer, 8)
     assert score is not None
     assert (score.found, score.hits["adapted"]) == (77, False)
 
@@ -117,26 +126,26 @@ def test_the_nearest_of_what_is_not_finite_is_still_a_candidate() -> None:
 
 
 def test_no_mapping_no_score() -> None:
-    reader = follower(range(8))
-    reader.take_mapping(mapping(8, 5, 4, RIGHT))
-    assert judge(reader, 8) is None
+    scorer = scorer_of(range(8))
+    scorer.add_mapping(mapping(8, 5, 4, RIGHT))
+    assert score_next(scorer, 8) is None
 
 
 def test_a_later_tenure_wins_over_a_larger_version() -> None:
-    reader = follower(range(8))
-    reader.take_mapping(mapping(7, 4, 4, WRONG, epoch=1))
-    reader.take_mapping(mapping(6, 4, 3, RIGHT, epoch=2))
-    score = judge(reader, 8)
+    scorer = scorer_of(range(8))
+    scorer.add_mapping(mapping(7, 4, 4, WRONG, epoch=1))
+    scorer.add_mapping(mapping(6, 4, 3, RIGHT, epoch=2))
+    score = score_next(scorer, 8)
     assert score is not None
     assert score.hits["adapted"]
 
 
-def test_theta_is_judged_as_it_is() -> None:
-    reader = Follower(tensors(RIGHT), "relu")
+def test_theta_is_scored_as_it_is() -> None:
+    scorer = PrequentialScorer(tensors(RIGHT), "relu")
     for offset in range(8):
-        judge(reader, offset)
-    reader.take_mapping(mapping(7, 4, 4, WRONG))
-    score = judge(reader, 8)
+        score_next(scorer, offset)
+    scorer.add_mapping(mapping(7, 4, 4, WRONG))
+    score = score_next(scorer, 8)
     assert score is not None
     assert score.hits["theta"]
     assert not score.hits["adapted"]
@@ -146,8 +155,8 @@ def test_theta_is_judged_as_it_is() -> None:
 def test_the_support_is_the_window_of_that_version_without_its_query(
     version: int, support: int, query: int
 ) -> None:
-    reader = follower(range(8))
-    x_SD, y_SE = reader.support(mapping(version, support, query, RIGHT))
+    scorer = scorer_of(range(8))
+    x_SD, y_SE = scorer.support(mapping(version, support, query, RIGHT))
     rows = slice(version + 1 - support - query, version + 1 - query)
     np.testing.assert_array_equal(x_SD, X_ND[rows])
     np.testing.assert_array_equal(y_SE, Y_NE[rows])
@@ -155,16 +164,16 @@ def test_the_support_is_the_window_of_that_version_without_its_query(
 
 def test_pairs_that_were_never_read_are_an_error() -> None:
     with pytest.raises(ValueError, match="s version 7: 8/9 pairs"):
-        follower(range(8)).support(mapping(7, 5, 4, RIGHT))
+        scorer_of(range(8)).support(mapping(7, 5, 4, RIGHT))
 
 
 def test_ridge_is_fitted_on_that_support() -> None:
-    reader = follower(range(8))
+    scorer = scorer_of(range(8))
     predicted_1E = fit_ridge(X_ND[:4], Y_NE[:4])(X_ND[8:9])
     candidates_CE = CANDIDATES_CE.copy()
     candidates_CE[0] = predicted_1E[0]  # only exactly this ridge finds it
-    reader.take_mapping(mapping(7, 4, 4, RIGHT))
-    score = reader.judge(8, X_ND[8], Y_NE[8], candidates_CE)
+    scorer.add_mapping(mapping(7, 4, 4, RIGHT))
+    score = scorer.score_event(8, X_ND[8], Y_NE[8], candidates_CE)
     assert score is not None
     assert score.hits["ridge"]
 
@@ -184,30 +193,30 @@ def test_a_bucket_reaches_up_to_the_next(pairs: int, size: int | None) -> None:
     assert bucket(pairs) == size
 
 
-def score(pairs: int, adapted: bool) -> Judged:
-    return Judged(pairs, dict.fromkeys(METHODS, False) | {"adapted": adapted})
+def hits(adapted: bool) -> dict[str, bool]:
+    return dict.fromkeys(METHODS, False) | {"adapted": adapted}
 
 
 def test_tenants_weigh_the_same_however_many_events_they_had() -> None:
-    tally = Tally()
+    scores = ScenarioScores()
     for _ in range(9):
-        tally.add("a", score(16, True))
-    tally.add("b", score(20, False))
-    assert tally.by_pairs()["adapted"]["16"] == 0.5
-    assert tally.from_pairs(16) == {"adapted": 0.5, "theta": 0.0, "ridge": 0.0}
-    assert tally.recent_mean()["adapted"] == 0.5
+        scores.add("a", 16, hits(True))
+    scores.add("b", 20, hits(False))
+    assert scores.by_pairs()["adapted"]["16"] == 0.5
+    assert scores.from_pairs(16) == {"adapted": 0.5, "theta": 0.0, "ridge": 0.0}
+    assert scores.recent_mean()["adapted"] == 0.5
 
 
 def test_scores_with_fewer_pairs_are_left_out() -> None:
-    tally = Tally()
-    tally.add("a", score(15, False))
-    tally.add("a", score(16, True))
-    assert tally.from_pairs(16)["adapted"] == 1.0
-    assert tally.by_pairs()["adapted"] == {"4": None, "8": 0, "16": 1, "32": None, "64": None}
+    scores = ScenarioScores()
+    scores.add("a", 15, hits(False))
+    scores.add("a", 16, hits(True))
+    assert scores.from_pairs(16)["adapted"] == 1.0
+    assert scores.by_pairs()["adapted"] == {"4": None, "8": 0, "16": 1, "32": None, "64": None}
 
 
 def test_disagreements_are_counted_from_enough_pairs_on() -> None:
-    tally = Tally()
+    scores = ScenarioScores()
     for stream, pairs, adapted, theta in [
         ("a", 16, True, False),
         ("b", 40, True, False),
@@ -215,15 +224,15 @@ def test_disagreements_are_counted_from_enough_pairs_on() -> None:
         ("a", 16, True, True),
         ("b", 15, False, True),
     ]:
-        tally.add(stream, Judged(pairs, {"adapted": adapted, "theta": theta, "ridge": False}))
-    assert tally.disagreements("adapted", "theta", 16) == (2, 1)
-    assert tally.disagreements("theta", "adapted", 15) == (2, 2)
-    assert (tally.judged(16), tally.judged(15)) == (4, 5)
+        scores.add(stream, pairs, {"adapted": adapted, "theta": theta, "ridge": False})
+    assert scores.disagreements("adapted", "theta", 16) == (2, 1)
+    assert scores.disagreements("theta", "adapted", 15) == (2, 2)
+    assert (scores.count(16), scores.count(15)) == (4, 5)
 
 
 def test_a_running_score_forgets() -> None:
-    tally = Tally()
+    scores = ScenarioScores()
     for hit in [True] * 20 + [False] * RECENT:
-        tally.add("a", score(16, hit))
-    assert tally.recent("a")["adapted"] == 0.0
-    assert tally.recent("b")["adapted"] is None
+        scores.add("a", 16, hits(hit))
+    assert scores.recent("a")["adapted"] == 0.0
+    assert scores.recent("b")["adapted"] is None
