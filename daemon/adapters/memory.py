@@ -50,7 +50,7 @@ class MemoryTopic:
         return len(records) - 1
 
 
-class MemorySource:
+class MemoryEventSource:
     """EventSource on a MemoryTopic. `assign` and `revoke` play the group."""
 
     def __init__(self, topic: MemoryTopic, partitions: Sequence[int] | None = None) -> None:
@@ -153,7 +153,7 @@ class MemoryShelf:
     marks: dict[int, str] = field(default_factory=dict)
 
 
-class MemoryWindows:
+class MemoryWindowStore:
     """WindowStore on a MemoryShelf."""
 
     def __init__(self, window_size: int, shelf: MemoryShelf | None = None) -> None:

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from redis import Redis, RedisError
 
 from daemon import config
-from daemon.adapters.kafka_python.client import connection
+from daemon.adapters.kafka_python.client import connection_arguments
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import PREFIX, Settings
 from daemon.demo.part import PARTS, PartName
@@ -130,7 +130,7 @@ def _variables(settings: Mapping[str, str]) -> dict[str, str]:
 
 def _clean_up(settings: Settings) -> None:
     """Delete from given services what the demo made there; best effort, for they may be gone."""
-    with suppress(KafkaError, OSError), KafkaAdminClient(**connection(settings)) as admin:
+    with suppress(KafkaError, OSError), KafkaAdminClient(**connection_arguments(settings)) as admin:
         ours = [t for t in admin.list_topics() if t.startswith(f"{settings.kafka_group_id}-")]
         if ours:
             admin.delete_topics(ours)

@@ -13,7 +13,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from daemon.adapters.kafka_python.client import QUIET, connection
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments
 from daemon.demo.news import Finished, Injected, Produced, tell
 from daemon.demo.part import PARTS, PartName
 from daemon.demo.plan import Plan, Planned, record_value, schedule
@@ -32,7 +32,11 @@ def main() -> None:
     settings = {part: script.settings_of(part) for part in PARTS}
     parts = script.plan.parts()
     producer = KafkaProducer(
-        **connection(settings["tenants"]), **QUIET, acks="all", enable_idempotence=True, linger_ms=0
+        **connection_arguments(settings["tenants"]),
+        **QUIET,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=0,
     )
 
     def send(planned: Planned) -> Any:

@@ -17,7 +17,7 @@ import torch
 from kafka import KafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from daemon.adapters.kafka_python.client import QUIET, connection
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments
 from daemon.config import Settings
 from daemon.demo.candidates import Candidates
 from daemon.demo.news import DeadLettered, Listening, Mapped, Refused, Scored, tell
@@ -178,7 +178,7 @@ def main() -> None:
     settings = {name: script.settings_of(name) for name in parts}
     subscribers = [Subscriber(part, settings[name]) for name, part in parts.items()]
     consumer = KafkaConsumer(
-        **connection(settings["tenants"]),
+        **connection_arguments(settings["tenants"]),
         **QUIET,
         group_id=None,
         auto_offset_reset="earliest",

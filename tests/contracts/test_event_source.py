@@ -13,10 +13,10 @@ from kafka import KafkaProducer
 from kafka import errors as vendor
 from kafka.future import Future
 
-from daemon.adapters.kafka_python.client import _SETTINGS_ERRORS, translated
-from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.client import _SETTINGS_ERRORS, kafka_errors_translated
+from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
-from daemon.adapters.memory import MemorySource, MemoryTopic
+from daemon.adapters.memory import MemoryEventSource, MemoryTopic
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.turn.ports import Bounds, EventSource, Polled
@@ -44,10 +44,10 @@ class Backend(Protocol):
 class MemoryBackend:
     def __init__(self) -> None:
         self._topic = MemoryTopic(PARTITIONS)
-        self._members: list[MemorySource] = []
+        self._members: list[MemoryEventSource] = []
 
     def join(self) -> EventSource:
-        self._members.append(MemorySource(self._topic, [] if self._members else None))
+        self._members.append(MemoryEventSource(self._topic, [] if self._members else None))
         return self._members[-1]
 
     def share(self) -> None:
@@ -270,14 +270,14 @@ def vendor_errors() -> list[type[Exception]]:
 @pytest.mark.parametrize("error", [*vendor_errors(), ConnectionResetError, TimeoutError, OSError])
 def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
     expected = Misconfigured if issubclass(error, _SETTINGS_ERRORS) else Unavailable
-    with pytest.raises(expected, match="ask") as translation, translated("ask"):
+    with pytest.raises(expected, match="ask") as translation, kafka_errors_translated("ask"):
         raise error.__new__(error)  # some want arguments of their own
     assert isinstance(translation.value.__cause__, error)
     assert "\n" not in str(translation.value)
 
 
 def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
-    with pytest.raises(ZeroDivisionError), translated("ask"):
+    with pytest.raises(ZeroDivisionError), kafka_errors_translated("ask"):
         raise ZeroDivisionError
 
 
@@ -335,7 +335,7 @@ def test_after_a_commit_that_failed_the_next_is_repeated_until_it_is_answered(
     real = KafkaBackend(kafka_settings("kafka-python"))
     try:
         source = real.join()
-        assert isinstance(source, KafkaSource)
+        assert isinstance(source, KafkaPythonEventSource)
         assigned(source)
         coordinator, errors = source._consumer._coordinator, [error]
         send = coordinator._send_offset_commit_request
@@ -366,7 +366,7 @@ def test_a_commit_that_is_never_answered_is_given_up(
     real = KafkaBackend(settings)
     try:
         source = real.join()
-        assert isinstance(source, KafkaSource)
+        assert isinstance(source, KafkaPythonEventSource)
         assigned(source)
         with monkeypatch.context() as patched:
             manager = source._consumer._coordinator._manager
@@ -432,14 +432,14 @@ def test_an_error_among_the_records_costs_none_of_them(
     """As after a record that fails its checksum: librdkafka skips it, tells, and goes on."""
     from confluent_kafka import KafkaError, Message
 
-    from daemon.adapters.librdkafka.source import LibrdkafkaSource
+    from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
 
     real = KafkaBackend(kafka_settings("librdkafka"))
     try:
         for number in range(6):
             real.produce(0, b"k", b"%d" % number)
         source = real.join()
-        assert isinstance(source, LibrdkafkaSource)
+        assert isinstance(source, LibrdkafkaEventSource)
         assigned(source)
         source.seek(0, 1)
         fetch = source._fetch
@@ -461,9 +461,9 @@ def test_an_error_among_the_records_costs_none_of_them(
 
 @NO_LIBRDKAFKA
 def test_what_never_returns_is_not_waited_for() -> None:
-    from daemon.adapters.librdkafka.client import Aside
+    from daemon.adapters.librdkafka.client import BoundedCalls
 
-    aside, stuck = Aside(), Event()
+    aside, stuck = BoundedCalls(), Event()
     with pytest.raises(TimeoutError, match="no answer"):
         aside.run(stuck.wait, 0.05)
     with pytest.raises(TimeoutError, match="before"):

@@ -27,7 +27,7 @@ _SETTINGS_ERRORS = (KafkaConfigurationError, SaslAuthenticationFailedError, Auth
 """No retry mends these."""
 
 
-def connection(settings: Settings) -> dict[str, Any]:
+def connection_arguments(settings: Settings) -> dict[str, Any]:
     """The client's arguments for reaching the brokers."""
     password = settings.kafka_sasl_password
     arguments = {
@@ -51,7 +51,7 @@ def _path(path: object) -> str | None:
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
+def kafka_errors_translated(doing: str) -> Iterator[None]:
     """Turn the client's errors into ours."""
     try:
         yield

@@ -14,7 +14,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
@@ -30,7 +30,7 @@ WRITE_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_MS = 2_000
 
 
-class KafkaMetaInits:
+class KafkaPythonMetaInits:
     """The MetaInits port. Connects when it is first asked, and anew after a failure."""
 
     def __init__(self, settings: Settings, client_id: str) -> None:
@@ -87,7 +87,7 @@ class KafkaMetaInits:
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Any]:
         try:
-            with translated(doing):
+            with kafka_errors_translated(doing):
                 if self._consumer is None:
                     self._consumer = self._connect()
                 yield self._consumer
@@ -98,7 +98,7 @@ class KafkaMetaInits:
     def _connect(self) -> Any:
         largest = self._settings.meta_init_max_bytes + ENVELOPE_BYTES
         return KafkaConsumer(
-            **connection(self._settings),
+            **connection_arguments(self._settings),
             **QUIET,
             client_id=self._client_id,
             group_id=None,
@@ -115,9 +115,9 @@ class KafkaMetaInits:
         self._make_topic()
         size = len(value or b"") + ENVELOPE_BYTES
         timeout_ms = int(1000 * WRITE_TIMEOUT_S)
-        with translated("publish"):
+        with kafka_errors_translated("publish"):
             producer = KafkaProducer(
-                **connection(self._settings) | {"request_timeout_ms": timeout_ms},
+                **connection_arguments(self._settings) | {"request_timeout_ms": timeout_ms},
                 **QUIET,
                 client_id=self._client_id,
                 acks="all",
@@ -128,13 +128,13 @@ class KafkaMetaInits:
                 delivery_timeout_ms=2 * timeout_ms,
             )
         try:
-            with translated("publish"), self._fits(size):
+            with kafka_errors_translated("publish"), self._fits(size):
                 sent = producer.send(
                     self._tp.topic, value, key.encode(), headers=list(headers), partition=0
                 )
                 sent.get(2 * WRITE_TIMEOUT_S)
         finally:
-            producer._sender.force_close()  # see KafkaOutbox.close
+            producer._sender.force_close()  # see KafkaPythonOutbox.close
             with suppress(KafkaError, OSError):
                 producer.close(CLOSE_TIMEOUT_MS / 1000)
 

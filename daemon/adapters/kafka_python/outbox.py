@@ -8,7 +8,7 @@ from contextlib import suppress
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.wire.record import Message
@@ -18,7 +18,7 @@ BATCH_BYTES = 512 * 1024
 BUFFER_BYTES = 64 * 1024 * 1024
 
 
-class KafkaOutbox:
+class KafkaPythonOutbox:
     """Sends a turn's messages and waits for them.
 
     After a failure the producer is thrown away: whatever it still held is sent again by the turn
@@ -31,9 +31,9 @@ class KafkaOutbox:
         self._producer = self._connect()
 
     def _connect(self) -> KafkaProducer:
-        with translated("connect"):
+        with kafka_errors_translated("connect"):
             return KafkaProducer(
-                **connection(self._settings),
+                **connection_arguments(self._settings),
                 **QUIET,
                 client_id=self._client_id,
                 acks="all",
@@ -51,7 +51,7 @@ class KafkaOutbox:
         if self._producer is None:
             self._producer = self._connect()
         try:
-            with translated("produce"):
+            with kafka_errors_translated("produce"):
                 self._send(self._producer, messages)
         except Unavailable:
             self.close()

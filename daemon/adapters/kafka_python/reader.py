@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from kafka import KafkaConsumer, TopicPartition
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Record
@@ -26,12 +26,15 @@ def read_topic(
     Raises Unavailable (also when nothing comes for SILENCE_S), Misconfigured for a topic that is
     not there.
     """
-    with translated(f"read {topic}"):
+    with kafka_errors_translated(f"read {topic}"):
         consumer = KafkaConsumer(
-            **connection(settings), **QUIET, enable_auto_commit=False, fetch_max_wait_ms=100
+            **connection_arguments(settings),
+            **QUIET,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
         )
     try:
-        with translated(f"read {topic}"):
+        with kafka_errors_translated(f"read {topic}"):
             ends = _assign(consumer, topic, since_ms)
         yield from _until(consumer, topic, ends)
     finally:
@@ -59,7 +62,7 @@ def _until(
 ) -> Iterator[tuple[int, Record]]:
     left, silent_since = dict(ends), time.monotonic()
     while left:
-        with translated(f"read {topic}"):
+        with kafka_errors_translated(f"read {topic}"):
             polled = consumer.poll(POLL_MS, max_records=MAX_RECORDS)
             left = {tp: end for tp, end in left.items() if consumer.position(tp) < end}
         if polled:

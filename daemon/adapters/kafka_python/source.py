@@ -25,7 +25,7 @@ from kafka.errors import (
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.ports import Bounds, Polled
@@ -80,7 +80,7 @@ class _Join:
         return self._join.__await__()
 
 
-class KafkaSource:
+class KafkaPythonEventSource:
     """The paired-events topic, read in a consumer group with the cooperative protocol."""
 
     def __init__(self, settings: Settings, client_id: str) -> None:
@@ -90,9 +90,9 @@ class KafkaSource:
         self._next: dict[int, int] = {}
         self._answered_at = time.monotonic()
         self._insist_on_commit = False
-        with translated("connect"):
+        with kafka_errors_translated("connect"):
             self._consumer = KafkaConsumer(
-                **connection(settings),
+                **connection_arguments(settings),
                 **QUIET,
                 client_id=client_id,
                 group_id=settings.kafka_group_id,
@@ -114,7 +114,7 @@ class KafkaSource:
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         """See EventSource."""
-        with translated("poll"):
+        with kafka_errors_translated("poll"):
             batches = self._consumer.poll(int(timeout_s * 1000), max_records)
         self._insist_on_joining()
         if batches:
@@ -140,7 +140,7 @@ class KafkaSource:
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""
         tps = [self._tp(p) for p in partitions]
-        with translated("read offsets"):
+        with kafka_errors_translated("read offsets"):
             beginning = self._consumer.beginning_offsets(tps, timeout_ms=self._timeout_ms)
             end = self._consumer.end_offsets(tps, timeout_ms=self._timeout_ms)
             committed = {
@@ -163,7 +163,7 @@ class KafkaSource:
         what its IO thread may change meanwhile, and where it finds none the future it returns is
         the search's, not the commit's."""
         marks = {self._tp(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
-        with translated("commit"):
+        with kafka_errors_translated("commit"):
             if self._insist_on_commit:
                 done = self._commit_now(marks)
                 return lambda: done
@@ -211,7 +211,7 @@ class KafkaSource:
         if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
             return
         tps = list(self._consumer.assignment()) or [self._tp(0)]
-        with translated("ask for end offsets"):
+        with kafka_errors_translated("ask for end offsets"):
             self._consumer.end_offsets(tps[:1], timeout_ms=self._timeout_ms)
         self._answered_at = time.monotonic()
 

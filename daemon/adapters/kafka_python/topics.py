@@ -8,7 +8,7 @@ from typing import Any
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 
-from daemon.adapters.kafka_python.client import connection, translated
+from daemon.adapters.kafka_python.client import connection_arguments, kafka_errors_translated
 from daemon.config import Settings
 from daemon.wire.topics import TopicInfo, TopicSpec
 
@@ -17,13 +17,13 @@ class KafkaTopics:
     """The admin side of the cluster. Raises Unavailable throughout."""
 
     def __init__(self, settings: Settings) -> None:
-        with translated("connect"):
-            self._admin = KafkaAdminClient(**connection(settings))
+        with kafka_errors_translated("connect"):
+            self._admin = KafkaAdminClient(**connection_arguments(settings))
 
     def describe(self, names: Iterable[str]) -> dict[str, TopicInfo]:
         """Those of the topics that exist."""
         wanted = list(names)
-        with translated("describe topics"):
+        with kafka_errors_translated("describe topics"):
             topics = [t for t in self._admin.describe_topics(wanted) if not t["error_code"]]
             found = [topic["name"] for topic in topics]
             resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
@@ -49,7 +49,7 @@ class KafkaTopics:
             "replication_factor": spec.replication,
             "configs": dict(spec.config),
         }
-        with translated(f"create topic {spec.name}"):
+        with kafka_errors_translated(f"create topic {spec.name}"):
             try:
                 self._admin.create_topics({spec.name: options}, wait_for_metadata=True)
             except TopicAlreadyExistsError:

@@ -41,7 +41,7 @@ SETTINGS_ERRORS = frozenset(
 """No retry mends these."""
 
 
-def connection(settings: Settings, client_id: str) -> dict[str, Any]:
+def connection_properties(settings: Settings, client_id: str) -> dict[str, Any]:
     """The client's settings for reaching the brokers, as a consumer and as a producer."""
     password = settings.kafka_sasl_password
     certificate = settings.kafka_ssl_certfile
@@ -85,7 +85,7 @@ class Complaints:
         """Turn the client's errors into ours. Where a call says no more than that it timed out,
         what was heard before it says why."""
         try:
-            with translated(doing):
+            with librdkafka_errors_translated(doing):
                 yield
                 if self._hopeless is not None:
                     raise KafkaException(self._hopeless)
@@ -101,7 +101,7 @@ def told(error: KafkaError) -> str:
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
+def librdkafka_errors_translated(doing: str) -> Iterator[None]:
     """Turn the client's errors into ours."""
     try:
         yield
@@ -114,7 +114,7 @@ def translated(doing: str) -> Iterator[None]:
         raise Unavailable("kafka", f"{doing}: {e}") from e
 
 
-class Aside:
+class BoundedCalls:
     """Runs on a thread of its own what librdkafka puts no bound on: with the broker paused, a
     synchronous commit was seen to wait for ten minutes. One call at a time; a daemon thread, so
     that one which never returns does not keep the process."""

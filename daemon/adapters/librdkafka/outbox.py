@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
 from daemon.adapters.kafka_python.outbox import BATCH_BYTES, BUFFER_BYTES
-from daemon.adapters.librdkafka.client import Aside, Complaints, connection
+from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Message
@@ -39,7 +39,7 @@ class LibrdkafkaOutbox:
     def _connect(self) -> Producer:
         with self._complaints.translated("connect"):
             return Producer(
-                connection(self._settings, self._client_id)
+                connection_properties(self._settings, self._client_id)
                 | _writing(self._settings)
                 | {"error_cb": self._complaints.hear, "on_delivery": self._delivered}
             )
@@ -87,7 +87,7 @@ class LibrdkafkaOutbox:
         when the last reference goes, and waits for them."""
         held, self._producer = [self._producer], None
         with suppress(KafkaException, OSError):
-            Aside().run(lambda: _end(held), CLOSE_TIMEOUT_S)
+            BoundedCalls().run(lambda: _end(held), CLOSE_TIMEOUT_S)
 
 
 def _end(held: list[Producer | None]) -> None:

@@ -23,7 +23,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from daemon.adapters.librdkafka.client import Aside, Complaints, connection
+from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
 from daemon.config import Settings
 from daemon.turn.ports import Bounds, Polled
 from daemon.wire.record import Headers
@@ -66,14 +66,14 @@ class LibrdkafkaRecord(msgspec.Struct, gc=False):
         return cast("Headers", self.message.headers() or ())
 
 
-class LibrdkafkaSource:
+class LibrdkafkaEventSource:
     """The paired-events topic, read in a consumer group with the cooperative protocol."""
 
     def __init__(self, settings: Settings, client_id: str) -> None:
         self._topic = settings.kafka_events_topic
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._complaints = Complaints()
-        self._aside = Aside()
+        self._aside = BoundedCalls()
         self._joined = False
         self._mine: set[int] = set()
         self._news: dict[int, bool] = {}
@@ -82,7 +82,7 @@ class LibrdkafkaSource:
         self._answered_at = time.monotonic()
         with self._complaints.translated("connect"):
             self._consumer = Consumer(
-                connection(settings, client_id)
+                connection_properties(settings, client_id)
                 | _reading(settings)
                 | {"error_cb": self._complaints.hear}
             )

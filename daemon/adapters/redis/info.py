@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import redis
 
-from daemon.adapters.redis.windows import translated
+from daemon.adapters.redis.windows import redis_errors_translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class RedisInfo:
 def describe(url: str, timeout_s: float) -> RedisInfo:
     """Raises Unavailable."""
     with (
-        translated("look"),
+        redis_errors_translated("look"),
         redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
         ) as client,

@@ -87,7 +87,7 @@ class WindowLayout:
     """Windows unchanged for so long expire; 0: never."""
 
 
-class RedisWindows:
+class RedisWindowStore:
     """The WindowStore port on redis-py."""
 
     def __init__(self, url: str, timeout_s: float, layout: WindowLayout) -> None:
@@ -124,7 +124,7 @@ class RedisWindows:
         """See WindowStore."""
         keys = [self._epoch_key(partition), self._key(partition, "position")]
         keys.append(self._place(partition, "theta"))
-        with translated("claim"):
+        with redis_errors_translated("claim"):
             epoch, kept, mark = self._claim(keys=keys, args=[now_ms])
         position = self._positions[partition] = None if kept is None else int(kept)
         return Claim(int(epoch), position, None if mark is None else mark.decode())
@@ -144,7 +144,7 @@ class RedisWindows:
         args: list[Any] = [epoch, known, after, at.window_size, at.window_ttl_s]
         for append in appends:
             args += (index[append.stream], *_entry(append.pair))
-        with translated("append"):
+        with redis_errors_translated("append"):
             result = self._append(keys=keys, args=args)
         if isinstance(result, bytes):
             self._refused(result, partition, epoch)
@@ -157,7 +157,7 @@ class RedisWindows:
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""
-        with translated("load"):
+        with redis_errors_translated("load"):
             pipeline = self._redis.pipeline(transaction=False)
             for stream in streams:
                 pipeline.xrevrange(
@@ -182,7 +182,7 @@ class RedisWindows:
         found: dict[int, list[str]] = {partition: [] for partition in partitions}
         at = self._layout
         pattern = f"{at.prefix}:{at.group}:{{{at.incarnation}:".translate(GLOB) + "*"
-        with translated("look for streams"):
+        with redis_errors_translated("look for streams"):
             for key in self._redis.scan_iter(match=pattern, count=SCANNED_AT_ONCE):
                 name = key.decode()
                 for begin, partition in begins.items():
@@ -193,14 +193,14 @@ class RedisWindows:
     def mark(self, partition: int, epoch: int, meta_init: str) -> None:
         """See WindowStore."""
         keys = [self._epoch_key(partition), self._place(partition, "theta")]
-        with translated("mark"):
+        with redis_errors_translated("mark"):
             refused = self._mark(keys=keys, args=[epoch, meta_init])
         if refused is not None:
             self._refused(refused, partition, epoch)
 
     def verify(self, epochs: Mapping[int, int]) -> None:
         """See WindowStore."""
-        with translated("verify"):
+        with redis_errors_translated("verify"):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.ping()
             for partition in epochs:
@@ -228,7 +228,7 @@ def _pair_id(id: bytes) -> PairId:
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
+def redis_errors_translated(doing: str) -> Iterator[None]:
     """Turn the client's errors into ours."""
     try:
         yield
