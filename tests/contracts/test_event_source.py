@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from kafka import errors as vendor
 from kafka.future import Future
 
-from daemon.adapters.kafka_python.client import _SETTINGS_ERRORS, kafka_errors_translated
+from daemon.adapters.kafka_python.client import SETTINGS_ERRORS, kafka_errors_translated
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.memory import MemoryEventSource, MemoryTopic
@@ -269,7 +269,7 @@ def vendor_errors() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("error", [*vendor_errors(), ConnectionResetError, TimeoutError, OSError])
 def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
-    expected = Misconfigured if issubclass(error, _SETTINGS_ERRORS) else Unavailable
+    expected = Misconfigured if issubclass(error, SETTINGS_ERRORS) else Unavailable
     with pytest.raises(expected, match="ask") as translation, kafka_errors_translated("ask"):
         raise error.__new__(error)  # some want arguments of their own
     assert isinstance(translation.value.__cause__, error)
@@ -415,11 +415,11 @@ def test_what_librdkafka_says_between_calls_is_told_with_the_next() -> None:
     from daemon.adapters.librdkafka.client import Complaints
 
     complaints = Complaints()
-    complaints.hear(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    complaints.on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
     refused = r"_TIMED_OUT.*connection refused"
     with pytest.raises(Unavailable, match=refused), complaints.translated("ask"):
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    complaints.hear(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    complaints.on_error(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
     with pytest.raises(Misconfigured, match="wrong password"), complaints.translated("ask"):
         pass
 
