@@ -459,6 +459,28 @@ def test_an_error_among_the_records_costs_none_of_them(
         real.close()
 
 
+class NotUtf8(str):
+    def encode(self, *_: object) -> bytes:
+        return b"\xff"
+
+
+@NO_LIBRDKAFKA
+@pytest.mark.services
+def test_a_header_whose_name_is_not_utf8_costs_the_records_headers_only(
+    kafka_settings: Callable[..., Settings],
+) -> None:
+    real = KafkaBackend(kafka_settings("librdkafka"))
+    try:
+        real.produce(0, b"k", b"v", [(NotUtf8("a"), b"x"), ("b", b"y")])
+        real.produce(0, b"k", b"w", [("b", b"y")])
+        source = real.join()
+        first, second = records(source, 0, 2)
+        assert [list(first.headers) for _ in range(2)] == [[], []]
+        assert (first.value, second.value, list(second.headers)) == (b"v", b"w", [("b", b"y")])
+    finally:
+        real.close()
+
+
 @NO_LIBRDKAFKA
 def test_what_never_returns_is_not_waited_for() -> None:
     from daemon.adapters.librdkafka.client import BoundedCalls

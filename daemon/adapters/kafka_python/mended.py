@@ -143,6 +143,6 @@ def close_at_once(producer: KafkaProducer, timeout_s: float) -> None:
     broker is back, behind newer ones. `close` flushes first, and where that times out it raises and
     closes nothing, so the sender's thread lives on. Seen in 3.0.12.
     """
-    producer._sender.force_close()
     with suppress(KafkaError, OSError):
+        producer._sender.force_close()
         producer.close(timeout_s)

@@ -77,7 +77,7 @@ class LibrdkafkaRecord(msgspec.Struct, gc=False):
     key: bytes | None
     value: bytes | None
     stamp: tuple[int, int]
-    message: Message
+    message: Message | None
 
     @property
     def timestamp(self) -> int:
@@ -85,7 +85,14 @@ class LibrdkafkaRecord(msgspec.Struct, gc=False):
 
     @property
     def headers(self) -> Headers:
-        return cast("Headers", self.message.headers() or ())
+        """Empty where a header's name is not UTF-8: librdkafka cannot read such headers."""
+        if self.message is None:
+            return ()
+        try:
+            return cast("Headers", self.message.headers() or ())
+        except SystemError:
+            self.message = None  # asked again, it would answer with a null pointer (seen in 2.16)
+            return ()
 
 
 class LibrdkafkaEventSource:
