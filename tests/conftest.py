@@ -18,11 +18,8 @@ import redis
 
 from daemon.local.errors import ServicesUnavailable
 
-if TYPE_CHECKING:  # importing kafka-python warns, and the filter below is not yet in force here
+if TYPE_CHECKING:  # it loads kafka-python, which warns, and no filter is in force yet
     from daemon.local.services import Services
-
-KAFKA_PYTHON_WARNS = "ignore:(read_text|open_text) is deprecated:DeprecationWarning"
-"""It reads its schemas by functions of importlib.resources that Python 3.11 and 3.12 deprecate."""
 
 NEED_SERVICES = {"services", "private_services", "topic_names", "redis_namespace"}
 USED = pytest.StashKey[list[str]]()
@@ -30,7 +27,6 @@ USED = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[USED] = []
-    config.addinivalue_line("filterwarnings", KAFKA_PYTHON_WARNS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ How kafka-python 3 works, as far as the mends need it. Each client has a network
 `NetworkSelector`: an event loop with sockets), run by one IO thread: the consumer's and the admin
 client's is named `kafka-io-<client id>`, the producer's is its sender. Heartbeats, fetches and
 rebalance listeners are tasks on it. A consumer's `poll` asks its group coordinator whether it needs
-to join; if so it has a task join (`_join_task`) and awaits that as long as the poll may take.
+to join; if so, it begins a task that joins (`_join_task`) and awaits it, within the poll's time.
 """
 
 from __future__ import annotations

@@ -99,11 +99,11 @@ class Complaints:
             if self._last is None or time.monotonic() - self._noted_at > RECENT_S:
                 raise
             raise Unavailable(
-                "kafka", f"{e.detail}; before: {one_line(self._last)}"
+                "kafka", f"{e.detail}; before: {_in_one_line(self._last)}"
             ) from e.__cause__
 
 
-def one_line(error: KafkaError) -> str:
+def _in_one_line(error: KafkaError) -> str:
     """Returns the error's name and text without line breaks."""
     return f"{error.name()}: {error.str()}".replace("\n", " ")
 
@@ -119,8 +119,8 @@ def librdkafka_errors_translated(doing: str) -> Iterator[None]:
     except KafkaException as e:
         error = e.args[0]
         if error.code() in SETTINGS_ERRORS:
-            raise Misconfigured(f"kafka: {doing}: {one_line(error)}") from e
-        raise Unavailable("kafka", f"{doing}: {one_line(error)}") from e
+            raise Misconfigured(f"kafka: {doing}: {_in_one_line(error)}") from e
+        raise Unavailable("kafka", f"{doing}: {_in_one_line(error)}") from e
     except (OSError, TimeoutError) as e:
         raise Unavailable("kafka", f"{doing}: {e}") from e
 

@@ -29,10 +29,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby, starmap
-from typing import Any, cast
+from itertools import groupby
+from typing import Any
 
-import msgspec
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
@@ -49,9 +48,9 @@ from daemon.adapters.kafka_limits import (
     heartbeat_interval_ms,
 )
 from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
+from daemon.adapters.librdkafka.records import LibrdkafkaRecord, converted
 from daemon.config import Settings
 from daemon.turn.ports import Bounds, Polled
-from daemon.wire.record import Headers
 
 AHEAD_KB = 16 * 1024
 """Records read ahead, over all partitions: bounds memory, and lasts for several polls."""
@@ -68,31 +67,6 @@ REBALANCING = frozenset(
 
 IN_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED})
 """Errors that say only what a rebalance callback says as well."""
-
-
-class LibrdkafkaRecord(msgspec.Struct, gc=False):
-    """The Record port on a librdkafka message. Headers are converted only when someone asks."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    stamp: tuple[int, int]
-    message: Message | None
-
-    @property
-    def timestamp(self) -> int:
-        return self.stamp[1]
-
-    @property
-    def headers(self) -> Headers:
-        """Empty where a header's name is not UTF-8: librdkafka cannot read such headers."""
-        if self.message is None:
-            return ()
-        try:
-            return cast("Headers", self.message.headers() or ())
-        except SystemError:
-            self.message = None  # asked again, it would answer with a null pointer (seen in 2.16)
-            return ()
 
 
 class LibrdkafkaEventSource:
@@ -168,7 +142,7 @@ class LibrdkafkaEventSource:
         for partition, run in groupby(messages, Message.partition):
             # not ours any more, or read before a seek that is still to be done
             if partition in self._mine and partition not in self._to_seek:
-                records.setdefault(partition, []).extend(_records(list(run)))
+                records.setdefault(partition, []).extend(converted(list(run)))
         self._next |= {partition: batch[-1].offset + 1 for partition, batch in records.items()}
         return Polled(records, *self._take_news())
 
@@ -308,13 +282,6 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "fetch.max.bytes": AHEAD_KB * 1024,
         "fetch.queue.backoff.ms": 20,  # a second by default, in which a full queue runs dry
     }
-
-
-def _records(messages: Sequence[Message]) -> Iterable[LibrdkafkaRecord]:
-    columns = (Message.offset, Message.key, Message.value, Message.timestamp)
-    return starmap(
-        LibrdkafkaRecord, zip(*(map(column, messages) for column in columns), messages, strict=True)
-    )
 
 
 def _raise_first(marks: Iterable[TopicPartition]) -> None:
