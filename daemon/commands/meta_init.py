@@ -139,9 +139,9 @@ def _activate(topic: MetaInits, version: str, change_dimensions: bool) -> None:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[MetaInits]:
-    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 
-    topic = KafkaMetaInits(settings, f"adaptd-meta-init-{_who()}")
+    topic = KafkaPythonMetaInits(settings, f"adaptd-meta-init-{_who()}")
     try:
         yield topic
     finally:

@@ -18,7 +18,7 @@ from kafka.errors import KafkaError
 from redis import Redis, RedisError
 
 from daemon import config
-from daemon.adapters.kafka_python.client import connection
+from daemon.adapters.kafka_python.client import connection_arguments
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import PREFIX, Settings
 from daemon.demo.plan import Plan, RunConfig
@@ -187,7 +187,7 @@ def _variables(settings: Mapping[str, str]) -> dict[str, str]:
 
 def _clean_up(settings: Settings) -> None:
     """Delete one scenario's topics, group and Redis keys, as far as the services answer."""
-    with suppress(KafkaError, OSError), KafkaAdminClient(**connection(settings)) as admin:
+    with suppress(KafkaError, OSError), KafkaAdminClient(**connection_arguments(settings)) as admin:
         ours = [t for t in admin.list_topics() if t.startswith(f"{settings.kafka_group_id}-")]
         if ours:
             admin.delete_topics(ours)

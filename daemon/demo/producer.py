@@ -13,7 +13,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from daemon.adapters.kafka_python.client import QUIET, connection
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments
 from daemon.demo.plan import Plan, PlannedEvent, read_run_config, record_value, schedule
 from daemon.demo.reports import EventsProduced, MalformedProduced, ProducerFinished, send_report
 from daemon.demo.scenarios import SCENARIOS, ScenarioName
@@ -32,7 +32,11 @@ def main() -> None:
     settings = {scenario: run.settings_of(scenario) for scenario in SCENARIOS}
     scenarios = run.plan.scenarios()
     producer = KafkaProducer(
-        **connection(settings["tenants"]), **QUIET, acks="all", enable_idempotence=True, linger_ms=0
+        **connection_arguments(settings["tenants"]),
+        **QUIET,
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=0,
     )
 
     def send(planned: PlannedEvent) -> Any:

@@ -20,7 +20,7 @@ import torch
 from kafka import KafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from daemon.adapters.kafka_python.client import QUIET, connection
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments
 from daemon.config import Settings
 from daemon.demo.plan import read_run_config
 from daemon.demo.reports import (
@@ -211,7 +211,7 @@ def main() -> None:
     settings = {name: run.settings_of(name) for name in scenarios}
     subscribers = [ScenarioSubscriber(each, settings[name]) for name, each in scenarios.items()]
     consumer = KafkaConsumer(
-        **connection(settings["tenants"]),
+        **connection_arguments(settings["tenants"]),
         **QUIET,
         group_id=None,
         auto_offset_reset="earliest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.redis.info import describe
 from daemon.config import Settings
@@ -53,7 +53,7 @@ def _describe(engine: Engine) -> str:
 
 def _active(settings: Settings) -> Iterator[Finding]:
     """Which θ workers are told to serve; that none is, is no fault."""
-    topic = KafkaMetaInits(settings, "adaptd-check")
+    topic = KafkaPythonMetaInits(settings, "adaptd-check")
     try:
         found = topic.catalogue()
         theta = active_theta(topic, found)

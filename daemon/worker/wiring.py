@@ -10,11 +10,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
-from daemon.adapters.kafka_python.outbox import KafkaOutbox
-from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
+from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
+from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
-from daemon.adapters.redis.windows import RedisWindows, WindowLayout
+from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas.follow import Follower
@@ -98,7 +98,7 @@ def follower(settings: Settings, engine: Engine, instance: str) -> Follower[Succ
     """Follows the meta-inits topic; `engine` is the configured θ's. What an active θ must map is
     what the settings say, and what the θ maps that they name; the shipped θ binds nobody."""
     wanted = maps_of(engine if settings.meta_init else settings)
-    topic = KafkaMetaInits(settings, f"{instance}-meta-inits")
+    topic = KafkaPythonMetaInits(settings, f"{instance}-meta-inits")
     return Follower(topic, lambda theta: successor(settings, theta), wanted, engine.meta_init_hash)
 
 
@@ -155,18 +155,18 @@ def kafka_clients(settings: Settings) -> tuple[Opens[EventSource], Opens[Outbox]
     """What reads events and what writes mappings, by the client that is asked for; librdkafka is
     imported only then. Raises Misconfigured when it is not installed."""
     if settings.kafka_client == "kafka-python":
-        return KafkaSource, KafkaOutbox
+        return KafkaPythonEventSource, KafkaPythonOutbox
     try:
         from daemon.adapters.librdkafka.outbox import LibrdkafkaOutbox
-        from daemon.adapters.librdkafka.source import LibrdkafkaSource
+        from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
     except ImportError as e:
         raise Misconfigured(
             f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; pip install 'adaptd[librdkafka]'"
         ) from e
-    return LibrdkafkaSource, LibrdkafkaOutbox
+    return LibrdkafkaEventSource, LibrdkafkaOutbox
 
 
-def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindows:
+def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindowStore:
     """Windows of this engine's features, of events of this topic; connects when first used."""
     layout = WindowLayout(
         prefix=settings.redis_prefix,
@@ -179,7 +179,7 @@ def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWin
         window_ttl_s=settings.window_ttl_s,
     )
     timeout_s = settings.redis_timeout_ms / 1000
-    return RedisWindows(settings.redis_url.get_secret_value(), timeout_s, layout)
+    return RedisWindowStore(settings.redis_url.get_secret_value(), timeout_s, layout)
 
 
 def require_topics(settings: Settings, engine: Engine) -> TopicInfo:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.adapters.memory import (
+    MemoryEventSource,
     MemoryOutbox,
     MemoryShelf,
-    MemorySource,
     MemoryTopic,
-    MemoryWindows,
+    MemoryWindowStore,
 )
 from daemon.turn.batching import BatchPolicy
 from daemon.turn.loop import Loop
@@ -169,8 +169,8 @@ class Worker:
     ) -> None:
         self.world = world
         self._policy, self._wrap = policy, store
-        self.source = MemorySource(world.topic, partitions)
-        self.store = MemoryWindows(policy.shape.size, shelf or world.shelf)
+        self.source = MemoryEventSource(world.topic, partitions)
+        self.store = MemoryWindowStore(policy.shape.size, shelf or world.shelf)
         ports = Ports(
             source(self.source), store(self.store), outbox(world.outbox), engine, world.clock
         )
@@ -182,7 +182,7 @@ class Worker:
 
     def serve(self, engine: Engine, shelf: MemoryShelf | None = None) -> None:
         """Another θ; with a shelf, its features have windows there."""
-        self.store = MemoryWindows(self._policy.shape.size, shelf or self.store.shelf)
+        self.store = MemoryWindowStore(self._policy.shape.size, shelf or self.store.shelf)
         outlet = Outlet(TOPICS, engine, dead_letter_max_bytes=900)
         self.loop.serve(engine, self._wrap(self.store), outlet)
 

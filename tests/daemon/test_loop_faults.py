@@ -53,7 +53,7 @@ class Gremlin:
             return lambda: False
         when = self._random.choice(["before", "after"])
         self.failed.add((name, when))
-        # a poll that failed has told nothing: KafkaSource keeps its news until one goes through
+        # a poll that failed has told nothing: adapters keep the news until one goes through
         if when == "after" and name != "poll":
             call(*args)
         raise Crash if self._random.random() < 0.3 else Unavailable("kafka", f"{name} {when}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from daemon.adapters.memory import MemoryShelf, MemorySource, MemoryTopic, MemoryWindows
+from daemon.adapters.memory import MemoryEventSource, MemoryShelf, MemoryTopic, MemoryWindowStore
 from daemon.errors import Superseded, Unavailable
 from daemon.turn.ownership import Ownership, StartPolicy
 from daemon.turn.ports import Polled
@@ -18,8 +18,8 @@ class Worker:
     """One worker's ownership on a topic and a shelf that it may share with others."""
 
     def __init__(self, topic: MemoryTopic, shelf: MemoryShelf) -> None:
-        self.source = MemorySource(topic)
-        self.store = MemoryWindows(4, shelf)
+        self.source = MemoryEventSource(topic)
+        self.store = MemoryWindowStore(4, shelf)
         self.owned = Ownership(self.source, self.store, POLICY, "zero")
 
     def poll(self, now: float = 0.0) -> Polled:
@@ -159,7 +159,7 @@ def test_an_answer_counts_for_the_tenure_that_asked(worker: Worker, topic: Memor
     assert worker.owned[0].committed == 1
 
 
-class Rebalancing(MemorySource):
+class Rebalancing(MemoryEventSource):
     """A group that is rebalancing takes no commits."""
 
     rebalancing = True
@@ -168,7 +168,7 @@ class Rebalancing(MemorySource):
         return (lambda: False) if self.rebalancing else super().commit(offsets)
 
 
-class Away(MemorySource):
+class Away(MemoryEventSource):
     """A broker that takes the request, and does not answer."""
 
     def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
@@ -182,7 +182,7 @@ def test_a_request_without_an_answer_is_made_again_by_the_tenure_that_follows(
     topic: MemoryTopic,
 ) -> None:
     source = Away(topic)
-    owned = Ownership(source, MemoryWindows(4), POLICY, "zero")
+    owned = Ownership(source, MemoryWindowStore(4), POLICY, "zero")
     owned.hear(source.poll(0, 1), 0.0)
     owned.claim(0.0, 1)
     owned.commit()
@@ -197,7 +197,7 @@ def test_a_request_without_an_answer_is_made_again_by_the_tenure_that_follows(
 
 def test_what_a_rebalance_refused_is_committed_later(topic: MemoryTopic) -> None:
     source = Rebalancing(topic)
-    owned = Ownership(source, MemoryWindows(4), POLICY, "zero")
+    owned = Ownership(source, MemoryWindowStore(4), POLICY, "zero")
     owned.hear(source.poll(0, 1), 0.0)
     owned.claim(0.0, 1)
     for _ in range(2):

@@ -43,7 +43,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
-from daemon.adapters.memory import MemoryOutbox, MemorySource, MemoryTopic, MemoryWindows
+from daemon.adapters.memory import MemoryEventSource, MemoryOutbox, MemoryTopic, MemoryWindowStore
 from daemon.config import Settings
 from daemon.turn.loop import Loop
 from daemon.turn.ports import Append, Claim, Ports
@@ -300,7 +300,7 @@ class Lab:
         self.journal += lines
 
 
-class NotingSource(MemorySource):
+class NotingSource(MemoryEventSource):
     """Writes down what is committed."""
 
     def __init__(self, lab: Lab) -> None:
@@ -328,7 +328,7 @@ class NotingOutbox(MemoryOutbox):
         self._lab.sent += messages
 
 
-class NotingWindows(MemoryWindows):
+class NotingWindows(MemoryWindowStore):
     """Writes down what the store is asked to change."""
 
     def __init__(self, size: int, lab: Lab) -> None:

@@ -13,9 +13,7 @@ import pytest
 import yaml
 
 from daemon import config
-from daemon.adapters.kafka_python import meta_inits as kafka_meta_inits
-from daemon.adapters.kafka_python.outbox import CLOSE_TIMEOUT_S
-from daemon.adapters.kafka_python.source import CLOSE_TIMEOUT_MS
+from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S
 from daemon.config import Settings
 from daemon.errors import Misconfigured
 from daemon.thetas import follow as following
@@ -136,8 +134,8 @@ def longest_turn_s(settings: Settings) -> float:
     publish_s = redis_s + kafka_s + settings.kafka_delivery_timeout_ms / 1000 + 1
     commit_s = kafka_s + redis_s
     house_s = kafka_s + redis_s
-    following_s = following.CLOSE_TIMEOUT_S + kafka_meta_inits.CLOSE_TIMEOUT_MS / 1000
-    leave_s = CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_MS / 1000 + 2 + following_s
+    following_s = following.CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_S
+    leave_s = CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_S + 2 + following_s
     return poll_s + COMPUTE_S + slide_s + publish_s + commit_s + house_s + leave_s
 
 

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any, Literal
 
 from daemon import config
-from daemon.adapters.kafka_python.client import connection
+from daemon.adapters.kafka_python.client import connection_arguments
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.loop import Loop
@@ -165,7 +165,7 @@ def bury(settings: Settings) -> None:
     """Tell the group that its member is dead."""
     from kafka.admin import KafkaAdminClient, MemberToRemove
 
-    with KafkaAdminClient(**connection(settings)) as admin:
+    with KafkaAdminClient(**connection_arguments(settings)) as admin:
         group = settings.kafka_group_id
         members = admin.describe_groups([group])[group]["members"]
         if members:

@@ -125,7 +125,7 @@ def _free_port() -> int:
 
 
 def _produce(settings: object) -> None:
-    from daemon.adapters.kafka_python.outbox import KafkaOutbox
+    from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
     from daemon.config import Settings
     from daemon.wire import paired_event
     from daemon.wire.record import Message
@@ -144,7 +144,7 @@ def _produce(settings: object) -> None:
         topic = settings.kafka_events_topic
         messages.append(Message(topic, f"stream-{stream}".encode(), value, ()))
     messages += [Message(topic, b"stream-0", b"\xc1 not MessagePack", ())] * MALFORMED
-    outbox = KafkaOutbox(settings, "test-producer")
+    outbox = KafkaPythonOutbox(settings, "test-producer")
     outbox.send(messages)
     outbox.close()
 

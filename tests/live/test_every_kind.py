@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from daemon.adapters.kafka_python.outbox import KafkaOutbox
+from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.reader import read_topic
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
@@ -134,7 +134,7 @@ def produce(settings: Settings, source: Any, target: Any) -> None:
         )
         for n in range(STREAMS * EVENTS)
     ]
-    outbox = KafkaOutbox(settings, "producer")
+    outbox = KafkaPythonOutbox(settings, "producer")
     outbox.send(messages)
     outbox.close()
 

@@ -165,8 +165,8 @@ DTYPES: list[Dtype] = ["float32", "float16"]
 def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Factored:
     """Streams of two θs in both dtypes and of a fallback; one θ is published, one lies in a file.
     Before both lies a θ that was damaged."""
-    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
-    from daemon.adapters.kafka_python.outbox import KafkaOutbox
+    from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
+    from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
     from daemon.adapters.kafka_python.topics import KafkaTopics
     from daemon.config import Settings
     from daemon.thetas.publish import activate, publish
@@ -187,7 +187,7 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
     in_topic, in_file = fresh(24, 16, 8, seed=1), fresh(24, 16, 8, seed=2)
     file = tmp_path_factory.mktemp("theta") / "theta.safetensors"
     save_theta(in_file, file)
-    written = KafkaMetaInits(settings, "test")
+    written = KafkaPythonMetaInits(settings, "test")
     damaged = bytearray(to_bytes(in_topic))
     damaged[-1] ^= 1
     written.write("damaged", bytes(damaged))
@@ -202,7 +202,7 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
             messages.append(message)
     messages.append(_published(in_topic, "float16", "fallback", settings, Outcome.WORSE)[0])
     expected["fallback"] = dict(in_topic.mapping)
-    outbox = KafkaOutbox(settings, "test")
+    outbox = KafkaPythonOutbox(settings, "test")
     outbox.send(messages)
     outbox.close()
     return Factored(
@@ -286,7 +286,7 @@ def test_files_alone_serve_theirs(reader: ModuleType, factored: Factored) -> Non
 def test_a_theta_published_later_is_found(
     reader: ModuleType, factored: Factored, services: Services
 ) -> None:
-    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
     from daemon.config import Settings
     from daemon.thetas.publish import publish
 
@@ -297,7 +297,7 @@ def test_a_theta_published_later_is_found(
         kafka_bootstrap_servers=services.kafka_bootstrap_servers,
         kafka_meta_inits_topic=factored.meta_inits_topic,
     )
-    topic = KafkaMetaInits(settings, "test")
+    topic = KafkaPythonMetaInits(settings, "test")
     publish(topic, late, to_bytes(late))
     topic.close()
     found = thetas.get(late.content_hash)
