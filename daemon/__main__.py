@@ -53,12 +53,12 @@ def run(
     Settings come from ADAPTD_* variables (see the README's table), for example
     ADAPTD_KAFKA_BOOTSTRAP_SERVERS, ADAPTD_REDIS_URL and ADAPTD_META_INIT.
     """
-    settings = config.load(config_file)
+    settings = config.load_settings(config_file)
     if print_config:
-        typer.echo(json.dumps(config.shown(settings), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(config.shown_settings(settings), indent=2, ensure_ascii=False))
         raise typer.Exit(OK)
     from daemon.worker.run import (
-        run as serve,  # torch takes two seconds; a bad setting need not wait
+        serve,  # torch takes two seconds; a bad setting need not wait
     )
 
     raise typer.Exit(serve(settings))
@@ -70,8 +70,8 @@ def check(config_file: ConfigFile = None) -> None:
 
     Exits 0 when all is well, 2 when something is wrong.
     """
-    settings = config.load(config_file)
-    from daemon.worker.check import check as look
+    settings = config.load_settings(config_file)
+    from daemon.worker.check import run_checks as look
 
     good = True
     for finding in look(settings):
@@ -86,14 +86,14 @@ def create_topics(config_file: ConfigFile = None) -> None:
 
     Partitions and replicas are the settings ADAPTD_TOPIC_PARTITIONS and ADAPTD_TOPIC_REPLICATION.
     """
-    settings = config.load(config_file)
+    settings = config.load_settings(config_file)
     from daemon.adapters.kafka_python.topics import KafkaTopics
     from daemon.wire.topics import mapping_bytes, specs
-    from model.theta.meta_init_file import load, shipped
+    from model.theta.meta_init_file import load_meta_init, shipped
     from model.values.errors import BadMetaInit
 
     try:
-        theta = load(settings.meta_init or shipped())
+        theta = load_meta_init(settings.meta_init or shipped())
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
     size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)

@@ -267,7 +267,9 @@ class Settings(BaseModel):
         return self
 
 
-def load(config_file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(
+    config_file: Path | None, environment: Mapping[str, str] = os.environ
+) -> Settings:
     """The effective settings. Raises Misconfigured with one line."""
     named = environment.get(CONFIG_FILE_VARIABLE)
     path = config_file or (Path(named) if named else None)
@@ -322,6 +324,6 @@ def is_secret(name: str) -> bool:
     return field is not None and "SecretStr" in str(field.annotation)
 
 
-def shown(settings: Settings) -> dict[str, Any]:
+def shown_settings(settings: Settings) -> dict[str, Any]:
     """The effective settings as plain values, secrets masked."""
     return settings.model_dump(mode="json")

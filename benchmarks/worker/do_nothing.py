@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     mapping_bytes, share = arguments
-    worker = DoNothing(config.load(None), int(mapping_bytes), float(share))
+    worker = DoNothing(config.load_settings(None), int(mapping_bytes), float(share))
     while not stop.is_set():
         worker.turn()
     worker.close()

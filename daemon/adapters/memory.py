@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.ports import Append, Bounds, Claim, Polled
 from daemon.turn.window import Pair, PairId
-from daemon.wire.catalogue import Catalogue, Published
-from daemon.wire.meta_init import after
+from daemon.wire.catalogue import Catalogue, PublishedTheta
+from daemon.wire.meta_init import with_record
 from daemon.wire.record import Headers, Message
 
 
@@ -182,8 +182,8 @@ class MemoryWindows:
         before = self._positions[partition]
         if self.shelf.positions.get(partition) != before:
             raise Unavailable("redis", "lost its newest writes")
-        after = position if before is None else max(before, position)
-        self._positions[partition] = self.shelf.positions[partition] = after
+        with_record = position if before is None else max(before, position)
+        self._positions[partition] = self.shelf.positions[partition] = with_record
         return [append.pair.id for append in appends if not self._keep(partition, append)]
 
     def _keep(self, partition: int, append: Append) -> bool:
@@ -242,10 +242,10 @@ class MemoryMetaInits:
         self._check()
         found = Catalogue(exists=self.exists or bool(self.log))
         for record in self.log:
-            found = after(found, record)
+            found = with_record(found, record)
         return found
 
-    def fetch(self, published: Published) -> bytes | None:
+    def fetch(self, published: PublishedTheta) -> bytes | None:
         """See MetaInits."""
         self._check()
         if published.nbytes > self._max_bytes:

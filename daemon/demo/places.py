@@ -57,7 +57,7 @@ class Place:
 
     def settings_of(self, part: PartName) -> Settings:
         """As the part's worker reads them."""
-        return config.load(None, self.environment_of(part))
+        return config.load_settings(None, self.environment_of(part))
 
     def script(self, plan: Plan) -> Script:
         """For a process that serves all parts."""

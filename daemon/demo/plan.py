@@ -86,4 +86,4 @@ def record_value(part: Part, planned: Planned) -> bytes:
     pair = wire_pair(part, planned.stream, planned.concept)
     if planned.malformed is not None:
         return planned.malformed.spoil(pair)
-    return paired_event.encode(PairedEvent([pair]))
+    return paired_event.encode_event(PairedEvent([pair]))

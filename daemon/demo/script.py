@@ -21,7 +21,7 @@ class Script(msgspec.Struct, frozen=True):
 
     def settings_of(self, part: PartName) -> Settings:
         """As the part's worker reads them. Raises Misconfigured."""
-        return config.load(None, os.environ | self.environment[part])
+        return config.load_settings(None, os.environ | self.environment[part])
 
     def to_json(self) -> str:
         """The argument."""

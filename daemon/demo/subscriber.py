@@ -31,7 +31,7 @@ from daemon.wire.dead_letter import HEADER_PREFIX
 from daemon.wire.paired_event import EventLimits
 from model.emoji import drawings as emoji
 from model.serving.engine import Engine
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.arrays import FloatArray
 from model.values.errors import BadContent
 from model.values.gate import Outcome
@@ -55,7 +55,7 @@ class Subscriber:
     """All streams of one part, as its topics show them."""
 
     def __init__(self, part: Part, settings: Settings) -> None:
-        theta = load(settings.meta_init or shipped())
+        theta = load_meta_init(settings.meta_init or shipped())
         self._part, self._settings, self._theta = part, settings, theta
         self._engine = Engine(theta, "cpu")
         self._limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
@@ -92,7 +92,7 @@ class Subscriber:
     def _take_mapping(self, record: Any) -> None:
         """Verify it, then use it for the events to come."""
         try:
-            mapping = self._runnable(adapted_mapping.decode(record.value))
+            mapping = self._runnable(adapted_mapping.decode_mapping(record.value))
         except ValueError as e:
             tell(Refused(str(e)))
             return
@@ -119,7 +119,7 @@ class Subscriber:
 
     def _read(self, record: Any) -> Received | None:
         try:
-            event = paired_event.decode(record, record.partition, self._limits)
+            event = paired_event.decode_event(record, record.partition, self._limits)
             (pair,) = event.pairs
             source = self._engine.prepare("source", *paired_event.raw_content(pair.source))
             target = self._engine.prepare("target", *paired_event.raw_content(pair.target))

@@ -10,7 +10,7 @@ from daemon.demo.part import PartName
 from daemon.errors import Misconfigured
 from model.emoji.drawings import LOW_RANK_DIM
 from model.theta.meta_init import MetaInit, Modality
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.errors import BadMetaInit
 
 
@@ -43,7 +43,7 @@ def load_theta(part: PartName, path: Path) -> MetaInit:
     """Raises Misconfigured unless it is a θ for the part's events."""
     needed = NEEDED[part]
     try:
-        theta = load(path)
+        theta = load_meta_init(path)
     except BadMetaInit as e:
         raise Misconfigured(f"{needed.option}: {e}") from e
     dim = needed.target_dim or theta.target_dim

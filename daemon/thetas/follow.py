@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 from daemon.errors import Misconfigured, RefusalReason, RefusedMetaInit, Unavailable
 from daemon.thetas.port import MetaInits
-from daemon.thetas.publish import Maps, active_theta, maps_of
-from daemon.wire.catalogue import Active, Catalogue, Published
+from daemon.thetas.publish import ThetaSignature, active_theta, signature_of
+from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
 
 LOOK_EVERY_S = 1.0
@@ -21,7 +21,7 @@ LONGEST_WAIT_S = 15.0
 CLOSE_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
-Question = tuple[Active | None, Published | None, str | None]
+Question = tuple[Active | None, PublishedTheta | None, str | None]
 """What is active, what is published under its version, and why the former cannot be read."""
 
 
@@ -63,7 +63,11 @@ class Follower(Generic[T]):
     """
 
     def __init__(
-        self, topic: MetaInits, prepare: Callable[[MetaInit], T], maps: Maps, serving_hash: str
+        self,
+        topic: MetaInits,
+        prepare: Callable[[MetaInit], T],
+        maps: ThetaSignature,
+        serving_hash: str,
     ) -> None:
         self._topic = topic
         self._prepare = prepare
@@ -79,7 +83,7 @@ class Follower(Generic[T]):
 
     def start(self, serving: object) -> None:
         """Follow from now on. `serving` is what serves: only its dimensions may follow it."""
-        self._maps = maps_of(serving)
+        self._maps = signature_of(serving)
         self._thread.start()
 
     def news(self) -> Sequence[News[T]]:

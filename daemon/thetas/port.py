@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from daemon.wire.catalogue import Catalogue, Published
+from daemon.wire.catalogue import Catalogue, PublishedTheta
 from daemon.wire.record import Headers
 
 
@@ -23,7 +23,7 @@ class MetaInits(Protocol):
         Raises Unavailable.
         """
 
-    def fetch(self, published: Published) -> bytes | None:
+    def fetch(self, published: PublishedTheta) -> bytes | None:
         """The file of a θ; None if it is there no more, or is larger than what is allowed.
 
         Raises Unavailable.

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas.port import MetaInits
 from daemon.wire import meta_init as wire
-from daemon.wire.catalogue import Active, Catalogue, Published
+from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import from_bytes
 from model.values.errors import BadMetaInit
 
 
 @dataclass(frozen=True, slots=True)
-class Maps:
+class ThetaSignature:
     """From what to what a θ maps: what subscribers to the mappings rely on. None: anything."""
 
     source_modality: str | None = None
@@ -22,7 +22,7 @@ class Maps:
     target_modality: str | None = None
     target_dim: int | None = None
 
-    def refuse_others(self, theta: MetaInit | Published) -> None:
+    def refuse_others(self, theta: MetaInit | PublishedTheta) -> None:
         """Raises RefusedMetaInit, saying in what `theta` differs."""
         for field in fields(self):
             wanted, has = getattr(self, field.name), getattr(theta, field.name)
@@ -34,9 +34,11 @@ class Maps:
                 )
 
 
-def maps_of(theta: object) -> Maps:
+def signature_of(theta: object) -> ThetaSignature:
     """Of whatever has modalities and dimensions."""
-    return Maps(**{field.name: getattr(theta, field.name) for field in fields(Maps)})
+    return ThetaSignature(
+        **{field.name: getattr(theta, field.name) for field in fields(ThetaSignature)}
+    )
 
 
 # ---- what is to be served
@@ -52,7 +54,7 @@ def active_theta(port: MetaInits, catalogue: Catalogue) -> MetaInit | None:
     active = catalogue.active
     if active is None:
         return None
-    theta = read(port, catalogue, active.version)
+    theta = read_theta(port, catalogue, active.version)
     if theta.content_hash != active.content_hash:
         raise RefusedMetaInit(
             "wrong_hash",
@@ -62,7 +64,7 @@ def active_theta(port: MetaInits, catalogue: Catalogue) -> MetaInit | None:
     return theta
 
 
-def read(port: MetaInits, catalogue: Catalogue, version: str) -> MetaInit:
+def read_theta(port: MetaInits, catalogue: Catalogue, version: str) -> MetaInit:
     """A published θ, intact. Raises RefusedMetaInit, Unavailable."""
     published = catalogue.published.get(version)
     if published is None:
@@ -86,7 +88,7 @@ def read(port: MetaInits, catalogue: Catalogue, version: str) -> MetaInit:
 # ---- what operators do; each raises Misconfigured for what cannot be, and Unavailable
 
 
-def publish(port: MetaInits, theta: MetaInit, data: bytes) -> bool:
+def publish_theta(port: MetaInits, theta: MetaInit, data: bytes) -> bool:
     """Put θ into the topic; False if it is there already."""
     name = theta.version.encode()
     if theta.version.startswith("@") or len(name) > wire.MAX_VERSION_BYTES:
@@ -96,7 +98,7 @@ def publish(port: MetaInits, theta: MetaInit, data: bytes) -> bool:
         )
     there = port.catalogue().published.get(theta.version)
     if there is None:
-        port.write(theta.version, data, wire.headers(theta))
+        port.write(theta.version, data, wire.theta_headers(theta))
         return True
     if there.content_hash == theta.content_hash:
         return False
@@ -106,7 +108,7 @@ def publish(port: MetaInits, theta: MetaInit, data: bytes) -> bool:
     )
 
 
-def activate(
+def activate_theta(
     port: MetaInits,
     version: str,
     *,
@@ -118,10 +120,10 @@ def activate(
     catalogue = port.catalogue()
     before = catalogue.active
     try:
-        theta = read(port, catalogue, version)
+        theta = read_theta(port, catalogue, version)
         served = catalogue.published.get(before.version) if before else None
         if served and not change_dimensions:
-            maps_of(served).refuse_others(theta)
+            signature_of(served).refuse_others(theta)
     except RefusedMetaInit as e:
         raise Misconfigured(_advised(e)) from e
     if before and (before.version, before.content_hash) == (version, theta.content_hash):
@@ -130,7 +132,7 @@ def activate(
     return _point(port, theta, tuple(v for v in previous if v != version), by, now_ms), True
 
 
-def rollback(port: MetaInits, *, by: str, now_ms: int) -> Active:
+def rollback_theta(port: MetaInits, *, by: str, now_ms: int) -> Active:
     """Have workers serve the θ that was active before this one, if it was not deleted."""
     catalogue = port.catalogue()
     previous = catalogue.active.previous if catalogue.active else ()
@@ -138,13 +140,13 @@ def rollback(port: MetaInits, *, by: str, now_ms: int) -> Active:
     if not there:
         raise Misconfigured("nothing to roll back to: no θ was active before this one")
     try:
-        theta = read(port, catalogue, there[0])
+        theta = read_theta(port, catalogue, there[0])
     except RefusedMetaInit as e:
         raise Misconfigured(_advised(e)) from e
     return _point(port, theta, tuple(there[1:]), by, now_ms)
 
 
-def delete(port: MetaInits, version: str) -> None:
+def delete_theta(port: MetaInits, version: str) -> None:
     """Take a θ out of the topic."""
     catalogue = port.catalogue()
     if version not in catalogue.published:

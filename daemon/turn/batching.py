@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass
 from enum import Enum
 
-from daemon.turn.streams import Published, StreamId
+from daemon.turn.streams import LastPublication, StreamId
 from model.values.gate import Outcome
 
 
@@ -30,7 +30,7 @@ class When(Enum):
 
 
 def when_to_publish(
-    now: float, interval_s: float, last: Published | None, outcome: Outcome
+    now: float, interval_s: float, last: LastPublication | None, outcome: Outcome
 ) -> When | float:
     """An adapted mapping at most every `interval_s`, else the time when it may be; a change of
     the gate's mind at once; a fallback once per change."""

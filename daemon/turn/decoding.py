@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from daemon.errors import MalformedEvent
-from daemon.turn.ports import Engine, Side
+from daemon.turn.ports import AdaptationEngine, Side
 from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
@@ -31,7 +31,7 @@ class Decoded(NamedTuple):
 
 
 def decode_record(
-    partition: int, record: Record, limits: EventLimits, engine: Engine
+    partition: int, record: Record, limits: EventLimits, engine: AdaptationEngine
 ) -> Decoded | DeadLetter:
     """An event with any bad part is bad as a whole: half an event is in no window."""
     try:
@@ -40,8 +40,10 @@ def decode_record(
         return DeadLetter(record, partition, e)
 
 
-def _decode(partition: int, record: Record, limits: EventLimits, engine: Engine) -> Decoded:
-    event = paired_event.decode(record, partition, limits)
+def _decode(
+    partition: int, record: Record, limits: EventLimits, engine: AdaptationEngine
+) -> Decoded:
+    event = paired_event.decode_event(record, partition, limits)
     pairs = list(enumerate(event.pairs))
     return Decoded(
         StreamId(partition, event.stream),
@@ -53,7 +55,7 @@ def _decode(partition: int, record: Record, limits: EventLimits, engine: Engine)
     )
 
 
-def _prepare(engine: Engine, side: Side, index: int, content: Content) -> NDArray[Any]:
+def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content) -> NDArray[Any]:
     modality, raw = paired_event.raw_content(content)
     try:
         return engine.prepare(side, modality, raw)
@@ -61,7 +63,7 @@ def _prepare(engine: Engine, side: Side, index: int, content: Content) -> NDArra
         raise MalformedEvent(e.reason, f"{side} of pair {index}: {e}") from e
 
 
-def encode_events(events: Sequence[Decoded], engine: Engine) -> list[list[Pair]]:
+def encode_events(events: Sequence[Decoded], engine: AdaptationEngine) -> list[list[Pair]]:
     """Each event's pairs, all contents of a side in one forward pass."""
     if not events:
         return []

@@ -20,10 +20,10 @@ from daemon.turn.batching import Schedule, When, when_to_publish
 from daemon.turn.decoding import Decoded, decode_record, encode_events
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import LoopPolicy
-from daemon.turn.ports import Append, Engine, Ports, WindowStore
-from daemon.turn.publishing import Occasion, Outlet
+from daemon.turn.ports import AdaptationEngine, Append, Ports, WindowStore
+from daemon.turn.publishing import MessageBuilder, PublicationContext
 from daemon.turn.report import Holdings, OffsetRange, Publication, TurnReport, Verdict
-from daemon.turn.streams import Published, Stream, StreamId, Streams
+from daemon.turn.streams import LastPublication, Stream, StreamId, Streams
 from daemon.turn.window import Pair
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.record import Record
@@ -44,7 +44,9 @@ def _nothing_stored() -> set[int]:
 class Loop:
     """The state that one thread owns, and the turn over it."""
 
-    def __init__(self, policy: LoopPolicy, ports: Ports, outlet: Outlet, instance: str) -> None:
+    def __init__(
+        self, policy: LoopPolicy, ports: Ports, outlet: MessageBuilder, instance: str
+    ) -> None:
         self._policy = policy
         self._source, self._store, self._outbox = ports.source, ports.store, ports.outbox
         self._engine, self._clock = ports.engine, ports.clock
@@ -101,7 +103,9 @@ class Loop:
         """After the last turn: wait for what it asked for. Raises Unavailable."""
         self._owned.settle()
 
-    def serve(self, engine: Engine, store: WindowStore, outlet: Outlet) -> WindowStore:
+    def serve(
+        self, engine: AdaptationEngine, store: WindowStore, outlet: MessageBuilder
+    ) -> WindowStore:
         """Serve another θ from the next turn on, of the same dimensions; `store` keeps windows of
         its features, and the one before is returned.
 
@@ -336,8 +340,8 @@ class Loop:
                 self._schedule.defer(stream.id, later)
         return False
 
-    def _occasion(self, verdict: Verdict, turn: str) -> Occasion:
-        return Occasion(
+    def _occasion(self, verdict: Verdict, turn: str) -> PublicationContext:
+        return PublicationContext(
             epoch=self._owned[verdict.stream.partition].epoch,
             event_time_ms=self._streams[verdict.stream].newest_time_ms,
             now_ms=self._clock.wall_ms(),
@@ -349,7 +353,7 @@ class Loop:
         since_ms = stream.unpublished_since_ms
         # no time at all is 0: evicted meanwhile, or a producer that does not tell the time
         latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
-        stream.last = Published(self._cut_at, verdict.outcome)
+        stream.last = LastPublication(self._cut_at, verdict.outcome)
         renewed = self._release(stream) and since_ms is None
         return Publication(stream.id, verdict.version, verdict.outcome, latency_s, renewed)
 

@@ -177,7 +177,7 @@ class Windows(Protocol):
         """How often the last `adapt` halved its batch for want of device memory."""
 
 
-class Engine(Protocol):
+class AdaptationEngine(Protocol):
     """Encoders and the inner loop around one meta-init θ."""
 
     @property
@@ -243,6 +243,6 @@ class Ports:
     source: EventSource
     store: WindowStore
     outbox: Outbox
-    engine: Engine
+    engine: AdaptationEngine
     clock: Clock
     aside: Aside = at_once

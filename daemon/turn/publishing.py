@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daemon.turn.ports import Engine
+from daemon.turn.ports import AdaptationEngine
 from daemon.turn.report import Verdict
 from daemon.wire import adapted_mapping, dead_letter
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts
 from daemon.wire.dead_letter import DeadLetter
-from daemon.wire.mapping_body import Body, Form, full, full_nbytes, lowrank
+from daemon.wire.mapping_body import MappingBody, MappingForm, full_body, full_nbytes, lowrank_body
 from daemon.wire.record import Message
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
@@ -29,7 +29,7 @@ class Topics:
 
 
 @dataclass(frozen=True, slots=True)
-class Occasion:
+class PublicationContext:
     """When and by whose authority a mapping is published."""
 
     epoch: int
@@ -38,15 +38,15 @@ class Occasion:
     turn: str
 
 
-class Outlet:
+class MessageBuilder:
     """Makes messages, knowing the topics, their form, and the θ that is served."""
 
     def __init__(
         self,
         topics: Topics,
-        engine: Engine,
+        engine: AdaptationEngine,
         dead_letter_max_bytes: int,
-        form: Form = Form(),  # noqa: B008 - it is frozen
+        form: MappingForm = MappingForm(),  # noqa: B008 - it is frozen
     ) -> None:
         self._topics = topics
         self._engine = engine
@@ -58,14 +58,14 @@ class Outlet:
 
     def dead_letter(self, letter: DeadLetter) -> Message:
         """The record as it came, with the reason it was put aside."""
-        return dead_letter.encode(
+        return dead_letter.encode_dead_letter(
             letter,
             topic=self._topics.dead_letters,
             from_topic=self._topics.events,
             max_bytes=self._dead_letter_max_bytes,
         )
 
-    def mapping(self, verdict: Verdict, occasion: Occasion) -> Message:
+    def mapping(self, verdict: Verdict, occasion: PublicationContext) -> Message:
         """θ′ or ridge, whichever the gate let through, else θ marked as the fallback."""
         adaptation, engine = verdict.adaptation, self._engine
         body = self._body(verdict)
@@ -106,34 +106,34 @@ class Outlet:
             dtype=body.dtype,
             content_hash=body.content_hash,
         )
-        value, headers = adapted_mapping.encode(AdaptedMapping(body.tensors, facts))
+        value, headers = adapted_mapping.encode_mapping(AdaptedMapping(body.tensors, facts))
         return Message(self._topics.mappings, verdict.stream.key.encode(), value, headers)
 
-    def _body(self, verdict: Verdict) -> Body:
+    def _body(self, verdict: Verdict) -> MappingBody:
         match verdict.outcome:
             case Outcome.ADAPTED:
                 return self._adapted(verdict.adaptation)
             case Outcome.RIDGE:
                 assert verdict.adaptation.ridge is not None  # or the gate would not have said so
-                return full(verdict.adaptation.ridge, self._form.dtype)
+                return full_body(verdict.adaptation.ridge, self._form.dtype)
             case _:
                 return self._theta
 
-    def _adapted(self, adaptation: Adaptation) -> Body:
+    def _adapted(self, adaptation: Adaptation) -> MappingBody:
         """As factors where that was asked for, can be had and is smaller."""
         factored = adaptation.factored if self._form.encoding == "lowrank" else None
         body = self._factors(factored()) if factored is not None else None
-        return body or full(adaptation.tensors, self._form.dtype)
+        return body or full_body(adaptation.tensors, self._form.dtype)
 
-    def _factors(self, low_rank: LowRank) -> Body | None:
+    def _factors(self, low_rank: LowRank) -> MappingBody | None:
         factors = low_rank.in_half() if self._form.dtype == "float16" else low_rank.factors()
         if sum(factor.nbytes for factor in factors.values()) >= self._full_nbytes:
             return None
-        return lowrank(factors, self._form.dtype, self._engine.meta_init_hash)
+        return lowrank_body(factors, self._form.dtype, self._engine.meta_init_hash)
 
-    def _fallback(self) -> Body:
+    def _fallback(self) -> MappingBody:
         """θ unadapted, the same every time: no factors at all, where readers have it."""
         engine, form = self._engine, self._form
         if form.encoding == "lowrank" and engine.generator in STARTS_AT_THETA:
-            return lowrank({}, form.dtype, engine.meta_init_hash)
-        return full(engine.theta_mapping(), form.dtype)
+            return lowrank_body({}, form.dtype, engine.meta_init_hash)
+        return full_body(engine.theta_mapping(), form.dtype)

@@ -23,7 +23,7 @@ class StreamId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class LastPublication:
     """What was last published for a stream in this tenure, and when (seconds, monotonic)."""
 
     at: float
@@ -53,7 +53,7 @@ class Stream:
     """When the newest pair happened (ms, UTC)."""
     fresh: int = 0
     """Events since it was last adapted."""
-    last: Published | None = None
+    last: LastPublication | None = None
     unpublished_since_ms: int | None = None
     """Record time (ms, UTC) of the oldest event that no published mapping reflects yet."""
 

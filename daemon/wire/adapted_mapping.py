@@ -140,7 +140,7 @@ def content_hash(
     return digest.hexdigest()
 
 
-def encode(mapping: AdaptedMapping) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
+def encode_mapping(mapping: AdaptedMapping) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
     """The record's value and headers."""
     facts = mapping.facts.as_strings()
     headers = tuple([(HEADER_PREFIX + name, text.encode()) for name, text in facts.items()])
@@ -164,7 +164,7 @@ def _safetensors(tensors: Mapping[str, StoredArray], metadata: Mapping[str, str]
     return b"".join([len(text).to_bytes(8, "little"), text, *data])
 
 
-def decode(value: bytes) -> AdaptedMapping:
+def decode_mapping(value: bytes) -> AdaptedMapping:
     """The tensors as they lie. Raises ValueError when it is no mapping, of a format that is not
     known here, or when its content hash is not that of its tensors."""
     try:

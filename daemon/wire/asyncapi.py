@@ -19,7 +19,7 @@ REFS = "#/components/schemas/{name}"
 STREAM_KEY = "The stream's id, UTF-8."
 
 
-def document() -> dict[str, Any]:
+def asyncapi_document() -> dict[str, Any]:
     """AsyncAPI 3.0, topics by their default names."""
     (event, facts, active), schemas = msgspec.json.schema_components(
         [paired_event.PairedEvent, adapted_mapping.Facts, Active], ref_template=REFS
@@ -126,4 +126,4 @@ def _operation(action: str, channel: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(document(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(asyncapi_document(), indent=2) + "\n")

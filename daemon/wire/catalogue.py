@@ -20,7 +20,7 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedTheta:
     """One θ in the topic, as its record's headers describe it. Only its file is proof."""
 
     version: str
@@ -52,7 +52,7 @@ class Published:
 class Catalogue:
     """What the topic says: θs by version, oldest publication first, and the active one."""
 
-    published: Mapping[str, Published] = field(default_factory=dict)
+    published: Mapping[str, PublishedTheta] = field(default_factory=dict)
     active: Active | None = None
     fault: str | None = None
     """Why the record that names the active one, if there is one, cannot be read."""

@@ -24,7 +24,9 @@ class DeadLetter:
     error: MalformedEvent
 
 
-def encode(letter: DeadLetter, *, topic: str, from_topic: str, max_bytes: int) -> Message:
+def encode_dead_letter(
+    letter: DeadLetter, *, topic: str, from_topic: str, max_bytes: int
+) -> Message:
     """Key, value and headers as they came, ours behind them.
 
     All of them together have at most `max_bytes`, for the dead-letter topic must be able to take

@@ -16,7 +16,7 @@ from model.values.half import LARGEST, SMALLEST_NORMAL, largest, to_half
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class MappingForm:
     """The form that the mappings topic is to have, where a mapping can take it."""
 
     encoding: Encoding = "full"
@@ -24,7 +24,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class MappingBody:
     """A mapping's tensors as they are published, and the form that they came to have."""
 
     encoding: Encoding
@@ -38,12 +38,12 @@ class Body:
         return format_of(self.encoding, self.dtype)
 
 
-def full(tensors: Mapping[str, FloatArray], dtype: Dtype) -> Body:
+def full_body(tensors: Mapping[str, FloatArray], dtype: Dtype) -> MappingBody:
     """All of the mapping; float32 whatever `dtype` says where float16 would not hold it."""
     if dtype == "float16" and fits_half(tensors):
         halved = {name: to_half(tensor) for name, tensor in tensors.items()}
-        return Body("full", "float16", halved, content_hash(halved, "full", "float16"))
-    return Body("full", "float32", tensors, content_hash(tensors))
+        return MappingBody("full", "float16", halved, content_hash(halved, "full", "float16"))
+    return MappingBody("full", "float32", tensors, content_hash(tensors))
 
 
 def fits_half(tensors: Mapping[str, FloatArray]) -> bool:
@@ -54,10 +54,12 @@ def fits_half(tensors: Mapping[str, FloatArray]) -> bool:
     return max(sizes.values()) <= LARGEST and min(weights, default=1.0) >= SMALLEST_NORMAL
 
 
-def lowrank(tensors: Mapping[str, StoredArray], dtype: Dtype, meta_init_hash: str) -> Body:
+def lowrank_body(
+    tensors: Mapping[str, StoredArray], dtype: Dtype, meta_init_hash: str
+) -> MappingBody:
     """Factors, of `LowRank.factors` or `LowRank.in_half`; none: θ itself."""
     digest = content_hash(tensors, "lowrank", dtype, meta_init_hash)
-    return Body("lowrank", dtype, tensors, digest)
+    return MappingBody("lowrank", dtype, tensors, digest)
 
 
 def full_nbytes(source_dim: int, hidden_dim: int, target_dim: int, dtype: Dtype) -> int:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import msgspec
 
-from daemon.wire.catalogue import Active, Catalogue, Published
+from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from daemon.wire.record import Headers, Record
 from model.theta.meta_init import MetaInit
 
@@ -45,7 +45,7 @@ MAX_FACTS_BYTES = 8_192
 MAX_PREVIOUS = 20
 
 
-def after(catalogue: Catalogue, record: Record) -> Catalogue:
+def with_record(catalogue: Catalogue, record: Record) -> Catalogue:
     """The catalogue once this record is read, too."""
     key = (record.key or b"").decode(errors="replace")
     if key == ACTIVE_KEY:
@@ -53,7 +53,7 @@ def after(catalogue: Catalogue, record: Record) -> Catalogue:
     others = {v: p for v, p in catalogue.published.items() if v != key}
     if record.value is None or not key:
         return replace(catalogue, published=others)
-    return replace(catalogue, published=others | {key: described(key, record)})
+    return replace(catalogue, published=others | {key: described_theta(key, record)})
 
 
 def _pointed(catalogue: Catalogue, value: bytes | None) -> Catalogue:
@@ -71,7 +71,7 @@ def encode_active(active: Active) -> bytes:
     return msgspec.json.encode(active)
 
 
-def described(version: str, record: Record) -> Published:
+def described_theta(version: str, record: Record) -> PublishedTheta:
     """What the headers say; whatever is missing or malformed stays empty."""
     told = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
 
@@ -81,7 +81,7 @@ def described(version: str, record: Record) -> Published:
     def number(name: str) -> int:
         return int(text(name)) if text(name).isdecimal() and len(text(name)) < 9 else 0
 
-    return Published(
+    return PublishedTheta(
         version=version,
         offset=record.offset,
         nbytes=len(record.value or b""),
@@ -102,7 +102,7 @@ def described(version: str, record: Record) -> Published:
     )
 
 
-def headers(theta: MetaInit) -> Headers:
+def theta_headers(theta: MetaInit) -> Headers:
     """A θ's facts as headers, so that the topic can be listed without parsing files."""
     told = (
         theta.version,

@@ -125,7 +125,7 @@ MODALITIES = tuple(
 """What the `type` of a content may be."""
 
 
-def decode(record: Record, partition: int, limits: EventLimits) -> Event:
+def decode_event(record: Record, partition: int, limits: EventLimits) -> Event:
     """Raises MalformedEvent, saying what is wrong, where, and what would be right."""
     stream = _stream(record.key, limits)
     value = record.value
@@ -152,7 +152,7 @@ def decode(record: Record, partition: int, limits: EventLimits) -> Event:
     )
 
 
-def encode(event: PairedEvent, content_type: str = MSGPACK) -> bytes:
+def encode_event(event: PairedEvent, content_type: str = MSGPACK) -> bytes:
     """What a producer writes; raises KeyError for another content type."""
     return {MSGPACK: msgspec.msgpack.encode, JSON: msgspec.json.encode}[content_type](event)
 

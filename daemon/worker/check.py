@@ -10,7 +10,7 @@ from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.redis.info import describe
 from daemon.config import Settings
 from daemon.errors import AdaptdError
-from daemon.thetas.publish import active_theta, maps_of
+from daemon.thetas.publish import active_theta, signature_of
 from daemon.wire.topics import faults, mapping_bytes, specs
 from daemon.worker.wiring import load_engine
 from model.serving.engine import Engine
@@ -25,7 +25,7 @@ class Finding:
     line: str
 
 
-def check(settings: Settings) -> Iterator[Finding]:
+def run_checks(settings: Settings) -> Iterator[Finding]:
     """Look at θ, Kafka and its topics, and Redis; a fault does not stop the rest."""
     engine = None
     try:
@@ -58,7 +58,7 @@ def _active(settings: Settings) -> Iterator[Finding]:
         found = topic.catalogue()
         theta = active_theta(topic, found)
         if theta is not None:
-            maps_of(settings).refuse_others(theta)
+            signature_of(settings).refuse_others(theta)
     finally:
         topic.close()
     told = f"{theta.version} is active" if theta else "none is active: the one above is served"

@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 
 from daemon.errors import RefusalReason, Service
-from daemon.turn.ports import Engine
+from daemon.turn.ports import AdaptationEngine
 from daemon.turn.report import STAGES, TurnReport, Verdict
 from model.values.gate import Outcome
 
@@ -102,7 +102,7 @@ GaugeName = Literal[
 ]
 
 
-class Shape(NamedTuple):
+class MetricSpec(NamedTuple):
     """What a metric says, its label if it has one, and a histogram's buckets."""
 
     help: str
@@ -110,58 +110,60 @@ class Shape(NamedTuple):
     buckets: Sequence[float] = ()
 
 
-HISTOGRAMS: Mapping[HistogramName, Shape] = {
-    "event_to_publish_seconds": Shape(
+HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
+    "event_to_publish_seconds": MetricSpec(
         "From the record time of the oldest event a published mapping newly reflects until Kafka "
         "acknowledged the mapping.",
         buckets=LATENCY_S,
     ),
-    "turn_seconds": Shape("Length of a turn, without waiting for records.", buckets=STAGE_S),
-    "turn_stage_seconds": Shape("Length of each stage of a turn.", "stage", STAGE_S),
-    "inner_loop_seconds": Shape("Inner loop of one batch, all steps.", buckets=STAGE_S),
-    "batch_streams": Shape("Streams adapted in one batch.", buckets=BATCH),
-    "support_loss": Shape(
+    "turn_seconds": MetricSpec("Length of a turn, without waiting for records.", buckets=STAGE_S),
+    "turn_stage_seconds": MetricSpec("Length of each stage of a turn.", "stage", STAGE_S),
+    "inner_loop_seconds": MetricSpec("Inner loop of one batch, all steps.", buckets=STAGE_S),
+    "batch_streams": MetricSpec("Streams adapted in one batch.", buckets=BATCH),
+    "support_loss": MetricSpec(
         "Mean squared error on the support, before (θ) and after (θ′) the inner loop.", "when", LOSS
     ),
-    "query_loss": Shape(
+    "query_loss": MetricSpec(
         "Mean squared error on the query, pairs not adapted on, before (θ) and after (θ′).",
         "when",
         LOSS,
     ),
 }
-COUNTERS: Mapping[CounterName, Shape] = {
-    "events": Shape("Events read: accepted, or put aside as dead letters.", "outcome"),
-    "pairs": Shape("Pairs of accepted events: new to their window, or replayed.", "outcome"),
-    "dead_letters": Shape("Events put into the dead-letter topic, by reason.", "reason"),
-    "adaptations": Shape("Streams adapted, by the gate's outcome.", "outcome"),
-    "mappings_published": Shape("Mappings acknowledged by Kafka, by outcome.", "outcome"),
-    "windows_loaded": Shape("Windows read back from Redis."),
-    "windows_evicted": Shape("Windows let go from memory; Redis has them."),
-    "unavailable": Shape("Turns given up because a service did not answer.", "service"),
-    "partitions_claimed": Shape("Partitions taken on."),
-    "partitions_lost": Shape("Partitions given up or taken away."),
-    "meta_init_swaps": Shape("Times that another θ was taken on without a restart."),
-    "meta_init_refusals": Shape(
+COUNTERS: Mapping[CounterName, MetricSpec] = {
+    "events": MetricSpec("Events read: accepted, or put aside as dead letters.", "outcome"),
+    "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
+    "dead_letters": MetricSpec("Events put into the dead-letter topic, by reason.", "reason"),
+    "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
+    "windows_loaded": MetricSpec("Windows read back from Redis."),
+    "windows_evicted": MetricSpec("Windows let go from memory; Redis has them."),
+    "unavailable": MetricSpec("Turns given up because a service did not answer.", "service"),
+    "partitions_claimed": MetricSpec("Partitions taken on."),
+    "partitions_lost": MetricSpec("Partitions given up or taken away."),
+    "meta_init_swaps": MetricSpec("Times that another θ was taken on without a restart."),
+    "meta_init_refusals": MetricSpec(
         "Active θs that could not be served, by reason; the one before serves on.", "reason"
     ),
-    "device_faults": Shape(
+    "device_faults": MetricSpec(
         "Batches halved because the device's memory was full (out_of_memory), and devices given up "
         "for the CPU (lost).",
         "reason",
     ),
 }
-GAUGES: Mapping[GaugeName, Shape] = {
-    "consumer_lag_records": Shape("Records not yet read, by partition.", "partition"),
-    "assigned_partitions": Shape("Partitions this worker owns."),
-    "streams": Shape(
+GAUGES: Mapping[GaugeName, MetricSpec] = {
+    "consumer_lag_records": MetricSpec("Records not yet read, by partition.", "partition"),
+    "assigned_partitions": MetricSpec("Partitions this worker owns."),
+    "streams": MetricSpec(
         "Streams in memory (resident), waiting to be adapted (changed), waiting for their publish "
         "interval (deferred), waiting to be adapted from another θ than before (renewal).",
         "state",
     ),
-    "window_bytes": Shape("Memory that resident windows take."),
-    "ready": Shape("1 when /readyz answers 200."),
-    "meta_init_refused": Shape("1 while the active θ cannot be served, so that another one is."),
-    "last_turn_timestamp_seconds": Shape("When the last turn ended, Unix time."),
+    "window_bytes": MetricSpec("Memory that resident windows take."),
+    "ready": MetricSpec("1 when /readyz answers 200."),
+    "meta_init_refused": MetricSpec(
+        "1 while the active θ cannot be served, so that another one is."
+    ),
+    "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
 LOSSES: Sequence[Literal["support_loss", "query_loss"]] = ("support_loss", "query_loss")
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -211,7 +213,7 @@ class Metrics:
             for label in labels:
                 made[name].labels(label)
 
-    def _make(self, kind: type[M], name: str, shape: Shape) -> M:
+    def _make(self, kind: type[M], name: str, shape: MetricSpec) -> M:
         labels = [shape.label] if shape.label else []
         return kind(f"adaptd_{name}", shape.help, labels, registry=self.registry)
 
@@ -226,7 +228,7 @@ class Metrics:
         """Export readiness as /readyz would answer."""
         self._gauges["ready"].set_function(lambda: float(ready()))
 
-    def serves(self, engine: Engine, device: str) -> None:
+    def serves(self, engine: AdaptationEngine, device: str) -> None:
         """Say which θ is served."""
         self.settled()
         self._meta_init.info(

@@ -28,12 +28,12 @@ from daemon.worker.metrics import Metrics
 from daemon.worker.stopping import Stop
 from daemon.worker.wiring import (
     Successor,
-    connect,
     follower,
     load_engine,
     loop_policy,
+    message_builder,
     on_cpu,
-    outlet,
+    open_ports,
 )
 from model.serving.engine import Engine
 from model.values.errors import DeviceLost
@@ -44,7 +44,7 @@ LONGEST_RETRY_S = 2.0
 T = TypeVar("T")
 
 
-def run(settings: Settings) -> int:
+def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises Misconfigured."""
     stop = Stop()
     stop.listen()
@@ -65,16 +65,18 @@ def run(settings: Settings) -> int:
         if following and _insist(following.look, observers, stop) is not None:
             engine = _first(following, engine, observers)
         ports = _insist(
-            lambda: stack.enter_context(connect(settings, engine, instance)), observers, stop
+            lambda: stack.enter_context(open_ports(settings, engine, instance)), observers, stop
         )
         if ports is not None:
             logger.info("connected", topic=settings.kafka_events_topic)
-            loop = Loop(loop_policy(settings, engine), ports, outlet(settings, engine), instance)
+            loop = Loop(
+                loop_policy(settings, engine), ports, message_builder(settings, engine), instance
+            )
             if following:
                 following.start(engine)
             _leave_garbage_alone()
             worker = Worker(loop, ports, engine, settings)
-            _serve(worker, following, observers, stop)
+            _turn_until_stopped(worker, following, observers, stop)
         health.stopping()
         logger.info("stopping")
     logger.info("stopped")
@@ -149,11 +151,11 @@ class Worker:
 
     def change_to(self, next: Successor) -> None:
         """Between two turns."""
-        self.loop.serve(next.engine, next.store, next.outlet).close()
+        self.loop.serve(next.engine, next.store, next.messages).close()
         self.engine = next.engine
 
 
-def _serve(
+def _turn_until_stopped(
     worker: Worker, following: Follower[Successor] | None, observers: Observers, stop: Stop
 ) -> None:
     retry_in_s = FIRST_RETRY_S

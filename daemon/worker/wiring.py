@@ -18,21 +18,21 @@ from daemon.adapters.redis.windows import RedisWindows, WindowLayout
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas.follow import Follower
-from daemon.thetas.publish import maps_of
+from daemon.thetas.publish import signature_of
 from daemon.turn.aside import OneThread
 from daemon.turn.batching import BatchPolicy
 from daemon.turn.ownership import StartPolicy
 from daemon.turn.policy import LoopPolicy
 from daemon.turn.ports import EventSource, Outbox, Ports, WindowStore
-from daemon.turn.publishing import Outlet, Topics
+from daemon.turn.publishing import MessageBuilder, Topics
 from daemon.turn.window import WindowShape
-from daemon.wire.mapping_body import Form
+from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
 from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
 from daemon.worker.clock import SystemClock
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Cut
 from model.values.errors import BadMetaInit
 
@@ -51,7 +51,7 @@ class Successor:
 
     engine: Engine
     store: WindowStore
-    outlet: Outlet
+    messages: MessageBuilder
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -59,7 +59,7 @@ def load_engine(settings: Settings) -> Engine:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     try:
-        engine = _engine(settings, load(settings.meta_init or shipped()))
+        engine = _engine(settings, load_meta_init(settings.meta_init or shipped()))
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
     except OSError as e:
@@ -97,7 +97,7 @@ def _refuse_other_dimensions(settings: Settings, engine: Engine) -> None:
 def follower(settings: Settings, engine: Engine, instance: str) -> Follower[Successor]:
     """Follows the meta-inits topic; `engine` is the configured θ's. What an active θ must map is
     what the settings say, and what the θ maps that they name; the shipped θ binds nobody."""
-    wanted = maps_of(engine if settings.meta_init else settings)
+    wanted = signature_of(engine if settings.meta_init else settings)
     topic = KafkaMetaInits(settings, f"{instance}-meta-inits")
     return Follower(topic, lambda theta: successor(settings, theta), wanted, engine.meta_init_hash)
 
@@ -114,7 +114,7 @@ def successor(settings: Settings, theta: MetaInit) -> Successor:
     except Misconfigured as e:
         raise RefusedMetaInit("unfit_topics", f"θ {theta.version}: {e}") from e
     store = open_store(settings, engine, events_topic.incarnation)
-    return Successor(engine, store, outlet(settings, engine))
+    return Successor(engine, store, message_builder(settings, engine))
 
 
 def on_cpu(settings: Settings, lost: Engine) -> Successor:
@@ -122,7 +122,7 @@ def on_cpu(settings: Settings, lost: Engine) -> Successor:
     engine = _engine(settings, lost.meta_init, "cpu")
     events_topic = require_topics(settings, engine)
     store = open_store(settings, engine, events_topic.incarnation)
-    return Successor(engine, store, outlet(settings, engine))
+    return Successor(engine, store, message_builder(settings, engine))
 
 
 def _warm(engine: Engine) -> None:
@@ -134,7 +134,7 @@ def _warm(engine: Engine) -> None:
 
 
 @contextmanager
-def connect(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports]:
+def open_ports(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports]:
     """The loop's ports, closed in the order that loses nothing: what was produced is flushed
     before the group hears that we leave. Raises Unavailable, Misconfigured."""
     events_topic = require_topics(settings, engine)
@@ -231,11 +231,11 @@ def _most_resident(settings: Settings, engine: Engine) -> int:
     return max(1, min(fit, settings.max_resident_streams))
 
 
-def outlet(settings: Settings, engine: Engine) -> Outlet:
+def message_builder(settings: Settings, engine: Engine) -> MessageBuilder:
     topics = Topics(
         settings.kafka_events_topic,
         settings.kafka_mappings_topic,
         settings.kafka_dead_letters_topic,
     )
-    form = Form(settings.mapping_encoding, settings.mapping_dtype)
-    return Outlet(topics, engine, settings.dead_letter_max_bytes, form)
+    form = MappingForm(settings.mapping_encoding, settings.mapping_dtype)
+    return MessageBuilder(topics, engine, settings.dead_letter_max_bytes, form)

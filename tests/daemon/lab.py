@@ -20,8 +20,16 @@ from daemon.turn.batching import BatchPolicy
 from daemon.turn.loop import Loop
 from daemon.turn.ownership import StartPolicy
 from daemon.turn.policy import LoopPolicy
-from daemon.turn.ports import Engine, EventSource, Outbox, Ports, Side, Windows, WindowStore
-from daemon.turn.publishing import Outlet, Topics
+from daemon.turn.ports import (
+    AdaptationEngine,
+    EventSource,
+    Outbox,
+    Ports,
+    Side,
+    Windows,
+    WindowStore,
+)
+from daemon.turn.publishing import MessageBuilder, Topics
 from daemon.turn.report import TurnReport
 from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
@@ -143,7 +151,7 @@ class World:
     def mappings(self, key: str | None = None) -> list[AdaptedMapping]:
         """Every mapping published, of one stream or of all."""
         sent = [m for m in self.of(TOPICS.mappings) if key is None or m.key == key.encode()]
-        return [adapted_mapping.decode(message.value) for message in sent]
+        return [adapted_mapping.decode_mapping(message.value) for message in sent]
 
     def newest(self) -> dict[str, AdaptedMapping]:
         """What a reader ends with: the largest (epoch, version) of each stream."""
@@ -159,7 +167,7 @@ class Worker:
         world: World,
         policy: LoopPolicy = POLICY,
         *,
-        engine: Engine = LINEAR,
+        engine: AdaptationEngine = LINEAR,
         partitions: Sequence[int] | None = None,
         shelf: MemoryShelf | None = None,
         source: Callable[[EventSource], EventSource] = lambda port: port,
@@ -174,17 +182,19 @@ class Worker:
         ports = Ports(
             source(self.source), store(self.store), outbox(world.outbox), engine, world.clock
         )
-        self.loop = Loop(policy, ports, Outlet(TOPICS, engine, dead_letter_max_bytes=900), name)
+        self.loop = Loop(
+            policy, ports, MessageBuilder(TOPICS, engine, dead_letter_max_bytes=900), name
+        )
 
     def turn(self, after_s: float = 0.0) -> TurnReport:
         self.world.clock.at += after_s
         return self.loop.turn()
 
-    def serve(self, engine: Engine, shelf: MemoryShelf | None = None) -> None:
+    def serve(self, engine: AdaptationEngine, shelf: MemoryShelf | None = None) -> None:
         """Another θ; with a shelf, its features have windows there."""
         self.store = MemoryWindows(self._policy.shape.size, shelf or self.store.shelf)
-        outlet = Outlet(TOPICS, engine, dead_letter_max_bytes=900)
-        self.loop.serve(engine, self._wrap(self.store), outlet)
+        messages = MessageBuilder(TOPICS, engine, dead_letter_max_bytes=900)
+        self.loop.serve(engine, self._wrap(self.store), messages)
 
     def begin(self) -> None:
         """The first turn only claims."""
@@ -223,7 +233,7 @@ def pair_of(key: str, number: int, scale: float = 1.0) -> tuple[FloatArray, Floa
 
 def event(*pairs: tuple[FloatArray, FloatArray]) -> bytes:
     wire = [WirePair(paired_event.vector(x_D), paired_event.vector(y_E)) for x_D, y_E in pairs]
-    return paired_event.encode(PairedEvent(wire))
+    return paired_event.encode_event(PairedEvent(wire))
 
 
 def policy(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.turn.batching import BatchPolicy, Schedule, When, when_to_publish
-from daemon.turn.streams import Published, StreamId
+from daemon.turn.streams import LastPublication, StreamId
 from model.values.gate import Outcome
 
 POLICY = BatchPolicy(max_batch=3, max_wait_s=0.5)
@@ -157,20 +157,20 @@ def test_streams_put_off_in_every_turn_take_no_more_memory() -> None:
         (None, Outcome.ADAPTED, When.NOW),
         (None, Outcome.WORSE, When.NOW),
         (None, Outcome.NOT_FINITE, When.NOW),
-        (Published(9.5, Outcome.ADAPTED), Outcome.RIDGE, 10.5),
-        (Published(9.9, Outcome.RIDGE), Outcome.WORSE, When.NOW),
-        (Published(9.5, Outcome.ADAPTED), Outcome.ADAPTED, 10.5),
-        (Published(9.0, Outcome.ADAPTED), Outcome.ADAPTED, When.NOW),
-        (Published(9.9, Outcome.ADAPTED), Outcome.WORSE, When.NOW),
-        (Published(9.9, Outcome.ADAPTED), Outcome.NOT_FINITE, When.NOW),
-        (Published(9.9, Outcome.WORSE), Outcome.ADAPTED, When.NOW),
-        (Published(0.0, Outcome.WORSE), Outcome.WORSE, When.NEVER),
-        (Published(0.0, Outcome.WORSE), Outcome.NOT_FINITE, When.NEVER),
-        (Published(0.0, Outcome.NOT_FINITE), Outcome.NOT_FINITE, When.NEVER),
+        (LastPublication(9.5, Outcome.ADAPTED), Outcome.RIDGE, 10.5),
+        (LastPublication(9.9, Outcome.RIDGE), Outcome.WORSE, When.NOW),
+        (LastPublication(9.5, Outcome.ADAPTED), Outcome.ADAPTED, 10.5),
+        (LastPublication(9.0, Outcome.ADAPTED), Outcome.ADAPTED, When.NOW),
+        (LastPublication(9.9, Outcome.ADAPTED), Outcome.WORSE, When.NOW),
+        (LastPublication(9.9, Outcome.ADAPTED), Outcome.NOT_FINITE, When.NOW),
+        (LastPublication(9.9, Outcome.WORSE), Outcome.ADAPTED, When.NOW),
+        (LastPublication(0.0, Outcome.WORSE), Outcome.WORSE, When.NEVER),
+        (LastPublication(0.0, Outcome.WORSE), Outcome.NOT_FINITE, When.NEVER),
+        (LastPublication(0.0, Outcome.NOT_FINITE), Outcome.NOT_FINITE, When.NEVER),
     ],
 )
 def test_when_an_outcome_is_published(
-    last: Published | None, outcome: Outcome, expected: When | float
+    last: LastPublication | None, outcome: Outcome, expected: When | float
 ) -> None:
     assert when_to_publish(now=10.0, interval_s=1.0, last=last, outcome=outcome) == expected
 

@@ -15,7 +15,7 @@ from daemon.errors import RefusedMetaInit, Unavailable
 from daemon.thetas import follow as following
 from daemon.thetas import publish as meta_inits
 from daemon.thetas.follow import Agreement, Follower, News, Ready, Refusal, Silence
-from daemon.thetas.publish import Maps, maps_of
+from daemon.thetas.publish import ThetaSignature, signature_of
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
 from model.theta.meta_init import MetaInit, fresh
@@ -32,7 +32,7 @@ def theta(version: str, seed: int = 0, dims: tuple[int, int] = (3, 2)) -> MetaIn
 def topic() -> MemoryMetaInits:
     made = MemoryMetaInits()
     for one in (theta("v1", seed=1), theta("v2", seed=2), theta("wide", dims=(5, 2)), SERVED):
-        meta_inits.publish(made, one, to_bytes(one))
+        meta_inits.publish_theta(made, one, to_bytes(one))
     return made
 
 
@@ -43,13 +43,15 @@ def name_of(theta: MetaInit) -> str:
 def follower(
     topic: MemoryMetaInits,
     prepare: Callable[[MetaInit], str] = name_of,
-    maps: Maps | None = None,
+    maps: ThetaSignature | None = None,
 ) -> Follower[str]:
-    return Follower(topic, prepare, maps or maps_of(SERVED), SERVED.content_hash)
+    return Follower(topic, prepare, maps or signature_of(SERVED), SERVED.content_hash)
 
 
 def point(topic: MemoryMetaInits, version: str) -> None:
-    meta_inits.activate(topic, version, by="me", now_ms=len(topic.log), change_dimensions=True)
+    meta_inits.activate_theta(
+        topic, version, by="me", now_ms=len(topic.log), change_dimensions=True
+    )
 
 
 def looked(follower: Follower[str]) -> list[News[str]]:
@@ -65,7 +67,7 @@ def test_what_becomes_active_is_made_ready_once(topic: MemoryMetaInits) -> None:
     assert looked(following) == []
     point(topic, "v2")
     assert looked(following) == [Ready("v2")]
-    meta_inits.rollback(topic, by="me", now_ms=0)
+    meta_inits.rollback_theta(topic, by="me", now_ms=0)
     assert looked(following) == [Ready("v1")]
 
 
@@ -87,7 +89,7 @@ def test_other_dimensions_are_refused_once_and_the_next_is_taken(topic: MemoryMe
 
 
 def test_where_nothing_binds_it_any_dimensions_are_taken_at_first(topic: MemoryMetaInits) -> None:
-    following = follower(topic, maps=Maps())
+    following = follower(topic, maps=ThetaSignature())
     point(topic, "wide")
     assert looked(following) == [Ready("wide")]
 
@@ -122,7 +124,7 @@ def test_a_version_that_is_not_there_is_refused_until_it_is(topic: MemoryMetaIni
     (refusal,) = looked(following)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "missing"
-    meta_inits.publish(topic, late, to_bytes(late))
+    meta_inits.publish_theta(topic, late, to_bytes(late))
     assert looked(following) == [Ready("late")]
 
 
@@ -147,7 +149,7 @@ def test_a_topic_that_is_missing_is_said_once_and_followed_when_it_comes() -> No
     assert [type(one) for one in news] == [Agreement, Silence]
     assert looked(following) == []
     one = theta("v1")
-    meta_inits.publish(topic, one, to_bytes(one))
+    meta_inits.publish_theta(topic, one, to_bytes(one))
     point(topic, "v1")
     assert looked(following) == [Ready("v1")]
 
@@ -250,7 +252,7 @@ def test_a_bug_on_the_thread_comes_up_on_the_loops(
 def test_once_started_only_the_dimensions_that_are_served_may_follow(
     topic: MemoryMetaInits, started: Callable[..., Follower[str]]
 ) -> None:
-    following = started(maps=Maps())
+    following = started(maps=ThetaSignature())
     point(topic, "wide")
     (refusal,) = (n for n in until(following, Refusal) if isinstance(n, Refusal))
     assert refusal.reason == "other_dimensions"

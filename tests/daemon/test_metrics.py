@@ -12,7 +12,7 @@ from typing import cast, get_args
 import daemon
 import model
 from daemon.errors import RefusalReason
-from daemon.turn.ports import Engine
+from daemon.turn.ports import AdaptationEngine
 from daemon.turn.report import Holdings, Publication, TurnReport, Verdict
 from daemon.turn.streams import StreamId
 from daemon.worker.metrics import (
@@ -22,12 +22,12 @@ from daemon.worker.metrics import (
     HISTOGRAMS,
     KNOWN_LABELS,
     Metrics,
-    Shape,
+    MetricSpec,
 )
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
 
-SHAPES: dict[str, Shape] = {
+SHAPES: dict[str, MetricSpec] = {
     str(name): shape for group in (HISTOGRAMS, COUNTERS, GAUGES) for name, shape in group.items()
 }
 UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
@@ -103,9 +103,11 @@ def test_a_turn_is_counted() -> None:
     assert value(metrics, "last_turn_timestamp_seconds") == 99.0
 
 
-def served(version: str) -> Engine:
+def served(version: str) -> AdaptationEngine:
     facts = {"meta_init_version": version, "encoder_version": "e"}
-    return cast(Engine, SimpleNamespace(**facts, source_dim=4, hidden_dim=8, target_dim=2))
+    return cast(
+        AdaptationEngine, SimpleNamespace(**facts, source_dim=4, hidden_dim=8, target_dim=2)
+    )
 
 
 def test_the_theta_that_is_served_is_the_only_one_told() -> None:

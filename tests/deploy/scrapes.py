@@ -6,7 +6,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import cast
 
-from daemon.turn.ports import Engine
+from daemon.turn.ports import AdaptationEngine
 from daemon.turn.report import STAGES, Holdings, Publication, TurnReport, Verdict
 from daemon.turn.streams import StreamId
 from daemon.worker.metrics import Metrics
@@ -41,7 +41,7 @@ def turn(number: int) -> TurnReport:
 def metrics_after(turns: int, now: float = 1_700_000_000.0) -> Metrics:
     """A worker's metrics after so many turns."""
     metrics = Metrics()
-    metrics.serves(cast(Engine, ENGINE), "cpu")
+    metrics.serves(cast(AdaptationEngine, ENGINE), "cpu")
     metrics.watch_ready(lambda: True)
     for number in range(turns):
         metrics.record(turn(number), now)

@@ -16,14 +16,14 @@ from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
 from model.serving.engine import Engine
 from model.theta.meta_init import fresh
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.contents import Content
 from model.values.episode import Episode
 from model.values.errors import BadContent, BadMetaInit
 
 THETA = fresh(7, 5, hidden_dim=11, steps=3)
 VECTORS = Engine(THETA, "cpu", support_capacity=6, query_capacity=2)
-PICTURES = Engine(load(shipped()), "cpu")
+PICTURES = Engine(load_meta_init(shipped()), "cpu")
 
 
 def episode(support: int, query: int, seed: int = 0) -> Episode:
