@@ -5,10 +5,11 @@ contract suites (tests/contracts). For tests and simulations; the daemon never u
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.errors import Misconfigured, Superseded, Unavailable
+from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Append, Bounds, Claim, Polled
 from daemon.turn.window import Pair, PairId
 from daemon.wire.catalogue import Catalogue, PublishedTheta
@@ -100,11 +101,11 @@ class MemorySource:
         if partition in self._positions:
             self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource."""
         self.verify()
         self._topic.committed |= offsets
-        return lambda: True
+        return Done(True)
 
     def lag(self) -> Mapping[int, int]:
         """See EventSource."""

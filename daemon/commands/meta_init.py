@@ -22,7 +22,8 @@ from rich.text import Text
 from daemon import config
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
-from daemon.thetas import publish as meta_inits
+from daemon.thetas import operate
+from daemon.thetas.active import read_theta
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
@@ -65,7 +66,7 @@ def publish(
     settings = config.load_settings(config_file)
     theta = _load(file, settings)
     with _opened(settings) as topic:
-        new = meta_inits.publish_theta(topic, theta, to_bytes(theta))
+        new = operate.publish_theta(topic, theta, to_bytes(theta))
         _say(f"{theta.version}: {'published' if new else 'was published already'}")
         if then_activate:
             _activate(topic, theta.version, change_dimensions)
@@ -93,7 +94,7 @@ def show(version: Version, as_json: AsJson = False, config_file: ConfigFile = No
     with _opened(config.load_settings(config_file)) as topic:
         found = topic.catalogue()
         with _refusals():
-            theta = meta_inits.read_theta(topic, found, version)
+            theta = read_theta(topic, found, version)
     told = _theta_json(theta, found)
     if as_json:
         _print_json(told)
@@ -115,7 +116,7 @@ def rollback(config_file: ConfigFile = None) -> None:
     """Have workers serve the θ that was active before this one."""
     with _opened(config.load_settings(config_file)) as topic:
         before = topic.catalogue().active
-        active = meta_inits.rollback_theta(topic, by=_who(), now_ms=_now_ms())
+        active = operate.rollback_theta(topic, by=_who(), now_ms=_now_ms())
     left = f" instead of {before.version}" if before else ""
     _say(f"{active.version}: active again{left}")
 
@@ -124,13 +125,13 @@ def rollback(config_file: ConfigFile = None) -> None:
 def delete(version: Version, config_file: ConfigFile = None) -> None:
     """Take a θ out of the topic, unless it is active."""
     with _opened(config.load_settings(config_file)) as topic:
-        meta_inits.delete_theta(topic, version)
+        operate.delete_theta(topic, version)
     _say(f"{version}: deleted")
 
 
 def _activate(topic: MetaInits, version: str, change_dimensions: bool) -> None:
     before = topic.catalogue().active
-    active, new = meta_inits.activate_theta(
+    active, new = operate.activate_theta(
         topic, version, by=_who(), now_ms=_now_ms(), change_dimensions=change_dimensions
     )
     after = f", after {before.version}" if before and new else ""

@@ -113,7 +113,7 @@ class Subscriber:
 
     def _runnable(self, mapping: AdaptedMapping) -> AdaptedMapping:
         """Whole and in float32. Raises ValueError where that takes another θ than ours."""
-        ours = mapping.facts.meta_init_hash == self._engine.meta_init_hash
+        ours = mapping.facts.meta_init_hash == self._engine.theta.content_hash
         tensors = adapted_mapping.runnable(mapping, self._theta.mapping if ours else None)
         return AdaptedMapping(tensors, mapping.facts)
 

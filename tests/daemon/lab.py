@@ -18,6 +18,7 @@ from daemon.adapters.memory import (
 )
 from daemon.turn.batching import BatchPolicy
 from daemon.turn.loop import Loop
+from daemon.turn.messages import MessageBuilder, Topics
 from daemon.turn.ownership import StartPolicy
 from daemon.turn.policy import LoopPolicy
 from daemon.turn.ports import (
@@ -29,7 +30,6 @@ from daemon.turn.ports import (
     Windows,
     WindowStore,
 )
-from daemon.turn.publishing import MessageBuilder, Topics
 from daemon.turn.report import TurnReport
 from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
@@ -38,7 +38,7 @@ from daemon.wire.paired_event import EventLimits, PairedEvent, WirePair
 from daemon.wire.record import Message
 from model.encoders.vectors import check_vector
 from model.serving.windows import EpisodeWindows, RawWindows
-from model.theta.meta_init import OutputActivation
+from model.theta.info import ThetaInfo
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Episode
 
@@ -48,13 +48,21 @@ D, E = 4, 3
 class LinearEngine:
     """Vectors to vectors by ridge regression; θ maps all to zero. Without torch, so quick."""
 
-    meta_init_version, meta_init_hash = "zero", "0" * 64
-    generator, learner, loss = "mlp", "ridge", "mse"
-    encoder_version = "identity"
-    source_modality = target_modality = "vector"
-    source_dim, target_dim, hidden_dim = D, E, 0
-    activation: OutputActivation = "none"
-    output_activation: OutputActivation = "none"
+    theta = ThetaInfo(
+        version="zero",
+        content_hash="0" * 64,
+        source_modality="vector",
+        target_modality="vector",
+        source_dim=D,
+        hidden_dim=0,
+        target_dim=E,
+        activation="none",
+        output_activation="none",
+        encoder_version="identity",
+        generator="mlp",
+        learner="ridge",
+        loss="mse",
+    )
 
     def prepare(self, side: Side, modality: str, content: object) -> NDArray[Any]:
         return check_vector(content, D if side == "source" else E, side)

@@ -5,27 +5,27 @@ from __future__ import annotations
 import ast
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast, get_args
+from typing import get_args
 
 import daemon
 import model
-from daemon.errors import RefusalReason
-from daemon.turn.ports import AdaptationEngine
+from daemon.errors import MalformedReason, RefusalReason
 from daemon.turn.report import Holdings, Publication, TurnReport, Verdict
 from daemon.turn.streams import StreamId
 from daemon.worker.metrics import (
     COUNTERS,
-    DEAD_LETTER_REASONS,
     GAUGES,
     HISTOGRAMS,
     KNOWN_LABELS,
     Metrics,
     MetricSpec,
 )
+from model.theta.info import ThetaInfo
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
+from tests.daemon.lab import LinearEngine
 
 SHAPES: dict[str, MetricSpec] = {
     str(name): shape for group in (HISTOGRAMS, COUNTERS, GAUGES) for name, shape in group.items()
@@ -54,7 +54,7 @@ def report() -> TurnReport:
     made = TurnReport("w-1")
     made.stages = {"poll": 5.0, "adapt": 0.25, "publish": 0.5}
     made.events, made.pairs, made.replayed_pairs = 3, 4, 1
-    made.dead_letters = Counter(schema=2)
+    made.dead_letters = Counter({"schema": 2})
     made.verdicts = [verdict(0.5), verdict(math.nan, finite=False), verdict(math.inf, False)]
     made.published = [Publication(StreamId(0, "a-stream"), 5, Outcome.ADAPTED, 0.75)]
     made.holdings = Holdings(assigned=2, streams=7, changed=1, deferred=2, lag={0: 3, 1: 0})
@@ -103,11 +103,9 @@ def test_a_turn_is_counted() -> None:
     assert value(metrics, "last_turn_timestamp_seconds") == 99.0
 
 
-def served(version: str) -> AdaptationEngine:
-    facts = {"meta_init_version": version, "encoder_version": "e"}
-    return cast(
-        AdaptationEngine, SimpleNamespace(**facts, source_dim=4, hidden_dim=8, target_dim=2)
-    )
+def served(version: str) -> ThetaInfo:
+    dims = replace(LinearEngine.theta, source_dim=4, hidden_dim=8, target_dim=2)
+    return replace(dims, version=version, encoder_version="e")
 
 
 def test_the_theta_that_is_served_is_the_only_one_told() -> None:
@@ -164,7 +162,7 @@ def test_a_partition_that_is_gone_has_no_lag() -> None:
 
 def test_known_labels_are_shown_as_zero_from_the_start() -> None:
     metrics = Metrics()
-    for reason in DEAD_LETTER_REASONS:
+    for reason in get_args(MalformedReason):
         assert value(metrics, "dead_letters_total", reason=reason) == 0
     assert value(metrics, "unavailable_total", service="kafka") == 0
     metrics.gave_up("kafka")
@@ -211,4 +209,4 @@ def test_every_reason_that_the_code_can_give_is_known_and_no_other() -> None:
     for package in (daemon, model):
         for path in Path(package.__path__[0]).rglob("*.py"):
             given |= reasons(ast.parse(path.read_text()))
-    assert given == set(DEAD_LETTER_REASONS)
+    assert given == set(get_args(MalformedReason))

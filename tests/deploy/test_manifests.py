@@ -19,7 +19,7 @@ from daemon.adapters.kafka_python.source import CLOSE_TIMEOUT_MS
 from daemon.config import Settings
 from daemon.errors import Misconfigured
 from daemon.thetas import follow as following
-from daemon.turn.loop import IDLE_WAIT_S
+from daemon.turn.policy import IDLE_WAIT_S
 from deploy.prometheus.queries import DEPLOY, all_rules
 from tests.deploy.custom_resources import SCHEMAS
 

@@ -169,7 +169,7 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
     from daemon.adapters.kafka_python.outbox import KafkaOutbox
     from daemon.adapters.kafka_python.topics import KafkaTopics
     from daemon.config import Settings
-    from daemon.thetas.publish import activate_theta, publish_theta
+    from daemon.thetas.operate import activate_theta, publish_theta
     from daemon.wire.topics import specs
 
     prefix = f"live-{uuid.uuid4().hex[:8]}"
@@ -219,7 +219,7 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
 def _published(
     theta: MetaInit, dtype: Dtype, stream: str, settings: Any, outcome: Outcome = Outcome.ADAPTED
 ) -> tuple[Any, dict[str, Any]]:
-    from daemon.turn.publishing import MessageBuilder, PublicationContext, Topics
+    from daemon.turn.messages import MessageBuilder, PublicationContext, Topics
     from daemon.turn.report import Verdict
     from daemon.turn.streams import StreamId
 
@@ -288,7 +288,7 @@ def test_a_theta_published_later_is_found(
 ) -> None:
     from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
     from daemon.config import Settings
-    from daemon.thetas.publish import publish_theta
+    from daemon.thetas.operate import publish_theta
 
     thetas = reader.Thetas([], factored.bootstrap, factored.meta_inits_topic)
     late = replace(fresh(3, 2, 4, seed=9), version="late")

@@ -8,7 +8,7 @@ the client, where an error would wedge the consumer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import Event, Lock
 from typing import Any
@@ -28,6 +28,7 @@ from kafka.structs import OffsetAndMetadata
 from daemon.adapters.kafka_python.client import QUIET, connection, translated
 from daemon.config import Settings
 from daemon.errors import Unavailable
+from daemon.turn.pending import Done, Later, Pending
 from daemon.turn.ports import Bounds, Polled
 
 CLOSE_TIMEOUT_MS = 2_000
@@ -155,7 +156,7 @@ class KafkaSource:
             self._consumer.seek(self._tp(partition), offset)
             self._next[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
         meanwhile; after a request that failed, the next is repeated until it is answered.
 
@@ -166,11 +167,11 @@ class KafkaSource:
         with translated("commit"):
             if self._insist_on_commit:
                 done = self._commit_now(marks)
-                return lambda: done
+                return Done(done)
             coordinator, ended = self._consumer._coordinator, Event()
             asked = coordinator._manager.call_soon(coordinator._send_offset_commit_request, marks)
         asked.add_callback(self._heard).add_both(lambda _: ended.set())
-        return lambda: self._is_committed(asked, ended)
+        return Later(lambda: self._is_committed(asked, ended))
 
     def _heard(self, _: object = None) -> None:
         self._answered_at = time.monotonic()

@@ -8,7 +8,7 @@ each record is done by C functions (`map`, `starmap`, `groupby`), never by a lin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby, starmap
 from typing import Any, cast
@@ -25,6 +25,7 @@ from confluent_kafka import (
 
 from daemon.adapters.librdkafka.client import Aside, Complaints, connection
 from daemon.config import Settings
+from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Bounds, Polled
 from daemon.wire.record import Headers
 
@@ -206,11 +207,11 @@ class LibrdkafkaSource:
     def _watermarks(self, partition: int) -> tuple[int, int]:
         return self._consumer.get_watermark_offsets(self._tp(partition), self._timeout_s)
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
         is gone, it answers nobody else, not even out of its memory (seen in 2.16)."""
         done = self._is_committed(offsets)
-        return lambda: done
+        return Done(done)
 
     def _is_committed(self, offsets: Mapping[int, int]) -> bool:
         if not offsets.keys() <= self._mine:

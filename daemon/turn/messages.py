@@ -1,4 +1,4 @@
-"""The publish step's messages: what a verdict and a dead letter look like on Kafka. Pure."""
+"""The messages of the publish step: what a verdict and a dead letter look like on Kafka. Pure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from model.values.gate import Outcome
 from model.values.low_rank import LowRank
 
 STARTS_AT_THETA = ("mlp", "adversarial")
-"""Generators whose unadapted mapping is the one in θ's file (`model.inner.generators`)."""
+"""The generators whose unadapted mapping is the one in θ's file (`model.inner.generators`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The topics' names."""
+    """The names of the topics that messages go to, and of the one that events come from."""
 
     events: str
     mappings: str
@@ -30,16 +30,19 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class PublicationContext:
-    """When and by whose authority a mapping is published."""
+    """The facts of a mapping that its verdict does not know."""
 
     epoch: int
+    """The epoch of the tenure that publishes it."""
     event_time_ms: int
+    """When the newest pair happened (ms, UTC)."""
     now_ms: int
     turn: str
 
 
 class MessageBuilder:
-    """Makes messages, knowing the topics, their form, and the θ that is served."""
+    """Makes messages for these topics, in the form asked for, of the θ that is served. It sends
+    nothing: that is the Outbox's part."""
 
     def __init__(
         self,
@@ -52,12 +55,12 @@ class MessageBuilder:
         self._engine = engine
         self._dead_letter_max_bytes = dead_letter_max_bytes
         self._form = form
-        dims = (engine.source_dim, engine.hidden_dim, engine.target_dim)
+        dims = (engine.theta.source_dim, engine.theta.hidden_dim, engine.theta.target_dim)
         self._full_nbytes = full_nbytes(*dims, form.dtype)
-        self._theta = self._fallback()
+        self._fallback = self._unadapted()
 
     def dead_letter(self, letter: DeadLetter) -> Message:
-        """The record as it came, with the reason it was put aside."""
+        """Returns the record as it came, with the reason why it cannot be used."""
         return dead_letter.encode_dead_letter(
             letter,
             topic=self._topics.dead_letters,
@@ -66,32 +69,32 @@ class MessageBuilder:
         )
 
     def mapping(self, verdict: Verdict, occasion: PublicationContext) -> Message:
-        """θ′ or ridge, whichever the gate let through, else θ marked as the fallback."""
-        adaptation, engine = verdict.adaptation, self._engine
+        """Returns θ′ or ridge regression, whichever the gate chose, or θ marked as the fallback."""
+        adaptation, theta = verdict.adaptation, self._engine.theta
         body = self._body(verdict)
         linear = verdict.outcome is Outcome.RIDGE
         facts = Facts(
             format=body.format,
             kind="mlp",
-            activation="none" if linear else engine.activation,
-            output_activation="none" if linear else engine.output_activation,
-            source_modality=engine.source_modality,
-            target_modality=engine.target_modality,
-            source_dim=engine.source_dim,
-            hidden_dim=len(body.tensors["b1"]) if linear else engine.hidden_dim,
-            target_dim=engine.target_dim,
+            activation="none" if linear else theta.activation,
+            output_activation="none" if linear else theta.output_activation,
+            source_modality=theta.source_modality,
+            target_modality=theta.target_modality,
+            source_dim=theta.source_dim,
+            hidden_dim=len(body.tensors["b1"]) if linear else theta.hidden_dim,
+            target_dim=theta.target_dim,
             stream=verdict.stream.key,
             outcome=verdict.outcome,
             epoch=occasion.epoch,
             version=verdict.version,
             topic=self._topics.events,
             partition=verdict.stream.partition,
-            meta_init=engine.meta_init_version,
-            meta_init_hash=engine.meta_init_hash,
-            generator=engine.generator,
-            learner=engine.learner,
-            encoder=engine.encoder_version,
-            loss=engine.loss,
+            meta_init=theta.version,
+            meta_init_hash=theta.content_hash,
+            generator=theta.generator,
+            learner=theta.learner,
+            encoder=theta.encoder_version,
+            loss=theta.loss,
             support_pairs=verdict.support_pairs,
             query_pairs=verdict.query_pairs,
             support_loss_before=adaptation.support_loss_before,
@@ -117,10 +120,10 @@ class MessageBuilder:
                 assert verdict.adaptation.ridge is not None  # or the gate would not have said so
                 return full_body(verdict.adaptation.ridge, self._form.dtype)
             case _:
-                return self._theta
+                return self._fallback
 
     def _adapted(self, adaptation: Adaptation) -> MappingBody:
-        """As factors where that was asked for, can be had and is smaller."""
+        """Returns θ′ as factors if that is asked for, possible and smaller, or else whole."""
         factored = adaptation.factored if self._form.encoding == "lowrank" else None
         body = self._factors(factored()) if factored is not None else None
         return body or full_body(adaptation.tensors, self._form.dtype)
@@ -129,11 +132,12 @@ class MessageBuilder:
         factors = low_rank.in_half() if self._form.dtype == "float16" else low_rank.factors()
         if sum(factor.nbytes for factor in factors.values()) >= self._full_nbytes:
             return None
-        return lowrank_body(factors, self._form.dtype, self._engine.meta_init_hash)
+        return lowrank_body(factors, self._form.dtype, self._engine.theta.content_hash)
 
-    def _fallback(self) -> MappingBody:
-        """θ unadapted, the same every time: no factors at all, where readers have it."""
+    def _unadapted(self) -> MappingBody:
+        """Returns θ unadapted, which is the same for every stream; as no factors at all where
+        readers can start from θ's own file."""
         engine, form = self._engine, self._form
-        if form.encoding == "lowrank" and engine.generator in STARTS_AT_THETA:
-            return lowrank_body({}, form.dtype, engine.meta_init_hash)
+        if form.encoding == "lowrank" and engine.theta.generator in STARTS_AT_THETA:
+            return lowrank_body({}, form.dtype, engine.theta.content_hash)
         return full_body(engine.theta_mapping(), form.dtype)

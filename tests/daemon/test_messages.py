@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon.turn.publishing import STARTS_AT_THETA, MessageBuilder, PublicationContext, Topics
+from daemon.turn.messages import STARTS_AT_THETA, MessageBuilder, PublicationContext, Topics
 from daemon.turn.report import Verdict
 from daemon.turn.streams import StreamId
 from daemon.wire import adapted_mapping
@@ -58,12 +58,16 @@ OCCASION = PublicationContext(epoch=7, event_time_ms=1, now_ms=2, turn="w-1")
 class ThetaEngine(LinearEngine):
     """Of a two-layer θ; only its facts are asked for."""
 
-    meta_init_hash = "ab" * 32
-    source_dim, target_dim, hidden_dim = D, E, H
-    activation = "gelu"
-
     def __init__(self, generator: str = "mlp") -> None:
-        self.generator = generator
+        self.theta = replace(
+            LinearEngine.theta,
+            content_hash="ab" * 32,
+            source_dim=D,
+            hidden_dim=H,
+            target_dim=E,
+            activation="gelu",
+            generator=generator,
+        )
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         return THETA
