@@ -88,9 +88,10 @@ class Debts:
     def choose(self, verdicts: Iterable[Verdict], now: float) -> list[Verdict]:
         """Returns the verdicts whose mappings are to be published now. Of the others, those to be
         published later are deferred, and those not to be published are owed no more."""
-        return [verdict for verdict in verdicts if self._is_due(verdict, now)]
+        return [verdict for verdict in verdicts if self._decide(verdict, now)]
 
-    def _is_due(self, verdict: Verdict, now: float) -> bool:
+    def _decide(self, verdict: Verdict, now: float) -> bool:
+        """Returns whether to publish now, and sees to it if not."""
         stream = self._streams[verdict.stream]
         match self._when(stream, verdict.outcome, now):
             case When.NOW:

@@ -37,9 +37,9 @@ class LoopPolicy:
     turn_interval_s: float = 0.0
     """The shortest time between the beginnings of two turns."""
     adapt_every: int = 1
-    """A stream is adapted again after so many events..."""
+    """How many events of a stream make it due."""
     adapt_latest_s: float = 1.0
-    """... or so long after the first of fewer."""
+    """How long after its first event a stream with fewer events is due."""
 
     @property
     def slots(self) -> int:
