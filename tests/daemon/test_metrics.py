@@ -178,35 +178,12 @@ def test_readiness_is_as_readyz_says() -> None:
     assert value(metrics, "ready") == 1
 
 
-def reasons(tree: ast.AST) -> set[str]:
-    """The reasons that MalformedEvent and BadContent are raised with; an expression gives every
-    string in it."""
-    found = set[str]()
-    for scope in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
-        assigned = {
-            target.id: node.value
-            for node in ast.walk(scope)
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
-        for node in ast.walk(scope):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-                continue
-            if node.func.id in ("MalformedEvent", "BadContent"):
-                reason = node.args[0]
-                if isinstance(reason, ast.Name):
-                    reason = assigned.get(reason.id, reason)
-                branches = (
-                    [reason.body, reason.orelse] if isinstance(reason, ast.IfExp) else [reason]
-                )
-                found |= {str(b.value) for b in branches if isinstance(b, ast.Constant)}
-    return found
-
-
-def test_every_reason_that_the_code_can_give_is_known_and_no_other() -> None:
-    given = set[str]()
+def test_every_reason_of_a_dead_letter_is_given_somewhere() -> None:
+    """That no other reason is given, mypy checks: MalformedReason is a Literal."""
+    given = set[object]()
     for package in (daemon, model):
         for path in Path(package.__path__[0]).rglob("*.py"):
-            given |= reasons(ast.parse(path.read_text()))
-    assert given == set(get_args(MalformedReason))
+            if path.name != "errors.py":
+                nodes = ast.walk(ast.parse(path.read_text()))
+                given |= {node.value for node in nodes if isinstance(node, ast.Constant)}
+    assert set(get_args(MalformedReason)) <= given
