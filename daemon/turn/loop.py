@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from daemon.errors import Unavailable
+from daemon.turn.cadence import Cadence
 from daemon.turn.debts import Debts
 from daemon.turn.decoding import Decoded, DecodedBatches, decode_batches, encode_events
 from daemon.turn.gating import CutBatch, gate
-from daemon.turn.interval import Interval
 from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
@@ -48,8 +48,8 @@ class Loop:
         self._streams = Streams(policy.shape, windows, policy.slots)
         self._debts = Debts(policy, self._streams, self._owned)
         self._stored = NOTHING_STORED
-        self._pacing = Interval(policy.turn_interval_s, ports.clock.now())
-        self._verifying = Interval(policy.verify_interval_s, ports.clock.now())
+        self._pacing = Cadence(policy.turn_interval_s, ports.clock.now())
+        self._verifying = Cadence(policy.verify_interval_s, ports.clock.now())
         self._turns = 0
 
     def turn(self) -> TurnReport:
@@ -133,7 +133,7 @@ class Loop:
         now = self._clock.now()
         if (early_s := self._pacing.left_s(now)) > 0:
             self._clock.sleep(self._debts.wait_s(now, early_s))
-        self._pacing.restart(self._clock.now())
+        self._pacing.mark(self._clock.now())
 
     def _verify(self, report: TurnReport) -> None:
         """Checks at intervals, before anything else, that Kafka and Redis answer and that no
@@ -142,7 +142,7 @@ class Loop:
         if self._verifying.left_s(now) <= 0:
             self._source.verify()
             self._lose(self._owned.verify(self._owned, now), report)
-            self._verifying.restart(now)
+            self._verifying.mark(now)
 
     def _decode(
         self, records: Mapping[int, Sequence[Record]], report: TurnReport
