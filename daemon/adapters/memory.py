@@ -11,14 +11,15 @@ Unavailable.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.errors import Misconfigured, Superseded, Unavailable
+from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Append, Bounds, Claim, Polled
 from daemon.turn.window import Pair, PairId
-from daemon.wire.catalogue import Catalogue, Published
-from daemon.wire.meta_init import after
+from daemon.wire.catalogue import Catalogue, PublishedTheta
+from daemon.wire.meta_init import with_record
 from daemon.wire.record import Headers, Message
 
 
@@ -109,11 +110,11 @@ class MemoryEventSource:
         if partition in self._positions:
             self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource."""
         self.verify()
         self._topic.committed |= offsets
-        return lambda: True
+        return Done(True)
 
     def lag(self) -> Mapping[int, int]:
         """See EventSource."""
@@ -194,8 +195,8 @@ class MemoryWindowStore:
         before = self._positions[partition]
         if self.shelf.positions.get(partition) != before:
             raise Unavailable("redis", "lost its newest writes")
-        after = position if before is None else max(before, position)
-        self._positions[partition] = self.shelf.positions[partition] = after
+        with_record = position if before is None else max(before, position)
+        self._positions[partition] = self.shelf.positions[partition] = with_record
         return [append.pair.id for append in appends if not self._keep(partition, append)]
 
     def _keep(self, partition: int, append: Append) -> bool:
@@ -258,10 +259,10 @@ class MemoryMetaInits:
         self._check()
         found = Catalogue(exists=self.exists or bool(self.log))
         for record in self.log:
-            found = after(found, record)
+            found = with_record(found, record)
         return found
 
-    def fetch(self, published: Published) -> bytes | None:
+    def fetch(self, published: PublishedTheta) -> bytes | None:
         """See MetaInits."""
         self._check()
         if published.nbytes > self._max_bytes:

@@ -28,7 +28,7 @@ from daemon.local.services import local_services
 from daemon.wire.topics import mapping_bytes, specs
 from model.emoji.drawings import LOW_RANK_DIM
 from model.theta.meta_init import MetaInit, Modality
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.errors import BadMetaInit
 
 SETTINGS = {
@@ -79,7 +79,7 @@ def load_theta(scenario: ScenarioName, path: Path) -> MetaInit:
     """Returns the θ in the file. Raises Misconfigured unless it fits the scenario's events."""
     required = REQUIRED_THETAS[scenario]
     try:
-        theta = load(path)
+        theta = load_meta_init(path)
     except BadMetaInit as e:
         raise Misconfigured(f"{required.option}: {e}") from e
     dim = required.target_dim or theta.target_dim
@@ -113,7 +113,7 @@ class DemoEnvironment:
 
     def settings_of(self, scenario: ScenarioName) -> Settings:
         """Returns the settings of the scenario's worker."""
-        return config.load(None, self.variables_of(scenario))
+        return config.load_settings(None, self.variables_of(scenario))
 
     def run_config(self, plan: Plan) -> RunConfig:
         """Returns what a process that serves both scenarios needs."""

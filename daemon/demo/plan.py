@@ -59,7 +59,7 @@ class RunConfig(msgspec.Struct, frozen=True):
 
     def settings_of(self, scenario: ScenarioName) -> Settings:
         """Returns the settings of the scenario's worker. Raises Misconfigured."""
-        return config.load(None, os.environ | self.variables[scenario])
+        return config.load_settings(None, os.environ | self.variables[scenario])
 
     def to_json(self) -> str:
         """Returns the argument, which `read_run_config` reads."""
@@ -123,4 +123,4 @@ def record_value(scenario: Scenario, planned: PlannedEvent) -> bytes:
     pair = scenario_pair(scenario, planned.stream, planned.concept)
     if planned.malformed is not None:
         return planned.malformed.value_of(pair)
-    return paired_event.encode(PairedEvent([pair]))
+    return paired_event.encode_event(PairedEvent([pair]))

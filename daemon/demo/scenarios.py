@@ -118,7 +118,7 @@ def _nan(pair: WirePair) -> bytes:
 def _half_a_picture(pair: WirePair) -> bytes:
     assert isinstance(pair.source, Image)
     half = pair.source.data[: len(pair.source.data) // 2]
-    return paired_event.encode(PairedEvent([WirePair(Image(half), pair.target, pair.label)]))
+    return paired_event.encode_event(PairedEvent([WirePair(Image(half), pair.target, pair.label)]))
 
 
 def _numbers(pair: WirePair) -> NDArray[np.float32]:
@@ -128,7 +128,7 @@ def _numbers(pair: WirePair) -> NDArray[np.float32]:
 
 def _with_target(pair: WirePair, numbers: NDArray[np.float32]) -> bytes:
     target = paired_event.vector(numbers)
-    return paired_event.encode(PairedEvent([WirePair(pair.source, target, pair.label)]))
+    return paired_event.encode_event(PairedEvent([WirePair(pair.source, target, pair.label)]))
 
 
 MALFORMED_KINDS = (

@@ -40,7 +40,7 @@ from daemon.wire.dead_letter import HEADER_PREFIX
 from daemon.wire.paired_event import EventLimits
 from model.emoji import drawings as emoji
 from model.serving.engine import Engine
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.arrays import FloatArray
 from model.values.errors import BadContent
 from model.values.gate import Outcome
@@ -82,7 +82,7 @@ class ScenarioSubscriber:
     """Reads one scenario's topics and reports what it finds."""
 
     def __init__(self, scenario: Scenario, settings: Settings) -> None:
-        theta = load(settings.meta_init or shipped())
+        theta = load_meta_init(settings.meta_init or shipped())
         self._scenario, self._settings, self._theta = scenario, settings, theta
         self._engine = Engine(theta, "cpu")
         self._limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
@@ -116,7 +116,7 @@ class ScenarioSubscriber:
 
     def _read_mapping(self, record: Any) -> None:
         try:
-            mapping = self._runnable(adapted_mapping.decode(record.value))
+            mapping = self._runnable(adapted_mapping.decode_mapping(record.value))
         except ValueError as e:
             send_report(MappingInvalid(str(e)))
             return
@@ -138,7 +138,7 @@ class ScenarioSubscriber:
     def _runnable(self, mapping: AdaptedMapping) -> AdaptedMapping:
         """Returns the mapping with full tensors in float32. Raises ValueError when a low-rank
         mapping belongs to another θ than this scenario's."""
-        ours = mapping.facts.meta_init_hash == self._engine.meta_init_hash
+        ours = mapping.facts.meta_init_hash == self._engine.theta.content_hash
         tensors = adapted_mapping.runnable(mapping, self._theta.mapping if ours else None)
         return AdaptedMapping(tensors, mapping.facts)
 
@@ -152,7 +152,7 @@ class ScenarioSubscriber:
     def _decode(self, record: Any) -> GoodEvent | None:
         """Returns None for a malformed event, on which the worker must report."""
         try:
-            event = paired_event.decode(record, record.partition, self._limits)
+            event = paired_event.decode_event(record, record.partition, self._limits)
             (pair,) = event.pairs
             source = self._engine.prepare("source", *paired_event.raw_content(pair.source))
             target = self._engine.prepare("target", *paired_event.raw_content(pair.target))

@@ -170,8 +170,8 @@ def test_the_bounds_of_a_partition_and_what_was_committed(backend: Backend) -> N
     source = backend.join()
     assigned(source)
     assert source.bounds([0, 1]) == {0: Bounds(0, 5, None), 1: Bounds(0, 0, None)}
-    assert source.commit({0: 3})()
-    assert source.commit({0: 2, 1: 0})()
+    assert source.commit({0: 3}).result()
+    assert source.commit({0: 2, 1: 0}).result()
     assert source.bounds([1, 0]) == {0: Bounds(0, 5, 2), 1: Bounds(0, 0, 0)}
 
 
@@ -183,7 +183,7 @@ def test_polls_go_on_while_a_commit_is_not_answered(backend: Backend) -> None:
         backend.produce(0, b"k", b"%d" % number)
         answer = source.commit({0: number})
         assert len(records(source, 0, 1)) == 1
-        assert answer()
+        assert answer.result()
     assert source.bounds([0]) == {0: Bounds(0, 5, 4)}
 
 
@@ -223,7 +223,7 @@ def test_what_moves_to_another_member_is_told_to_both(backend: Backend) -> None:
         if seen_by_first and seen_by_second:
             break
     assert (seen_by_first, seen_by_second) == ({1 - moved}, {moved})
-    assert second.commit({moved: 1})()
+    assert second.commit({moved: 1}).result()
     assert first.bounds([moved])[moved].committed == 1
 
 
@@ -313,7 +313,7 @@ def test_a_turn_longer_than_the_session_costs_no_partition(
         assigned(source)
         time.sleep(8.0)
         real.produce(0, b"k", b"v")
-        assert source.commit({0: 0})()
+        assert source.commit({0: 0}).result()
         polled = [source.poll(0.1, 10) for _ in range(20)]
         assert not any(p.assigned or p.revoked for p in polled)
         assert [r.value for p in polled for r in p.records.get(0, [])] == [b"v"]
@@ -346,13 +346,13 @@ def test_after_a_commit_that_failed_the_next_is_repeated_until_it_is_answered(
             return await send(marks)
 
         monkeypatch.setattr(coordinator, "_send_offset_commit_request", failing_first)
-        assert not source.commit({0: 3})()
+        assert not source.commit({0: 3}).result()
         assert source.bounds([0])[0].committed is None
         errors.append(vendor.NotCoordinatorError())
         answer = source.commit({0: 4})  # waits, and is not put off by one more failure
         assert source.bounds([0])[0].committed == 4
-        assert answer()
-        assert source.commit({0: 5})()
+        assert answer.result()
+        assert source.commit({0: 5}).result()
         assert source.bounds([0])[0].committed == 5
     finally:
         real.close()
@@ -374,7 +374,7 @@ def test_a_commit_that_is_never_answered_is_given_up(
             answer = source.commit({0: 3})
         began = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in 1500 ms"):
-            answer()
+            answer.result()
         assert time.monotonic() - began < 10
         source.commit({0: 4})  # waits
         assert source.bounds([0])[0].committed == 4

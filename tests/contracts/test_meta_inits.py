@@ -13,7 +13,7 @@ from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Active, Catalogue
-from daemon.wire.meta_init import ACTIVE_KEY, encode_active, headers
+from daemon.wire.meta_init import ACTIVE_KEY, encode_active, theta_headers
 from model.theta.meta_init import fresh
 from model.theta.meta_init_file import to_bytes
 from tests.contracts.conftest import MEMORY_AND_REAL
@@ -61,7 +61,7 @@ def test_what_was_written_is_listed_and_comes_back_as_it_was(opened: Open) -> No
     writer, reader = opened(), opened()
     assert reader.catalogue().published == {}
     data = to_bytes(THETA)
-    writer.write(THETA.version, data, headers(THETA))
+    writer.write(THETA.version, data, theta_headers(THETA))
     writer.write("ü 2", b"")
     catalogue = reader.catalogue()
     assert list(catalogue.published) == [THETA.version, "ü 2"]

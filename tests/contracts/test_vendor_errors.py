@@ -23,7 +23,7 @@ from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.turn.ports import Append
 from daemon.turn.window import Pair, PairId
-from daemon.wire.catalogue import Published
+from daemon.wire.catalogue import PublishedTheta
 from daemon.wire.record import Message
 from daemon.wire.topics import TopicSpec
 from tests.contracts.conftest import NO_LIBRDKAFKA
@@ -31,7 +31,7 @@ from tests.contracts.conftest import NO_LIBRDKAFKA
 SETTINGS = Settings()
 MESSAGE = Message("topic", b"key", b"value", ())
 SPEC = TopicSpec("topic", 1, 1, {}, 0)
-THETA = Published("v1", offset=0, nbytes=1, published_at_ms=0)
+THETA = PublishedTheta("v1", offset=0, nbytes=1, published_at_ms=0)
 PAIR = Append("stream", Pair(PairId(0, 0), np.zeros(1, np.float32), np.zeros(1, np.float32), 0))
 LAYOUT = windows.WindowLayout("p", "g", "i", "e", 4, 1, 1)
 

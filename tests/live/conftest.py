@@ -140,7 +140,7 @@ def _produce(settings: object) -> None:
         pair = paired_event.WirePair(
             paired_event.vector(x), paired_event.vector(spaces[stream] @ x)
         )
-        value = paired_event.encode(paired_event.PairedEvent([pair]))
+        value = paired_event.encode_event(paired_event.PairedEvent([pair]))
         topic = settings.kafka_events_topic
         messages.append(Message(topic, f"stream-{stream}".encode(), value, ()))
     messages += [Message(topic, b"stream-0", b"\xc1 not MessagePack", ())] * MALFORMED

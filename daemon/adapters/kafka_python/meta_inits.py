@@ -25,8 +25,8 @@ from daemon.adapters.kafka_python.mended import close_at_once, open_client
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
-from daemon.wire.catalogue import Catalogue, Published
-from daemon.wire.meta_init import after
+from daemon.wire.catalogue import Catalogue, PublishedTheta
+from daemon.wire.meta_init import with_record
 from daemon.wire.record import Headers
 from daemon.wire.topics import ENVELOPE_BYTES, meta_inits_spec
 
@@ -58,14 +58,14 @@ class KafkaPythonMetaInits:
             if end < self._next:  # the topic was made anew
                 self._begin_anew()
             for record in self._records(consumer, self._next, end):
-                self._catalogue = after(self._catalogue, record)
+                self._catalogue = with_record(self._catalogue, record)
             self._next = end
         return self._catalogue
 
     def _begin_anew(self) -> None:
         self._next, self._catalogue = 0, Catalogue()
 
-    def fetch(self, published: Published) -> bytes | None:
+    def fetch(self, published: PublishedTheta) -> bytes | None:
         """See MetaInits."""
         if published.nbytes > self._settings.meta_init_max_bytes:
             return None

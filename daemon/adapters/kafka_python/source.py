@@ -30,7 +30,7 @@ error of the client leaves as Unavailable or Misconfigured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import Event, Lock
 
@@ -54,6 +54,7 @@ from daemon.adapters.kafka_python.client import (
 from daemon.adapters.kafka_python.mended import is_member, keep_join, open_client, send_commit
 from daemon.config import Settings
 from daemon.errors import Unavailable
+from daemon.turn.pending import Done, Later, Pending
 from daemon.turn.ports import Bounds, Polled
 
 
@@ -160,7 +161,7 @@ class KafkaPythonEventSource:
             self._consumer.seek(self._tp(partition), offset)
             self._next[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
         meanwhile. After a commit that failed, the next waits here and is repeated until it is
         answered."""
@@ -168,10 +169,10 @@ class KafkaPythonEventSource:
         with kafka_errors_translated("commit"):
             if self._insist_on_commit:
                 done = self._commit_now(marks)
-                return lambda: done
+                return Done(done)
             asked, ended = send_commit(self._consumer, marks), Event()
         asked.add_callback(self._heard).add_both(lambda _: ended.set())
-        return lambda: self._is_committed(asked, ended)
+        return Later(lambda: self._is_committed(asked, ended))
 
     def _heard(self, _: object = None) -> None:
         self._answered_at = time.monotonic()

@@ -27,7 +27,7 @@ Theory of operation
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
@@ -50,6 +50,7 @@ from daemon.adapters.kafka_limits import (
 from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
 from daemon.adapters.librdkafka.records import LibrdkafkaRecord, converted
 from daemon.config import Settings
+from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Bounds, Polled
 
 AHEAD_KB = 16 * 1024
@@ -213,11 +214,11 @@ class LibrdkafkaEventSource:
     def _watermarks(self, partition: int) -> tuple[int, int]:
         return self._consumer.get_watermark_offsets(self._tp(partition), self._timeout_s)
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
-        """See EventSource. Waits for the answer at once: while librdkafka waits for a broker that
-        is gone, it answers no other call, not even from its memory (seen in 2.16)."""
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+        """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
+        is gone, it answers nobody else, not even out of its memory (seen in 2.16)."""
         done = self._is_committed(offsets)
-        return lambda: done
+        return Done(done)
 
     def _is_committed(self, offsets: Mapping[int, int]) -> bool:
         if not offsets.keys() <= self._mine:

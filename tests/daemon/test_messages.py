@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon.turn.publishing import STARTS_AT_THETA, Occasion, Outlet, Topics
+from daemon.turn.messages import STARTS_AT_THETA, MessageBuilder, PublicationContext, Topics
 from daemon.turn.report import Verdict
 from daemon.turn.streams import StreamId
 from daemon.wire import adapted_mapping
 from daemon.wire.adapted_mapping import AdaptedMapping, Dtype, Encoding, runnable
-from daemon.wire.mapping_body import Form, fits_half
+from daemon.wire.mapping_body import MappingForm, fits_half
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
@@ -52,18 +52,22 @@ ADAPTATION = Adaptation(
     ridge=RIDGE,
     factored=lambda: LOW_RANK,
 )
-OCCASION = Occasion(epoch=7, event_time_ms=1, now_ms=2, turn="w-1")
+OCCASION = PublicationContext(epoch=7, event_time_ms=1, now_ms=2, turn="w-1")
 
 
 class ThetaEngine(LinearEngine):
     """Of a two-layer θ; only its facts are asked for."""
 
-    meta_init_hash = "ab" * 32
-    source_dim, target_dim, hidden_dim = D, E, H
-    activation = "gelu"
-
     def __init__(self, generator: str = "mlp") -> None:
-        self.generator = generator
+        self.theta = replace(
+            LinearEngine.theta,
+            content_hash="ab" * 32,
+            source_dim=D,
+            hidden_dim=H,
+            target_dim=E,
+            activation="gelu",
+            generator=generator,
+        )
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         return THETA
@@ -76,11 +80,11 @@ def published(
     generator: str = "mlp",
 ) -> AdaptedMapping:
     topics = Topics("events", "mappings", "letters")
-    outlet = Outlet(topics, ThetaEngine(generator), 900, Form(*form))
+    messages = MessageBuilder(topics, ThetaEngine(generator), 900, MappingForm(*form))
     verdict = Verdict(StreamId(1, "s"), 41, S, 1, adaptation, outcome)
-    message = outlet.mapping(verdict, OCCASION)
+    message = messages.mapping(verdict, OCCASION)
     assert (message.topic, message.key) == ("mappings", b"s")
-    mapping = adapted_mapping.decode(message.value)
+    mapping = adapted_mapping.decode_mapping(message.value)
     assert dict(message.headers)["adaptd-dtype"].decode() == mapping.facts.dtype
     return mapping
 
@@ -155,7 +159,7 @@ def test_a_fallback_that_is_not_in_the_file_of_theta_is_published_whole() -> Non
     assert form_of(mapping) == ("full", "float32")
 
 
-@pytest.mark.parametrize("theta", [fresh(6, 5, 4), load(shipped("emoji-lowrank-maml"))])
+@pytest.mark.parametrize("theta", [fresh(6, 5, 4), load_meta_init(shipped("emoji-lowrank-maml"))])
 def test_such_generators_leave_a_stream_without_pairs_at_the_file_of_theta(theta: MetaInit) -> None:
     assert theta.generator.kind in STARTS_AT_THETA
     unadapted = Engine(theta, "cpu").theta_mapping()
