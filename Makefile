@@ -53,7 +53,7 @@ check: $(READY)
 	$(BIN)/pytest
 
 docs: $(READY)
-	$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo build/site/index.html
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks report
