@@ -37,7 +37,7 @@ class Staying(NamedTuple):
 
 
 STAYING = {
-    "adaptd run": Staying(r"committed=\{\d|\bturn\b", 0),
+    "adaptd run": Staying("partitions_claimed", 0),
     "python examples/subscribe.py": Staying(r"camera-7: \w+, version \d+", 0),
     "adaptd up": Staying("Ctrl-C ends both", 0, once=True),
     "make demo": Staying("services: ", -signal.SIGINT, once=True),
