@@ -65,7 +65,7 @@ def default_command(
 def run_command(config_file: ConfigFile = None, print_config: PrintConfig = False) -> None:
     """Run the daemon: read paired events, adapt, publish, until SIGTERM.
 
-    Settings come from ADAPTD_* variables (see the README's table), for example
+    Settings come from ADAPTD_* variables (see docs/settings.md), for example
     ADAPTD_KAFKA_BOOTSTRAP_SERVERS, ADAPTD_REDIS_URL and ADAPTD_META_INIT.
     """
     settings = config.load_settings(config_file)

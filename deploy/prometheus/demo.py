@@ -23,9 +23,9 @@ BUSY_S = 120.0
 
 @contextmanager
 def demo_worker(note: Callable[[str], None]) -> Iterator[str]:
-    """Its HTTP address, HOST:PORT, for the length of the block.
+    """Runs the demo's worker of the tenants until the block ends, and gives its HTTP address.
 
-    Raises ServicesUnavailable, Unavailable, ProcessEnded, TimeoutError.
+    The address is HOST:PORT. Raises ServicesUnavailable, Unavailable, ProcessEnded, TimeoutError.
     """
     thetas = theta_paths({})
     with demo_environment(None, None, thetas, note) as environment:

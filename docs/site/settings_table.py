@@ -1,30 +1,35 @@
-"""The README's table of settings, made from `daemon.config`: it cannot fall behind.
-
-`python -m daemon.commands.settings_table` prints it.
-"""
+"""Writes the table of docs/settings.md from the code: `python -m docs.site.settings_table`."""
 
 from __future__ import annotations
 
 import json
-import sys
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from daemon.config import PREFIX, Settings
 
+PAGE = Path(__file__).parents[1] / "settings.md"
+MARKED = re.compile(r"(?<=<!-- settings -->\n).*?(?=\n<!-- /settings -->)", re.DOTALL)
 HEADING = "| variable | allowed | default | why |\n|---|---|---|---|"
 ALLOWED_TEXT = {
     "redis_url": "URL: redis://, rediss:// or unix://",
     "device": "auto, cpu, cuda or cuda:N",
 }
-"""Where the schema has a pattern, or nothing, to say what a person would."""
+"""What to say where the schema has only a pattern, or nothing."""
 
 
 def render() -> str:
-    """Every setting in a row of Markdown, in the order of the code."""
+    """Returns the table in Markdown: a row for each setting, in the order of the code."""
     properties: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
     rows = (_row(name, schema) for name, schema in properties.items())
     return "\n".join((HEADING, *rows))
+
+
+def inserted(page: str) -> str:
+    """Returns the page's text with the table between its two markers."""
+    return MARKED.sub(lambda _: render(), page, count=1)
 
 
 def _row(name: str, schema: dict[str, Any]) -> str:
@@ -59,4 +64,4 @@ def _default(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(render() + "\n")
+    PAGE.write_text(inserted(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

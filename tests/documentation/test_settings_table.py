@@ -1,22 +1,17 @@
-"""The README's table lists exactly the settings there are."""
+"""The table in docs/settings.md lists exactly the settings there are."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from daemon.commands.settings_table import render
 from daemon.config import PREFIX, Settings
+from docs.site.settings_table import PAGE, inserted, render
 
-README = Path(__file__).parent.parent / "README.md"
 
-
-def test_the_readmes_settings_are_those_of_the_code() -> None:
-    table = re.search(r"<!-- settings -->\n(.*?)\n?<!-- /settings -->", README.read_text(), re.S)
-    assert table, "README.md lacks the markers <!-- settings --> and <!-- /settings -->"
-    assert table[1].strip() == render(), (
-        "put in the output of: python -m daemon.commands.settings_table"
-    )
+def test_the_pages_settings_are_those_of_the_code() -> None:
+    page = PAGE.read_text()
+    assert render() in page, "run python -m docs.site.settings_table"
+    assert inserted(page) == page
 
 
 def test_the_table_has_a_row_for_every_setting_with_its_default_and_why() -> None:
