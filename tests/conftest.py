@@ -18,18 +18,8 @@ import redis
 
 from daemon.local.errors import ServicesUnavailable
 
-if TYPE_CHECKING:  # importing kafka-python warns, and the filter below is not yet in force here
+if TYPE_CHECKING:  # it loads kafka-python, which warns, and no filter is in force yet
     from daemon.local.services import Services
-
-KAFKA_PYTHON_WARNS = "ignore:(read_text|open_text) is deprecated:DeprecationWarning"
-"""It reads its schemas by functions of importlib.resources that Python 3.11 and 3.12 deprecate."""
-
-KAFKA_PYTHON_LEAVES = (
-    r"ignore:Exception ignored in. <socket.socket .*raddr="
-    ":pytest.PytestUnraisableExceptionWarning"
-)
-"""Its clients, ended at an unlucky moment, leave a connected socket to the collector, which finds
-it in whatever test runs then. Seen twice; not in their plain close, nor on demand."""
 
 NEED_SERVICES = {"services", "private_services", "topic_names", "redis_namespace"}
 USED = pytest.StashKey[list[str]]()
@@ -37,8 +27,6 @@ USED = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[USED] = []
-    config.addinivalue_line("filterwarnings", KAFKA_PYTHON_WARNS)
-    config.addinivalue_line("filterwarnings", KAFKA_PYTHON_LEAVES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +48,7 @@ def services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """The Kafka and Redis shared by all tests."""
     from daemon.local.services import find_services
 
+    _mend_kafka_python()
     try:
         with find_services() as used:
             pytestconfig.stash[USED].append(used.description)
@@ -73,6 +62,7 @@ def private_services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """A module's own Kafka and Redis, always local: containers keep no port over a restart."""
     from daemon.local.services import local_services
 
+    _mend_kafka_python()
     try:
         with local_services(why="private to a module") as used:
             pytestconfig.stash[USED].append(used.description)
@@ -109,6 +99,17 @@ def redis_namespace(services: Services) -> Iterator[str]:
     with redis.Redis.from_url(services.redis_url) as client:
         for key in client.scan_iter(match=f"{prefix}*", count=1000):
             client.delete(key)
+
+
+def _mend_kafka_python() -> None:
+    """Clients that tests open by themselves close their sockets too: one left to the collector is a
+    warning in whatever test runs then."""
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
+    from daemon.adapters.kafka_python.mended import SocketClosingNetClient
+
+    for client in (KafkaAdminClient, KafkaConsumer, KafkaProducer):
+        client.DEFAULT_CONFIG["kafka_client"] = SocketClosingNetClient
 
 
 def _without_services(error: ServicesUnavailable) -> None:

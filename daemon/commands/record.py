@@ -30,7 +30,7 @@ def record(
     from daemon.offline.events_file import is_json
     from daemon.offline.record import Recorded, record_topic
 
-    settings = config.load(config_file)
+    settings = config.load_settings(config_file)
     is_json(out)  # refuses a wrong name before Kafka is asked
 
     def show(found: Recorded) -> None:

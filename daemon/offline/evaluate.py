@@ -26,7 +26,7 @@ from model.meta.episodes import EpisodeSizes
 from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
 from model.meta.splits import Part, part_of, select
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import SHIPPED, load, shipped
+from model.theta.meta_init_file import SHIPPED, load_meta_init, shipped
 from model.values.errors import BadData, BadMetaInit
 
 JudgedPart = Literal["all", "train", "validation", "test"]
@@ -148,10 +148,10 @@ def _judge(
 
 def _theta(path: Path | None, first: RawPair) -> MetaInit:
     if path is not None:
-        return load(path)
+        return load_meta_init(path)
     for name in SHIPPED:
         try:
-            theta = load(shipped(name))
+            theta = load_meta_init(shipped(name))
         except BadMetaInit:  # not shipped here, and another may fit
             continue
         if _takes(theta, first):

@@ -28,7 +28,7 @@ from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
 from model.meta.splits import DEFAULT_FRACTIONS, Fractions, Split, part_of
 from model.meta.training import Data, MetaTrained, facts_of, train_theta
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load
+from model.theta.meta_init_file import load_meta_init
 from model.values.errors import BadCheckpoint, BadData, BadMetaInit
 
 SHOWN = ("gated", "theta", "ridge")
@@ -134,7 +134,7 @@ def _meta_train(
     on_step: Callable[[Progress], None],
     on_encoder_step: Callable[[Progress], None],
 ) -> MetaTrainResult | None:
-    parent = None if request.parent is None else load(request.parent)
+    parent = None if request.parent is None else load_meta_init(request.parent)
     reading = Reading()
     gallery = Gallery(lambda name: part_of(name, request.recipe.seed, request.fractions) == "test")
     sides = _sides(request, note, on_encoder_step)
@@ -204,7 +204,7 @@ def _sides(
 
 
 def _parents(path: Path, side: int) -> str:
-    theta = load(path)
+    theta = load_meta_init(path)
     has = (theta.source_encoder, theta.target_encoder)[side]
     return "none" if has is None else str(path)
 

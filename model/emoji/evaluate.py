@@ -12,7 +12,7 @@ from model.emoji.tenants import TENANT_SEED
 from model.evaluate.result_table import ResultTable
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.errors import BadData, BadMetaInit
 
 
@@ -72,7 +72,7 @@ def emoji_evaluation(
     thetas, missing = shipped_thetas() if meta_init is None else ({}, {})
     every: Sequence[EmojiTable] = TABLES
     if meta_init is not None:
-        theta = load(meta_init)
+        theta = load_meta_init(meta_init)
         thetas, every = {theta.version: theta}, tables_for(theta, theta.version)
         if not every:
             raise BadMetaInit(
@@ -95,7 +95,7 @@ def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dic
         if name in ALTERNATIVES and not path.exists():
             continue
         try:
-            theta = load(path)
+            theta = load_meta_init(path)
             Engine(theta, "cpu", support_capacity=1, query_capacity=0)
         except BadMetaInit as e:
             why = f"cannot be used ({e})" if path.exists() else "is not there"

@@ -104,4 +104,4 @@ def mapping_outputs(
 
 
 def _outputs(engine: Engine, tensors: Mapping[str, FloatArray], x_ND: FloatArray) -> FloatArray:
-    return mapping_outputs(tensors, x_ND, engine.activation, engine.output_activation)
+    return mapping_outputs(tensors, x_ND, engine.theta.activation, engine.theta.output_activation)

@@ -133,7 +133,7 @@ def _gate_losses(
     gate was told."""
     mapping = engine.theta_mapping()
     thetas = methods.mapping_outputs(
-        mapping, episode.x_GD, engine.activation, engine.output_activation
+        mapping, episode.x_GD, engine.theta.activation, engine.theta.output_activation
     )
     ours = methods.published(engine, adaptation, episode.x_GD)
     return _squared_error(ours, episode.y_GE), _squared_error(thetas, episode.y_GE)

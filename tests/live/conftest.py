@@ -125,7 +125,7 @@ def _free_port() -> int:
 
 
 def _produce(settings: object) -> None:
-    from daemon.adapters.kafka_python.outbox import KafkaOutbox
+    from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
     from daemon.config import Settings
     from daemon.wire import paired_event
     from daemon.wire.record import Message
@@ -140,11 +140,11 @@ def _produce(settings: object) -> None:
         pair = paired_event.WirePair(
             paired_event.vector(x), paired_event.vector(spaces[stream] @ x)
         )
-        value = paired_event.encode(paired_event.PairedEvent([pair]))
+        value = paired_event.encode_event(paired_event.PairedEvent([pair]))
         topic = settings.kafka_events_topic
         messages.append(Message(topic, f"stream-{stream}".encode(), value, ()))
     messages += [Message(topic, b"stream-0", b"\xc1 not MessagePack", ())] * MALFORMED
-    outbox = KafkaOutbox(settings, "test-producer")
+    outbox = KafkaPythonOutbox(settings, "test-producer")
     outbox.send(messages)
     outbox.close()
 

@@ -1,15 +1,16 @@
-"""The download, with a repository that fails on purpose; the real one is used by `services`."""
+"""The download, from a repository that fails on purpose; `services` uses the real one."""
 
 from __future__ import annotations
 
 import threading
-import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from daemon.local import kafka_install
+from daemon.local import folders, kafka_install
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.kafka_install import KafkaInstall, jars_in
 
@@ -32,16 +33,24 @@ def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_install, "format_storage", format_storage)
 
 
-def test_two_at_once_download_once(tmp_path: Path) -> None:
+def test_two_at_once_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads: list[Path] = []
+    both_came = threading.Barrier(2)
 
-    def slow(target: Path) -> None:
+    @contextmanager
+    def locked_by_both(file: Path) -> Iterator[None]:
+        both_came.wait(10)  # neither has found the complete folder
+        with folders.locked(file):
+            yield
+
+    monkeypatch.setattr(kafka_install, "locked", locked_by_both)
+
+    def download(target: Path) -> None:
         downloads.append(target)
-        time.sleep(0.2)
         jar(target / "kafka.jar")
 
     def install() -> None:
-        jars_in(tmp_path, Path("java"), notes, slow)
+        jars_in(tmp_path, Path("java"), notes, download)
 
     both = [threading.Thread(target=install) for _ in range(2)]
     for one in both:

@@ -14,7 +14,7 @@ from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
 from model.emoji.tables import COMMANDS, TABLES
 from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.result_table import ResultTable
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 
 FEW = EmojiTestOptions(8, MetaTestPlan((5, 16, 64), 1), languages=4)
 
@@ -36,7 +36,7 @@ def recalls(table: str, method: str) -> tuple[float, ...]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_it_is_small_and_says_how_it_was_made(name: str) -> None:
     assert shipped(name).stat().st_size < 6 * 2**20
-    theta = load(shipped(name))
+    theta = load_meta_init(shipped(name))
     assert theta.source_modality == "image"
     assert {"training", "data"} <= set(theta.facts)
 
