@@ -18,7 +18,7 @@ from daemon.turn.aside import Aside, at_once
 from daemon.turn.window import Pair, PairId
 from daemon.wire.record import Message, Record
 from model.theta.meta_init import OutputActivation
-from model.values.arrays import FloatArray
+from model.values.arrays import FloatArray, HalfArray
 from model.values.contents import Content
 from model.values.episode import Adaptation, Cut
 
@@ -221,6 +221,9 @@ class Engine(Protocol):
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         """θ's own mapping, unadapted."""
+
+    def to_half(self, numbers: FloatArray) -> HalfArray:
+        """Returns each number's nearest float16, ties to even, in the same shape."""
 
 
 class Clock(Protocol):

@@ -13,7 +13,7 @@ from daemon.wire.mapping_body import Body, Form, full, full_nbytes, lowrank
 from daemon.wire.record import Message
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
-from model.values.low_rank import LowRank
+from model.values.low_rank import LowRank, in_half
 
 STARTS_AT_THETA = ("mlp", "adversarial")
 """Generators whose unadapted mapping is the one in θ's file (`model.inner.generators`)."""
@@ -115,7 +115,7 @@ class Outlet:
                 return self._adapted(verdict.adaptation)
             case Outcome.RIDGE:
                 assert verdict.adaptation.ridge is not None  # or the gate would not have said so
-                return full(verdict.adaptation.ridge, self._form.dtype)
+                return full(verdict.adaptation.ridge, self._form.dtype, self._engine.to_half)
             case _:
                 return self._theta
 
@@ -123,17 +123,19 @@ class Outlet:
         """As factors where that was asked for, can be had and is smaller."""
         factored = adaptation.factored if self._form.encoding == "lowrank" else None
         body = self._factors(factored()) if factored is not None else None
-        return body or full(adaptation.tensors, self._form.dtype)
+        return body or full(adaptation.tensors, self._form.dtype, self._engine.to_half)
 
     def _factors(self, low_rank: LowRank) -> Body | None:
-        factors = low_rank.in_half() if self._form.dtype == "float16" else low_rank.factors()
-        if sum(factor.nbytes for factor in factors.values()) >= self._full_nbytes:
+        factors = low_rank.factors()
+        halved = self._form.dtype == "float16"
+        stored = in_half(factors, self._engine.to_half) if halved else factors
+        if sum(tensor.nbytes for tensor in stored.values()) >= self._full_nbytes:
             return None
-        return lowrank(factors, self._form.dtype, self._engine.meta_init_hash)
+        return lowrank(stored, self._form.dtype, self._engine.meta_init_hash)
 
     def _fallback(self) -> Body:
         """θ unadapted, the same every time: no factors at all, where readers have it."""
         engine, form = self._engine, self._form
         if form.encoding == "lowrank" and engine.generator in STARTS_AT_THETA:
             return lowrank({}, form.dtype, engine.meta_init_hash)
-        return full(engine.theta_mapping(), form.dtype)
+        return full(engine.theta_mapping(), form.dtype, engine.to_half)

@@ -5,14 +5,16 @@ H = hidden, D = source dim, E = target dim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from daemon.wire.adapted_mapping import Dtype, Encoding, StoredArray, content_hash, format_of
-from model.values.arrays import FloatArray
-from model.values.half import LARGEST, SMALLEST_NORMAL, largest, to_half
+from model.values.arrays import FloatArray, HalfArray
+
+LARGEST_HALF = 65504.0
+SMALLEST_NORMAL_HALF = 2.0**-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,13 @@ class Body:
         return format_of(self.encoding, self.dtype)
 
 
-def full(tensors: Mapping[str, FloatArray], dtype: Dtype) -> Body:
-    """All of the mapping; float32 whatever `dtype` says where float16 would not hold it."""
+def full(
+    tensors: Mapping[str, FloatArray], dtype: Dtype, to_half: Callable[[FloatArray], HalfArray]
+) -> Body:
+    """Returns the whole mapping as a body, float32 where float16 would not hold it.
+
+    `to_half` rounds an array to the nearest float16 (`model.serving.engine.Engine.to_half`).
+    """
     if dtype == "float16" and fits_half(tensors):
         halved = {name: to_half(tensor) for name, tensor in tensors.items()}
         return Body("full", "float16", halved, content_hash(halved, "full", "float16"))
@@ -47,20 +54,29 @@ def full(tensors: Mapping[str, FloatArray], dtype: Dtype) -> Body:
 
 
 def fits_half(tensors: Mapping[str, FloatArray]) -> bool:
-    """Whether float16 keeps every tensor to 2**-11 of its largest number, biases to 2**-11 of
-    theirs or to 2**-25: w1 and w2 not too small, none too large."""
-    sizes = {name: largest(tensor) for name, tensor in tensors.items()}
+    """Returns whether float16 keeps the mapping well enough to publish it.
+
+    It does when no number is above its largest and no weight matrix lies wholly below its normal
+    range: weights are then off by at most 2**-11 of their tensor's largest number, biases by that
+    or by 2**-25.
+    """
+    sizes = {name: _largest(tensor) for name, tensor in tensors.items()}
     weights = [size for name, size in sizes.items() if name.startswith("w") and size]
-    return max(sizes.values()) <= LARGEST and min(weights, default=1.0) >= SMALLEST_NORMAL
+    return max(sizes.values()) <= LARGEST_HALF and min(weights, default=1.0) >= SMALLEST_NORMAL_HALF
+
+
+def _largest(tensor: FloatArray) -> float:
+    """The largest magnitude; 0 of none."""
+    return max(float(tensor.max()), -float(tensor.min())) if tensor.size else 0.0
 
 
 def lowrank(tensors: Mapping[str, StoredArray], dtype: Dtype, meta_init_hash: str) -> Body:
-    """Factors, of `LowRank.factors` or `LowRank.in_half`; none: θ itself."""
+    """Returns the body of factors (`LowRank.factors`, or `in_half`); none stand for θ itself."""
     digest = content_hash(tensors, "lowrank", dtype, meta_init_hash)
     return Body("lowrank", dtype, tensors, digest)
 
 
 def full_nbytes(source_dim: int, hidden_dim: int, target_dim: int, dtype: Dtype) -> int:
-    """Of a whole mapping's tensors."""
+    """Returns the bytes that a whole mapping's tensors take."""
     numbers = hidden_dim * (source_dim + 1) + target_dim * (hidden_dim + 1)
     return numbers * np.dtype(dtype).itemsize

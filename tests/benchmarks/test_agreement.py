@@ -15,7 +15,7 @@ from model.inner.reference import adapt
 from model.mappings.mlp import Mlp
 from model.theta.meta_init import fresh
 from model.values.arrays import FloatArray
-from model.values.half import in_half
+from model.values.low_rank import in_half
 
 D, H, S, W = 6, 5, 4, 6
 THETA = fresh(D, D, H, steps=3)
@@ -98,7 +98,10 @@ def test_factors_are_multiplied_out_first() -> None:
     a_DH = (whole["w1"] - THETA.mapping["w1"]).T
     eye_DD = np.eye(D, dtype=np.float32)
     factors = {"x": eye_DD, "a": a_DH, "beta": whole["b1"], "y": eye_DD, "v": change_ED}
-    tensors = in_half({name: np.ascontiguousarray(t) for name, t in factors.items()})
+    tensors = in_half(
+        {name: np.ascontiguousarray(t) for name, t in factors.items()},
+        lambda numbers: numbers.astype(np.float16),
+    )
     records = [record(tensors, offset, encoding="lowrank") for _ in range(4)]
     assert 0 < check(*records, dtype="float16") < 2e-3
 
