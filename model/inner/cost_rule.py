@@ -10,7 +10,7 @@ What a stream with one new pair costs in one turn is taken to be, in either form
 with the same m, n and u for both; a unit is one activation and its derivative. Counted are the
 leading terms:
 
-    in hidden space (`model.inner.hidden.loop`)
+    in hidden space (`model.inner.hidden.descent`)
       multiplications  H·(D + E) + H²                         the new pair, projected and judged
                        K·S·H² + K(K − 1)/2·S²·(4·H + 2·S)     D·W2, and what earlier steps left
                        S²·H + (K − 1)·S²·(3·H + S)            among the support

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from model.inner import cost_rule, learners
 from model.inner.cost_rule import Form
-from model.inner.hidden import outer as hidden_outer
 from model.inner.hidden.learners import outer_descend_by
-from model.inner.hidden.loop import terms
+from model.inner.hidden.projected import terms
+from model.inner.hidden.result import adapted_outputs
 from model.inner.learner import Learner, Support, adapt
 from model.mappings.attention import Attention, AttentionConfig
 from model.mappings.mlp import Mlp, apply_batched, expand
@@ -132,7 +132,7 @@ class MetaParameters(nn.Module):
         descend = outer_descend_by(self.learner()) if self.form == "hidden" else None
         if descend is None:
             return self.outputs(self.adapted(support), x_TQD)
-        return hidden_outer.query_outputs(terms(self.theta()), support, x_TQD, descend).o_CQE
+        return adapted_outputs(terms(self.theta()), support, x_TQD, descend).o_BQE
 
     def _form(self, asked: Form) -> Form:
         """What a form that was asked for comes to."""

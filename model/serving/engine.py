@@ -31,8 +31,8 @@ from model.encoders.encoder import Encoder
 from model.inner import cost_rule, learners
 from model.inner.cost_rule import Form
 from model.inner.generators import generator_of
-from model.inner.hidden import loop as hidden
 from model.inner.hidden.learners import descend_by
+from model.inner.hidden.projected import terms
 from model.inner.learner import Support, adapt
 from model.mappings.mlp import Mlp, apply_batched
 from model.serving import rival
@@ -251,11 +251,11 @@ class Engine:
         theta = self._meta_init
         if theta.generator.kind == "attention" or theta.output_activation != "none":
             return None
-        terms = hidden.terms(self._theta)
-        descend = descend_by(self._learner, terms)
+        made = terms(self._theta)
+        descend = descend_by(self._learner, made)
         if descend is None:
             return None
-        return InnerLoop(terms, descend, theta.activation, self._loss, self._ridge, self.hidden_dim)
+        return InnerLoop(made, descend, theta.activation, self._loss, self._ridge, self.hidden_dim)
 
     def _hidden_pays(self) -> bool:
         spec = self._meta_init.learner

@@ -4,7 +4,7 @@ C = capacity (slots), W = window size, N = new pairs, R = rows of a projection c
 D = source dim, E = target dim, H = hidden, B = streams of a chunk, S, Q = capacities for support
 and query pairs, A = S + Q
 
-What lies in memory of a slot (`model.inner.hidden.loop` says what for):
+What lies in memory of a slot (`model.inner.hidden.descent` says what for):
 
     x, ŷ = y − b2              (W, D), (W, E)    the features, in host memory or spilled
     p = W1·x + b1, r = W2ᵀ·ŷ   (W, H) each       on the device
@@ -32,12 +32,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.inner.hidden import losses as hidden_losses
-from model.inner.hidden.loop import Descent, Projected, Terms
-from model.inner.hidden.result import FactorRoom, factors
-from model.inner.hidden.rival import ridge_losses
-from model.inner.hidden.span import head_of
-from model.inner.hidden.workspace import JudgingSpace, Workspace
+from model.inner.hidden.coefficients import head_of
+from model.inner.hidden.descent import Descent
+from model.inner.hidden.losses import losses_of_theta, ridge_losses, unreliable
+from model.inner.hidden.memory import JudgingSpace, Workspace
+from model.inner.hidden.projected import Projected, Terms
+from model.inner.hidden.result import FactorRoom, factors, pair_losses
 from model.losses import Loss
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
@@ -141,7 +141,7 @@ class HiddenWindows:
             yy_R.unsqueeze(0),
             real_R.unsqueeze(0),
         )
-        before_1R = hidden_losses.pair_losses(terms, alone, None, inner.loss, inner.activation)
+        before_1R = losses_of_theta(terms, alone, inner.loss, inner.activation)
         return New(p_RH, r_RH, t_R, before_1R[0])
 
     def _rows_of(self, array_NX: FloatArray) -> Sequence[Tensor]:
@@ -174,14 +174,12 @@ class HiddenWindows:
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         terms, inner = self._terms, self._inner
         projected, descent, before_BA = self._descended(cuts)
-        after_BA = hidden_losses.pair_losses(
-            terms, projected, descent, inner.loss, inner.activation, self._judging
-        )
-        real_BS, real_BQ = self._cut_in_two(projected.real_CN)
+        after_BA = pair_losses(terms, projected, descent, inner.loss, self._judging)
+        real_BS, real_BQ = self._cut_in_two(projected.real_BN)
         losses = judged(self._pair_losses(projected, before_BA, after_BA), real_BS, real_BQ)
-        coarse_B = hidden_losses.unreliable(terms, projected, inner.loss, before_BA, after_BA)
+        coarse_B = unreliable(terms, projected, inner.loss, before_BA, after_BA)
         made = self._factors(cuts, projected, descent)
-        found = zip(cuts, losses, descent.healthy_C.tolist(), coarse_B.tolist(), made, strict=True)
+        found = zip(cuts, losses, descent.healthy_B.tolist(), coarse_B.tolist(), made, strict=True)
         return [
             self._in_full([self._episode(cut)])[0]
             if coarse
@@ -309,8 +307,8 @@ class HostFactors(NamedTuple):
 def _of_first(descent: Descent, streams: int) -> Descent:
     """Views."""
     head = head_of(*(tensor[:streams] for tensor in descent.head[:3]))
-    a_CSH, beta_CH = descent.a_CSH[:streams], descent.beta_CH[:streams]
-    return descent._replace(a_CSH=a_CSH, beta_CH=beta_CH, head=head)
+    a_BSH, beta_BH = descent.a_BSH[:streams], descent.beta_BH[:streams]
+    return descent._replace(a_BSH=a_BSH, beta_BH=beta_BH, head=head)
 
 
 class _Lazy(Mapping[str, FloatArray]):

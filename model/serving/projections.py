@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.inner.hidden.loop import Projected
+from model.inner.hidden.projected import Projected
 from model.serving.windows import Slots, reserved
 from model.values.arrays import FloatArray
 
