@@ -44,7 +44,7 @@ def adapt_materialised(given: Given) -> Timed:
 
     def run() -> Mlp:
         with torch.inference_mode():
-            return batched.adapt(
+            return batched.adapt_batched(
                 given.theta, given.rates_K4, given.x_BSD, given.y_BSE, real_BS, "tanh"
             )
 
@@ -56,7 +56,7 @@ def gradient_materialised(given: Given) -> Timed:
     leaves, real_BS = leaves_of(given), all_real(given.x_BSD)
 
     def run() -> Tensors:
-        moved = batched.adapt(
+        moved = batched.adapt_batched(
             Mlp(*leaves[:4]), leaves[4], given.x_BSD, given.y_BSE, real_BS, "tanh"
         )
         loss = (apply_batched(moved, given.x_BQD, "tanh") - given.y_BQE).square().mean()

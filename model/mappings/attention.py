@@ -123,7 +123,7 @@ class Readout(NamedTuple):
     """u(x) of the support as repaired."""
 
 
-class Found(NamedTuple):
+class FoundRotations(NamedTuple):
     """R1 with its coordinates, and R2, on pairs of certain weights."""
 
     a_BP: Tensor
@@ -267,7 +267,7 @@ class Attention(nn.Module):
 
     def _find(
         self, prior: SmallMlp, pairs: Pairs, known: Evidence, w_BS: Tensor, a_BP: Tensor
-    ) -> Found:
+    ) -> FoundRotations:
         yu_BEE = weighted(w_BS, pairs.y_BSE, pairs.u_BSE)
         uu_BEE = weighted(w_BS, pairs.u_BSE, pairs.u_BSE)
         family_BEE, a_BP = self.family(a_BP, uu_BEE, yu_BEE)
@@ -276,10 +276,10 @@ class Attention(nn.Module):
         count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
         (k_B1,) = prior(_bounded_exp, explained, count, kept, spread, explained * count)
         rotation_BEE = towards_orthogonal(yu_BEE + k_B1.unsqueeze(2) * family_BEE)
-        return Found(a_BP, family_BEE, rotation_BEE, w_BS, fit_BS, explained)
+        return FoundRotations(a_BP, family_BEE, rotation_BEE, w_BS, fit_BS, explained)
 
     def _repaired(
-        self, x_BSD: Tensor, seen: Pairs, pairs: Pairs, known: Evidence, found: Found
+        self, x_BSD: Tensor, seen: Pairs, pairs: Pairs, known: Evidence, found: FoundRotations
     ) -> Pairs:
         """The pairs as `seen`, u corrected by what R2 says of the `pairs` of the round before."""
         back_BSE = torch.bmm(pairs.y_BSE, found.rotation_BEE)
@@ -295,7 +295,9 @@ class Attention(nn.Module):
         u_BSE = seen.u_BSE + correction_BSE / unit
         return seen._replace(u_BSE=u_BSE.masked_fill(~seen.real_BS.unsqueeze(2), 0.0))
 
-    def _ridge_step(self, pairs: Pairs, known: Evidence, found: Found) -> tuple[Tensor, Tensor]:
+    def _ridge_step(
+        self, pairs: Pairs, known: Evidence, found: FoundRotations
+    ) -> tuple[Tensor, Tensor]:
         refit = explained_of(found.w_BS, fit_of(pairs, found.rotation_BEE), known)
         count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
         products = (refit * count, spread * count)

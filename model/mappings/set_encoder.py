@@ -80,7 +80,7 @@ class SmallMlp(nn.Module):
         return decisions[: len(self.first_O)]
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """Self-attention among the pairs, then a pointwise MLP (Vaswani et al. 2017, normed before)."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -129,7 +129,7 @@ class SetEncoder(nn.Module):
         self.sum_u, self.sum_y = nn.Linear(side, width), nn.Linear(side, width)
         self.product_u, self.product_y = nn.Linear(side, width), nn.Linear(side, width)
         self.merge = nn.Linear(2 * width, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(blocks))
+        self.blocks = nn.ModuleList(AttentionBlock(width, heads) for _ in range(blocks))
         self.pool = nn.Linear(width, heads)
 
     def forward(self, u_BSE: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Tensor:

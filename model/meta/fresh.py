@@ -38,7 +38,7 @@ def fresh_theta(
         activation=activation,
         output_activation=output_activation,
         generator=_generator(generator, source_dim, target_dim, seed),
-        learner=learners.fresh_spec(learner, *dims, steps, loss),
+        learner=learners.fresh_learner(learner, *dims, steps, loss),
     )
 
 

@@ -186,7 +186,7 @@ class MetaParameters(nn.Module):
 
 
 def _fresh_learner(recipe: Recipe, dims: tuple[int, int, int]) -> PartSpec:
-    spec = learners.fresh_spec(
+    spec = learners.fresh_learner(
         recipe.learner, *dims, recipe.inner_steps, recipe.inner_loss, recipe.inner_rate
     )
     if recipe.first_order and recipe.learner in FIRST_ORDER_IS_A_SETTING:

@@ -71,7 +71,7 @@ class Recipe:
     inner_loss: Loss = MSE
     inner_rate: float | None = None
     """What inner rates begin with (r2d2: the penalties); None for what suits the dims, see
-    `model.inner.learners.fresh_spec`."""
+    `model.inner.learners.fresh_learner`."""
     first_order: bool = False
     """Of meta-sgd, anil and adam: whether their inner gradients count as constants."""
     learn_rates: bool = False

@@ -38,11 +38,11 @@ from model.mappings.mlp import Mlp, apply_batched
 from model.serving import rival
 from model.serving.device_faults import lost_device_told
 from model.serving.hidden_windows import HiddenWindows, InnerLoop
-from model.serving.judging import Judged, PairLosses, finite_losses, judged
+from model.serving.judging import MeanLosses, PairLosses, finite_losses, judged
 from model.serving.packing import (
     pack_pairs,
-    query_of,
-    support_of,
+    query_pairs,
+    support_pairs,
     with_idle_units,
     without_idle_units,
 )
@@ -278,8 +278,8 @@ class Engine:
 
     @torch.inference_mode()
     def _adapt_chunk(self, episodes: Sequence[Episode]) -> list[Adaptation]:
-        support = self._pack([support_of(e) for e in episodes], self._support_capacity)
-        query = self._pack([query_of(e) for e in episodes], self._query_capacity)
+        support = self._pack([support_pairs(e) for e in episodes], self._support_capacity)
+        query = self._pack([query_pairs(e) for e in episodes], self._query_capacity)
         start = self._generator.start(self._theta, support)
         state = adapt(self._learner, start, support)
         before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self._unadapted))
@@ -313,7 +313,7 @@ class Engine:
     def _adaptation(
         self,
         padded: Mapping[str, FloatArray],
-        losses: Judged,
+        losses: MeanLosses,
         episode: Episode,
         *,
         ridge: Mapping[str, FloatArray] | None,

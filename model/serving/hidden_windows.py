@@ -41,7 +41,7 @@ from model.inner.hidden.result import FactorRoom, factors, pair_losses
 from model.losses import Loss
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
-from model.serving.judging import Judged, PairLosses, finite_losses, judged
+from model.serving.judging import MeanLosses, PairLosses, finite_losses, judged
 from model.serving.projections import New, Projections, gram_rows
 from model.serving.windows import RawWindows, Slots, stream_bytes
 from model.theta.meta_init import Activation
@@ -55,17 +55,17 @@ ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class InnerLoop:
-    """θ and its learner, as hidden space has them."""
+    """θ and its learner as hidden space has them, and what adaptations are judged by."""
 
     terms: Terms
     descend: Callable[[Projected, Workspace], Descent]
     activation: Activation
     loss: Loss
-    """What is judged by: mse or cosine."""
+    """What pairs are judged by: mse or cosine."""
     ridge: bool
-    """Whether ridge regression is judged beside."""
+    """Whether ridge regression is fitted and judged beside θ′."""
     hidden_dim: int
-    """Without idle units."""
+    """H without idle units."""
 
 
 class HiddenWindows:
@@ -79,9 +79,9 @@ class HiddenWindows:
         chunk: int,
         in_full: Callable[[Sequence[Episode]], Sequence[Adaptation]],
     ) -> None:
-        """`raw` is empty, and ours from now on. `capacities` are those of support and query, their
-        sum the window's size. `in_full` adapts, with weights in full, what hidden space is too
-        coarse for."""
+        """Takes over `raw`, which must be empty. `capacities` are those of support and query, their
+        sum the window's size; `chunk` streams are adapted at a time. `in_full` adapts, with weights
+        in full, the streams that hidden space is too coarse for."""
         self._raw, self._inner, self._terms = raw, inner, inner.terms
         self._support, self._query = aligned(capacities[0]), capacities[1]
         self._chunk, self._in_full = chunk, in_full
@@ -91,15 +91,15 @@ class HiddenWindows:
         self._workspace, self._judging, self._room = Workspace(), JudgingSpace(), FactorRoom()
         self._generation = 0
         self.batch_splits = 0
-        """How often the last `adapt` was halved for want of device memory."""
+        """How often the last `adapt` halved its cuts because the device's memory was short."""
 
     @property
     def bytes_per_stream(self) -> int:
-        """Memory that one slot takes once it is full."""
+        """Bytes that one slot takes once it is full."""
         return stream_bytes(self._raw) + self._projections.bytes_per_stream
 
     def clear(self, slot: int) -> None:
-        """Let go of a slot's pairs."""
+        """Lets go of a slot's pairs."""
         self._generation += 1
         self._raw.clear(slot)
 
@@ -107,7 +107,7 @@ class HiddenWindows:
     def append(
         self, slots: Sequence[int], x_D: Sequence[FloatArray], y_E: Sequence[FloatArray]
     ) -> None:
-        """Take new pairs in, a stream's in order."""
+        """Takes new pairs in, a stream's in order. Raises DeviceLost."""
         self._generation += 1
         x_ND, y_NE = np.stack(x_D), np.stack(y_E) - self._b2_E
         rows = np.array(self._raw.append(slots, x_ND, y_NE), np.int64)
@@ -145,15 +145,18 @@ class HiddenWindows:
         return New(p_RH, r_RH, t_R, before_1R[0])
 
     def _rows_of(self, array_NX: FloatArray) -> Sequence[Tensor]:
-        """In chunks of R, 0 beyond the end."""
+        """The array in chunks of R rows, 0 beyond the end."""
         whole = np.zeros((aligned(len(array_NX), ROWS), *array_NX.shape[1:]), np.float32)
         whole[: len(array_NX)] = array_NX
         chunks: Sequence[Tensor] = torch.split(self._put(whole), ROWS)
         return chunks
 
     def adapt(self, cuts: Sequence[Cut]) -> list[Adaptation]:
-        """θ′ of every cut, in order. What they hold may be read until the next call of any of
-        these methods; raises RuntimeError then."""
+        """Returns the adaptation of every cut, in order. Raises DeviceLost.
+
+        Their tensors and factors may be read until the next call of any of these methods; later
+        reads raise RuntimeError.
+        """
         self._generation += 1
         self._room.begin(sum(cut.wanted for cut in cuts))
         wanted_first = sorted(range(len(cuts)), key=lambda place: not cuts[place].wanted)
@@ -188,14 +191,14 @@ class HiddenWindows:
         ]
 
     def _descended(self, cuts: Sequence[Cut]) -> tuple[Projected, Descent, Tensor]:
-        """What lasts until the next call; and each pair's loss by θ."""
+        """Projections and θ′, which last until the next call, and each pair's loss by θ."""
         projected, before_BA = self._projections.gather(self._rows(cuts), self._support)
         return projected, self._inner.descend(projected, self._workspace), before_BA
 
     def _factors(
         self, cuts: Sequence[Cut], projected: Projected, descent: Descent
     ) -> list[HostFactors | None]:
-        """Of those that are wanted, which come first, while the steps are still in the cache."""
+        """Factors of the wanted cuts, which come first; made while the steps are in the cache."""
         wanted = sum(cut.wanted for cut in cuts)
         nothing: list[HostFactors | None] = [None] * (len(cuts) - wanted)
         if not wanted:
@@ -230,7 +233,7 @@ class HiddenWindows:
         return np.where(real, slots * size + (first + age) % size, -1)
 
     def _adaptation(
-        self, cut: Cut, losses: Judged, healthy: bool, made: HostFactors | None
+        self, cut: Cut, losses: MeanLosses, healthy: bool, made: HostFactors | None
     ) -> Adaptation:
         finite = healthy and finite_losses(losses, support=cut.support > 0, query=cut.query > 0)
         generation = self._generation
@@ -251,7 +254,7 @@ class HiddenWindows:
 
     @torch.inference_mode()
     def _made_again(self, cut: Cut) -> HostFactors:
-        """Of a stream that turned out to be wanted."""
+        """Factors of a stream that was not wanted at first."""
         cut = cut._replace(wanted=True)
         projected, descent, _ = self._descended([cut])
         (made,) = self._factors([cut], projected, descent)
@@ -259,7 +262,7 @@ class HiddenWindows:
         return made
 
     def _low_rank(self, cut: Cut, made: HostFactors) -> LowRank:
-        """Without idle units and padding."""
+        """θ′ as factors, without idle units and padding."""
         (x_SD, y_SE), (a_SH, beta_H, n_GG, v_SG) = self._raw.support(cut), made
         n, units = cut.support, self._inner.hidden_dim
         if units < len(beta_H):
@@ -296,7 +299,7 @@ class HiddenWindows:
 
 
 class HostFactors(NamedTuple):
-    """One stream's, in host memory (`model.inner.hidden.result`)."""
+    """One stream's `model.inner.hidden.result.Factors`, in host memory."""
 
     a_SH: FloatArray
     beta_H: FloatArray
@@ -305,7 +308,7 @@ class HostFactors(NamedTuple):
 
 
 def _of_first(descent: Descent, streams: int) -> Descent:
-    """Views."""
+    """The descent of the first streams; views."""
     head = head_of(*(tensor[:streams] for tensor in descent.head[:3]))
     a_BSH, beta_BH = descent.a_BSH[:streams], descent.beta_BH[:streams]
     return descent._replace(a_BSH=a_BSH, beta_BH=beta_BH, head=head)

@@ -11,7 +11,7 @@ from benchmarks.worker.agreement import check_agreement
 from benchmarks.worker.errors import BenchFailed
 from benchmarks.worker.usual_worker import InnerLoop
 from benchmarks.worker.workload import Workload, stream_name
-from model.inner.reference import adapt
+from model.inner.reference import adapt_one_stream
 from model.mappings.mlp import Mlp
 from model.theta.meta_init import fresh
 from model.values.arrays import FloatArray
@@ -41,7 +41,7 @@ def adapted(offset: int) -> dict[str, FloatArray]:
     x_WD, y_WD = map(torch.from_numpy, WORKLOAD.window(STREAM, offset))
     theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
     rates_K4 = torch.tensor(THETA.learner.tensors["rates"])
-    mlp = adapt(theta, rates_K4, x_WD[:S], y_WD[:S], "gelu")
+    mlp = adapt_one_stream(theta, rates_K4, x_WD[:S], y_WD[:S], "gelu")
     return {name: tensor.numpy() for name, tensor in mlp._asdict().items()}
 
 

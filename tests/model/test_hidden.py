@@ -51,7 +51,9 @@ def test_every_stream_is_the_readable_forms(loss: Loss, activation: AnyActivatio
         if not len(pairs[0]):
             expected = scene.theta
         else:
-            expected = reference.adapt(scene.theta, scene.rates_K4, *pairs, activation, loss=loss)
+            expected = reference.adapt_one_stream(
+                scene.theta, scene.rates_K4, *pairs, activation, loss=loss
+            )
         mine, theirs = (
             Mlp(*(t.unsqueeze(0) for t in mlp)) for mlp in (Mlp(*(t[c] for t in found)), expected)
         )
@@ -276,6 +278,6 @@ def test_the_twenty_lines_are_gradient_descent_and_the_batched_form(
         x_SD, y_SE = (t[b, : scene.support][real_S] for t in (scene.x_BND, scene.y_BNE))
         arguments = (scene.theta, scene.rates_K4, x_SD, y_SE, activation)
         mine = Mlp(*(t.unsqueeze(0) for t in descend_one_stream(*arguments)))
-        for form in (reference.adapt(*arguments), Mlp(*(t[b] for t in found))):
+        for form in (reference.adapt_one_stream(*arguments), Mlp(*(t[b] for t in found))):
             theirs = Mlp(*(t.unsqueeze(0) for t in form))
             assert max(apart(mine, theirs, scene.theta)) < 1e-12
