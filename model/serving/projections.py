@@ -63,7 +63,7 @@ class Projections:
         self._before.view(-1).index_copy_(0, rows_N, new.before_N)
 
     def put_grams(self, rows_N: Tensor, g_NW: Tensor, gamma_NW: Tensor) -> None:
-        """Stores new pairs' products with all pairs of their slots: a row and column of each Gram."""
+        """Stores new pairs' products with all pairs of their slots: a Gram's row and column."""
         slots, places = rows_N // self._size, rows_N % self._size
         for block, new in ((self._g, g_NW), (self._gamma, gamma_NW)):
             block[slots, places] = new

@@ -3,6 +3,11 @@
 B = streams in batch, S = support pairs (padded), N = pairs of a stream, support first (padded),
 H = hidden, E = target dim, A = anchors, V = H + A
 
+*How to think about it.* A loss of vectors sees them only by lengths and angles, hence by inner
+products, and those of outputs and targets are known without a single vector (`coefficients`). The
+naive forms are `model.losses` and `model.serving.rival` on the vectors themselves;
+tests/model/test_hidden_losses.py compares with both.
+
 *Gradients.* The losses of `model.losses` but the mse see outputs O and targets Y through
 c_ij = u_i·v_j, u = o/√(|o|² + ε), v = y/√(|y|² + ε), and the gradient of n times the loss (n real
 pairs) is

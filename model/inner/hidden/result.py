@@ -179,7 +179,8 @@ def pair_losses(
     sizes = (*projected.p_BNH.shape, head.sums.a.shape[2], head.h_BJH.shape[1])
     room = (space or JudgingSpace()).of(sizes, projected.p_BNH)
     torch.add(projected.p_BNH, descent.beta_BH.unsqueeze(1), out=room.z_BNH)
-    room.z_BNH.baddbmm_(projected.g_BSN.transpose(1, 2), descent.a_BSH)
+    g_BNS = projected.g_BSN.transpose(1, 2)
+    torch.baddbmm(room.z_BNH, g_BNS, descent.a_BSH, out=room.z_BNH)
     h_BNH = apply_sigma(descent.objective.activation, room.z_BNH, room.h_BNH, room.spare_BNH)
     anchors = head.sums.a.shape[2]
     at = anchors_of(terms, projected, with_bias=anchors > projected.g_BSN.shape[1])
