@@ -133,11 +133,6 @@ def output_gradient(loss: Loss, o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -
     return _masked((g_BNE - u_BNE * radial_BN1) * scale_BN1, real_BN)
 
 
-def mean_squared_error(o_NE: Tensor, y_NE: Tensor) -> Tensor:
-    """The mse of one stream without padding, a scalar tensor."""
-    return (o_NE - y_NE).square().mean()
-
-
 def masked_residual(o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -> Tensor:
     """o − y on real pairs and exactly 0 on padded ones, whatever stands there."""
     return _masked(o_BNE - y_BNE, real_BN)

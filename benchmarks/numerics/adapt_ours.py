@@ -4,8 +4,8 @@ B = streams, C = streams of a chunk, S = support pairs, Q = query pairs, D = sou
 E = target dim, K = inner steps
 
 `materialised` has every stream's weights go through memory at every step (`model.inner.batched`);
-the others descend in hidden space (`model.inner.hidden.loop`), a chunk at a time, from raw pairs or
-from pairs that were projected when they arrived, as far as asked for:
+the others descend in hidden space (`model.inner.hidden.descent`), a chunk at a time, from raw pairs
+or from pairs that were projected when they arrived, as far as asked for:
 
     steps    until the last step: all that judging on a query needs
     factors  and on to the factors of θ′ − θ, which are published as `lowrank`
@@ -21,11 +21,10 @@ from benchmarks.numerics.adapt_peers import Tensors, Timed, leaves_of, whole
 from benchmarks.numerics.adapt_problem import Given
 from model.inner import batched
 from model.inner.batched import Objective
-from model.inner.hidden import loop as hidden
-from model.inner.hidden.loop import Descent, Projected, Terms
-from model.inner.hidden.outer import query_outputs
-from model.inner.hidden.result import FactorRoom, Factors, factors, multiplied_out
-from model.inner.hidden.workspace import Workspace
+from model.inner.hidden.descent import Descent, descend
+from model.inner.hidden.memory import Workspace
+from model.inner.hidden.projected import Projected, Terms, project, terms
+from model.inner.hidden.result import FactorRoom, Factors, factors, hidden_space_outputs, weights_of
 from model.inner.learner import Support
 from model.losses import MSE
 from model.mappings.mlp import Mlp, apply_batched
@@ -45,7 +44,7 @@ def adapt_materialised(given: Given) -> Timed:
 
     def run() -> Mlp:
         with torch.inference_mode():
-            return batched.adapt(
+            return batched.adapt_batched(
                 given.theta, given.rates_K4, given.x_BSD, given.y_BSE, real_BS, "tanh"
             )
 
@@ -57,7 +56,7 @@ def gradient_materialised(given: Given) -> Timed:
     leaves, real_BS = leaves_of(given), all_real(given.x_BSD)
 
     def run() -> Tensors:
-        moved = batched.adapt(
+        moved = batched.adapt_batched(
             Mlp(*leaves[:4]), leaves[4], given.x_BSD, given.y_BSE, real_BS, "tanh"
         )
         loss = (apply_batched(moved, given.x_BQD, "tanh") - given.y_BQE).square().mean()
@@ -98,12 +97,12 @@ def gradient_hidden(given: Given) -> Timed:
     leaves = leaves_of(given)
     support = Support(given.x_BSD, given.y_BSE, all_real(given.x_BSD))
 
-    def descend(terms: Terms, projected: Projected) -> Descent:
-        return hidden.descend(terms, projected, leaves[4], OBJECTIVE)
+    def adapt(made: Terms, projected: Projected) -> Descent:
+        return descend(made, projected, leaves[4], OBJECTIVE)
 
     def run() -> Tensors:
-        terms = hidden.terms(Mlp(*leaves[:4]))
-        o_BQE = query_outputs(terms, support, given.x_BQD, descend).o_CQE
+        made = terms(Mlp(*leaves[:4]))
+        o_BQE = hidden_space_outputs(made, support, given.x_BQD, adapt).o_BQE
         return torch.autograd.grad((o_BQE - given.y_BQE).square().mean(), leaves)
 
     return Timed(run, whole)
@@ -122,16 +121,14 @@ class _Chunk:
     ) -> None:
         self._given, self._result = given, result
         self._real_CS = all_real(given.x_BSD)
-        self._terms = hidden.terms(given.theta)
+        self._terms = terms(given.theta)
         self._kept = self._projected()
         self._workspace, self._room = workspace, room
 
     def adapted(self, *, cached: bool) -> Adapted:
         """As far as asked for; steps last until the next call."""
         projected = self._kept if cached else self._projected()
-        descent = hidden.descend(
-            self._terms, projected, self._given.rates_K4, OBJECTIVE, self._workspace
-        )
+        descent = descend(self._terms, projected, self._given.rates_K4, OBJECTIVE, self._workspace)
         if self._result == "steps":
             return descent
         made = factors(self._terms, projected, descent, self._room.take(descent))
@@ -145,7 +142,7 @@ class _Chunk:
 
     def _projected(self) -> Projected:
         x_CSD, y_CSE = self._given.x_BSD, self._given.y_BSE
-        return hidden.project(self._terms, x_CSD, y_CSE, self._real_CS, x_CSD.shape[1])
+        return project(self._terms, x_CSD, y_CSE, self._real_CS, x_CSD.shape[1])
 
     def _multiplied_out(self, made: Factors) -> Mlp:
-        return multiplied_out(self._terms, made, self._given.x_BSD, self._given.y_BSE)
+        return weights_of(self._terms, made, self._given.x_BSD, self._given.y_BSE)

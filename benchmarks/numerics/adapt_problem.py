@@ -75,7 +75,7 @@ def right_weights(given: Given) -> Mlp:
     """θ′ of every stream, float64, by `model.inner.reference`."""
     exact = given.to(torch.float64)
     streams = [
-        reference.adapt(exact.theta, exact.rates_K4, x_SD, y_SE, "tanh")
+        reference.adapt_one_stream(exact.theta, exact.rates_K4, x_SD, y_SE, "tanh")
         for x_SD, y_SE in zip(exact.x_BSD, exact.y_BSE, strict=True)
     ]
     return Mlp(*(torch.stack(tensors) for tensors in zip(*streams, strict=True)))
@@ -88,7 +88,7 @@ def right_gradient(given: Given) -> tuple[Tensor, ...]:
     leaves = [t.clone().requires_grad_() for t in (*exact.theta, exact.rates_K4)]
     total = [torch.zeros_like(t) for t in leaves]
     for x_SD, y_SE, x_QD, y_QE in zip(*exact[2:], strict=True):
-        moved = reference.adapt(Mlp(*leaves[:4]), leaves[4], x_SD, y_SE, "tanh")
+        moved = reference.adapt_one_stream(Mlp(*leaves[:4]), leaves[4], x_SD, y_SE, "tanh")
         loss = (apply(moved, x_QD, "tanh") - y_QE).square().mean() / len(exact.x_BSD)
         total = [t + g for t, g in zip(total, torch.autograd.grad(loss, leaves), strict=True)]
     return tuple(total)

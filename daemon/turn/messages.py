@@ -13,7 +13,7 @@ from daemon.wire.mapping_body import MappingBody, MappingForm, full_body, full_n
 from daemon.wire.record import Message
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
-from model.values.low_rank import LowRank
+from model.values.low_rank import LowRank, in_half
 
 STARTS_AT_THETA = ("mlp", "adversarial")
 """The generators whose unadapted mapping is the one in θ's file (`model.inner.generators`)."""
@@ -118,7 +118,7 @@ class MessageBuilder:
                 return self._adapted(verdict.adaptation)
             case Outcome.RIDGE:
                 assert verdict.adaptation.ridge is not None  # or the gate would not have said so
-                return full_body(verdict.adaptation.ridge, self._form.dtype)
+                return full_body(verdict.adaptation.ridge, self._form.dtype, self._engine.to_half)
             case _:
                 return self._fallback
 
@@ -126,13 +126,15 @@ class MessageBuilder:
         """Returns θ′ as factors if that is asked for, possible and smaller, or else whole."""
         factored = adaptation.factored if self._form.encoding == "lowrank" else None
         body = self._factors(factored()) if factored is not None else None
-        return body or full_body(adaptation.tensors, self._form.dtype)
+        return body or full_body(adaptation.tensors, self._form.dtype, self._engine.to_half)
 
     def _factors(self, low_rank: LowRank) -> MappingBody | None:
-        factors = low_rank.in_half() if self._form.dtype == "float16" else low_rank.factors()
-        if sum(factor.nbytes for factor in factors.values()) >= self._full_nbytes:
+        factors = low_rank.factors()
+        halved = self._form.dtype == "float16"
+        stored = in_half(factors, self._engine.to_half) if halved else factors
+        if sum(tensor.nbytes for tensor in stored.values()) >= self._full_nbytes:
             return None
-        return lowrank_body(factors, self._form.dtype, self._engine.theta.content_hash)
+        return lowrank_body(stored, self._form.dtype, self._engine.theta.content_hash)
 
     def _unadapted(self) -> MappingBody:
         """Returns θ unadapted, which is the same for every stream; as no factors at all where
@@ -140,4 +142,4 @@ class MessageBuilder:
         engine, form = self._engine, self._form
         if form.encoding == "lowrank" and engine.theta.generator in STARTS_AT_THETA:
             return lowrank_body({}, form.dtype, engine.theta.content_hash)
-        return full_body(engine.theta_mapping(), form.dtype)
+        return full_body(engine.theta_mapping(), form.dtype, engine.to_half)

@@ -18,7 +18,7 @@ from daemon.turn.pending import Executor, Inline, Pending
 from daemon.turn.window import Pair, PairId
 from daemon.wire.record import Message, Record
 from model.theta.info import ThetaInfo
-from model.values.arrays import FloatArray
+from model.values.arrays import FloatArray, HalfArray
 from model.values.contents import Content
 from model.values.episode import Adaptation, Cut
 
@@ -197,6 +197,9 @@ class AdaptationEngine(Protocol):
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         """Returns θ's own mapping, unadapted: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32."""
+
+    def to_half(self, numbers: FloatArray) -> HalfArray:
+        """Returns each number's nearest float16, ties to even, in the same shape."""
 
 
 class Clock(Protocol):

@@ -35,8 +35,7 @@ from safetensors.numpy import load
 from model.theta.meta_init import OutputActivation
 from model.values.arrays import FloatArray
 from model.values.gate import Outcome
-from model.values.half import SCALES, in_single
-from model.values.low_rank import multiplied_out
+from model.values.low_rank import SCALES, in_single, multiplied_out
 
 FORMAT = "adapted-mapping/1"
 FORMAT_2 = "adapted-mapping/2"

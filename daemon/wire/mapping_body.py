@@ -5,14 +5,16 @@ H = hidden, D = source dim, E = target dim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from daemon.wire.adapted_mapping import Dtype, Encoding, StoredArray, content_hash, format_of
-from model.values.arrays import FloatArray
-from model.values.half import LARGEST, SMALLEST_NORMAL, largest, to_half
+from model.values.arrays import FloatArray, HalfArray
+
+LARGEST_HALF = 65504.0
+SMALLEST_NORMAL_HALF = 2.0**-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,13 @@ class MappingBody:
         return format_of(self.encoding, self.dtype)
 
 
-def full_body(tensors: Mapping[str, FloatArray], dtype: Dtype) -> MappingBody:
-    """Returns the whole mapping, in float32 if float16 is asked for and would not hold it."""
+def full_body(
+    tensors: Mapping[str, FloatArray], dtype: Dtype, to_half: Callable[[FloatArray], HalfArray]
+) -> MappingBody:
+    """Returns the whole mapping as a body, float32 where float16 would not hold it.
+
+    `to_half` rounds an array to the nearest float16 (`model.serving.engine.Engine.to_half`).
+    """
     if dtype == "float16" and fits_half(tensors):
         halved = {name: to_half(tensor) for name, tensor in tensors.items()}
         return MappingBody("full", "float16", halved, content_hash(halved, "full", "float16"))
@@ -47,18 +54,26 @@ def full_body(tensors: Mapping[str, FloatArray], dtype: Dtype) -> MappingBody:
 
 
 def fits_half(tensors: Mapping[str, FloatArray]) -> bool:
-    """Returns whether float16 is precise enough: an error of at most 2**-11 of each tensor's
-    largest number, or of 2**-25 in a bias. Weights must not be too small, and nothing too large."""
-    sizes = {name: largest(tensor) for name, tensor in tensors.items()}
+    """Returns whether float16 keeps the mapping well enough to publish it.
+
+    It does when no number is above its largest and no weight matrix lies wholly below its normal
+    range: weights are then off by at most 2**-11 of their tensor's largest number, biases by that
+    or by 2**-25.
+    """
+    sizes = {name: _largest(tensor) for name, tensor in tensors.items()}
     weights = [size for name, size in sizes.items() if name.startswith("w") and size]
-    return max(sizes.values()) <= LARGEST and min(weights, default=1.0) >= SMALLEST_NORMAL
+    return max(sizes.values()) <= LARGEST_HALF and min(weights, default=1.0) >= SMALLEST_NORMAL_HALF
+
+
+def _largest(tensor: FloatArray) -> float:
+    """The largest magnitude; 0 of none."""
+    return max(float(tensor.max()), -float(tensor.min())) if tensor.size else 0.0
 
 
 def lowrank_body(
     tensors: Mapping[str, StoredArray], dtype: Dtype, meta_init_hash: str
 ) -> MappingBody:
-    """Returns a mapping as factors, which `LowRank.factors` or `LowRank.in_half` makes; no factors
-    at all are θ itself."""
+    """Returns the body of factors (`LowRank.factors`, or `in_half`); none stand for θ itself."""
     digest = content_hash(tensors, "lowrank", dtype, meta_init_hash)
     return MappingBody("lowrank", dtype, tensors, digest)
 

@@ -99,7 +99,9 @@ def fine_tuned(tuning: FineTuning) -> Method:
         rates_K4 = torch.full((tuning.steps, 4), tuning.rate)
         start = tuning.start
         with torch.inference_mode():
-            mlp = batched.adapt(start.mlp, rates_K4, x_BSD, y_BSE, real_BS, start.activation)
+            mlp = batched.adapt_batched(
+                start.mlp, rates_K4, x_BSD, y_BSE, real_BS, start.activation
+            )
             return [
                 apply(Mlp(*(t[b] for t in mlp)), torch.tensor(e.x_QD), start.activation).numpy()
                 for b, e in enumerate(episodes)

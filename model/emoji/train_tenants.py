@@ -181,7 +181,7 @@ def as_meta_init(
         target_dim=recipe.dim,
         activation=recipe.activation,
         mapping=mapping,
-        learner=learners.fresh_spec("maml", *dims, steps=1, rate=IDLE_RATE),
+        learner=learners.fresh_learner("maml", *dims, steps=1, rate=IDLE_RATE),
         generator=trained.attention.spec(),
         source_encoder=encoder,
         facts=facts,

@@ -63,7 +63,7 @@ def stability(
         thetas = {f"attention, then {own}": theta}
     dims = (theta.source_dim, theta.hidden_dim, theta.target_dim)
     plain = replace(theta, generator=PartSpec({"kind": "mlp"}))
-    thetas |= {k: replace(plain, learner=learners.fresh_spec(k, *dims)) for k in learners.KINDS}
+    thetas |= {k: replace(plain, learner=learners.fresh_learner(k, *dims)) for k in learners.KINDS}
     return [_judged(name, t, episodes, plan, extra_steps) for name, t in thetas.items()]
 
 

@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective, gradients
-from model.inner.learner import State, Support, first_state, moved
+from model.inner.learner import State, Support, first_state, stepped
 from model.losses import Loss
 from model.mappings.mlp import Mlp
 
 
 @dataclass(frozen=True, slots=True)
 class AdamSteps:
-    """Bias-corrected Adam with moments that start at 0 in every stream and episode."""
+    """Takes steps of bias-corrected Adam, whose moments start at 0 in every stream and episode."""
 
     rates_K4: Tensor
     """Columns w1, b1, w2, b2: about how far each number moves in a step."""
     objective: Objective
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-6
-    """Beside a gradient's number; 1/eps bounds the curvature where that is 0."""
+    """ε, in units of a gradient's numbers; 1/ε bounds the curvature where a gradient is 0."""
     first_order: bool = False
     """The outer gradient takes the inner gradients for constants."""
 
@@ -40,12 +40,12 @@ class AdamSteps:
         return self.objective.loss
 
     def init(self, start: Mlp, support: Support) -> State:
-        """See Learner. The memory holds the four first, then the four second moments."""
+        """See Learner. The memory holds the four first moments, then the four second."""
         zeros = [torch.zeros_like(tensor, requires_grad=False) for tensor in start]
         return first_state(start, *zeros, *zeros)
 
     def step(self, state: State, support: Support) -> State:
-        """See Learner. Beyond K steps the last rates go on."""
+        """See Learner. Beyond K steps the last step's rates are used."""
         with torch.no_grad() if self.first_order else nullcontext():
             gradient = gradients(state.mlp, support, self.objective)
         rate_4 = self.rates_K4[min(state.step, len(self.rates_K4) - 1)]
@@ -59,7 +59,7 @@ class AdamSteps:
         tensors = zip(state.mlp, scale_4, m_4, v_4, strict=True)
         # both bias corrections taken out of the quotient: fewer passes over memory
         mlp = Mlp(*(torch.addcmul(p, m * scale, (v + eps).rsqrt()) for p, scale, m, v in tensors))
-        return moved(state, mlp, *m_4, *v_4)
+        return stepped(state, mlp, *m_4, *v_4)
 
     def terminate(self, state: State) -> bool:
         """See Learner."""

@@ -32,34 +32,34 @@ from model.mappings.mlp import (
 
 
 class Objective(NamedTuple):
-    """What is lowered: the loss, through the mapping's two activations."""
+    """What steps lower: a loss of the outputs, and the activations that those come through."""
 
     loss: Loss
     activation: AnyActivation
     output_activation: AnyActivation
 
 
-class Factors(NamedTuple):
-    """The gradients of all four tensors, as factors of outer products with the inputs."""
+class GradientFactors(NamedTuple):
+    """The gradients of all four tensors, as factors of outer products: dz·xᵀ, Σ dz, d·hᵀ, Σ d."""
 
     h_BSH: Tensor
     d_BSE: Tensor
     dz_BSH: Tensor
 
 
-def backward(mlp: Mlp, support: Support, objective: Objective) -> Factors:
-    """∇L_S of every stream at its own parameters, in factors; padded pairs must be finite."""
+def backward(mlp: Mlp, support: Support, objective: Objective) -> GradientFactors:
+    """Returns every stream's gradient at its own parameters; padded pairs must be finite."""
     z_BSH = hidden_batched(mlp, support.x_BSD)
     h_BSH = sigma(objective.activation)(z_BSH)
     d_BSE = head_gradient(mlp, h_BSH, support, objective)
     dz_BSH = torch.bmm(d_BSE, mlp.w2)
     if objective.activation != "none":
         dz_BSH = dz_BSH * sigma_prime(objective.activation)(z_BSH)
-    return Factors(h_BSH, d_BSE, dz_BSH)
+    return GradientFactors(h_BSH, d_BSE, dz_BSH)
 
 
 def head_gradient(mlp: Mlp, h_BSH: Tensor, support: Support, objective: Objective) -> Tensor:
-    """∂L_S/∂a, (B, S, E)."""
+    """Returns the loss's gradient in the outputs before σo, a, (B, S, E)."""
     a_BSE = output_batched(mlp, h_BSH)
     name = objective.output_activation
     d_BSE = output_gradient(objective.loss, sigma(name)(a_BSE), support.y_BSE, support.real_BS)
@@ -67,7 +67,7 @@ def head_gradient(mlp: Mlp, h_BSH: Tensor, support: Support, objective: Objectiv
 
 
 def gradients(mlp: Mlp, support: Support, objective: Objective) -> Mlp:
-    """∇L_S of every stream, multiplied out."""
+    """Returns every stream's gradient at its own parameters, one tensor for each of θ's four."""
     h_BSH, d_BSE, dz_BSH = backward(mlp, support, objective)
     return Mlp(
         w1=torch.bmm(dz_BSH.transpose(1, 2), support.x_BSD),
@@ -77,8 +77,11 @@ def gradients(mlp: Mlp, support: Support, objective: Objective) -> Mlp:
     )
 
 
-def descended(mlp: Mlp, x_BSD: Tensor, factors: Factors, rate_4: Tensor) -> Mlp:
-    """θ − α ∘ ∇L_S; the rate meets the small factor, and no gradient is ever written out."""
+def descended(mlp: Mlp, x_BSD: Tensor, factors: GradientFactors, rate_4: Tensor) -> Mlp:
+    """Returns every stream's parameters one step down, θ − α ∘ ∇L_S.
+
+    `rate_4` is α for w1, b1, w2, b2. It meets the small factor: no gradient is ever written out.
+    """
     h_BSH, d_BSE, dz_BSH = factors
     w1, b1 = layer_descended(mlp.w1, mlp.b1, dz_BSH, x_BSD, rate_4[:2])
     return Mlp(w1, b1, *layer_descended(mlp.w2, mlp.b2, d_BSE, h_BSH, rate_4[2:]))
@@ -87,12 +90,12 @@ def descended(mlp: Mlp, x_BSD: Tensor, factors: Factors, rate_4: Tensor) -> Mlp:
 def layer_descended(
     w_BOI: Tensor, b_BO: Tensor, d_BSO: Tensor, input_BSI: Tensor, rate_2: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One layer (O outputs, I inputs) a step down; `rate_2` is that of weights and of biases."""
+    """Returns one layer (O outputs, I inputs) a step down, by the rates of weights and biases."""
     step_BOS = (d_BSO * -rate_2[0]).transpose(1, 2)
     return torch.baddbmm(w_BOI, step_BOS, input_BSI), b_BO - rate_2[1] * d_BSO.sum(1)
 
 
-def adapt(
+def adapt_batched(
     theta: Mlp,
     rates_K4: Tensor,
     x_BSD: Tensor,
@@ -102,7 +105,7 @@ def adapt(
     output_activation: AnyActivation = "none",
     loss: Loss = MSE,
 ) -> Mlp:
-    """θ′ of every stream after K steps from one shared θ, stacked along a leading B.
+    """Returns θ′ of every stream after K steps from one shared θ, stacked along a leading B.
 
     `real_BS` is true on real pairs; whatever stands in padded ones (NaN included) changes nothing.
     A stream without real pairs keeps θ; one that diverges is not stopped here (`model.inner.sgd`).

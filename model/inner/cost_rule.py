@@ -10,7 +10,7 @@ What a stream with one new pair costs in one turn is taken to be, in either form
 with the same m, n and u for both; a unit is one activation and its derivative. Counted are the
 leading terms:
 
-    in hidden space (`model.inner.hidden.loop`)
+    in hidden space (`model.inner.hidden.descent`)
       multiplications  H·(D + E) + H²                         the new pair, projected and judged
                        K·S·H² + K(K − 1)/2·S²·(4·H + 2·S)     D·W2, and what earlier steps left
                        S²·H + (K − 1)·S²·(3·H + S)            among the support
@@ -37,14 +37,14 @@ from typing import Literal, NamedTuple
 from model.values.arrays import aligned
 
 Form = Literal["auto", "hidden", "full"]
-"""Of the inner loop; `auto`: what costs less."""
+"""Which form of the inner loop runs; `auto` takes the one that costs less."""
 
 QUERY = 4
-"""Query pairs are few beside the support's; the rule takes them for so many."""
+"""Query pairs that the rule reckons with: they are few beside the support's."""
 
 
 class Shape(NamedTuple):
-    """Of a mapping, its window and its inner loop."""
+    """The sizes of a mapping, its window and its inner loop, which the costs depend on."""
 
     source_dim: int
     hidden_dim: int
@@ -54,7 +54,7 @@ class Shape(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What one form does to one stream in a turn."""
+    """How much one form computes and moves for one stream in a turn."""
 
     multiplications: float
     moved: float
@@ -62,7 +62,7 @@ class Work(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Nanoseconds of CPU."""
+    """Nanoseconds of CPU for one of each."""
 
     multiplication: float
     moved: float
@@ -84,7 +84,7 @@ COSTS = Costs(
     full_stream=127_000.0,
     full_step=20_300.0,
 )
-"""Of an AMD EPYC with AVX-512 and torch 2.15."""
+"""As measured on an AMD EPYC with AVX-512 and torch 2.15."""
 
 
 TRAINING = 3.0
@@ -101,14 +101,16 @@ def hidden_pays(
     steps: int,
     times: float = 1.0,
 ) -> bool:
-    """Whether hidden space costs less than weights in full, for steps on all four tensors; even if
-    it costs so many times what it is taken to."""
+    """Returns whether hidden space costs less than weights in full, for steps on all four tensors.
+
+    `times` multiplies what hidden space is taken to cost: a margin.
+    """
     hidden_ns, full_ns = both_ns(Shape(source_dim, hidden_dim, target_dim, support, steps))
     return times * hidden_ns < full_ns
 
 
 def both_ns(shape: Shape, costs: Costs = COSTS) -> tuple[float, float]:
-    """What a stream costs in one turn, in hidden space and in full; nanoseconds."""
+    """Returns what a stream costs in one turn, in hidden space and in full, in nanoseconds."""
     numbers = zip(costs, *counted(shape), strict=True)
     priced = [(each * in_hidden, each * in_full) for each, in_hidden, in_full in numbers]
     hidden_ns, full_ns = map(sum, zip(*priced, strict=True))
@@ -116,14 +118,14 @@ def both_ns(shape: Shape, costs: Costs = COSTS) -> tuple[float, float]:
 
 
 def counted(shape: Shape) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """How often each constant is in the costs of hidden space, and of weights in full."""
+    """Returns how often each of `Costs` is in the cost of hidden space, and of weights in full."""
     support, steps = _padded(shape)[3:]
     in_hidden = (*hidden_work(shape), 1, support, steps * support, 0, 0)
     return in_hidden, (*full_work(shape), 0, 0, 0, 1, steps)
 
 
 def hidden_work(shape: Shape) -> Work:
-    """In hidden space."""
+    """Returns the work of the form in hidden space, by the table above."""
     d, h, e, s, k = _padded(shape)
     a, v, j = s + QUERY, h + s, k * s
     new_pair = h * (d + e) + h * h
@@ -135,7 +137,7 @@ def hidden_work(shape: Shape) -> Work:
 
 
 def full_work(shape: Shape) -> Work:
-    """With weights in full."""
+    """Returns the work of the form with weights in full, by the table above."""
     d, h, e, s, k = _padded(shape)
     a, weights = s + aligned(QUERY), h * (d + e)
     multiplications = k * s * h * (2 * d + 3 * e) + 2 * a * weights

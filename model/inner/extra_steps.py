@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.learner import Learner, State, Support, choose
+from model.inner.learner import Learner, State, Support, select_streams
 from model.losses import Loss, value
 from model.mappings.mlp import Mlp, apply_batched
 
@@ -47,7 +47,7 @@ class ExtraSteps:
         loss_B = self._support_loss(tried.mlp, support)
         fell_B = active_B & tried.healthy_B & (loss_B < best_B)
         return State(
-            mlp=choose(fell_B, tried.mlp, state.mlp),
+            mlp=select_streams(fell_B, tried.mlp, state.mlp),
             healthy_B=state.healthy_B,
             step=tried.step,
             memory=(torch.where(fell_B, loss_B, best_B), fell_B, *tried.memory),

@@ -22,15 +22,17 @@ KINDS = ("mlp", "attention", "adversarial")
 
 
 class Generator(Protocol):
-    """θ and the supports to each stream's start."""
+    """Makes each stream's start out of θ and the supports."""
 
     def start(self, theta: Mlp, support: Support) -> Mlp:
-        """Every stream's parameters before the first inner step, stacked along B; those of a
-        stream without pairs are θ unadapted."""
+        """Returns every stream's parameters before the first inner step, stacked along B.
+
+        A stream without pairs starts at θ unadapted.
+        """
 
 
 class Shared:
-    """Every stream starts at θ."""
+    """Starts every stream at θ."""
 
     def start(self, theta: Mlp, support: Support) -> Mlp:
         """See Generator."""
@@ -38,7 +40,7 @@ class Shared:
 
 
 class Conditioned:
-    """The support pairs move θ before the first step."""
+    """Moves θ by the support pairs before the first step (`model.mappings.attention`)."""
 
     def __init__(self, attention: Attention, activation: Activation) -> None:
         self._attention = attention
@@ -50,7 +52,10 @@ class Conditioned:
 
 
 def generator_of(meta_init: MetaInit, device: torch.device) -> Generator:
-    """The generator that θ names. Raises BadMetaInit when it does not fit or is not known."""
+    """Returns the generator that θ names, on `device`.
+
+    Raises BadMetaInit when it is not known or does not fit θ.
+    """
     spec = meta_init.generator
     if spec.kind not in KINDS:
         raise BadMetaInit(f"generator kind is {spec.kind!r}, not one of {', '.join(KINDS)}")

@@ -29,14 +29,14 @@ class Support(NamedTuple):
     real_BS: Tensor
 
     def cleaned(self) -> "Support":
-        """The same with 0 in padded pairs, whatever stood there."""
+        """Returns the same pairs with 0 in padded ones, whatever stood there."""
         padded_BS1 = ~self.real_BS.unsqueeze(2)
         x_BSD, y_BSE = self.x_BSD.masked_fill(padded_BS1, 0), self.y_BSE.masked_fill(padded_BS1, 0)
         return Support(x_BSD, y_BSE, self.real_BS)
 
 
 class State(NamedTuple):
-    """Where the inner loop stands."""
+    """Where the inner loop stands, after `step` steps."""
 
     mlp: Mlp
     """Every stream's own parameters, stacked along B."""
@@ -45,7 +45,7 @@ class State(NamedTuple):
     before that step."""
     step: int = 0
     memory: tuple[Tensor, ...] = ()
-    """The learner's own: moments, hidden features, best loss so far."""
+    """What the learner carries from step to step: moments, hidden features, best loss so far."""
 
 
 class Learner(Protocol):
@@ -53,20 +53,23 @@ class Learner(Protocol):
 
     @property
     def loss(self) -> Loss:
-        """What it lowers on the support."""
+        """The loss that steps lower on the support."""
 
     def init(self, start: Mlp, support: Support) -> State:
-        """The state before the first step; `start` is stacked along B."""
+        """Returns the state before the first step; `start` is stacked along B."""
 
     def step(self, state: State, support: Support) -> State:
-        """One inner step of all streams."""
+        """Returns the state after one more inner step of all streams."""
 
     def terminate(self, state: State) -> bool:
-        """Whether the inner loop is over for all streams."""
+        """Returns whether the inner loop is over for all streams."""
 
 
 def adapt(learner: Learner, start: Mlp, support: Support) -> State:
-    """Run a learner to its end. Padded pairs are cleaned here, once, for all its steps."""
+    """Runs a learner from `start` to its end, and returns its last state.
+
+    Padded pairs are cleaned here, once, for all steps.
+    """
     support = support.cleaned()
     state = learner.init(start, support)
     while not learner.terminate(state):
@@ -75,23 +78,28 @@ def adapt(learner: Learner, start: Mlp, support: Support) -> State:
 
 
 def first_state(start: Mlp, *memory: Tensor) -> State:
-    """All healthy: a start that is not finite shows after the first step."""
+    """Returns the state before the first step, every stream healthy.
+
+    A start that is not finite shows after the first step.
+    """
     healthy_B = torch.ones(len(start.w1), dtype=torch.bool, device=start.w1.device)
     return State(start, healthy_B, 0, memory)
 
 
-def moved(state: State, mlp: Mlp, *memory: Tensor) -> State:
-    """The state one step on: streams stay where they were once the new parameters (or an earlier
-    step's) are not finite."""
+def stepped(state: State, mlp: Mlp, *memory: Tensor) -> State:
+    """Returns the state one step on, with the new parameters and the learner's memory.
+
+    A stream whose new parameters are not finite, now or at an earlier step, stays where it was.
+    """
     changed = [new for new, old in zip(mlp, state.mlp, strict=True) if new is not old]
     healthy_B = state.healthy_B & finite(changed)
     if not bool(healthy_B.all()):
-        mlp = choose(healthy_B, mlp, state.mlp)
+        mlp = select_streams(healthy_B, mlp, state.mlp)
     return State(mlp, healthy_B, state.step + 1, memory)
 
 
-def choose(first_B: Tensor, first: Mlp, second: Mlp) -> Mlp:
-    """Per stream the parameters of `first` where `first_B` is true, else those of `second`."""
+def select_streams(first_B: Tensor, first: Mlp, second: Mlp) -> Mlp:
+    """Returns each stream's parameters of `first` where `first_B` is true, else of `second`."""
     return Mlp(
         *(
             torch.where(first_B.view(-1, *[1] * (a.dim() - 1)), a, b)
@@ -101,7 +109,7 @@ def choose(first_B: Tensor, first: Mlp, second: Mlp) -> Mlp:
 
 
 def finite(tensors: Sequence[Tensor]) -> Tensor:
-    """Whether each stream's numbers are finite (B), and their sum too: one pass over memory."""
+    """Returns whether each stream's numbers are finite (B), and their sum too."""
     with torch.no_grad():
         sums_NB = torch.stack([tensor.flatten(1).sum(1) for tensor in tensors])
         return torch.isfinite(sums_NB).all(0)

@@ -45,10 +45,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "adam": ("first_order", "betas", "eps"),
     "r2d2": (),
 }
-"""Config keys of every kind, besides kind and loss."""
+"""Config keys that each kind knows, besides kind and loss."""
 KINDS = tuple(SETTINGS)
 MAX_LOG_PENALTY = 30.0
-"""Either way: beyond it a penalty is 0 or infinite beside float32 features."""
+"""Largest magnitude of a logarithm of a penalty: beyond, it is 0 or infinite beside float32
+features."""
 
 
 def build(
@@ -58,7 +59,7 @@ def build(
     output_activation: AnyActivation,
     extra_steps: int = 0,
 ) -> Learner:
-    """The learner that a θ names, on its tensors' device; they may require gradients.
+    """Returns the learner that a θ names, on its tensors' device; they may require gradients.
 
     `extra_steps` (serving only) go on beyond the K trained for, at the last rates, each rolled
     back in the streams where the support loss did not fall; K and they together are capped at 64,
@@ -78,11 +79,11 @@ def build(
 
 
 def loss_of(config: Mapping[str, Any]) -> Loss:
-    """A learner's loss, mse unless its config says otherwise. Raises BadMetaInit."""
+    """Returns a learner's loss, the mse unless its config names another. Raises BadMetaInit."""
     return Loss.from_config(config["loss"]) if "loss" in config else MSE
 
 
-def fresh_spec(
+def fresh_learner(
     kind: str,
     source_dim: int,
     hidden_dim: int,
@@ -91,7 +92,7 @@ def fresh_spec(
     loss: Loss = MSE,
     rate: float | None = None,
 ) -> PartSpec:
-    """A learner not yet meta-trained. Raises BadMetaInit for an unknown kind.
+    """Returns a learner that is not yet meta-trained. Raises BadMetaInit for an unknown kind.
 
     `rate` is that of every step and tensor (r2d2: both penalties, not their logarithms). Without
     it rates suit inputs and targets of about unit variance per dimension (see `_fresh_rates`).
@@ -113,7 +114,7 @@ def fresh_spec(
 def _fresh_rates(
     kind: str, source_dim: int, hidden_dim: int, target_dim: int, loss: Loss
 ) -> list[float]:
-    """Per tensor, in order.
+    """Rates of w1, b1, w2 and b2.
 
     The mse's gradient carries 1/E, so rates carry E; that of w1 grows with the D inputs, that of
     w2 with the H hidden units: divided by them. The cosine's, 1/|o| long, is of the same size;

@@ -14,7 +14,7 @@ from model.losses import MSE, Loss, value
 from model.mappings.mlp import AnyActivation, Mlp, apply
 
 
-def adapt(
+def adapt_one_stream(
     theta: Mlp,
     rates_K4: Tensor,
     x_support_SD: Tensor,
@@ -24,7 +24,7 @@ def adapt(
     loss: Loss = MSE,
     first_order: bool = False,
 ) -> Mlp:
-    """θ′ after K steps of gradient descent on the support.
+    """Returns θ′ after K steps of gradient descent on the support.
 
     The result is differentiable with respect to `theta` and `rates_K4` if those require gradients:
     in second order, or with the inner gradients as constants (`first_order`).
@@ -43,6 +43,6 @@ def adapt(
 
 
 def one_stream(loss: Loss, o_NE: Tensor, y_NE: Tensor) -> Tensor:
-    """The loss of one stream without padding, a scalar tensor."""
+    """Returns the loss of one stream without padding, a scalar tensor."""
     real_1N = torch.ones(1, len(o_NE), dtype=torch.bool, device=o_NE.device)
     return value(loss, o_NE.unsqueeze(0), y_NE.unsqueeze(0), real_1N).squeeze(0)

@@ -19,15 +19,18 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.learner import State, Support, first_state, moved
-from model.inner.sgd import hidden_features
+from model.inner.learner import State, Support, first_state, stepped
+from model.inner.sgd import support_features
 from model.losses import Loss, masked_residual
 from model.mappings.mlp import Mlp, output_batched
 
 
 @dataclass(frozen=True, slots=True)
 class RidgeHead:
-    """One step, and done. Least squares whatever the loss, which then only judges; σo is none."""
+    """Solves for w2 and b2 in one step: least squares, whatever the loss, which then only judges.
+
+    The output activation must be none.
+    """
 
     log_penalties_2: Tensor
     """log λw, log λb."""
@@ -46,13 +49,13 @@ class RidgeHead:
         """See Learner."""
         mlp = state.mlp
         real_BS1 = support.real_BS.unsqueeze(2)
-        h_BSH = hidden_features(mlp, support, self.objective).masked_fill(~real_BS1, 0.0)
+        h_BSH = support_features(mlp, support, self.objective).masked_fill(~real_BS1, 0.0)
         ones_BS1 = real_BS1.to(h_BSH.dtype)
         residual_BSE = masked_residual(support.y_BSE, output_batched(mlp, h_BSH), support.real_BS)
         precision_w, precision_b = (-self.log_penalties_2).exp().unbind()
         c_BSE = _solve(h_BSH, ones_BS1, residual_BSE, precision_w, precision_b)
         w2 = torch.baddbmm(mlp.w2, (c_BSE * precision_w).transpose(1, 2), h_BSH)
-        return moved(state, Mlp(mlp.w1, mlp.b1, w2, mlp.b2 + precision_b * c_BSE.sum(1)))
+        return stepped(state, Mlp(mlp.w1, mlp.b1, w2, mlp.b2 + precision_b * c_BSE.sum(1)))
 
     def terminate(self, state: State) -> bool:
         """See Learner."""
@@ -62,7 +65,7 @@ class RidgeHead:
 def _solve(
     h_BSH: Tensor, ones_BS1: Tensor, r_BSE: Tensor, precision_w: Tensor, precision_b: Tensor
 ) -> Tensor:
-    """C; `solve_ex` does not raise: a stream it cannot solve gets NaN or infinity."""
+    """C (B, S, E); a stream that cannot be solved gets NaN or infinity."""
     identity_SS = torch.eye(h_BSH.shape[1], dtype=h_BSH.dtype, device=h_BSH.device)
     gram_BSS = torch.bmm(h_BSH, h_BSH.transpose(1, 2)) * precision_w
     gram_BSS = gram_BSS + torch.bmm(ones_BS1, ones_BS1.transpose(1, 2)) * precision_b

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective, backward, descended, head_gradient, layer_descended
-from model.inner.learner import State, Support, first_state, moved
+from model.inner.learner import State, Support, first_state, stepped
 from model.losses import Loss
 from model.mappings.mlp import Mlp, hidden_batched, sigma
 
 
 @dataclass(frozen=True, slots=True)
 class GradientSteps:
-    """MAML, FOMAML, Reptile and Meta-SGD: they differ in the outer loop."""
+    """The inner loop of MAML, FOMAML, Reptile and Meta-SGD, which differ in the outer loop."""
 
     rates_K4: Tensor
     """Columns w1, b1, w2, b2."""
@@ -38,11 +38,11 @@ class GradientSteps:
         return first_state(start)
 
     def step(self, state: State, support: Support) -> State:
-        """See Learner. Beyond K steps the last rates go on."""
+        """See Learner. Beyond K steps the last step's rates are used."""
         with torch.no_grad() if self.first_order else nullcontext():
             factors = backward(state.mlp, support, self.objective)
         rate_4 = self.rates_K4[min(state.step, len(self.rates_K4) - 1)]
-        return moved(state, descended(state.mlp, support.x_BSD, factors, rate_4))
+        return stepped(state, descended(state.mlp, support.x_BSD, factors, rate_4))
 
     def terminate(self, state: State) -> bool:
         """See Learner."""
@@ -51,7 +51,7 @@ class GradientSteps:
 
 @dataclass(frozen=True, slots=True)
 class HeadSteps:
-    """ANIL (Raghu et al. 2020): w2 and b2 alone move, so hidden features are computed once."""
+    """The inner loop of ANIL (Raghu et al. 2020): w2 and b2 alone move, so h is computed once."""
 
     rates_K2: Tensor
     """Columns w2, b2."""
@@ -64,11 +64,11 @@ class HeadSteps:
         return self.objective.loss
 
     def init(self, start: Mlp, support: Support) -> State:
-        """See Learner. The memory holds h_BSH."""
-        return first_state(start, hidden_features(start, support, self.objective))
+        """See Learner. The memory holds the hidden features (B, S, H)."""
+        return first_state(start, support_features(start, support, self.objective))
 
     def step(self, state: State, support: Support) -> State:
-        """See Learner. Beyond K steps the last rates go on."""
+        """See Learner. Beyond K steps the last step's rates are used."""
         mlp, (h_BSH,) = state.mlp, state.memory
         with torch.no_grad() if self.first_order else nullcontext():
             d_BSE = head_gradient(mlp, h_BSH, support, self.objective)
@@ -76,13 +76,13 @@ class HeadSteps:
         # first order: the gradient dᵀ·h is a constant, hence h in it too
         input_BSH = h_BSH.detach() if self.first_order else h_BSH
         head = layer_descended(mlp.w2, mlp.b2, d_BSE, input_BSH, rate_2)
-        return moved(state, Mlp(mlp.w1, mlp.b1, *head), h_BSH)
+        return stepped(state, Mlp(mlp.w1, mlp.b1, *head), h_BSH)
 
     def terminate(self, state: State) -> bool:
         """See Learner."""
         return state.step >= len(self.rates_K2)
 
 
-def hidden_features(mlp: Mlp, support: Support, objective: Objective) -> Tensor:
-    """h = σ(W1·x + b1), (B, S, H)."""
+def support_features(mlp: Mlp, support: Support, objective: Objective) -> Tensor:
+    """Returns the support's hidden features σ(W1·x + b1), (B, S, H)."""
     return sigma(objective.activation)(hidden_batched(mlp, support.x_BSD))

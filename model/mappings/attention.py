@@ -4,6 +4,14 @@ B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E 
 P = degrees of freedom of the learned family, C = context, I = inputs
 (inside, D and E are padded to whole cache lines)
 
+*How to think about it.* A stream's task is to turn features u(x), which all streams share, into its
+own space: y ≈ R·u(x) + b. With few pairs R must be guessed from a family of maps that meta-training
+has seen; with many it can be solved for. So R is found from the narrowest family to the widest (a
+few learned degrees of freedom, any rotation, any matrix), each the prior of the next, and what
+decides how far each is trusted is evidence: numbers about the support that need no fitting. All of
+it is closed forms between small decisions; without the decisions it is Procrustes and ridge
+regression, with which tests/model/test_attention.py compares its parts.
+
 θ = (w1, b1, w2, b2) is a feature map u(x) shared by all streams; a stream's mapping is R·u(x) + b,
 so a plain Mlp with w2 = R·θ.w2 and b2 = R·θ.b2 + b. From the support, in turn:
 
@@ -66,7 +74,7 @@ REPAIR_DIM = 256
 EVEN = math.log(math.e - 1.0)
 """softplus(EVEN) = 1: before training all pairs weigh the same."""
 MAX_LOG = 12.0
-"""Of κ and λ: evidence unlike any in training is to give no infinity."""
+"""Largest magnitude of log κ and log λ: evidence unlike any in training gives no infinity."""
 LIMITS = {
     "source_dim": (1, 65_536),
     "target_dim": (1, 512),
@@ -81,7 +89,7 @@ LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class AttentionConfig:
-    """The sizes of an attention generator, integers all. Raises BadMetaInit for what cannot be."""
+    """Sizes of an attention generator, all integers. Raises BadMetaInit for ones that cannot be."""
 
     source_dim: int
     """D."""
@@ -97,7 +105,7 @@ class AttentionConfig:
     refinements: int = 2
     """Gauss-Newton steps, each time that R1 is found."""
     repairs: int = 2
-    """Rounds of step 4."""
+    """Rounds of repair, step 4."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
@@ -111,7 +119,7 @@ class AttentionConfig:
 
 
 class Readout(NamedTuple):
-    """What the support says, each matrix mapping u to y; R1 and R2 are for training to look at."""
+    """What the support says: matrices that map u to y. R1 and R2 are for training to look at."""
 
     matrix_BEE: Tensor
     bias_BE: Tensor
@@ -123,8 +131,8 @@ class Readout(NamedTuple):
     """u(x) of the support as repaired."""
 
 
-class Found(NamedTuple):
-    """R1 with its coordinates, and R2, on pairs of certain weights."""
+class FoundRotations(NamedTuple):
+    """R1 with its coordinates, and R2, as found from pairs with weights `w_BS`."""
 
     a_BP: Tensor
     family_BEE: Tensor
@@ -133,14 +141,14 @@ class Found(NamedTuple):
     fit_BS: Tensor
     """How well R1 explains each pair."""
     explained_B1: Tensor
-    """How well it explains them all."""
+    """How well R1 explains all of a stream's pairs."""
 
 
 class Attention(nn.Module):
-    """The generator with its parameters, float32 (float64 after `.double()`)."""
+    """The attention generator with its parameters, float32 (float64 after `.double()`)."""
 
     def __init__(self, config: AttentionConfig) -> None:
-        """Random, by torch's generator."""
+        """Draws parameters from torch's global generator."""
         super().__init__()
         self.config = config
         self._side = aligned(config.target_dim)
@@ -161,7 +169,7 @@ class Attention(nn.Module):
 
     @classmethod
     def fresh(cls, config: AttentionConfig, seed: int) -> "Attention":
-        """Random, by the seed alone."""
+        """Returns a generator with random parameters, by the seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config)
@@ -169,7 +177,7 @@ class Attention(nn.Module):
     def start(
         self, theta: Mlp, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor, activation: Activation
     ) -> Mlp:
-        """Each stream's mapping (stacked along B) from its support; θ is shared by all.
+        """Returns each stream's mapping, stacked along B, from its support; θ is shared by all.
 
         Padded pairs change nothing, whatever they hold. A stream without pairs gets the mapping
         that is best when nothing is known: θ unadapted. One that is not finite is alone in that.
@@ -191,7 +199,7 @@ class Attention(nn.Module):
         )
 
     def read_out(self, x_BSD: Tensor, u_BSE: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Readout:
-        """From the support, with u(x), to R and b (of padded E). `x_BSD` must be 0 where padded."""
+        """Returns R and b (E padded) from the support and its u(x). `x_BSD` is 0 where padded."""
         seen = self._pairs(u_BSE, y_BSE, real_BS)
         pairs, known = seen, evidence_of(seen)
         w_BS = self._weights(self.weight, known, real_BS)
@@ -208,7 +216,7 @@ class Attention(nn.Module):
         return Readout(matrix_BEE, bias_BE * unit, *rotations, pairs.u_BSE * unit)
 
     def spec(self) -> PartSpec:
-        """As a part of θ; `from_spec` reads it."""
+        """Returns the generator as a part of θ, which `from_spec` reads."""
         tensors = {n: t.detach().cpu().numpy().copy() for n, t in self.state_dict().items()}
         return PartSpec({"kind": KIND} | asdict(self.config), tensors)
 
@@ -216,9 +224,9 @@ class Attention(nn.Module):
     def from_spec(
         cls, spec: PartSpec, source_dim: int, hidden_dim: int, target_dim: int
     ) -> "Attention":
-        """Read what `spec` wrote; raises BadMetaInit unless it fits itself and the target dim.
+        """Returns the generator that `spec` wrote. Raises BadMetaInit unless it fits θ's dims.
 
-        Source and hidden dims are θ's own affair: the generator sees only u(x).
+        θ's hidden dim is free: the generator sees only x and u(x).
         """
         config = _read_config(spec, source_dim, target_dim)
         with torch.device("meta"):  # shapes are judged before memory is taken
@@ -267,7 +275,7 @@ class Attention(nn.Module):
 
     def _find(
         self, prior: SmallMlp, pairs: Pairs, known: Evidence, w_BS: Tensor, a_BP: Tensor
-    ) -> Found:
+    ) -> FoundRotations:
         yu_BEE = weighted(w_BS, pairs.y_BSE, pairs.u_BSE)
         uu_BEE = weighted(w_BS, pairs.u_BSE, pairs.u_BSE)
         family_BEE, a_BP = self.family(a_BP, uu_BEE, yu_BEE)
@@ -276,10 +284,10 @@ class Attention(nn.Module):
         count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
         (k_B1,) = prior(_bounded_exp, explained, count, kept, spread, explained * count)
         rotation_BEE = towards_orthogonal(yu_BEE + k_B1.unsqueeze(2) * family_BEE)
-        return Found(a_BP, family_BEE, rotation_BEE, w_BS, fit_BS, explained)
+        return FoundRotations(a_BP, family_BEE, rotation_BEE, w_BS, fit_BS, explained)
 
     def _repaired(
-        self, x_BSD: Tensor, seen: Pairs, pairs: Pairs, known: Evidence, found: Found
+        self, x_BSD: Tensor, seen: Pairs, pairs: Pairs, known: Evidence, found: FoundRotations
     ) -> Pairs:
         """The pairs as `seen`, u corrected by what R2 says of the `pairs` of the round before."""
         back_BSE = torch.bmm(pairs.y_BSE, found.rotation_BEE)
@@ -295,7 +303,9 @@ class Attention(nn.Module):
         u_BSE = seen.u_BSE + correction_BSE / unit
         return seen._replace(u_BSE=u_BSE.masked_fill(~seen.real_BS.unsqueeze(2), 0.0))
 
-    def _ridge_step(self, pairs: Pairs, known: Evidence, found: Found) -> tuple[Tensor, Tensor]:
+    def _ridge_step(
+        self, pairs: Pairs, known: Evidence, found: FoundRotations
+    ) -> tuple[Tensor, Tensor]:
         refit = explained_of(found.w_BS, fit_of(pairs, found.rotation_BEE), known)
         count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
         products = (refit * count, spread * count)

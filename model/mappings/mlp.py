@@ -33,41 +33,41 @@ class Mlp(NamedTuple):
 def apply(
     mlp: Mlp, x_ND: Tensor, activation: AnyActivation, output_activation: AnyActivation = "none"
 ) -> Tensor:
-    """One mapping on N inputs: (N, E)."""
+    """Returns one mapping's outputs on N inputs (N, E)."""
     h_NH = sigma(activation)(x_ND @ mlp.w1.T + mlp.b1)
     return sigma(output_activation)(h_NH @ mlp.w2.T + mlp.b2)
 
 
 def hidden_batched(mlp: Mlp, x_BND: Tensor) -> Tensor:
-    """z = W1·x + b1 of B mappings, each on its own N inputs: (B, N, H)."""
+    """Returns z = W1·x + b1 of B mappings, each on its own N inputs (B, N, H)."""
     return torch.bmm(x_BND, mlp.w1.transpose(1, 2)) + mlp.b1.unsqueeze(1)
 
 
 def output_batched(mlp: Mlp, h_BNH: Tensor) -> Tensor:
-    """a = W2·h + b2 of B mappings, before σo: (B, N, E)."""
+    """Returns a = W2·h + b2 of B mappings, before σo (B, N, E)."""
     return torch.bmm(h_BNH, mlp.w2.transpose(1, 2)) + mlp.b2.unsqueeze(1)
 
 
 def apply_batched(
     mlp: Mlp, x_BND: Tensor, activation: AnyActivation, output_activation: AnyActivation = "none"
 ) -> Tensor:
-    """B mappings, each on its own N inputs: (B, N, E)."""
+    """Returns the outputs of B mappings, each on its own N inputs (B, N, E)."""
     h_BNH = sigma(activation)(hidden_batched(mlp, x_BND))
     return sigma(output_activation)(output_batched(mlp, h_BNH))
 
 
 def expand(mlp: Mlp, streams: int) -> Mlp:
-    """The same mapping for every one of `streams` streams, without copying."""
+    """Returns the mapping once for each of `streams` streams, without copying."""
     return Mlp(*(tensor.expand(streams, *tensor.shape) for tensor in mlp))
 
 
 def sigma(activation: AnyActivation) -> Callable[[Tensor], Tensor]:
-    """σ by name."""
+    """Returns σ by its name."""
     return _SIGMA[activation]
 
 
 def sigma_prime(activation: AnyActivation) -> Callable[[Tensor], Tensor]:
-    """σ′ by name, as a function of z; itself differentiable, for second-order meta-training."""
+    """Returns σ′ by σ's name, as a differentiable function of z (second-order meta-training)."""
     return _SIGMA_PRIME[activation]
 
 

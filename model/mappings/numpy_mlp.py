@@ -20,7 +20,7 @@ def apply_numpy(
     activation: OutputActivation,
     output_activation: OutputActivation = "none",
 ) -> FloatArray:
-    """f(x) = σo(W2·σ(W1·x + b1) + b2) on N inputs (N, E); equals torch's to rounding.
+    """Returns f(x) = σo(W2·σ(W1·x + b1) + b2) on N inputs (N, E); equals torch's to rounding.
 
     With "none" for σ it is a linear mapping.
     """

@@ -17,14 +17,14 @@ SQUARINGS = 5
 TERMS = 7
 """0.5⁸/8! = 1e-7: what the series leaves out is below float32's rounding."""
 MAX_COORDINATES = 12.0
-"""Of the norm of a manifold's coordinates: more than any of the generators as they begin, of norm
+"""Largest norm of a manifold's coordinates: more than any of the generators as they begin, of norm
 about 1.4, needs to go round, and within what `expm` is accurate for."""
 POLAR_STEPS = 10
 """A singular value of 0.05 (against the largest, about) gets to 1; much smaller ones stay small."""
 
 
 def expm(a_BEE: Tensor) -> Tensor:
-    """The matrix exponential (B, E, E), by a Taylor series with scaling and squaring.
+    """Returns the matrix exponential (B, E, E), by a Taylor series with scaling and squaring.
 
     Moler and Van Loan 2003, method 3, at fixed orders: accurate for norms up to 16.
     """
@@ -39,9 +39,9 @@ def expm(a_BEE: Tensor) -> Tensor:
 
 
 def expm_with_derivatives(a_BEE: Tensor, directions_PEE: Tensor) -> tuple[Tensor, Tensor]:
-    """expm(a) and its derivatives along each direction, ∂expm(a + t·D_p)/∂t at 0: (B, P, E, E).
+    """Returns expm(a), and ∂expm(a + t·D_p)/∂t at t = 0 for each direction D_p (B, P, E, E).
 
-    The products of `expm`, differentiated one by one.
+    They are the products of `expm`, differentiated one by one.
     """
     streams, side, _ = a_BEE.shape
     count = len(directions_PEE)
@@ -66,7 +66,7 @@ def expm_with_derivatives(a_BEE: Tensor, directions_PEE: Tensor) -> tuple[Tensor
 
 
 def towards_orthogonal(m_BEE: Tensor, steps: int = POLAR_STEPS) -> Tensor:
-    """The matrix pulled to its nearest orthogonal one: singular values go to 1, vectors stay.
+    """Returns the matrix pulled towards its nearest orthogonal one: singular values go to 1.
 
     Newton-Schulz, X ← 1.5·X − 0.5·X·Xᵀ·X (Björck and Bowie 1971). Singular values that are small
     against the largest stay small: what the support says nothing about is left out, and a matrix
@@ -86,7 +86,7 @@ class Manifold(nn.Module):
     """A learned family of rotations with few degrees of freedom: expm(Σ a_p·(G_p − G_pᵀ))."""
 
     def __init__(self, count: int, dim: int, side: int, refinements: int) -> None:
-        """`count` degrees of freedom; dims from `dim` to `side` stay as they are."""
+        """Makes a family of `count` degrees of freedom; dims beyond `dim` stay as they are."""
         super().__init__()
         self.generators_PEE = nn.Parameter(torch.randn(count, dim, dim) * 0.5 / math.sqrt(dim))
         self._idle = side - dim
@@ -94,8 +94,9 @@ class Manifold(nn.Module):
         self._refinements = refinements
 
     def forward(self, a_BP: Tensor, uu_BEE: Tensor, yu_BEE: Tensor) -> tuple[Tensor, Tensor]:
-        """The rotations (B, E, E) that map u to y best, searched for from coordinates `a_BP`; and
-        the coordinates found.
+        """Returns the rotations (B, E, E) that map u to y best, and their coordinates (B, P).
+
+        The search begins at coordinates `a_BP`.
 
         `uu_BEE` = Σ w·u·uᵀ and `yu_BEE` = Σ w·y·uᵀ over a stream's pairs are all that the squared
         error Σ w·|y − R(a)·u|² needs. The search is Gauss-Newton with a learned damping
@@ -124,26 +125,28 @@ class Manifold(nn.Module):
 
 
 def solve(left_BEE: Tensor, right_BEF: Tensor) -> Tensor:
-    """left⁻¹·right; a matrix that is singular or not finite is its own stream's affair."""
+    """Returns left⁻¹·right; a matrix that is singular or not finite spoils its own stream alone."""
     # torch.linalg.solve would raise for the whole batch
     solution: Tensor = torch.linalg.solve_ex(left_BEE, right_BEF)[0]
     return solution
 
 
 def within(radius: float, a_BP: Tensor) -> Tensor:
-    """Vectors longer than `radius` are shortened to it, others left as they are."""
+    """Returns the vectors, those longer than `radius` shortened to it."""
     length_B1 = a_BP.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt()
     return a_BP * (radius / length_B1).clamp(max=1.0)
 
 
 def times_vector(m_BEF: Tensor, v_BF: Tensor) -> Tensor:
-    """Each stream's matrix times its vector (B, E), by sums over rows: a `bmm` with one column
-    takes another routine for one stream than for several."""
+    """Returns each stream's matrix times its vector (B, E), by sums over rows.
+
+    A `bmm` with one column takes another routine for one stream than for several.
+    """
     return (m_BEF * v_BF.unsqueeze(1)).sum(2)
 
 
 def solve_small(left_BPP: Tensor, right_BP1: Tensor) -> Tensor:
-    """left⁻¹·right of small positive definite matrices: Gauss-Jordan elimination, no pivoting.
+    """Returns left⁻¹·right of small positive definite matrices, by Gauss-Jordan without pivoting.
 
     Elementwise operations alone: LAPACK's bits depend on where in memory so small a matrix starts.
     """

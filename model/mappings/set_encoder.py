@@ -38,7 +38,7 @@ class Evidence(NamedTuple):
     """What is known about pairs and streams before anything is fitted."""
 
     u_BS: Tensor
-    """Squared norms."""
+    """Squared norms of the u's."""
     y_BS: Tensor
     kept_BS: Tensor
     """Correlation of a pair's inner products with the others, between u's and y's."""
@@ -53,13 +53,13 @@ class Evidence(NamedTuple):
 
 
 def linear(layer: nn.Linear, x_BNI: Tensor) -> Tensor:
-    """The layer on every stream's N inputs, (B, N, O)."""
+    """Returns the layer's outputs on every stream's N inputs (B, N, O)."""
     weight_BIO = layer.weight.T.expand(x_BNI.shape[0], *layer.weight.T.shape)
     return torch.bmm(x_BNI, weight_BIO) + layer.bias
 
 
 class SmallMlp(nn.Module):
-    """A few numbers of evidence to one or two decisions; before training these are `first`."""
+    """Makes one or two decisions of a few numbers of evidence; before training they are `first`."""
 
     def __init__(self, first: tuple[float, ...]) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class SmallMlp(nn.Module):
         self.first_O = nn.Parameter(torch.tensor(first))
 
     def forward(self, squash: Squash, *evidence: Tensor) -> tuple[Tensor, ...]:
-        """Decisions (B, N) each, after `squash`, from evidence (B, N) each."""
+        """Returns the decisions, (B, N) each, after `squash`, from evidence, (B, N) each."""
         x_BNI = torch.stack(evidence, dim=2)
         x_BNI = functional.pad(x_BNI, (0, EVIDENCE - len(evidence)))
         o_BNO = linear(self.out, functional.gelu(linear(self.hidden, x_BNI)))
@@ -80,7 +80,7 @@ class SmallMlp(nn.Module):
         return decisions[: len(self.first_O)]
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """Self-attention among the pairs, then a pointwise MLP (Vaswani et al. 2017, normed before)."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self.narrow = nn.Linear(2 * width, width)
 
     def forward(self, h_BSW: Tensor, real_BS: Tensor) -> Tensor:
-        """Padded pairs are attended to by none."""
+        """Returns the pairs' new features (B, S, W); padded pairs are attended to by none."""
         normed_BSW = self.attended_norm(h_BSW)
         layers = (self.query, self.key, self.value)
         q, k, v = (self._split(linear(layer, normed_BSW)) for layer in layers)
@@ -129,11 +129,11 @@ class SetEncoder(nn.Module):
         self.sum_u, self.sum_y = nn.Linear(side, width), nn.Linear(side, width)
         self.product_u, self.product_y = nn.Linear(side, width), nn.Linear(side, width)
         self.merge = nn.Linear(2 * width, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(blocks))
+        self.blocks = nn.ModuleList(AttentionBlock(width, heads) for _ in range(blocks))
         self.pool = nn.Linear(width, heads)
 
     def forward(self, u_BSE: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Tensor:
-        """(B, A·W), 0 for a stream without pairs. Padded pairs must hold finite numbers."""
+        """Returns the context (B, A·W), 0 without pairs. Padded pairs must hold finite numbers."""
         sums_BSW = functional.gelu(linear(self.sum_u, u_BSE) + linear(self.sum_y, y_BSE))
         products_BSW = linear(self.product_u, u_BSE) * linear(self.product_y, y_BSE)
         h_BSW = linear(self.merge, torch.cat([sums_BSW, products_BSW], dim=2))
@@ -147,7 +147,7 @@ class SetEncoder(nn.Module):
 
 
 def evidence_of(pairs: Pairs) -> Evidence:
-    """Norms, and whether inner products are kept from u to y, as they are by a rotation."""
+    """Returns norms, and how well u to y keeps inner products, as a rotation would."""
     u_BSS = torch.bmm(pairs.u_BSE, pairs.u_BSE.transpose(1, 2))
     y_BSS = torch.bmm(pairs.y_BSE, pairs.y_BSE.transpose(1, 2))
     u_BS, y_BS = (torch.diagonal(t, dim1=1, dim2=2) for t in (u_BSS, y_BSS))
@@ -168,17 +168,17 @@ def evidence_of(pairs: Pairs) -> Evidence:
 
 
 def weighted(w_BS: Tensor, left_BSE: Tensor, right_BSE: Tensor) -> Tensor:
-    """Σ w·left·rightᵀ over a stream's pairs, (B, E, E)."""
+    """Returns Σ w·left·rightᵀ over a stream's pairs (B, E, E)."""
     return torch.bmm((w_BS.unsqueeze(2) * left_BSE).transpose(1, 2), right_BSE)
 
 
 def fit_of(pairs: Pairs, matrix_BEE: Tensor) -> Tensor:
-    """How well each pair is explained: y · R·u, (B, S)."""
+    """Returns how well R explains each pair: y · R·u, (B, S)."""
     return (pairs.y_BSE * torch.bmm(pairs.u_BSE, matrix_BEE.transpose(1, 2))).sum(2)
 
 
 def explained_of(w_BS: Tensor, fit_BS: Tensor, known: Evidence) -> Tensor:
-    """How well all of a stream's pairs are explained: a cosine, (B, 1)."""
+    """Returns how well all of a stream's pairs are explained: a cosine, (B, 1)."""
     fit_B1, u_B1, y_B1 = ((w_BS * t).sum(1, keepdim=True) for t in (fit_BS, known.u_BS, known.y_BS))
     explained_B1: Tensor = fit_B1 / (u_B1 * y_B1 + EPSILON).sqrt()
     return explained_B1
@@ -187,7 +187,7 @@ def explained_of(w_BS: Tensor, fit_BS: Tensor, known: Evidence) -> Tensor:
 def ridge_towards(
     pairs: Pairs, w_BS: Tensor, strength_B1: Tensor, towards_BEE: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The weighted least squares of y on u with intercept, penalised by λ·|R − towards|² + λ·|b|².
+    """Returns R and b of y on u by weighted least squares with λ·|R − towards|² + λ·|b|² added.
 
     b is eliminated first: what is left is one solve per stream. λ is at least what float32 needs.
     """

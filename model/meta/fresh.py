@@ -39,7 +39,7 @@ def fresh_theta_of_kind(
         activation=activation,
         output_activation=output_activation,
         generator=_generator(generator, source_dim, target_dim, seed),
-        learner=learners.fresh_spec(learner, *dims, steps, loss),
+        learner=learners.fresh_learner(learner, *dims, steps, loss),
     )
 
 

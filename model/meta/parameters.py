@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from model.inner import cost_rule, learners
 from model.inner.cost_rule import Form
-from model.inner.hidden import outer as hidden_outer
 from model.inner.hidden.learners import outer_descend_by
-from model.inner.hidden.loop import terms
+from model.inner.hidden.projected import terms
+from model.inner.hidden.result import hidden_space_outputs
 from model.inner.learner import Learner, Support, adapt
 from model.mappings.attention import Attention, AttentionConfig
 from model.mappings.mlp import Mlp, apply_batched, expand
@@ -140,7 +140,7 @@ class MetaParameters(nn.Module):
         descend = outer_descend_by(self.learner()) if self.form == "hidden" else None
         if descend is None:
             return self.outputs(self.adapted(support), x_TQD)
-        return hidden_outer.query_outputs(terms(self.theta()), support, x_TQD, descend).o_CQE
+        return hidden_space_outputs(terms(self.theta()), support, x_TQD, descend).o_BQE
 
     def _form(self, asked: Form) -> Form:
         """Return the form that runs when `asked` is asked for."""
@@ -195,7 +195,7 @@ class MetaParameters(nn.Module):
 
 
 def _fresh_learner(recipe: Recipe, dims: tuple[int, int, int]) -> PartSpec:
-    spec = learners.fresh_spec(
+    spec = learners.fresh_learner(
         recipe.learner, *dims, recipe.inner_steps, recipe.inner_loss, recipe.inner_rate
     )
     if recipe.first_order and recipe.learner in FIRST_ORDER_IS_A_SETTING:

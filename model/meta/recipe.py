@@ -72,7 +72,7 @@ class Recipe:
     inner_loss: Loss = MSE
     inner_rate: float | None = None
     """Initial inner learning rates (r2d2: ridge penalties); None for what suits the dims, see
-    `model.inner.learners.fresh_spec`."""
+    `model.inner.learners.fresh_learner`."""
     first_order: bool = False
     """For meta-sgd, anil and adam: whether inner gradients count as constants in the outer one."""
     learn_rates: bool = False

@@ -18,10 +18,10 @@ _DEVICE_ERROR: type[Exception] | None = getattr(torch, "AcceleratorError", None)
 
 
 def in_parts(work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> tuple[list[R], int]:
-    """`work` on all items, or on halves of them, as far as the device's memory asks for it; and how
-    often it had to be halved.
+    """Does `work` on all items, or on halves of them as often as the device's memory is short.
 
-    Raises torch.OutOfMemoryError when one item alone is too much.
+    Returns the results, and how often items were halved. Raises torch.OutOfMemoryError when one
+    item alone is too much.
     """
     try:
         return work(items), 0
@@ -39,7 +39,7 @@ def in_parts(work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> tupl
 
 @contextmanager
 def lost_device_told() -> Iterator[None]:
-    """Turn what torch raises when a device is gone into DeviceLost; other errors stay."""
+    """Turns what torch raises when a device is gone into DeviceLost; other errors stay."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -52,7 +52,7 @@ def lost_device_told() -> Iterator[None]:
 
 
 def speaks_of_a_lost_device(error: RuntimeError) -> bool:
-    """Whether it is the device that failed, which no later call on it survives."""
+    """Returns whether the device failed, so that no later call on it can succeed."""
     if _DEVICE_ERROR is not None and isinstance(error, _DEVICE_ERROR):
         return True
     return str(error).startswith(("CUDA error", "CUDA driver error", "cuDNN error"))

@@ -4,7 +4,7 @@ C = capacity (slots), W = window size, N = new pairs, R = rows of a projection c
 D = source dim, E = target dim, H = hidden, B = streams of a chunk, S, Q = capacities for support
 and query pairs, A = S + Q
 
-What lies in memory of a slot (`model.inner.hidden.loop` says what for):
+What lies in memory of a slot (`model.inner.hidden.descent` says what for):
 
     x, ŷ = y − b2              (W, D), (W, E)    the features, in host memory or spilled
     p = W1·x + b1, r = W2ᵀ·ŷ   (W, H) each       on the device
@@ -32,16 +32,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.inner.hidden import losses as hidden_losses
-from model.inner.hidden.loop import Descent, Projected, Terms
-from model.inner.hidden.result import FactorRoom, factors
-from model.inner.hidden.rival import ridge_losses
-from model.inner.hidden.span import head_of
-from model.inner.hidden.workspace import JudgingSpace, Workspace
+from model.inner.hidden.coefficients import head_of
+from model.inner.hidden.descent import Descent
+from model.inner.hidden.losses import losses_of_theta, ridge_losses, unreliable
+from model.inner.hidden.memory import JudgingSpace, Workspace
+from model.inner.hidden.projected import Projected, Terms
+from model.inner.hidden.result import FactorRoom, factors, pair_losses
 from model.losses import Loss
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
-from model.serving.judging import Judged, PairLosses, finite_losses, judged
+from model.serving.judging import MeanLosses, PairLosses, finite_losses, judged
 from model.serving.projections import New, Projections, gram_rows
 from model.serving.windows import RawWindows, Slots, stream_bytes
 from model.theta.meta_init import Activation
@@ -55,17 +55,17 @@ ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class InnerLoop:
-    """θ and its learner, as hidden space has them."""
+    """θ and its learner as hidden space has them, and what adaptations are judged by."""
 
     terms: Terms
     descend: Callable[[Projected, Workspace], Descent]
     activation: Activation
     loss: Loss
-    """What is judged by: mse or cosine."""
+    """What pairs are judged by: mse or cosine."""
     ridge: bool
-    """Whether ridge regression is judged beside."""
+    """Whether ridge regression is fitted and judged beside θ′."""
     hidden_dim: int
-    """Without idle units."""
+    """H without idle units."""
 
 
 class HiddenWindows:
@@ -79,9 +79,9 @@ class HiddenWindows:
         chunk: int,
         in_full: Callable[[Sequence[Episode]], Sequence[Adaptation]],
     ) -> None:
-        """`raw` is empty, and ours from now on. `capacities` are those of support and query, their
-        sum the window's size. `in_full` adapts, with weights in full, what hidden space is too
-        coarse for."""
+        """Takes over `raw`, which must be empty. `capacities` are those of support and query, their
+        sum the window's size; `chunk` streams are adapted at a time. `in_full` adapts, with weights
+        in full, the streams that hidden space is too coarse for."""
         self._raw, self._inner, self._terms = raw, inner, inner.terms
         self._support, self._query = aligned(capacities[0]), capacities[1]
         self._chunk, self._in_full = chunk, in_full
@@ -91,15 +91,15 @@ class HiddenWindows:
         self._workspace, self._judging, self._room = Workspace(), JudgingSpace(), FactorRoom()
         self._generation = 0
         self.batch_splits = 0
-        """How often the last `adapt` was halved for want of device memory."""
+        """How often the last `adapt` halved its cuts because the device's memory was short."""
 
     @property
     def bytes_per_stream(self) -> int:
-        """Memory that one slot takes once it is full."""
+        """Bytes that one slot takes once it is full."""
         return stream_bytes(self._raw) + self._projections.bytes_per_stream
 
     def clear(self, slot: int) -> None:
-        """Let go of a slot's pairs."""
+        """Lets go of a slot's pairs."""
         self._generation += 1
         self._raw.clear(slot)
 
@@ -107,7 +107,7 @@ class HiddenWindows:
     def append(
         self, slots: Sequence[int], x_D: Sequence[FloatArray], y_E: Sequence[FloatArray]
     ) -> None:
-        """Take new pairs in, a stream's in order."""
+        """Takes new pairs in, a stream's in order. Raises DeviceLost."""
         self._generation += 1
         x_ND, y_NE = np.stack(x_D), np.stack(y_E) - self._b2_E
         rows = np.array(self._raw.append(slots, x_ND, y_NE), np.int64)
@@ -141,19 +141,22 @@ class HiddenWindows:
             yy_R.unsqueeze(0),
             real_R.unsqueeze(0),
         )
-        before_1R = hidden_losses.pair_losses(terms, alone, None, inner.loss, inner.activation)
+        before_1R = losses_of_theta(terms, alone, inner.loss, inner.activation)
         return New(p_RH, r_RH, t_R, before_1R[0])
 
     def _rows_of(self, array_NX: FloatArray) -> Sequence[Tensor]:
-        """In chunks of R, 0 beyond the end."""
+        """The array in chunks of R rows, 0 beyond the end."""
         whole = np.zeros((aligned(len(array_NX), ROWS), *array_NX.shape[1:]), np.float32)
         whole[: len(array_NX)] = array_NX
         chunks: Sequence[Tensor] = torch.split(self._put(whole), ROWS)
         return chunks
 
     def adapt(self, cuts: Sequence[Cut]) -> list[Adaptation]:
-        """θ′ of every cut, in order. What they hold may be read until the next call of any of
-        these methods; raises RuntimeError then."""
+        """Returns the adaptation of every cut, in order. Raises DeviceLost.
+
+        Their tensors and factors may be read until the next call of any of these methods; later
+        reads raise RuntimeError.
+        """
         self._generation += 1
         self._room.begin(sum(cut.wanted for cut in cuts))
         wanted_first = sorted(range(len(cuts)), key=lambda place: not cuts[place].wanted)
@@ -174,14 +177,12 @@ class HiddenWindows:
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         terms, inner = self._terms, self._inner
         projected, descent, before_BA = self._descended(cuts)
-        after_BA = hidden_losses.pair_losses(
-            terms, projected, descent, inner.loss, inner.activation, self._judging
-        )
-        real_BS, real_BQ = self._cut_in_two(projected.real_CN)
+        after_BA = pair_losses(terms, projected, descent, inner.loss, self._judging)
+        real_BS, real_BQ = self._cut_in_two(projected.real_BN)
         losses = judged(self._pair_losses(projected, before_BA, after_BA), real_BS, real_BQ)
-        coarse_B = hidden_losses.unreliable(terms, projected, inner.loss, before_BA, after_BA)
+        coarse_B = unreliable(terms, projected, inner.loss, before_BA, after_BA)
         made = self._factors(cuts, projected, descent)
-        found = zip(cuts, losses, descent.healthy_C.tolist(), coarse_B.tolist(), made, strict=True)
+        found = zip(cuts, losses, descent.healthy_B.tolist(), coarse_B.tolist(), made, strict=True)
         return [
             self._in_full([self._episode(cut)])[0]
             if coarse
@@ -190,14 +191,14 @@ class HiddenWindows:
         ]
 
     def _descended(self, cuts: Sequence[Cut]) -> tuple[Projected, Descent, Tensor]:
-        """What lasts until the next call; and each pair's loss by θ."""
+        """Projections and θ′, which last until the next call, and each pair's loss by θ."""
         projected, before_BA = self._projections.gather(self._rows(cuts), self._support)
         return projected, self._inner.descend(projected, self._workspace), before_BA
 
     def _factors(
         self, cuts: Sequence[Cut], projected: Projected, descent: Descent
     ) -> list[HostFactors | None]:
-        """Of those that are wanted, which come first, while the steps are still in the cache."""
+        """Factors of the wanted cuts, which come first; made while the steps are in the cache."""
         wanted = sum(cut.wanted for cut in cuts)
         nothing: list[HostFactors | None] = [None] * (len(cuts) - wanted)
         if not wanted:
@@ -232,7 +233,7 @@ class HiddenWindows:
         return np.where(real, slots * size + (first + age) % size, -1)
 
     def _adaptation(
-        self, cut: Cut, losses: Judged, healthy: bool, made: HostFactors | None
+        self, cut: Cut, losses: MeanLosses, healthy: bool, made: HostFactors | None
     ) -> Adaptation:
         finite = healthy and finite_losses(losses, support=cut.support > 0, query=cut.query > 0)
         generation = self._generation
@@ -253,7 +254,7 @@ class HiddenWindows:
 
     @torch.inference_mode()
     def _made_again(self, cut: Cut) -> HostFactors:
-        """Of a stream that turned out to be wanted."""
+        """Factors of a stream that was not wanted at first."""
         cut = cut._replace(wanted=True)
         projected, descent, _ = self._descended([cut])
         (made,) = self._factors([cut], projected, descent)
@@ -261,7 +262,7 @@ class HiddenWindows:
         return made
 
     def _low_rank(self, cut: Cut, made: HostFactors) -> LowRank:
-        """Without idle units and padding."""
+        """θ′ as factors, without idle units and padding."""
         (x_SD, y_SE), (a_SH, beta_H, n_GG, v_SG) = self._raw.support(cut), made
         n, units = cut.support, self._inner.hidden_dim
         if units < len(beta_H):
@@ -298,7 +299,7 @@ class HiddenWindows:
 
 
 class HostFactors(NamedTuple):
-    """One stream's, in host memory (`model.inner.hidden.result`)."""
+    """One stream's `model.inner.hidden.result.Factors`, in host memory."""
 
     a_SH: FloatArray
     beta_H: FloatArray
@@ -307,10 +308,10 @@ class HostFactors(NamedTuple):
 
 
 def _of_first(descent: Descent, streams: int) -> Descent:
-    """Views."""
+    """The descent of the first streams; views."""
     head = head_of(*(tensor[:streams] for tensor in descent.head[:3]))
-    a_CSH, beta_CH = descent.a_CSH[:streams], descent.beta_CH[:streams]
-    return descent._replace(a_CSH=a_CSH, beta_CH=beta_CH, head=head)
+    a_BSH, beta_BH = descent.a_BSH[:streams], descent.beta_BH[:streams]
+    return descent._replace(a_BSH=a_BSH, beta_BH=beta_BH, head=head)
 
 
 class _Lazy(Mapping[str, FloatArray]):

@@ -14,18 +14,18 @@ from model.serving import rival
 
 
 class PairLosses(NamedTuple):
-    """The loss of each pair, of θ (before), θ′ (after) and ridge."""
+    """The loss of each pair by θ (before), by θ′ (after) and by ridge regression."""
 
     support_before_BS: Tensor
     support_after_BS: Tensor
     query_before_BQ: Tensor
     query_after_BQ: Tensor
     query_ridge_BQ: Tensor
-    """NaN where ridge is not asked."""
+    """NaN where ridge regression was not fitted."""
 
 
-class Judged(NamedTuple):
-    """One stream's mean losses, and whether ridge should take θ′'s place."""
+class MeanLosses(NamedTuple):
+    """One stream's losses, means over pairs, and whether ridge should take θ′'s place."""
 
     support_before: float
     support_after: float
@@ -35,19 +35,20 @@ class Judged(NamedTuple):
     ridge_wins: bool
 
 
-def judged(losses: PairLosses, real_BS: Tensor, real_BQ: Tensor) -> list[Judged]:
-    """Of every stream, in one transfer from the device; NaN where it has no pairs."""
+def judged(losses: PairLosses, real_BS: Tensor, real_BQ: Tensor) -> list[MeanLosses]:
+    """Returns every stream's mean losses, NaN without pairs, in one transfer from the device."""
     reals = (real_BS, real_BS, real_BQ, real_BQ, real_BQ)
     means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
     clearly_B = rival.clearly_better(losses.query_ridge_BQ, losses.query_after_BQ, real_BQ)
     rows = torch.stack([*means_5B, clearly_B.to(means_5B[0].dtype)], 1).tolist()
     return [
-        Judged(a, b, c, d, e, _ridge_wins((a, b, c, d, e), bool(f))) for a, b, c, d, e, f in rows
+        MeanLosses(a, b, c, d, e, _ridge_wins((a, b, c, d, e), bool(f)))
+        for a, b, c, d, e, f in rows
     ]
 
 
-def finite_losses(judged: Judged, *, support: bool, query: bool) -> bool:
-    """Whether those are finite that have pairs."""
+def finite_losses(judged: MeanLosses, *, support: bool, query: bool) -> bool:
+    """Returns whether θ's and θ′'s mean losses are finite, on the sides that have pairs."""
     having_pairs = judged[:2] * support + judged[2:4] * query
     return all(map(math.isfinite, having_pairs))
 

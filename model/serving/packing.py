@@ -30,7 +30,7 @@ class PackedPairs:
 def pack_pairs(
     pairs: Sequence[tuple[FloatArray, FloatArray]], rows: int, capacity: int, dims: tuple[int, int]
 ) -> PackedPairs:
-    """Stack the (x_ND, y_NE) of each stream into `rows` rows; rows left over hold no pairs.
+    """Stacks the (x_ND, y_NE) of each stream into `rows` rows; rows left over hold no pairs.
 
     N is `capacity`, aligned.
     Raises ValueError when a stream has more than `capacity` pairs or other dims.
@@ -52,9 +52,9 @@ def pack_pairs(
 def with_idle_units(
     mapping: Mapping[str, FloatArray], activation: Activation
 ) -> dict[str, FloatArray]:
-    """The same mapping with hidden units up to the alignment that never do or learn anything.
+    """Returns the mapping with as many idle hidden units as fill the last cache line.
 
-    Their weights are 0 and their output is 0, hence all their gradients: they stay as they are.
+    Their weights and outputs are 0, hence all their gradients: they never do or learn anything.
     """
     idle = -len(mapping["b1"]) % ALIGNMENT
     # σ(0) is 0 for all but the sigmoid, which underflows to 0 and has slope 0 far to the left
@@ -68,7 +68,7 @@ def with_idle_units(
 
 
 def without_idle_units(tensors: Mapping[str, FloatArray], hidden_dim: int) -> dict[str, FloatArray]:
-    """The mapping without them, as copies: a view would keep a whole chunk alive."""
+    """Returns the mapping's own hidden units, as copies: a view would keep a whole chunk alive."""
     return {
         "w1": tensors["w1"][:hidden_dim].copy(),
         "b1": tensors["b1"][:hidden_dim].copy(),
@@ -77,11 +77,11 @@ def without_idle_units(tensors: Mapping[str, FloatArray], hidden_dim: int) -> di
     }
 
 
-def support_of(episode: Episode) -> tuple[FloatArray, FloatArray]:
-    """The pairs to adapt on."""
+def support_pairs(episode: Episode) -> tuple[FloatArray, FloatArray]:
+    """Returns the pairs to adapt on, x (S, D) and y (S, E)."""
     return episode.x_support_SD, episode.y_support_SE
 
 
-def query_of(episode: Episode) -> tuple[FloatArray, FloatArray]:
-    """The pairs to judge on."""
+def query_pairs(episode: Episode) -> tuple[FloatArray, FloatArray]:
+    """Returns the pairs to judge on, x (Q, D) and y (Q, E)."""
     return episode.x_query_QD, episode.y_query_QE

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.inner.hidden.loop import Projected
+from model.inner.hidden.projected import Projected
 from model.serving.windows import Slots, reserved
 from model.values.arrays import FloatArray
 
 
 class New(NamedTuple):
-    """What is made of pairs when they arrive."""
+    """What is made once of N new pairs, when they arrive."""
 
     p_NH: Tensor
     r_NH: Tensor
@@ -30,7 +30,10 @@ class New(NamedTuple):
 
 
 class Projections:
-    """All but the features of every slot, on one device. The last slot stays zero: padding's."""
+    """Holds the projections of every slot's pairs on one device.
+
+    The last slot stays zero: padding is gathered from it.
+    """
 
     def __init__(self, capacity: int, size: int, hidden_dim: int, device: torch.device) -> None:
         self._size = size
@@ -48,26 +51,29 @@ class Projections:
 
     @property
     def bytes_per_stream(self) -> int:
-        """Of one slot."""
+        """Bytes that one slot takes."""
         blocks = (self._p, self._r, self._t, self._before, self._g, self._gamma)
         return sum(block[0].numel() * block.element_size() for block in blocks)
 
     def put(self, rows_N: Tensor, new: New) -> None:
-        """New pairs' projections."""
+        """Stores new pairs' projections in their rows (slot · W + place)."""
         self._p.view(-1, self._p.shape[2]).index_copy_(0, rows_N, new.p_NH)
         self._r.view(-1, self._r.shape[2]).index_copy_(0, rows_N, new.r_NH)
         self._t.view(-1).index_copy_(0, rows_N, new.t_N)
         self._before.view(-1).index_copy_(0, rows_N, new.before_N)
 
     def put_grams(self, rows_N: Tensor, g_NW: Tensor, gamma_NW: Tensor) -> None:
-        """New pairs' products with every pair of their slots: a row and a column each."""
+        """Stores new pairs' products with all pairs of their slots: a Gram's row and column."""
         slots, places = rows_N // self._size, rows_N % self._size
         for block, new in ((self._g, g_NW), (self._gamma, gamma_NW)):
             block[slots, places] = new
             block[slots, :, places] = new
 
     def gather(self, rows_BA: Slots, support: int) -> tuple[Projected, Tensor]:
-        """The rows (−1: padding) of B streams, support first; and their losses by θ."""
+        """Returns the projections of B streams' rows (B, A), and the rows' losses by θ (B, A).
+
+        Support rows come first. Rows of −1 are padding.
+        """
         real = rows_BA >= 0
         rows = np.where(real, rows_BA, self._blank)
         device = self._p.device
@@ -94,7 +100,7 @@ class Projections:
 
 
 def gram_rows(kept_CWX: FloatArray, rows: Slots, new_NX: FloatArray) -> FloatArray:
-    """Each new pair's products with all of its slot's rows (N, W), its own among them."""
+    """Returns each new pair's products with all pairs of its slot (N, W), itself among them."""
     size = kept_CWX.shape[1]
     made = np.empty((len(rows), size), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):

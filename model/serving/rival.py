@@ -27,17 +27,20 @@ PENALTY = 10.0
 
 
 class Rival(NamedTuple):
-    """Fitted, in the dual form. Padded rows are 0."""
+    """Ridge regression of B streams, fitted in the dual form. Padded rows are 0."""
 
     x_BSD: Tensor
-    """Centred."""
+    """Less the support's mean."""
     alpha_BSE: Tensor
     x_mean_B1D: Tensor
     y_mean_B1E: Tensor
 
 
 def fit(support: Support, penalty: float = PENALTY) -> Rival:
-    """Fit every stream; one without pairs predicts 0. A stream's NaN or infinity stays its own."""
+    """Fits ridge regression to every stream; one without pairs predicts 0.
+
+    A stream's NaN or infinity stays its own.
+    """
     real_BS1 = support.real_BS.unsqueeze(2)
     x_BSD, x_mean_B1D = _centred(support.x_BSD, real_BS1)
     y_BSE, y_mean_B1E = _centred(support.y_BSE, real_BS1)
@@ -48,13 +51,13 @@ def fit(support: Support, penalty: float = PENALTY) -> Rival:
 
 
 def predict(rival: Rival, x_BQD: Tensor) -> Tensor:
-    """Each stream's predictions on its own inputs (B, Q, E)."""
+    """Returns each stream's predictions on its own inputs (B, Q, E)."""
     cross_BQS = torch.bmm(x_BQD - rival.x_mean_B1D, rival.x_BSD.transpose(1, 2))
     return torch.bmm(cross_BQS, rival.alpha_BSE) + rival.y_mean_B1E
 
 
 def clearly_better(rival_BQ: Tensor, other_BQ: Tensor, real_BQ: Tensor) -> Tensor:
-    """Whether the rival's losses are lower than the other's by more than chance (B).
+    """Returns whether the rival's losses are lower than the other's by more than chance (B).
 
     Query pairs are few and their losses scatter: the mean of the paired differences must exceed
     its own standard error. Two pairs at least; one says nothing.
@@ -69,7 +72,10 @@ def clearly_better(rival_BQ: Tensor, other_BQ: Tensor, real_BQ: Tensor) -> Tenso
 
 
 def as_mapping(rival: Rival, stream: int) -> Mlp:
-    """One stream's f(x) = W·x + c as w2·(w1·x + b1) + b2, hidden dim min(D, E), activation none."""
+    """Returns one stream's f(x) = W·x + c as w2·(w1·x + b1) + b2.
+
+    Its hidden dim is min(D, E), its activation none.
+    """
     weight_ED = rival.alpha_BSE[stream].T @ rival.x_BSD[stream]
     bias_E = rival.y_mean_B1E[stream, 0] - weight_ED @ rival.x_mean_B1D[stream, 0]
     target_dim, source_dim = weight_ED.shape
@@ -81,7 +87,7 @@ def as_mapping(rival: Rival, stream: int) -> Mlp:
 
 
 def of_episode(episode: Episode) -> dict[str, FloatArray]:
-    """`as_mapping` of one episode's support, as arrays."""
+    """Fits one episode's support, and returns `as_mapping` of it as arrays."""
     x_1SD, y_1SE = (
         torch.from_numpy(t[np.newaxis]) for t in (episode.x_support_SD, episode.y_support_SE)
     )

@@ -53,21 +53,23 @@ class RawWindows:
         self._count = [0] * capacity
 
     def count(self, slot: int) -> int:
-        """Pairs held, at most W."""
+        """Returns how many pairs a slot holds, at most W."""
         return self._count[slot]
 
     def prefetch(self, slots: Sequence[int]) -> None:
-        """Tell that these slots will be looked at."""
+        """Lets the kernel read these slots from disk ahead, where they are spilled."""
         for block in self._blocks:
             block.prefetch(slots)
 
     def clear(self, slot: int) -> None:
-        """Let go of a slot's pairs."""
+        """Lets go of a slot's pairs."""
         self._next[slot] = self._count[slot] = 0
 
     def append(self, slots: Sequence[int], x_ND: FloatArray, y_NE: FloatArray) -> list[int]:
-        """Take new pairs in, a stream's in order; the row each went to, -1 for one that later
-        pairs of the same call have already displaced."""
+        """Takes new pairs in, a stream's in order, and returns the row that each went to.
+
+        A pair that later pairs of the same call have already displaced has row -1.
+        """
         self.prefetch(slots)
         rows = [self._advance(slot) for slot in slots]
         if len(rows) > self.size:
@@ -88,22 +90,22 @@ class RawWindows:
         return slot * self.size + place
 
     def oldest(self, slot: int) -> int:
-        """The ring's place of the oldest pair; the others follow, from the last place on to 0."""
+        """Returns the place of a slot's oldest pair; the others follow, round the ring."""
         return (self._next[slot] - self._count[slot]) % self.size
 
     def episode(self, cut: Cut) -> Episode:
-        """A copy of the slot's pairs, cut. Raises ValueError when it holds another number."""
+        """Returns a copy of a slot's pairs, cut. Raises ValueError when it holds another number."""
         x_ND, y_NE = self._rows(cut, cut.support + cut.query)
         return Episode(
             x_ND[: cut.support], y_NE[: cut.support], x_ND[cut.support :], y_NE[cut.support :]
         )
 
     def support(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
-        """A copy of the support alone, x and y. Raises ValueError as `episode` does."""
+        """Returns a copy of the support alone, x and y. Raises ValueError as `episode` does."""
         return self._rows(cut, cut.support)
 
     def _rows(self, cut: Cut, pairs: int) -> tuple[FloatArray, FloatArray]:
-        """Of the oldest pairs."""
+        """x and y of the oldest pairs."""
         if cut.support + cut.query != self._count[cut.slot]:
             raise ValueError(f"cut {cut} of a window of {self._count[cut.slot]} pairs")
         first = self.oldest(cut.slot)
@@ -120,20 +122,20 @@ class EpisodeWindows:
         self._raw = raw
         self._adapt = adapt
         self.batch_splits = 0
-        """How often the last `adapt` was halved for want of device memory."""
+        """How often the last `adapt` halved its cuts because the device's memory was short."""
 
     def append(
         self, slots: Sequence[int], x_D: Sequence[FloatArray], y_E: Sequence[FloatArray]
     ) -> None:
-        """Take new pairs in, a stream's in order."""
+        """Takes new pairs in, a stream's in order."""
         self._raw.append(slots, np.stack(x_D), np.stack(y_E))
 
     def clear(self, slot: int) -> None:
-        """Let go of a slot's pairs."""
+        """Lets go of a slot's pairs."""
         self._raw.clear(slot)
 
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
-        """θ′ of every cut, in order. Raises DeviceLost."""
+        """Returns the adaptation of every cut, in order. Raises DeviceLost."""
         with lost_device_told():
             found, self.batch_splits = in_parts(self._adapt_all, cuts)
         return found
@@ -143,18 +145,18 @@ class EpisodeWindows:
 
     @property
     def bytes_per_stream(self) -> int:
-        """Memory that one slot takes once it is full."""
+        """Bytes that one slot takes once it is full."""
         return stream_bytes(self._raw)
 
 
 def stream_bytes(raw: RawWindows) -> int:
-    """Bytes of one slot's features."""
+    """Returns the bytes of one slot's features."""
     per_pair = raw.x_CWD.shape[2] + raw.y_CWE.shape[2]
     return int(raw.size * per_pair * raw.x_CWD.itemsize)
 
 
 def reserved(shape: tuple[int, ...]) -> FloatArray:
-    """Zeros that take memory only once they are written to."""
+    """Returns zeros that take memory only once they are written to."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
     block = mmap.mmap(-1, _nbytes(shape), flags=flags)
     if _HUGE_PAGES is not None:
@@ -164,7 +166,7 @@ def reserved(shape: tuple[int, ...]) -> FloatArray:
 
 
 class Block:
-    """One slot after another, in memory or in a file without a name."""
+    """Features of one slot after another, in memory or in a file without a name."""
 
     def __init__(self, shape: tuple[int, ...], spill_dir: Path | None) -> None:
         """Raises OSError when the file cannot be made."""

@@ -11,11 +11,11 @@ from benchmarks.worker.agreement import check_agreement
 from benchmarks.worker.errors import BenchFailed
 from benchmarks.worker.usual_worker import InnerLoop
 from benchmarks.worker.workload import Workload, stream_name
-from model.inner.reference import adapt
+from model.inner.reference import adapt_one_stream
 from model.mappings.mlp import Mlp
 from model.theta.meta_init import fresh
 from model.values.arrays import FloatArray
-from model.values.half import in_half
+from model.values.low_rank import in_half
 
 D, H, S, W = 6, 5, 4, 6
 THETA = fresh(D, D, H, steps=3)
@@ -41,7 +41,7 @@ def adapted(offset: int) -> dict[str, FloatArray]:
     x_WD, y_WD = map(torch.from_numpy, WORKLOAD.window(STREAM, offset))
     theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
     rates_K4 = torch.tensor(THETA.learner.tensors["rates"])
-    mlp = adapt(theta, rates_K4, x_WD[:S], y_WD[:S], "gelu")
+    mlp = adapt_one_stream(theta, rates_K4, x_WD[:S], y_WD[:S], "gelu")
     return {name: tensor.numpy() for name, tensor in mlp._asdict().items()}
 
 
@@ -98,7 +98,10 @@ def test_factors_are_multiplied_out_first() -> None:
     a_DH = (whole["w1"] - THETA.mapping["w1"]).T
     eye_DD = np.eye(D, dtype=np.float32)
     factors = {"x": eye_DD, "a": a_DH, "beta": whole["b1"], "y": eye_DD, "v": change_ED}
-    tensors = in_half({name: np.ascontiguousarray(t) for name, t in factors.items()})
+    tensors = in_half(
+        {name: np.ascontiguousarray(t) for name, t in factors.items()},
+        lambda numbers: numbers.astype(np.float16),
+    )
     records = [record(tensors, offset, encoding="lowrank") for _ in range(4)]
     assert 0 < check(*records, dtype="float16") < 2e-3
 

@@ -39,7 +39,7 @@ from daemon.wire.record import Message
 from model.encoders.vectors import check_vector
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.theta.info import ThetaInfo
-from model.values.arrays import FloatArray
+from model.values.arrays import FloatArray, HalfArray
 from model.values.episode import Adaptation, Episode
 
 D, E = 4, 3
@@ -72,6 +72,9 @@ class LinearEngine:
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         return {"w": np.zeros((D, E), np.float32)}
+
+    def to_half(self, numbers: FloatArray) -> HalfArray:
+        return numbers.astype(np.float16)
 
     def windows(self, capacity: int) -> Windows:
         raw = RawWindows(capacity, POLICY.shape.size, D, E)

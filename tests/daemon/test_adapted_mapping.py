@@ -26,8 +26,7 @@ from daemon.wire.adapted_mapping import (
 )
 from model.values.arrays import FloatArray
 from model.values.gate import Outcome
-from model.values.half import to_half
-from model.values.low_rank import LowRank
+from model.values.low_rank import LowRank, in_half
 
 
 def tensors(seed: int = 0) -> dict[str, FloatArray]:
@@ -139,12 +138,14 @@ def low_rank() -> LowRank:
 
 
 def every_form() -> dict[tuple[Encoding, Dtype], AdaptedMapping]:
-    halves = {name: to_half(tensor) for name, tensor in tensors().items()}
+    halves = {name: tensor.astype(np.float16) for name, tensor in tensors().items()}
     return {
         ("full", "float32"): in_form("full", "float32", dict(tensors())),
         ("full", "float16"): in_form("full", "float16", dict(halves)),
         ("lowrank", "float32"): in_form("lowrank", "float32", dict(low_rank().factors())),
-        ("lowrank", "float16"): in_form("lowrank", "float16", low_rank().in_half()),
+        ("lowrank", "float16"): in_form(
+            "lowrank", "float16", in_half(low_rank().factors(), lambda t: t.astype(np.float16))
+        ),
     }
 
 

@@ -1,6 +1,6 @@
 """What the tests of hidden space's device forms share: ragged chunks of streams, and how far apart.
 
-C = streams, N = S + Q pairs, D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams, N = S + Q pairs, D = source dim, H = hidden, E = target dim, K = inner steps
 """
 
 from typing import NamedTuple
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.hidden import loop as hidden
-from model.inner.hidden.loop import Descent, Projected, Terms
+from model.inner.hidden.descent import Descent
+from model.inner.hidden.projected import Projected, Terms, project, terms
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp
 
@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The arguments of `hidden.descend`."""
+    """The arguments of `descend`."""
 
     terms: Terms
     projected: Projected
@@ -50,22 +50,22 @@ def problem(
 
     h, pairs = shape.units, shape.support + Q
     theta = Mlp(numbers(h, D) / D**0.5, numbers(h) / 3, numbers(E, h) / h**0.5, numbers(E) / 3)
-    terms = hidden.terms(theta)
+    made = terms(theta)
     rates_K4 = 0.05 + 0.3 * torch.rand(shape.steps, 4, generator=g).to(device)
-    share_C1 = torch.rand(shape.streams, 1, generator=g)
-    real_CN = (torch.rand(shape.streams, pairs, generator=g) < share_C1).to(device)
-    x_CND, y_CNE = (numbers(shape.streams, pairs, dim) for dim in (D, E))
-    projected = hidden.project(terms, x_CND, y_CNE, real_CN, shape.support)
-    return Problem(terms, projected, rates_K4, Objective(loss, activation, "none"))
+    share_B1 = torch.rand(shape.streams, 1, generator=g)
+    real_BN = (torch.rand(shape.streams, pairs, generator=g) < share_B1).to(device)
+    x_BND, y_BNE = (numbers(shape.streams, pairs, dim) for dim in (D, E))
+    projected = project(made, x_BND, y_BNE, real_BN, shape.support)
+    return Problem(made, projected, rates_K4, Objective(loss, activation, "none"))
 
 
 def parts_of(descent: Descent) -> list[Tensor]:
-    return [descent.a_CSH, descent.beta_CH, *descent.head[:3]]
+    return [descent.a_BSH, descent.beta_BH, *descent.head[:3]]
 
 
 def farthest(got: Descent, wanted: Descent) -> float:
     """The largest difference, over the largest number of its tensor."""
-    assert torch.equal(got.healthy_C, wanted.healthy_C)
+    assert torch.equal(got.healthy_B, wanted.healthy_B)
     return max(
         ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)).item()
         for ours, theirs in zip(parts_of(got), parts_of(wanted), strict=True)

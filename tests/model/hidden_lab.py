@@ -1,6 +1,6 @@
 """What the tests of hidden space share: scenes, and how far θ′ is from another form's.
 
-C = streams, S = support pairs (padded), Q = query pairs (padded), N = S + Q, D = source dim,
+B = streams, S = support pairs (padded), Q = query pairs (padded), N = S + Q, D = source dim,
 H = hidden, E = target dim, K = inner steps
 """
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
+from model.inner.hidden.coefficients import Columns, Head
+from model.inner.hidden.descent import Descent, descend
 from model.inner.hidden.head import descend_head, solve_head
-from model.inner.hidden.loop import Descent, Projected, Terms, descend, project, terms
-from model.inner.hidden.result import factors, multiplied_out
-from model.inner.hidden.span import Head, Parts
+from model.inner.hidden.projected import Projected, Terms, project, terms
+from model.inner.hidden.result import factors, weights_of
 from model.inner.learner import Learner, State, Support, adapt
 from model.inner.ridge_head import RidgeHead
 from model.inner.sgd import GradientSteps, HeadSteps
@@ -39,24 +40,24 @@ class Scene(NamedTuple):
 
     theta: Mlp
     rates_K4: Tensor
-    x_CND: Tensor
-    y_CNE: Tensor
-    real_CN: Tensor
+    x_BND: Tensor
+    y_BNE: Tensor
+    real_BN: Tensor
     support: int
 
     @property
     def pairs(self) -> Support:
         """The support."""
         s = self.support
-        return Support(self.x_CND[:, :s], self.y_CNE[:, :s], self.real_CN[:, :s])
+        return Support(self.x_BND[:, :s], self.y_BNE[:, :s], self.real_BN[:, :s])
 
     def to(self, dtype: torch.dtype) -> "Scene":
         """The same numbers in another precision."""
         return self._replace(
             theta=Mlp(*(tensor.to(dtype) for tensor in self.theta)),
             rates_K4=self.rates_K4.to(dtype),
-            x_CND=self.x_CND.to(dtype),
-            y_CNE=self.y_CNE.to(dtype),
+            x_BND=self.x_BND.to(dtype),
+            y_BNE=self.y_BNE.to(dtype),
         )
 
 
@@ -83,23 +84,23 @@ def scene_of(
         0.4 * normal(*shape) for shape in ((hidden, source), (hidden,), (target, hidden), (target,))
     )
     theta = Mlp(w1, b1, w2, b2)
-    x_CND, y_CNE = (
+    x_BND, y_BNE = (
         normal(count, support + queries, source),
         normal(count, support + queries, target),
     )
-    y_CNE[:, 2] = 1.5 * y_CNE[:, 1]
-    real_CS = torch.arange(support) < torch.tensor(lengths)[:, None]
-    real_CQ = torch.arange(queries) < torch.arange(1, count + 1)[:, None]
-    real_CN = torch.cat([real_CS, real_CQ], 1)
-    x_CND[~real_CN], y_CNE[~real_CN] = garbage, garbage
+    y_BNE[:, 2] = 1.5 * y_BNE[:, 1]
+    real_BS = torch.arange(support) < torch.tensor(lengths)[:, None]
+    real_BQ = torch.arange(queries) < torch.arange(1, count + 1)[:, None]
+    real_BN = torch.cat([real_BS, real_BQ], 1)
+    x_BND[~real_BN], y_BNE[~real_BN] = garbage, garbage
     size = 0.2 if loss.kind == "mse" else 0.05
     rates_K4 = size * (0.5 + torch.rand(steps, 4, generator=g)).to(dtype)
-    return Scene(theta, rates_K4, x_CND, y_CNE, real_CN, support)
+    return Scene(theta, rates_K4, x_BND, y_BNE, real_BN, support)
 
 
 def penalties_of(scene: Scene) -> Tensor:
     """Logarithms."""
-    return torch.tensor([0.3, -0.7], dtype=scene.x_CND.dtype)
+    return torch.tensor([0.3, -0.7], dtype=scene.x_BND.dtype)
 
 
 def descent_of(
@@ -129,13 +130,13 @@ def learner_of(kind: str, scene: Scene, objective: Objective, first_order: bool 
 def in_full(kind: str, scene: Scene, objective: Objective, first_order: bool = False) -> State:
     """θ′ in the target space."""
     learner = learner_of(kind, scene, objective, first_order)
-    return adapt(learner, expand(scene.theta, len(scene.x_CND)), scene.pairs)
+    return adapt(learner, expand(scene.theta, len(scene.x_BND)), scene.pairs)
 
 
 def result_of(scene: Scene, made: Terms, projected: Projected, descent: Descent) -> Mlp:
     """θ′ of a descent, multiplied out."""
-    x_CSD, y_CSE, _ = scene.pairs.cleaned()
-    return multiplied_out(made, factors(made, projected, descent), x_CSD, y_CSE)
+    x_BSD, y_BSE, _ = scene.pairs.cleaned()
+    return weights_of(made, factors(made, projected, descent), x_BSD, y_BSE)
 
 
 def apart(found: Mlp, expected: Mlp, theta: Mlp) -> list[float]:
@@ -144,15 +145,15 @@ def apart(found: Mlp, expected: Mlp, theta: Mlp) -> list[float]:
     errors = []
     for mine, theirs, start in zip(found, expected, theta, strict=True):
         start = start.to(theirs)
-        moved_C = (theirs - start).flatten(1).norm(dim=1).clamp(min=0.01 * float(start.norm()))
-        errors.append(float(((mine.to(theirs) - theirs).flatten(1).norm(dim=1) / moved_C).max()))
+        moved_B = (theirs - start).flatten(1).norm(dim=1).clamp(min=0.01 * float(start.norm()))
+        errors.append(float(((mine.to(theirs) - theirs).flatten(1).norm(dim=1) / moved_B).max()))
     return errors
 
 
-def per_pair(loss: Loss, o_CNE: Tensor, scene: Scene) -> Tensor:
-    """As the engine has it: the loss (C, N) of a stream which has this pair alone."""
-    o_R1E, y_R1E = (t.reshape(-1, 1, t.shape[2]) for t in (o_CNE, scene.y_CNE))
-    return value(loss, o_R1E, y_R1E, scene.real_CN.reshape(-1, 1)).view(scene.real_CN.shape)
+def per_pair(loss: Loss, o_BNE: Tensor, scene: Scene) -> Tensor:
+    """As the engine has it: the loss (B, N) of a stream which has this pair alone."""
+    o_R1E, y_R1E = (t.reshape(-1, 1, t.shape[2]) for t in (o_BNE, scene.y_BNE))
+    return value(loss, o_R1E, y_R1E, scene.real_BN.reshape(-1, 1)).view(scene.real_BN.shape)
 
 
 Streams = TypeVar("Streams", Projected, Descent)
@@ -167,6 +168,6 @@ def row(chunk: Streams, stream: int) -> Streams:
 def _rows(value: Any, rows: slice) -> Any:
     if isinstance(value, Tensor):
         return value[rows]
-    if isinstance(value, Projected | Descent | Head | Parts):
+    if isinstance(value, Projected | Descent | Head | Columns):
         return type(value)(*(_rows(field, rows) for field in value))
     return value

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from model.inner import batched
 from model.inner import deep as inner
 from model.inner.learner import Support
-from model.losses import mean_squared_error
 from model.mappings import deep
 from model.mappings.deep import Layers
 from model.mappings.mlp import Activation, Mlp
@@ -68,7 +68,7 @@ def one_stream(
     """The textbook's loop on the plain, unbatched mapping."""
     tensors = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in theta)
     for of_step in rates:
-        loss = mean_squared_error(deep.apply(deep.layered(tensors), x_SD, activation), y_SE)
+        loss = mse_loss(deep.apply(deep.layered(tensors), x_SD, activation), y_SE)
         gradients = torch.autograd.grad(loss, tensors, create_graph=True)
         tensors = tuple(t - a * g for t, a, g in zip(tensors, of_step, gradients, strict=True))
     return tensors
@@ -142,7 +142,7 @@ def test_one_hidden_layer_equals_the_hand_derived_batch(activation: Activation) 
     rates_K4 = 0.2 + 0.1 * torch.rand(K, 4, dtype=torch.float64)
     per_step = [list(rate_4.unbind()) for rate_4 in rates_K4]
     found = inner.adapt(forward_of(activation), theta, per_step, support, second_order=False)
-    expected = batched.adapt(Mlp(*theta), rates_K4, *support, activation)
+    expected = batched.adapt_batched(Mlp(*theta), rates_K4, *support, activation)
     for mine, theirs in zip(found, expected, strict=True):
         assert_close(mine, theirs)
 

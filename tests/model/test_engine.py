@@ -110,7 +110,7 @@ def test_adaptations_are_the_references_in_order() -> None:
     theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
     for given, adapted in zip(episodes, VECTORS.adapt(episodes), strict=True):
         x, y = torch.tensor(given.x_support_SD), torch.tensor(given.y_support_SE)
-        alone = reference.adapt(
+        alone = reference.adapt_one_stream(
             theta, torch.tensor(THETA.learner.tensors["rates"]), x, y, THETA.activation
         )
         for name, tensor in alone._asdict().items():

@@ -49,7 +49,7 @@ def test_extra_steps_are_the_last_rates_steps_until_one_does_not_help() -> None:
         best, tried = None, None
         for steps in range(1, 6):
             x_ND, y_NE = support.x_BSD[b][support.real_BS[b]], support.y_BSE[b][support.real_BS[b]]
-            tried = reference.adapt(
+            tried = reference.adapt_one_stream(
                 theta_of(torch.float64), torch.cat(by_hand[:steps]), x_ND, y_NE, "gelu"
             )
             loss = reference.one_stream(MSE, apply(tried, x_ND, "gelu"), y_NE)

@@ -1,6 +1,6 @@
 """Descent in hidden space against the readable form and the one in full.
 
-C = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
 """
 
 from itertools import product
@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from model.inner import reference
 from model.inner.batched import Objective
-from model.inner.hidden.activation import forward
-from model.inner.hidden.loop import Projected, descend, project, terms
-from model.inner.hidden.losses import hidden_features
-from model.inner.hidden.result import factors, multiplied_out, outputs
-from model.inner.hidden.workspace import Workspace
+from model.inner.hidden.activation import apply_sigma
+from model.inner.hidden.descent import descend, descend_plainly
+from model.inner.hidden.memory import Workspace
+from model.inner.hidden.one_stream import descend_one_stream
+from model.inner.hidden.projected import Projected, chunk_of, project, terms
+from model.inner.hidden.result import factors, hidden_features, outputs, weights_of
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp, apply_batched
 from tests.model.hidden_lab import (
@@ -46,11 +47,13 @@ def test_every_stream_is_the_readable_forms(loss: Loss, activation: AnyActivatio
     scene = scene_of(loss)
     found = found_by("full", scene, Objective(loss, activation, "none"))
     for c, real_S in enumerate(scene.pairs.real_BS):
-        pairs = scene.x_CND[c, : scene.support][real_S], scene.y_CNE[c, : scene.support][real_S]
+        pairs = scene.x_BND[c, : scene.support][real_S], scene.y_BNE[c, : scene.support][real_S]
         if not len(pairs[0]):
             expected = scene.theta
         else:
-            expected = reference.adapt(scene.theta, scene.rates_K4, *pairs, activation, loss=loss)
+            expected = reference.adapt_one_stream(
+                scene.theta, scene.rates_K4, *pairs, activation, loss=loss
+            )
         mine, theirs = (
             Mlp(*(t.unsqueeze(0) for t in mlp)) for mlp in (Mlp(*(t[c] for t in found)), expected)
         )
@@ -108,18 +111,21 @@ def test_any_shape_rates_and_garbage(data: st.DataObject) -> None:
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("loss", [MSE, Loss("infonce")], ids=str)
-def test_given_memory_changes_no_bit(
+def test_in_memory_that_is_used_again_steps_are_the_plain_ones_to_the_bit(
     loss: Loss, activation: AnyActivation, dtype: torch.dtype
 ) -> None:
     space = Workspace()
     for seed, lengths in enumerate(([8, 1, 5, 0, 3], [4], [8, 8, 2])):
         scene = scene_of(loss, dtype, lengths=lengths, dims=(24, 32, 20), seed=seed)
         objective = Objective(loss, activation, "none")
-        made, projected, expected = descent_of("full", scene, objective)
+        made, projected, _ = descent_of("full", scene, objective)
         found = descend(made, projected, scene.rates_K4, objective, space)
-        assert torch.equal(found.a_CSH, expected.a_CSH)
-        assert torch.equal(found.beta_CH, expected.beta_CH)
-        for mine, theirs in zip(found.head[:3], expected.head[:3], strict=True):
+        chunk = chunk_of(made, projected, objective)
+        weights_K4BS = scene.rates_K4.unsqueeze(2).unsqueeze(3) * chunk.weight_BS
+        a_BSH, beta_B1H, head = descend_plainly(chunk, weights_K4BS)
+        assert torch.equal(found.a_BSH, a_BSH)
+        assert torch.equal(found.beta_BH, beta_B1H.squeeze(1))
+        for mine, theirs in zip(found.head[:3], head[:3], strict=True):
             assert torch.equal(mine, theirs)
 
 
@@ -129,8 +135,8 @@ def test_a_workspace_of_another_precision_grows_anew() -> None:
         scene = scene_of(MSE, dtype)
         made, projected, expected = descent_of("full", scene, Objective(MSE, "tanh", "none"))
         found = descend(made, projected, scene.rates_K4, expected.objective, space)
-        assert found.a_CSH.dtype == dtype
-        assert torch.equal(found.a_CSH, expected.a_CSH)
+        assert found.a_BSH.dtype == dtype
+        assert torch.equal(found.a_BSH, expected.a_BSH)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,31 +145,31 @@ def test_a_workspace_of_another_precision_grows_anew() -> None:
 def test_a_streams_poison_stays_its_own(poison: float, loss: Loss, kind: str) -> None:
     scene, objective = scene_of(loss), Objective(loss, "tanh", "none")
     made, projected, expected = descent_of(kind, scene, objective)
-    assert expected.healthy_C.all()
+    assert expected.healthy_B.all()
     theirs = result_of(scene, made, projected, expected)
-    scene.y_CNE[2, 0, 0] = poison
+    scene.y_BNE[2, 0, 0] = poison
     made, projected, found = descent_of(kind, scene, objective)
-    assert found.healthy_C.tolist() == [True, True, False, True, True] or loss.kind == "hinge"
+    assert found.healthy_B.tolist() == [True, True, False, True, True] or loss.kind == "hinge"
     mine = result_of(scene, made, projected, found)
     for a, b in zip(mine, theirs, strict=True):
         for c in (0, 1, 3, 4):
             assert torch.equal(a[c], b[c])
 
 
-@pytest.mark.parametrize("name", ["p_CNH", "r_CNH", "g_CSN", "gamma_CSN"])
+@pytest.mark.parametrize("name", ["p_BNH", "r_BNH", "g_BSN", "gamma_BSN"])
 def test_projections_that_are_not_finite_show_in_their_stream_alone(name: str) -> None:
     scene = scene_of(MSE)
     made, projected, _ = descent_of("full", scene, Objective(MSE, "relu", "none"))
     getattr(projected, name)[2, 1, 0] = float("nan")
     found = descend(made, projected, scene.rates_K4, Objective(MSE, "relu", "none"))
-    assert found.healthy_C.tolist() == [True, True, False, True, True]
+    assert found.healthy_B.tolist() == [True, True, False, True, True]
 
 
 def test_rates_that_explode_are_a_result() -> None:
     scene, objective = scene_of(MSE, SINGLE), Objective(MSE, "none", "none")
     scene = scene._replace(rates_K4=scene.rates_K4 * 1e12)
     _, _, found = descent_of("full", scene, objective)
-    assert found.healthy_C.tolist() == [False, False, False, True, False]  # no pairs, no step
+    assert found.healthy_B.tolist() == [False, False, False, True, False]  # no pairs, no step
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -171,22 +177,22 @@ def test_rates_that_explode_are_a_result() -> None:
 def test_factors_of_padded_pairs_are_0_and_no_pairs_leave_theta(kind: str, loss: Loss) -> None:
     scene = scene_of(loss)
     made, projected, found = descent_of(kind, scene, Objective(loss, "gelu", "none"))
-    thin, padded_CS = factors(made, projected, found), ~scene.pairs.real_BS
-    assert not thin.a_CSH[padded_CS].any()
-    assert not thin.v_CSG[padded_CS].any()
+    thin, padded_BS = factors(made, projected, found), ~scene.pairs.real_BS
+    assert not thin.a_BSH[padded_BS].any()
+    assert not thin.v_BSG[padded_BS].any()
     assert not any(t[3].any() for t in thin)
     if kind != "full":
-        assert not thin.a_CSH.any()
-        assert not thin.beta_CH.any()
+        assert not thin.a_BSH.any()
+        assert not thin.beta_BH.any()
 
 
 def test_one_stream_of_a_chunk_is_that_stream() -> None:
     scene, objective = scene_of(MSE), Objective(MSE, "gelu", "none")
     made, projected, found = descent_of("full", scene, objective)
-    x_CSD, y_CSE, _ = scene.pairs.cleaned()
-    together = multiplied_out(made, factors(made, projected, found), x_CSD, y_CSE)
+    x_BSD, y_BSE, _ = scene.pairs.cleaned()
+    together = weights_of(made, factors(made, projected, found), x_BSD, y_BSE)
     thin = factors(made, row(projected, 2), row(found, 2))
-    alone = multiplied_out(made, thin, x_CSD[2:3], y_CSE[2:3])
+    alone = weights_of(made, thin, x_BSD[2:3], y_BSE[2:3])
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(a[0], b[2])
 
@@ -195,21 +201,21 @@ def test_one_stream_of_a_chunk_is_that_stream() -> None:
 def test_outputs_are_those_of_the_weights(kind: str, loss: Loss) -> None:
     scene = scene_of(loss)
     made, projected, found = descent_of(kind, scene, Objective(loss, "gelu", "none"))
-    p_CQH, g_CSQ = projected.p_CNH[:, scene.support :], projected.g_CSN[:, :, scene.support :]
-    h_CQH = hidden_features(p_CQH, g_CSQ, found)
-    o_CQE = outputs(made, found, h_CQH, scene.pairs.cleaned().y_BSE)
-    mlp, real_CQ = result_of(scene, made, projected, found), scene.real_CN[:, scene.support :]
-    expected = apply_batched(mlp, scene.x_CND[:, scene.support :], "gelu")
-    torch.testing.assert_close(o_CQE[real_CQ], expected[real_CQ], rtol=1e-12, atol=1e-12)
+    p_BQH, g_BSQ = projected.p_BNH[:, scene.support :], projected.g_BSN[:, :, scene.support :]
+    h_BQH = hidden_features(p_BQH, g_BSQ, found)
+    o_BQE = outputs(made, found, h_BQH, scene.pairs.cleaned().y_BSE)
+    mlp, real_BQ = result_of(scene, made, projected, found), scene.real_BN[:, scene.support :]
+    expected = apply_batched(mlp, scene.x_BND[:, scene.support :], "gelu")
+    torch.testing.assert_close(o_BQE[real_BQ], expected[real_BQ], rtol=1e-12, atol=1e-12)
 
 
 def test_projections_of_padded_pairs_are_0() -> None:
     scene = scene_of(MSE)
     _, projected, _ = descent_of("full", scene, Objective(MSE, "gelu", "none"))
-    padded = ~projected.real_CN
-    for tensor in (projected.p_CNH, projected.r_CNH, projected.t_CN, projected.yy_CN):
+    padded = ~projected.real_BN
+    for tensor in (projected.p_BNH, projected.r_BNH, projected.t_BN, projected.yy_BN):
         assert not tensor[padded].any()
-    for gram in (projected.g_CSN, projected.gamma_CSN):
+    for gram in (projected.g_BSN, projected.gamma_BSN):
         assert not gram.transpose(1, 2)[padded].any()
         assert not gram[padded[:, : scene.support]].any()
 
@@ -218,11 +224,11 @@ def test_the_fast_tanh_is_off_by_no_more_than_it_says() -> None:
     z_N = torch.cat([torch.linspace(-12, 12, 100_001), torch.linspace(-1e-3, 1e-3, 1001)])
     exact_N = torch.tanh(z_N.double())
     for out in (None, torch.empty_like(z_N)):
-        found_N = forward("tanh", z_N, out)
+        found_N = apply_sigma("tanh", z_N, out)
         assert (found_N.double() - exact_N).abs().max() < 2e-7
-        assert forward("tanh", torch.zeros(1)).item() == 0.0  # idle units stay idle
+        assert apply_sigma("tanh", torch.zeros(1)).item() == 0.0  # idle units stay idle
     infinite = torch.tensor([float("inf"), -float("inf"), 3e38])
-    assert forward("tanh", infinite).tolist() == [1.0, -1.0, 1.0]
+    assert apply_sigma("tanh", infinite).tolist() == [1.0, -1.0, 1.0]
 
 
 def test_an_output_activation_and_no_steps_are_refused() -> None:
@@ -244,8 +250,8 @@ def test_company_and_place_change_no_bit(
     scene = scene_of(
         loss, SINGLE, lengths=[c % 17 for c in range(37)], dims=(64, 128, 48), garbage=0.0
     )
-    x_CND, y_CNE, real_CN = (t[:, : 16 + 3] for t in scene[2:5])
-    scene = Scene(scene.theta, scene.rates_K4, x_CND, y_CNE, real_CN, 16)
+    x_BND, y_BNE, real_BN = (t[:, : 16 + 3] for t in scene[2:5])
+    scene = Scene(scene.theta, scene.rates_K4, x_BND, y_BNE, real_BN, 16)
     made, objective = terms(scene.theta), Objective(loss, activation, "none")
     projected = project(made, *scene[2:5], support=16)
     space, before = Workspace(), torch.get_num_threads()
@@ -255,8 +261,23 @@ def test_company_and_place_change_no_bit(
         for start, stop in ((0, 1), (5, 6), (36, 37), (3, 11), (1, 33), (5, 37)):
             part = Projected(*(t[start:stop] for t in projected))
             found = descend(made, part, scene.rates_K4, objective, space)
-            assert torch.equal(found.a_CSH, together.a_CSH[start:stop])
-            assert torch.equal(found.head.c_CJV, together.head.c_CJV[start:stop])
-            assert torch.equal(found.head.sums_C1V, together.head.sums_C1V[start:stop])
+            assert torch.equal(found.a_BSH, together.a_BSH[start:stop])
+            assert torch.equal(found.head.c_BJV, together.head.c_BJV[start:stop])
+            assert torch.equal(found.head.sums_B1V, together.head.sums_B1V[start:stop])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_twenty_lines_are_gradient_descent_and_the_batched_form(
+    activation: AnyActivation,
+) -> None:
+    scene = scene_of(MSE, lengths=[8, 5], garbage=0.0)
+    found = found_by("full", scene, Objective(MSE, activation, "none"))
+    for b, real_S in enumerate(scene.pairs.real_BS):
+        x_SD, y_SE = (t[b, : scene.support][real_S] for t in (scene.x_BND, scene.y_BNE))
+        arguments = (scene.theta, scene.rates_K4, x_SD, y_SE, activation)
+        mine = Mlp(*(t.unsqueeze(0) for t in descend_one_stream(*arguments)))
+        for form in (reference.adapt_one_stream(*arguments), Mlp(*(t[b] for t in found))):
+            theirs = Mlp(*(t.unsqueeze(0) for t in form))
+            assert max(apart(mine, theirs, scene.theta)) < 1e-12

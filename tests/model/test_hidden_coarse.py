@@ -1,6 +1,6 @@
 """Where products cancel: what is off by how much in single precision, and which streams are told.
 
-C = streams, S = support pairs, N = S + queries, D = source dim, H = hidden, E = target dim
+B = streams, S = support pairs, N = S + queries, D = source dim, H = hidden, E = target dim
 
 Targets are θ's own outputs and a little noise: the smaller, the more of the losses cancels.
 """
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.hidden.loop import project, terms
-from model.inner.hidden.losses import COARSE, ROUNDINGS, pair_losses, unreliable
+from model.inner.hidden.losses import COARSE, ROUNDINGS, losses_of_theta, unreliable
+from model.inner.hidden.projected import project, terms
+from model.inner.hidden.result import pair_losses
 from model.losses import MSE, Loss
 from model.mappings.mlp import Mlp, apply, apply_batched, expand
 from tests.model.hidden_lab import Scene, apart, descent_of, in_full, per_pair, result_of
@@ -30,8 +31,8 @@ class Found(NamedTuple):
 
     mlp: Mlp
     losses: list[Tensor]
-    """Means over support and over queries, of θ and of θ′ (C)."""
-    coarse_C: Tensor
+    """Means over support and over queries, of θ and of θ′ (B)."""
+    coarse_B: Tensor
 
 
 def nearly_solved(noise: float, dims: tuple[int, int, int], seed: int = 0) -> Scene:
@@ -47,34 +48,37 @@ def nearly_solved(noise: float, dims: tuple[int, int, int], seed: int = 0) -> Sc
         normal(target, hidden) / hidden**0.5,
         0.1 * normal(target),
     )
-    x_CND = normal(STREAMS, S + Q, source)
-    o_CNE = apply(theta, x_CND.view(-1, source), "tanh").view(STREAMS, S + Q, target)
-    y_CNE = o_CNE + noise * o_CNE.std() * normal(*o_CNE.shape)
+    x_BND = normal(STREAMS, S + Q, source)
+    o_BNE = apply(theta, x_BND.view(-1, source), "tanh").view(STREAMS, S + Q, target)
+    y_BNE = o_BNE + noise * o_BNE.std() * normal(*o_BNE.shape)
     rates_4 = [0.4 * hidden / source] * 2 + [0.4 * target / hidden] * 2
     rates_K4 = torch.tensor(rates_4).repeat(5, 1)
-    real_CN = torch.ones(STREAMS, S + Q, dtype=torch.bool)
-    return Scene(theta, rates_K4, x_CND, y_CNE, real_CN, S)
+    real_BN = torch.ones(STREAMS, S + Q, dtype=torch.bool)
+    return Scene(theta, rates_K4, x_BND, y_BNE, real_BN, S)
 
 
-def means(losses_CN: Tensor) -> list[Tensor]:
-    return [part.mean(1).double() for part in torch.split(losses_CN, [S, Q], 1)]
+def means(losses_BN: Tensor) -> list[Tensor]:
+    return [part.mean(1).double() for part in torch.split(losses_BN, [S, Q], 1)]
 
 
 def by_vectors(scene: Scene) -> Found:
     objective = Objective(MSE, "tanh", "none")
     mlp, losses = in_full("full", scene, objective).mlp, []
     for each in (expand(scene.theta, STREAMS), mlp):
-        o_CNE = apply_batched(each, scene.x_CND, "tanh")
-        losses += means(per_pair(MSE, o_CNE, scene))
+        o_BNE = apply_batched(each, scene.x_BND, "tanh")
+        losses += means(per_pair(MSE, o_BNE, scene))
     return Found(mlp, losses, torch.zeros(STREAMS, dtype=torch.bool))
 
 
 def by_products(scene: Scene) -> Found:
     made, projected, found = descent_of("full", scene, Objective(MSE, "tanh", "none"))
-    both = [pair_losses(made, projected, d, MSE, "tanh") for d in (None, found)]
-    coarse_C = unreliable(made, projected, MSE, *both)
+    both = [
+        losses_of_theta(made, projected, MSE, "tanh"),
+        pair_losses(made, projected, found, MSE),
+    ]
+    coarse_B = unreliable(made, projected, MSE, *both)
     return Found(
-        result_of(scene, made, projected, found), [*means(both[0]), *means(both[1])], coarse_C
+        result_of(scene, made, projected, found), [*means(both[0]), *means(both[1])], coarse_B
     )
 
 
@@ -97,10 +101,10 @@ def test_losses_are_off_by_no_more_than_the_rule_says(
     noise: float, dims: tuple[int, int, int]
 ) -> None:
     scene, exact, _, found = measured(noise, dims)
-    yy_CN = (scene.y_CNE - scene.theta.b2).double().square().mean(2)
+    yy_BN = (scene.y_BNE - scene.theta.b2).double().square().mean(2)
     bounds = [
         ROUNDINGS * ROUNDING * m + 1e-6 * e
-        for m, e in zip(means(yy_CN) * 2, exact.losses, strict=True)
+        for m, e in zip(means(yy_BN) * 2, exact.losses, strict=True)
     ]
     for mine, theirs, bound in zip(found.losses, exact.losses, bounds, strict=True):
         assert ((mine - theirs).abs() < bound).all()
@@ -112,15 +116,15 @@ def test_what_is_not_told_is_good_and_what_is_told_is_better_done_again(
     noise: float, dims: tuple[int, int, int]
 ) -> None:
     _, exact, vectors, found = measured(noise, dims)
-    assert (errors(found, exact)[:, ~found.coarse_C] < COARSE).all()
-    if found.coarse_C.any():
+    assert (errors(found, exact)[:, ~found.coarse_B] < COARSE).all()
+    if found.coarse_B.any():
         assert errors(found, exact).max() > 10 * errors(vectors, exact).max()
 
 
 @pytest.mark.parametrize("dims", DIMS)
 def test_usual_streams_are_not_told_and_solved_ones_are(dims: tuple[int, int, int]) -> None:
-    assert not measured(0.1, dims)[3].coarse_C.any()
-    assert measured(1e-3, dims)[3].coarse_C.all()
+    assert not measured(0.1, dims)[3].coarse_B.any()
+    assert measured(1e-3, dims)[3].coarse_B.all()
     assert errors(measured(1e-4, dims)[3], measured(1e-4, dims)[1]).max() > 0.5  # nothing is left
 
 
@@ -137,11 +141,11 @@ def test_the_descent_itself_errs_no_more_than_the_one_in_full(
 def test_a_stream_is_told_alone() -> None:
     mixed = nearly_solved(0.5, DIMS[0])
     solved = nearly_solved(1e-4, DIMS[0])
-    mixed.x_CND[3], mixed.y_CNE[3] = solved.x_CND[3], solved.y_CNE[3]
-    mixed.real_CN[5, S:] = False  # without queries
-    mixed.real_CN[6, :S] = False  # without support
-    mixed.real_CN[7] = False
-    assert by_products(mixed).coarse_C.nonzero().flatten().tolist() == [3]
+    mixed.x_BND[3], mixed.y_BNE[3] = solved.x_BND[3], solved.y_BNE[3]
+    mixed.real_BN[5, S:] = False  # without queries
+    mixed.real_BN[6, :S] = False  # without support
+    mixed.real_BN[7] = False
+    assert by_products(mixed).coarse_B.nonzero().flatten().tolist() == [3]
 
 
 def test_a_cosine_is_told_where_the_bias_cancels() -> None:
@@ -151,7 +155,7 @@ def test_a_cosine_is_told_where_the_bias_cancels() -> None:
     for theta in (scene.theta, far):
         made = terms(theta)
         projected = project(made, *scene[2:5], support=S)
-        losses_CN = pair_losses(made, projected, None, judge, "tanh")
-        coarse.append(unreliable(made, projected, judge, losses_CN))
+        losses_BN = losses_of_theta(made, projected, judge, "tanh")
+        coarse.append(unreliable(made, projected, judge, losses_BN))
     assert not coarse[0].any()
     assert coarse[1].all()

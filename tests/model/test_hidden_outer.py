@@ -1,6 +1,6 @@
 """The outer gradient through hidden space against autograd through the form in full.
 
-C = streams, S = support pairs (padded), Q = query pairs (padded), E = target dim
+B = streams, S = support pairs (padded), Q = query pairs (padded), E = target dim
 """
 
 from collections.abc import Callable
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.hidden import loop as hidden
+from model.inner.hidden import descent
+from model.inner.hidden.descent import Descent, descend
 from model.inner.hidden.head import descend_head, solve_head
-from model.inner.hidden.loop import Descent, Projected, Terms, descend, terms
-from model.inner.hidden.outer import query_outputs
+from model.inner.hidden.projected import Projected, Terms, terms
+from model.inner.hidden.result import hidden_space_outputs
 from model.losses import MSE, Loss, value
 from model.mappings.mlp import AnyActivation, Mlp, apply_batched
 from tests.model.hidden_lab import (
@@ -46,10 +47,10 @@ def adapting(
     return partial(solve_head, log_penalties_2=penalties_of(scene), objective=objective)
 
 
-def outer_loss(scene: Scene, loss: Loss, o_CQE: Tensor) -> Tensor:
+def outer_loss(scene: Scene, loss: Loss, o_BQE: Tensor) -> Tensor:
     queries = slice(scene.support, None)
-    weight_C = torch.arange(1.0, len(o_CQE) + 1, dtype=torch.float64)
-    return value(loss, o_CQE, scene.y_CNE[:, queries], scene.real_CN[:, queries]) @ weight_C
+    weight_B = torch.arange(1.0, len(o_BQE) + 1, dtype=torch.float64)
+    return value(loss, o_BQE, scene.y_BNE[:, queries], scene.real_BN[:, queries]) @ weight_B
 
 
 def gradients(
@@ -59,15 +60,15 @@ def gradients(
     scene, objective = scene_of(loss, garbage=0.0), Objective(loss, activation, "none")
     leaves = [t.requires_grad_() for t in (*scene.theta, scene.rates_K4)]
     scene = scene._replace(theta=Mlp(*leaves[:4]), rates_K4=leaves[4])
-    outer, x_CQD = OUTER.get(loss.kind, MSE), scene.x_CND[:, scene.support :]
+    outer, x_BQD = OUTER.get(loss.kind, MSE), scene.x_BND[:, scene.support :]
     adapt = adapting(kind, scene, objective, first_order)
-    found = query_outputs(terms(scene.theta), scene.pairs, x_CQD, adapt)
-    assert found.healthy_C.all()
+    found = hidden_space_outputs(terms(scene.theta), scene.pairs, x_BQD, adapt)
+    assert found.healthy_B.all()
     mlp = in_full(kind, scene, objective, first_order).mlp
     both = []
-    for o_CQE in (found.o_CQE, apply_batched(mlp, x_CQD, activation)):
+    for o_BQE in (found.o_BQE, apply_batched(mlp, x_BQD, activation)):
         leaf_gradients = torch.autograd.grad(
-            outer_loss(scene, outer, o_CQE), leaves, allow_unused=kind == "ridge"
+            outer_loss(scene, outer, o_BQE), leaves, allow_unused=kind == "ridge"
         )
         both.append([torch.zeros(()) if g is None else g for g in leaf_gradients])
     return both[0], both[1]
@@ -107,15 +108,15 @@ def test_the_backward_pass_by_hand_is_autograds(
     activation: AnyActivation, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, objective = scene_of(MSE, dtype, garbage=0.0), Objective(MSE, activation, "none")
-    leaves = [t.requires_grad_() for t in (*scene.theta, scene.rates_K4, scene.x_CND)]
+    leaves = [t.requires_grad_() for t in (*scene.theta, scene.rates_K4, scene.x_BND)]
     scene = scene._replace(theta=Mlp(*leaves[:4]))
     both = []
     for by_hand in (True, False):
         if not by_hand:
-            monkeypatch.setattr(hidden, "by_hand", lambda *_: False)
+            monkeypatch.setattr(descent, "descend_with_gradient", descent.descend_plainly)
         _, _, found = descent_of("full", scene, objective)
         loss = sum((t * torch.arange(t.numel()).view(t.shape)).sin().sum() for t in found.head[:3])
-        loss = loss + found.a_CSH.square().sum() + found.beta_CH.sin().sum()
+        loss = loss + found.a_BSH.square().sum() + found.beta_BH.sin().sum()
         both.append(torch.autograd.grad(loss, leaves))
     tolerance = 1e-11 if dtype == torch.float64 else 1e-3
     for mine, theirs in zip(*both, strict=True):
@@ -130,23 +131,23 @@ def test_second_order_gradients_are_finite_differences() -> None:
     def loss_at(*tensors: Tensor) -> Tensor:
         here = scene._replace(theta=Mlp(*tensors[:4]), rates_K4=tensors[4])
         adapt = adapting("full", here, objective, first_order=False)
-        x_CQD = scene.x_CND[:, scene.support :]
-        o_CQE = query_outputs(terms(here.theta), scene.pairs, x_CQD, adapt).o_CQE
-        return outer_loss(scene, MSE, o_CQE)
+        x_BQD = scene.x_BND[:, scene.support :]
+        o_BQE = hidden_space_outputs(terms(here.theta), scene.pairs, x_BQD, adapt).o_BQE
+        return outer_loss(scene, MSE, o_BQE)
 
     assert torch.autograd.gradcheck(loss_at, leaves, fast_mode=True)
 
 
 def test_encoders_of_the_pairs_learn_too() -> None:
     scene, objective = scene_of(MSE, garbage=0.0), Objective(MSE, "gelu", "none")
-    leaves = [t.requires_grad_() for t in (scene.x_CND, scene.y_CNE)]
-    x_CQD = scene.x_CND[:, scene.support :]
-    found = query_outputs(
-        terms(scene.theta), scene.pairs, x_CQD, adapting("full", scene, objective, False)
+    leaves = [t.requires_grad_() for t in (scene.x_BND, scene.y_BNE)]
+    x_BQD = scene.x_BND[:, scene.support :]
+    found = hidden_space_outputs(
+        terms(scene.theta), scene.pairs, x_BQD, adapting("full", scene, objective, False)
     )
-    expected = apply_batched(in_full("full", scene, objective).mlp, x_CQD, "gelu")
+    expected = apply_batched(in_full("full", scene, objective).mlp, x_BQD, "gelu")
     for mine, theirs in zip(
-        *(torch.autograd.grad(outer_loss(scene, MSE, o), leaves) for o in (found.o_CQE, expected)),
+        *(torch.autograd.grad(outer_loss(scene, MSE, o), leaves) for o in (found.o_BQE, expected)),
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
@@ -154,11 +155,11 @@ def test_encoders_of_the_pairs_learn_too() -> None:
 
 def test_a_stream_that_diverges_is_told() -> None:
     scene, objective = scene_of(MSE, garbage=0.0), Objective(MSE, "none", "none")
-    scene.x_CND[2, 0] = 1e200
-    found = query_outputs(
+    scene.x_BND[2, 0] = 1e200
+    found = hidden_space_outputs(
         terms(scene.theta),
         scene.pairs,
-        scene.x_CND[:, scene.support :],
+        scene.x_BND[:, scene.support :],
         adapting("full", scene, objective, False),
     )
-    assert found.healthy_C.tolist() == [True, True, False, True, True]
+    assert found.healthy_B.tolist() == [True, True, False, True, True]

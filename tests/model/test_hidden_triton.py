@@ -1,6 +1,6 @@
 """One kernel for the hidden-space inner loop does what torch does, on any machine as far as it can.
 
-C = streams, S = support pairs, H = hidden, K = inner steps
+B = streams, S = support pairs, H = hidden, K = inner steps
 """
 
 import os
@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from model.inner.batched import Objective
-from model.inner.hidden import loop as hidden
 from model.inner.hidden import triton as hidden_triton
+from model.inner.hidden.descent import descend
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation
 from tests.model.hidden_device_lab import ACTIVATIONS, Shape, farthest, parts_of, problem
@@ -52,7 +52,9 @@ def test_it_compiles_without_a_gpu(
     """To the device's own code, and within the memory that the docstring says."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     metadata = _compiled(capability, support, units, activation).metadata
-    assert 0 < metadata.shared <= hidden_triton.shared_bytes(support, units) <= 48 * 1024
+    rows, columns, chunk = hidden_triton.tiles(support, units).values()
+    bound = 4 * max(rows * columns, chunk * (rows + columns))
+    assert 0 < metadata.shared <= bound <= 48 * 1024
 
 
 def _compiled(capability: int, support: int, units: int, activation: str) -> Any:
@@ -94,18 +96,18 @@ def test_what_it_does_not_do_it_says(
 ) -> None:
     assert not hidden_triton.fits(support, objective, dtype)
     given = problem(Shape(streams=1, support=support))
-    projected = given.projected._replace(p_CNH=given.projected.p_CNH.to(dtype))
+    projected = given.projected._replace(p_BNH=given.projected.p_BNH.to(dtype))
     with pytest.raises(ValueError, match="no kernel"):
-        hidden_triton.descend(given.terms, projected, given.rates_K4, objective)
+        hidden_triton.descend_by_kernel(given.terms, projected, given.rates_K4, objective)
 
 
 def test_it_has_neither_gradient_nor_zero_steps() -> None:
     given = problem(Shape(streams=1))
     assert hidden_triton.fits(16, given.objective, torch.float32)
     with pytest.raises(ValueError, match="no gradient"):
-        hidden_triton.descend(*given._replace(rates_K4=given.rates_K4.requires_grad_()))
+        hidden_triton.descend_by_kernel(*given._replace(rates_K4=given.rates_K4.requires_grad_()))
     with pytest.raises(ValueError, match="no steps"):
-        hidden_triton.descend(*given._replace(rates_K4=given.rates_K4[:0]))
+        hidden_triton.descend_by_kernel(*given._replace(rates_K4=given.rates_K4[:0]))
 
 
 def test_a_cpu_alone_has_no_kernel() -> None:
@@ -126,20 +128,20 @@ def test_a_cpu_alone_has_no_kernel() -> None:
 def test_on_a_gpu_it_does_what_torch_does(shape: Shape, activation: AnyActivation) -> None:
     assert hidden_triton.available(CUDA)
     given = problem(shape, activation, device="cuda")
-    got = hidden_triton.descend(*given)
-    assert farthest(got, hidden.descend(*given)) < 1e-5
-    again = hidden_triton.descend(*given)
+    got = hidden_triton.descend_by_kernel(*given)
+    assert farthest(got, descend(*given)) < 1e-5
+    again = hidden_triton.descend_by_kernel(*given)
     assert all(map(torch.equal, parts_of(got), parts_of(again)))  # no thread outran another
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_a_diverged_stream_is_alone() -> None:
     given = problem(Shape(streams=64), device="cuda")
-    before = hidden_triton.descend(*given)
-    given.projected.real_CN[5, 0] = True
-    given.projected.p_CNH[5, 0] = float("nan")
-    after = hidden_triton.descend(*given)
+    before = hidden_triton.descend_by_kernel(*given)
+    given.projected.real_BN[5, 0] = True
+    given.projected.p_BNH[5, 0] = float("nan")
+    after = hidden_triton.descend_by_kernel(*given)
     others = torch.arange(64, device="cuda") != 5
-    assert after.healthy_C.tolist() == others.tolist()
+    assert after.healthy_B.tolist() == others.tolist()
     for kept, found in zip(parts_of(before), parts_of(after), strict=True):
         assert torch.equal(kept[others], found[others])

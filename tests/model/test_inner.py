@@ -11,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from model.inner import batched, reference
 from model.inner.batched import Objective
 from model.inner.learner import Support
-from model.losses import Loss, masked_mean_squared_error, mean_squared_error, value
+from model.losses import Loss, masked_mean_squared_error, value
 from model.mappings.mlp import (
     Activation,
     AnyActivation,
@@ -67,9 +68,9 @@ def test_ragged_batch_equals_one_stream_at_a_time(
     lengths = [1, 7, 4, 12]
     theta, rates = theta_of(dtype), rates_of(dtype)
     x_BSD, y_BSE = pairs_of(dtype, len(lengths), 12)
-    adapted = batched.adapt(theta, rates, x_BSD, y_BSE, real_of(lengths, 12), activation)
+    adapted = batched.adapt_batched(theta, rates, x_BSD, y_BSE, real_of(lengths, 12), activation)
     for b, n in enumerate(lengths):
-        alone = reference.adapt(theta, rates, x_BSD[b, :n], y_BSE[b, :n], activation)
+        alone = reference.adapt_one_stream(theta, rates, x_BSD[b, :n], y_BSE[b, :n], activation)
         for found, expected in zip(adapted, alone, strict=True):
             assert_close(found[b], expected, tolerance)
 
@@ -77,7 +78,7 @@ def test_ragged_batch_equals_one_stream_at_a_time(
 def outer_loss_batched(
     theta: Mlp, rates: Tensor, x: Tensor, y: Tensor, real: Tensor, activation: Activation
 ) -> Tensor:
-    adapted = batched.adapt(theta, rates, x, y, real, activation)
+    adapted = batched.adapt_batched(theta, rates, x, y, real, activation)
     query = pairs_of(x.dtype, len(x), 3, seed=9)
     return (apply_batched(adapted, query[0], activation) - query[1]).square().mean()
 
@@ -88,8 +89,8 @@ def outer_loss_reference(
     query = pairs_of(x.dtype, len(x), 3, seed=9)
     losses = []
     for b, real_S in enumerate(real):
-        adapted = reference.adapt(theta, rates, x[b, real_S], y[b, real_S], activation)
-        losses.append(mean_squared_error(apply(adapted, query[0][b], activation), query[1][b]))
+        adapted = reference.adapt_one_stream(theta, rates, x[b, real_S], y[b, real_S], activation)
+        losses.append(mse_loss(apply(adapted, query[0][b], activation), query[1][b]))
     return torch.stack(losses).mean()
 
 
@@ -191,8 +192,8 @@ def test_the_meta_gradient_equals_the_closed_form_of_a_quadratic(layer: str) -> 
     leaves = [t.requires_grad_() for t in theta]
     rates_K4 = torch.tensor([rates] * K, dtype=torch.float64)
     real = torch.ones(1, 20, dtype=torch.bool)
-    adapted = batched.adapt(Mlp(*leaves), rates_K4, x[None], y[None], real, activation)
-    outer = mean_squared_error(apply_batched(adapted, q[None], activation)[0], z)
+    adapted = batched.adapt_batched(Mlp(*leaves), rates_K4, x[None], y[None], real, activation)
+    outer = mse_loss(apply_batched(adapted, q[None], activation)[0], z)
     gradient = torch.autograd.grad(outer, leaves)
     moved = slice(2, 4) if layer == "head" else slice(0, 2)
     found_adapted = flattened(*(t[0].detach() for t in adapted[moved]))
@@ -221,8 +222,8 @@ def test_what_stands_in_padding_changes_no_bit(lengths: list[int], garbage: floa
     x, y = pairs_of(torch.float32, len(lengths), 8)
     dirty_x = x.masked_fill(~real.unsqueeze(2), garbage)
     dirty_y = y.masked_fill(~real.unsqueeze(2), garbage)
-    clean = batched.adapt(theta, rates, x, y, real, "gelu")
-    dirty = batched.adapt(theta, rates, dirty_x, dirty_y, real, "gelu")
+    clean = batched.adapt_batched(theta, rates, x, y, real, "gelu")
+    dirty = batched.adapt_batched(theta, rates, dirty_x, dirty_y, real, "gelu")
     for a, b in zip(clean, dirty, strict=True):
         assert torch.equal(a, b)
     clean_loss = masked_mean_squared_error(y, x[..., :E], real)
@@ -233,7 +234,7 @@ def test_a_stream_without_pairs_keeps_theta_and_has_no_loss() -> None:
     theta = theta_of(torch.float32)
     x, y = pairs_of(torch.float32, 1, 4)
     nothing = real_of([0], 4)
-    adapted = batched.adapt(theta, rates_of(torch.float32), x, y, nothing, "gelu")
+    adapted = batched.adapt_batched(theta, rates_of(torch.float32), x, y, nothing, "gelu")
     for found, expected in zip(adapted, theta, strict=True):
         assert torch.equal(found[0], expected)
     assert masked_mean_squared_error(y + 1.0, y, nothing).tolist() == [0.0]

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.inner import learners, reference
 from model.inner.adam import AdamSteps
 from model.inner.learner import Support
-from model.inner.learners import KINDS, build, fresh_spec
+from model.inner.learners import KINDS, build, fresh_learner
 from model.inner.sgd import GradientSteps
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp, apply, expand
@@ -50,7 +50,7 @@ def alone(kind: str, loss: Loss, output: AnyActivation, x_ND: Tensor, y_NE: Tens
     rates = tensors_of(kind, dtype)["rates"]
     if kind == "anil":
         rates = torch.cat([torch.zeros_like(rates), rates], dim=1)
-    return reference.adapt(theta_of(dtype), rates, x_ND, y_NE, "gelu", output, loss)
+    return reference.adapt_one_stream(theta_of(dtype), rates, x_ND, y_NE, "gelu", output, loss)
 
 
 def torch_adam(
@@ -141,7 +141,7 @@ def test_every_fresh_learner_lowers_its_loss_on_the_support() -> None:
     """Of inputs and targets of unit variance, as it says."""
     support = support_of(torch.float32, [8, 8, 8])
     for kind, loss in product(KINDS, LOSSES):
-        spec = fresh_spec(kind, D, H, E, loss=loss)
+        spec = fresh_learner(kind, D, H, E, loss=loss)
         tensors = {name: torch.from_numpy(tensor) for name, tensor in spec.tensors.items()}
         state = run(build(spec.config, tensors, "gelu", "none"), support)
         start = expand(theta_of(torch.float32), 3)
@@ -149,7 +149,8 @@ def test_every_fresh_learner_lowers_its_loss_on_the_support() -> None:
         assert state.healthy_B.all()
         assert (after_B < before_B).all(), (kind, loss)
     assert (
-        fresh_spec("anil", D, H, E, steps=4, rate=0.5).tensors["rates"].tolist() == [[0.5] * 2] * 4
+        fresh_learner("anil", D, H, E, steps=4, rate=0.5).tensors["rates"].tolist()
+        == [[0.5] * 2] * 4
     )
 
 
@@ -219,4 +220,4 @@ def test_r2d2_refuses_an_output_activation() -> None:
     with pytest.raises(BadMetaInit, match="'tanh'"):
         build({"kind": "r2d2"}, PENALTIES, "gelu", "tanh")
     with pytest.raises(BadMetaInit, match="'sgd'"):
-        fresh_spec("sgd", D, H, E)
+        fresh_learner("sgd", D, H, E)

@@ -55,7 +55,7 @@ def outer_gradient_one_by_one(
         mlp = Mlp(*leaves[:4])
         if n:
             pairs = support.x_BSD[b, :n], support.y_BSE[b, :n]
-            mlp = reference.adapt(mlp, rates, *pairs, "gelu", output, loss, first_order)
+            mlp = reference.adapt_one_stream(mlp, rates, *pairs, "gelu", output, loss, first_order)
         o_NE = apply(mlp, query.x_BSD[b, :4], "gelu", output)
         total = total + reference.one_stream(loss, o_NE, query.y_BSE[b, :4])
     return list(torch.autograd.grad(total, leaves))

@@ -1,12 +1,15 @@
 """The head alone in hidden space: ANIL's steps and R2D2's closed form.
 
-C = streams in a chunk, S = support pairs (padded), H = hidden, E = target dim, K = inner steps,
-A = anchors (`model.inner.hidden.loop`)
+B = streams in batch, S = support pairs (padded), H = hidden, E = target dim, K = inner steps,
+A = anchors, V = S + A
 
-W1 and b1 stay, so hidden features are those of θ, all steps together move W2 by combinations of
-D_kᵀ·H with one H, and D_k lies in the span of θ's own outputs Ô_0 = H·W2ᵀ and the anchors: S + A
-rows. With those for V, the algebra of `model.inner.hidden.span` stays as it is, with I for H,
-H·M·Hᵀ for M and H·Rᵀ for Rᵀ: S³ per step, whatever H. c in the end is c·[H, 0; 0, I].
+*How to think about it.* W1 and b1 stay, so hidden features are those of θ at every step. All steps
+together move W2 by combinations of D_kᵀ·H with one H, and D_k lies in the span of θ's own outputs
+Ô_0 = H·W2ᵀ and the anchors: S + A rows. With those for V, the algebra of
+`model.inner.hidden.descent` stays as it is, with I for H, H·M·Hᵀ for M and H·Rᵀ for Rᵀ, and costs
+S³ per step, whatever H. In the end c·[H, 0; 0, I] are coefficients on [W2ᵀ; anchors]. The naive
+forms are `model.inner.sgd.HeadSteps` and `model.inner.ridge_head.RidgeHead`, which
+tests/model/test_hidden.py compares with.
 """
 
 from contextlib import nullcontext
@@ -16,11 +19,18 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.hidden.activation import forward
-from model.inner.hidden.gradient import direction
-from model.inner.hidden.loop import Descent, Projected, Terms, chunk_of, finite
-from model.inner.hidden.span import Anchors, Parts, anchors, head_of, minus_targets, parts
-from model.inner.hidden.step import Chunk
+from model.inner.hidden.activation import apply_sigma
+from model.inner.hidden.coefficients import (
+    Anchors,
+    Columns,
+    anchors,
+    columns,
+    head_of,
+    minus_targets,
+)
+from model.inner.hidden.descent import Descent, finite_streams
+from model.inner.hidden.losses import direction
+from model.inner.hidden.projected import Chunk, Projected, Terms, chunk_of
 from model.losses import MSE
 
 
@@ -31,92 +41,94 @@ def descend_head(
     objective: Objective,
     first_order: bool = False,
 ) -> Descent:
-    """K steps of W2 and b2 (Raghu et al. 2020, `model.inner.sgd.HeadSteps`).
+    """Takes K gradient steps of W2 and b2 alone, and returns θ′ (Raghu et al. 2020).
 
-    Raises ValueError for an output activation.
+    Columns of `rates_K2` are w2, b2. Differentiable; with `first_order` inner gradients are taken
+    for constants. Raises ValueError for an output activation.
     """
     chunk = chunk_of(terms, projected, objective)
-    size = chunk.p_CSH.shape[1]
+    size = chunk.p_BSH.shape[1]
     with torch.no_grad() if first_order else nullcontext():
-        h_CSH = forward(objective.activation, chunk.p_CSH)
-        t_CSS = torch.bmm(h_CSH, h_CSH.transpose(1, 2))
-        among = _among_outputs(chunk, h_CSH, terms.m_HH)
-    weights_KXCS = rates_K2.view(-1, 2, 1, 1) * chunk.weight_CS
-    steps_CSV = sums_C1V = torch.zeros_like(among.own_CSV[:, :1])
-    for w2_CS, b2_CS in weights_KXCS.unbind():
+        h_BSH = apply_sigma(objective.activation, chunk.p_BSH)
+        t_BSS = torch.bmm(h_BSH, h_BSH.transpose(1, 2))
+        among = _among_outputs(chunk, h_BSH, terms.m_HH)
+    weights_K2BS = rates_K2.view(-1, 2, 1, 1) * chunk.weight_BS
+    steps_BSV = sums_B1V = torch.zeros_like(among.own_BSV[:, :1])
+    for w2_BS, b2_BS in weights_K2BS.unbind():
         with torch.no_grad() if first_order else nullcontext():
-            c_CSV = among.own_CSV + sums_C1V + torch.bmm(t_CSS, steps_CSV.expand_as(among.own_CSV))
+            c_BSV = among.own_BSV + sums_B1V + torch.bmm(t_BSS, steps_BSV.expand_as(among.own_BSV))
             if chunk.loss.kind != "mse":
-                o = parts(c_CSV, size)
-                c_CSV, _ = direction(chunk.loss, o, _products(among, o), among.at, chunk.real_CS)
-        steps_CSV = steps_CSV + c_CSV * w2_CS.unsqueeze(2)
-        sums_C1V = sums_C1V + torch.bmm(b2_CS.unsqueeze(1), c_CSV)
-    found = _descent(chunk, h_CSH, steps_CSV, sums_C1V, objective)
+                o = columns(c_BSV, size)
+                c_BSV, _ = direction(chunk.loss, o, _products(among, o), among.at, chunk.real_BS)
+        steps_BSV = steps_BSV + c_BSV * w2_BS.unsqueeze(2)
+        sums_B1V = sums_B1V + torch.bmm(b2_BS.unsqueeze(1), c_BSV)
+    found = _descent(chunk, h_BSH, steps_BSV, sums_B1V, objective)
     return found._replace(first_order=first_order)
 
 
 def solve_head(
     terms: Terms, projected: Projected, log_penalties_2: Tensor, objective: Objective
 ) -> Descent:
-    """W2 and b2 in closed form (Bertinetto et al. 2019, `model.inner.ridge_head`).
+    """Solves for W2 and b2 in closed form, and returns θ′ (Bertinetto et al. 2019).
 
-    Raises ValueError for an output activation.
+    The penalties and the equation are those of `model.inner.ridge_head`; the loss is the mse
+    whatever `objective` says. Differentiable. Raises ValueError for an output activation.
     """
     chunk = chunk_of(terms, projected, objective._replace(loss=MSE))
-    real_CS1 = chunk.real_CS.unsqueeze(2)
-    h_CSH = forward(objective.activation, chunk.p_CSH).masked_fill(~real_CS1, 0.0)
+    real_BS1 = chunk.real_BS.unsqueeze(2)
+    h_BSH = apply_sigma(objective.activation, chunk.p_BSH).masked_fill(~real_BS1, 0.0)
     precision_w, precision_b = (-log_penalties_2).exp().unbind()
-    ones_CS1 = real_CS1.to(h_CSH.dtype)
-    gram_CSS = torch.bmm(h_CSH, h_CSH.transpose(1, 2)) * precision_w
-    gram_CSS = gram_CSS + torch.bmm(ones_CS1, ones_CS1.transpose(1, 2)) * precision_b
-    minus_SS = minus_targets(gram_CSS.shape[1], gram_CSS.dtype, gram_CSS.device)
+    ones_BS1 = real_BS1.to(h_BSH.dtype)
+    gram_BSS = torch.bmm(h_BSH, h_BSH.transpose(1, 2)) * precision_w
+    gram_BSS = gram_BSS + torch.bmm(ones_BS1, ones_BS1.transpose(1, 2)) * precision_b
+    minus_SS = minus_targets(gram_BSS.shape[1], gram_BSS.dtype, gram_BSS.device)
     # −(I + …)⁻¹ on real pairs: the residual Y − O is minus that of which θ's c is [I, −I]
-    inverse_CSS = torch.linalg.solve_ex(gram_CSS - minus_SS, ones_CS1 * minus_SS).result
-    c_CSV = torch.cat([inverse_CSS, -inverse_CSS], 2)
-    sums_C1V = c_CSV.sum(1, keepdim=True) * precision_b
-    return _descent(chunk, h_CSH, c_CSV * precision_w, sums_C1V, objective)
+    inverse_BSS = torch.linalg.solve_ex(gram_BSS - minus_SS, ones_BS1 * minus_SS).result
+    c_BSV = torch.cat([inverse_BSS, -inverse_BSS], 2)
+    sums_B1V = c_BSV.sum(1, keepdim=True) * precision_b
+    return _descent(chunk, h_BSH, c_BSV * precision_w, sums_B1V, objective)
 
 
 class Among(NamedTuple):
-    """V with θ's own outputs in W2ᵀ's place."""
+    """Products of V with θ's own outputs in W2ᵀ's place."""
 
-    own_CSV: Tensor
+    own_BSV: Tensor
     """The coefficients of θ's outputs (mse: less the targets)."""
-    gram_CSS: Tensor
+    gram_BSS: Tensor
     """Ô_0·Ô_0ᵀ."""
     at: Anchors
 
 
-def _among_outputs(chunk: Chunk, h_CSH: Tensor, m_HH: Tensor) -> Among:
-    streams, size = chunk.real_CS.shape
-    identity_SS = torch.eye(size, dtype=h_CSH.dtype, device=h_CSH.device)
-    own_CSV = torch.cat([identity_SS.expand(streams, -1, -1), chunk.own_CSA], 2)
-    h_CHS = h_CSH.transpose(1, 2)
+def _among_outputs(chunk: Chunk, h_BSH: Tensor, m_HH: Tensor) -> Among:
+    streams, size = chunk.real_BS.shape
+    identity_SS = torch.eye(size, dtype=h_BSH.dtype, device=h_BSH.device)
+    own_BSV = torch.cat([identity_SS.expand(streams, -1, -1), chunk.own_BSA], 2)
+    h_BHS = h_BSH.transpose(1, 2)
     return Among(
-        own_CSV,
-        torch.bmm(torch.matmul(h_CSH, m_HH), h_CHS),
-        anchors(torch.bmm(chunk.at.r_CAH, h_CHS), chunk.at.gram_CAA),
+        own_BSV,
+        torch.bmm(torch.matmul(h_BSH, m_HH), h_BHS),
+        anchors(torch.bmm(chunk.at.r_BAH, h_BHS), chunk.at.gram_BAA),
     )
 
 
-def _products(among: Among, o: Parts) -> Parts:
-    r_CAS, r_CSA, gram_CAA = among.at
-    return Parts(
-        torch.baddbmm(torch.bmm(o.h, among.gram_CSS), o.a, r_CAS),
-        torch.baddbmm(torch.bmm(o.h, r_CSA), o.a, gram_CAA),
+def _products(among: Among, o: Columns) -> Columns:
+    r_BAS, r_BSA, gram_BAA = among.at
+    return Columns(
+        torch.baddbmm(torch.bmm(o.h, among.gram_BSS), o.a, r_BAS),
+        torch.baddbmm(torch.bmm(o.h, r_BSA), o.a, gram_BAA),
     )
 
 
 def _descent(
-    chunk: Chunk, h_CSH: Tensor, steps_CSV: Tensor, sums_C1V: Tensor, objective: Objective
+    chunk: Chunk, h_BSH: Tensor, steps_BSV: Tensor, sums_B1V: Tensor, objective: Objective
 ) -> Descent:
-    """Coefficients on Ô_0 = H·W2ᵀ to coefficients on W2ᵀ."""
-    size = h_CSH.shape[1]
-    c_CSV, sums_C1V = (
-        torch.cat([torch.bmm(v[:, :, :size], h_CSH), v[:, :, size:]], 2)
-        for v in (steps_CSV, sums_C1V)
+    """θ′, from coefficients on Ô_0 = H·W2ᵀ and the anchors."""
+    size = h_BSH.shape[1]
+    c_BSV, sums_B1V = (
+        torch.cat([torch.bmm(v[:, :, :size], h_BSH), v[:, :, size:]], 2)
+        for v in (steps_BSV, sums_B1V)
     )
-    a_CSH = torch.zeros_like(h_CSH)
+    a_BSH = torch.zeros_like(h_BSH)
     # coefficients need not have met the targets
-    healthy_C = finite(torch.cat([sums_C1V, chunk.at.gram_CAA.sum(1, keepdim=True)], 2))
-    return Descent(a_CSH, a_CSH[:, 0], head_of(h_CSH, c_CSV, sums_C1V), healthy_C, objective)
+    healthy_B = finite_streams(torch.cat([sums_B1V, chunk.at.gram_BAA.sum(1, keepdim=True)], 2))
+    return Descent(a_BSH, a_BSH[:, 0], head_of(h_BSH, c_BSV, sums_B1V), healthy_B, objective)

@@ -1,14 +1,36 @@
-"""The loss of each pair, by θ and by θ′, out of products alone; and when those are too coarse.
+"""Losses in hidden space, out of inner products alone: gradients to descend by, values to judge by.
 
-C = streams in a chunk, S = support pairs (padded), N = S + queries (padded), H = hidden,
-E = target dim, A = anchors (`model.inner.hidden.loop`)
+B = streams in batch, S = support pairs (padded), N = pairs of a stream, support first (padded),
+H = hidden, E = target dim, A = anchors, V = H + A
 
-With ô_n = o_n·V, the output less b2, and ŷ_n = y_n − b2,
+*How to think about it.* A loss of vectors sees them only by lengths and angles, hence by inner
+products, and those of outputs and targets are known without a single vector (`coefficients`). The
+naive forms are `model.losses` and `model.serving.rival` on the vectors themselves;
+tests/model/test_hidden_losses.py compares with both.
+
+*Gradients.* The losses of `model.losses` but the mse see outputs O and targets Y through
+c_ij = u_i·v_j, u = o/√(|o|² + ε), v = y/√(|y|² + ε), and the gradient of n times the loss (n real
+pairs) is
+
+    (Σ_j dc_ij·v_j − u_i·Σ_j dc_ij·c_ij)/√(|o_i|² + ε),   dc = ∂(n·L)/∂c
+
+that is diag(b)·O + C·Y with b_i = −Σ_j dc_ij·c_ij/(|o_i|² + ε) and
+C_ij = dc_ij/(√(|o_i|² + ε)·√(|y_j|² + ε)): numbers per pair, whatever E is.
+
+*Values.* With ô_n = o_n·V, the output less b2, and ŷ_n = y_n − b2,
 
     |ô|² = o·V·Vᵀ·oᵀ,  ô·ŷ = o·[r, γ],  ô·b2 = o·[W2ᵀb2, t]
 
     mse     |ô − ŷ|²/E
     cosine  1 − (ô + b2)·(ŷ + b2)/(√(|ô + b2|² + ε)·√(|ŷ + b2|² + ε))
+
+*Ridge regression* (`model.serving.rival`) predicts Σ_s w_ns·(y_s − ȳ) + ȳ with
+w_n = k_n·(K + λI)⁻¹, where K and k_n are the products of inputs less the support's mean x̄:
+
+    k_ns = (x_n − x̄)·(x_s − x̄) = g_ns − mean_s g_ns − mean_t g_ts + mean_st g_st
+
+That is Σ_s q_ns·y_s with q_ns = w_ns + (1 − Σ_t w_nt)/n over the n real pairs. They sum to 1, so it
+is b2 + Σ_s q_ns·ŷ_s as well.
 
 *When products are too coarse.* |ô − ŷ|² = |ô|² − 2·ô·ŷ + |ŷ|² is what is left when terms of size
 |ô|² + |ŷ|² ≈ 2·|ŷ|² cancel, each off by about a rounding error u (2⁻²⁴ in float32) of its size; the
@@ -26,140 +48,179 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.inner.hidden.activation import forward
-from model.inner.hidden.loop import Descent, Projected, Terms, anchors_of
-from model.inner.hidden.span import NEW, Buffers, Parts, moved, onto_hidden, parts
-from model.inner.hidden.workspace import JudgingSpace
-from model.losses import EPSILON, Loss
+from model.inner.hidden.activation import apply_sigma
+from model.inner.hidden.coefficients import Anchors, Columns, targets
+from model.inner.hidden.projected import Projected, Terms
+from model.losses import EPSILON, SAME_TARGET, Loss, ranking_gradient
 from model.mappings.mlp import AnyActivation
 
 ROUNDINGS = 8.0
 COARSE = 0.01
 
 
-class Outputs(NamedTuple):
-    """What losses see of outputs less b2, pair by pair."""
+class Products(NamedTuple):
+    """Inner products of a support's outputs and targets, with their biases."""
 
-    oo_CN: Tensor
+    oo_BS: Tensor
+    oy_BSS: Tensor
+    yy_BSS: Tensor
+
+
+def direction(
+    loss: Loss, o: Columns, g: Columns, at: Anchors, real_BS: Tensor
+) -> tuple[Tensor, Columns]:
+    """Returns the gradient of n times any loss but the mse in the outputs, n being the real pairs.
+
+    Takes the outputs as coefficients `o` and by their products `g` with V; `at` must hold b2. The
+    gradient comes back in the same two ways: coefficients (B, S, V), and products with V.
+    """
+    size = real_BS.shape[1]
+    y = Columns(*(p[:, :size] + p[:, size : size + 1] for p in (at.r_BAH, at.gram_BAA)))
+    b_BS1, c_BSS = gradient(loss, products(o, g, y), real_BS)
+    targets_SA = targets(size, o.a.dtype, o.a.device)
+    c_a = torch.baddbmm(b_BS1 * o.a, c_BSS, targets_SA.expand(len(c_BSS), -1, -1))
+    g_h, g_a = (torch.baddbmm(b_BS1 * p_o, c_BSS, p_y) for p_o, p_y in zip(g, y, strict=True))
+    return torch.cat([b_BS1 * o.h, c_a], 2), Columns(g_h, g_a)
+
+
+def products(o: Columns, g: Columns, y: Columns) -> Products:
+    """Returns the products of outputs (coefficients `o`, products `g`) and targets (`y`)."""
+    size = o.h.shape[1]
+    oo_BS = (o.h * g.h).sum(2) + (o.a * g.a).sum(2)
+    oy_BSS, yy_BSS = (part.a[:, :, :size] + part.a[:, :, size, None] for part in (g, y))
+    return Products(oo_BS, oy_BSS, yy_BSS)
+
+
+def gradient(loss: Loss, products: Products, real_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns b (B, S, 1) and C (B, S, S) of the gradient of any loss but the mse."""
+    oo_BS, oy_BSS, yy_BSS = products
+    inverse_o_BS1 = (oo_BS + EPSILON).rsqrt().unsqueeze(2)
+    inverse_y_B1S = (yy_BSS.diagonal(dim1=1, dim2=2) + EPSILON).rsqrt().unsqueeze(1)
+    cosines_BSS = oy_BSS * inverse_o_BS1 * inverse_y_B1S
+    if loss.kind == "cosine":
+        dc_BSS = -torch.eye(oo_BS.shape[1], dtype=oo_BS.dtype, device=oo_BS.device)
+    else:
+        with torch.no_grad():
+            target_cosines_BSS = yy_BSS * inverse_y_B1S * inverse_y_B1S.transpose(1, 2)
+            candidates_BSS = candidates(target_cosines_BSS, real_BS)
+        dc_BSS = ranking_gradient(loss, cosines_BSS, candidates_BSS)
+    b_BS1 = -(dc_BSS * cosines_BSS).sum(2, keepdim=True) * inverse_o_BS1.square()
+    return b_BS1, dc_BSS * inverse_o_BS1 * inverse_y_B1S
+
+
+def candidates(cosines_BSS: Tensor, real_BS: Tensor) -> Tensor:
+    """Returns where target j is pair i's own or one of its negatives (B, S, S)."""
+    own_SS = torch.eye(cosines_BSS.shape[1], dtype=torch.bool, device=cosines_BSS.device)
+    other_BSS = cosines_BSS <= SAME_TARGET
+    return (other_BSS | own_SS) & real_BS.unsqueeze(1) & real_BS.unsqueeze(2)
+
+
+class Outputs(NamedTuple):
+    """What losses see of outputs less b2, ô, pair by pair."""
+
+    oo_BN: Tensor
     """|ô|²."""
-    oy_CN: Tensor
+    oy_BN: Tensor
     """ô·ŷ."""
-    ob_CN: Tensor
+    ob_BN: Tensor
     """ô·b2."""
 
 
-def pair_losses(
-    terms: Terms,
-    projected: Projected,
-    descent: Descent | None,
-    loss: Loss,
-    activation: AnyActivation,
-    space: JudgingSpace | None = None,
-) -> Tensor:
-    """The loss of every pair (C, N), support and query alike: that of a stream which has this pair
-    alone, by θ (None) or θ′. `loss` is mse or cosine (`model.losses.judged_by`).
-
-    θ's depend on the pair alone: they can be made once, when it arrives.
-    """
-    if descent is None:
-        outputs = _unadapted(terms, projected, activation)
-    else:
-        head = descent.head
-        shape = (*projected.p_CNH.shape, head.sums.a.shape[2], head.h_CJH.shape[1])
-        into = space.of(shape, projected.p_CNH) if space else NEW
-        outputs = _adapted(terms, projected, descent, into)
-    return loss_of(terms, projected, outputs, loss)
-
-
-def loss_of(terms: Terms, projected: Projected, outputs: Outputs, loss: Loss) -> Tensor:
-    """mse or cosine (C, N); 0 on padded pairs."""
-    oo_CN, oy_CN, ob_CN = outputs
+def losses_from(terms: Terms, projected: Projected, outputs: Outputs, loss: Loss) -> Tensor:
+    """Returns the loss of each pair (B, N), mse or cosine; 0 on padded pairs."""
+    oo_BN, oy_BN, ob_BN = outputs
     if loss.kind == "mse":
         # rounding may leave less than nothing of a square
-        squared_CN = (oo_CN - 2.0 * oy_CN + projected.yy_CN).clamp(min=0.0)
-        return (squared_CN / len(terms.w2)).masked_fill(~projected.real_CN, 0.0)
-    oo_CN = (oo_CN + 2.0 * ob_CN + terms.bb).clamp(min=0.0)
-    yy_CN = _targets_squared(terms, projected)
-    oy_CN = oy_CN + ob_CN + projected.t_CN + terms.bb
-    cosine_CN = oy_CN * (oo_CN + EPSILON).rsqrt() * (yy_CN + EPSILON).rsqrt()
-    return (1.0 - cosine_CN).masked_fill(~projected.real_CN, 0.0)
+        squared_BN = (oo_BN - 2.0 * oy_BN + projected.yy_BN).clamp(min=0.0)
+        return (squared_BN / len(terms.w2)).masked_fill(~projected.real_BN, 0.0)
+    oo_BN = (oo_BN + 2.0 * ob_BN + terms.bb).clamp(min=0.0)
+    yy_BN = _targets_squared(terms, projected)
+    oy_BN = oy_BN + ob_BN + projected.t_BN + terms.bb
+    cosine_BN = oy_BN * (oo_BN + EPSILON).rsqrt() * (yy_BN + EPSILON).rsqrt()
+    return (1.0 - cosine_BN).masked_fill(~projected.real_BN, 0.0)
 
 
-def unreliable(terms: Terms, projected: Projected, loss: Loss, *losses_CN: Tensor) -> Tensor:
-    """Which streams' losses, as `pair_losses` gave them, are too coarse to judge by (C); above."""
-    size = projected.g_CSN.shape[1]
-    error_CN = _rounding(terms, projected, loss) / COARSE
+def losses_of_theta(
+    terms: Terms, projected: Projected, loss: Loss, activation: AnyActivation
+) -> Tensor:
+    """Returns the loss by θ (B, N) of every pair, support and query alike, alone in its stream.
+
+    It depends on the pair alone, so it can be made once, when the pair arrives. `loss` is mse or
+    cosine (`model.losses.judged_by`).
+    """
+    h_BNH = apply_sigma(activation, projected.p_BNH)
+    f_BNH = torch.mm(h_BNH.view(-1, len(terms.m_HH)), terms.m_HH).view(h_BNH.shape)
+    oo_BN, oy_BN = (h_BNH * f_BNH).sum(2), (h_BNH * projected.r_BNH).sum(2)
+    return losses_from(terms, projected, Outputs(oo_BN, oy_BN, h_BNH @ terms.w2b_H), loss)
+
+
+def unreliable(terms: Terms, projected: Projected, loss: Loss, *losses_BN: Tensor) -> Tensor:
+    """Returns which streams' losses, any number of (B, N), are too coarse to judge by (B)."""
+    size = projected.g_BSN.shape[1]
+    error_BN = _rounding(terms, projected, loss) / COARSE
     coarse = [
         side.sum(1) > 0.0
-        for loss_CN in losses_CN
-        for side in torch.split(error_CN - loss_CN, [size, error_CN.shape[1] - size], 1)
+        for loss_BN in losses_BN
+        for side in torch.split(error_BN - loss_BN, [size, error_BN.shape[1] - size], 1)
     ]
     return torch.stack(coarse).any(0)
 
 
 def _rounding(terms: Terms, projected: Projected, loss: Loss) -> Tensor:
-    """What a small loss may be off by, beyond what it is in the target space (C, N)."""
-    each = ROUNDINGS * torch.finfo(projected.yy_CN.dtype).eps / 2.0
+    """What a small loss may be off by, beyond its error in the target space (B, N)."""
+    each = ROUNDINGS * torch.finfo(projected.yy_BN.dtype).eps / 2.0
     if loss.kind == "mse":
-        sizes_CN = projected.yy_CN / len(terms.w2)
+        sizes_BN = projected.yy_BN / len(terms.w2)
     else:
-        sizes_CN = (projected.yy_CN + terms.bb) / (_targets_squared(terms, projected) + EPSILON)
-        sizes_CN = (sizes_CN - 1.0).clamp(min=0.0)
-    return (each * sizes_CN).masked_fill(~projected.real_CN, 0.0)
+        sizes_BN = (projected.yy_BN + terms.bb) / (_targets_squared(terms, projected) + EPSILON)
+        sizes_BN = (sizes_BN - 1.0).clamp(min=0.0)
+    return (each * sizes_BN).masked_fill(~projected.real_BN, 0.0)
 
 
 def _targets_squared(terms: Terms, projected: Projected) -> Tensor:
-    """|y|² (C, N)."""
-    return (projected.yy_CN + 2.0 * projected.t_CN + terms.bb).clamp(min=0.0)
+    """|y|² (B, N)."""
+    return (projected.yy_BN + 2.0 * projected.t_BN + terms.bb).clamp(min=0.0)
 
 
-def _unadapted(terms: Terms, projected: Projected, activation: AnyActivation) -> Outputs:
-    h_CNH = forward(activation, projected.p_CNH)
-    f_CNH = torch.mm(h_CNH.view(-1, len(terms.m_HH)), terms.m_HH).view(h_CNH.shape)
-    oo_CN, oy_CN = (h_CNH * f_CNH).sum(2), (h_CNH * projected.r_CNH).sum(2)
-    return Outputs(oo_CN, oy_CN, h_CNH @ terms.w2b_H)
+def ridge_losses(terms: Terms, projected: Projected, penalty: float, loss: Loss) -> Tensor:
+    """Returns the loss of every pair (B, N), mse or cosine, by ridge regression on the support.
+
+    `penalty` is λ. The mapping of a stream that publishes it is made from its raw pairs
+    (`model.serving.rival.as_mapping`).
+    """
+    size = projected.g_BSN.shape[1]
+    q_BNS = combinations(projected, penalty)
+    gamma_BNS = projected.gamma_BSN.transpose(1, 2)
+    t_BS1 = projected.t_BN[:, :size].unsqueeze(2)
+    # without a pair it predicts 0: less b2 that is −b2
+    b_B1 = -(~projected.real_BN[:, :size].any(1, keepdim=True)).to(q_BNS.dtype)
+    oo_BN = (torch.bmm(q_BNS, projected.gamma_BSN[:, :, :size]) * q_BNS).sum(2)
+    outputs = Outputs(
+        oo_BN + b_B1.square() * terms.bb,
+        (q_BNS * gamma_BNS).sum(2) + b_B1 * projected.t_BN,
+        torch.bmm(q_BNS, t_BS1).squeeze(2) + b_B1 * terms.bb,
+    )
+    return losses_from(terms, projected, outputs, loss)
 
 
-def _adapted(terms: Terms, projected: Projected, descent: Descent, into: Buffers) -> Outputs:
-    h_CNH = hidden_features(projected.p_CNH, projected.g_CSN, descent, into)
-    size, anchors = projected.g_CSN.shape[1], descent.head.c_CJV.shape[2] - len(terms.m_HH)
-    at = anchors_of(terms, projected, with_bias=anchors > size)
-    nothing_CNA = h_CNH.new_zeros(()).expand(*h_CNH.shape[:2], anchors)
-    c_CNV = moved(h_CNH, nothing_CNA, descent.head, into)
-    c = into.c_parts or parts(c_CNV, len(terms.m_HH))
-    f_CNH = onto_hidden(c, terms.m_HH, at, into, anchored=2.0)
-    u_CNA = torch.bmm(c.a, at.gram_CAA, out=into.u)
-    oo_CN = _dots(c.h, f_CNH, into.z) + _dots(c.a, u_CNA, into.u)
-    y = _targets(projected, c)
-    oy_CN = _dots(c.h, y.h, into.z) + _dots(c.a, y.a, into.u)
-    return Outputs(oo_CN, oy_CN, c.h @ terms.w2b_H + _onto_bias(terms, projected, c.a))
+def combinations(projected: Projected, penalty: float) -> Tensor:
+    """Returns ridge regression's predictions as combinations of the support's targets (B, N, S)."""
+    size = projected.g_BSN.shape[1]
+    real_BS = projected.real_BN[:, :size].to(projected.g_BSN.dtype)
+    share_BS = real_BS / real_BS.sum(1, keepdim=True).clamp(min=1.0)
+    k_BNS = _centred(projected.g_BSN, share_BS, real_BS)
+    identity_SS = torch.eye(size, dtype=k_BNS.dtype, device=k_BNS.device)
+    factor_BSS, _ = torch.linalg.cholesky_ex(k_BNS[:, :size] + penalty * identity_SS)
+    w_BNS = torch.cholesky_solve(k_BNS.transpose(1, 2), factor_BSS).transpose(1, 2)
+    return w_BNS * real_BS.unsqueeze(1) + (1.0 - w_BNS.sum(2, keepdim=True)) * share_BS.unsqueeze(1)
 
 
-def _dots(a_CNX: Tensor, b_CNX: Tensor, out: Tensor | None) -> Tensor:
-    """Row by row (C, N)."""
-    return torch.mul(a_CNX, b_CNX, out=out).sum(2)
-
-
-def hidden_features(p_CNH: Tensor, g_CSN: Tensor, descent: Descent, into: Buffers = NEW) -> Tensor:
-    """σ(W1′·x + b1′) of any pairs (C, N, H)."""
-    z_CNH = torch.add(p_CNH, descent.beta_CH.unsqueeze(1), out=into.z)
-    z_CNH = torch.baddbmm(z_CNH, g_CSN.transpose(1, 2), descent.a_CSH, out=into.z)
-    return forward(descent.objective.activation, z_CNH, into.h, into.dz)
-
-
-def _targets(projected: Projected, c: Parts) -> Parts:
-    """ŷ's products with V."""
-    gamma_CNS, missing = projected.gamma_CSN.transpose(1, 2), c.a.shape[2]
-    if missing == gamma_CNS.shape[2]:
-        return Parts(projected.r_CNH, gamma_CNS)
-    a_CNA = torch.cat([gamma_CNS, projected.t_CN.unsqueeze(2)], 2)
-    a_CNA = torch.nn.functional.pad(a_CNA, (0, missing - a_CNA.shape[2]))
-    return Parts(projected.r_CNH, a_CNA)
-
-
-def _onto_bias(terms: Terms, projected: Projected, c_CNA: Tensor) -> Tensor:
-    """The anchors' part of ô·b2 (C, N)."""
-    size = projected.g_CSN.shape[1]
-    t_CS1 = projected.t_CN[:, :size].unsqueeze(2)
-    own_CN = torch.bmm(c_CNA[:, :, :size], t_CS1).squeeze(2)
-    return own_CN if c_CNA.shape[2] == size else own_CN + c_CNA[:, :, size] * terms.bb
+def _centred(g_BSN: Tensor, share_BS: Tensor, real_BS: Tensor) -> Tensor:
+    """k (B, N, S): 0 where s is padded (and where n is padded support)."""
+    size = g_BSN.shape[1]
+    mean_BN1 = torch.bmm(g_BSN.transpose(1, 2), share_BS.unsqueeze(2))
+    mean_B1S = mean_BN1[:, :size].transpose(1, 2)
+    mean_B11 = torch.bmm(mean_B1S, share_BS.unsqueeze(2))
+    k_BNS = (g_BSN.transpose(1, 2) - mean_BN1 - mean_B1S + mean_B11) * real_BS.unsqueeze(1)
+    support_BSS = k_BNS[:, :size] * real_BS.unsqueeze(2)
+    return torch.cat([support_BSS, k_BNS[:, size:]], 1)

@@ -1,127 +1,226 @@
-"""θ′ out of hidden space: as thin factors, multiplied out, or as outputs.
+"""What θ′ is for its readers: thin factors, weights in full, outputs, and the losses of pairs.
 
-C = streams in a chunk, S = support pairs (padded), Q = query pairs (padded), N = S + Q,
-D = source dim, E = target dim, H = hidden, G = H + 1, T = S + 1, J = rows of all steps, A = anchors
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = S + Q,
+D = source dim, E = target dim, H = hidden, G = H + 1, J = K·S rows of all steps, A = anchors,
+T = S + 1
+
+A descent knows θ′ by coefficients (`model.inner.hidden.descent`). What steps did to the second
+layer is [W2′, b2′] = [W2, b2] + Vᵀ·κ with κ = [Σ_j c_jᵀ·H_j, sumsᵀ], (H + A, G). Rows of V are W2ᵀ,
+ŷ = y − b2 and, for some losses, b2. So
 
     W1′ = W1 + aᵀ·x, b1′ = b1 + β, [W2′, b2′] = [W2, b2]·(I + n) + yᵀ·v
 
-What steps did to the second layer is [W2′, b2′] = [W2, b2] + Vᵀ·κ with κ = [Σ_j c_jᵀ·H_j, sumsᵀ]
-(H + A, G) by `model.inner.hidden.span`. Rows of V are W2ᵀ, ŷ = y − b2 and, for some losses, b2. So
-v is κ's rows for ŷ; n is its rows for W2ᵀ, and below them, for b2, its row for b2 less the sum of
-those for ŷ.
+where v is κ's rows for ŷ, and n is its rows for W2ᵀ and below them, for b2, its row for b2 less the
+sum of those for ŷ.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.inner.hidden.loop import Descent, Projected, Terms
-from model.inner.hidden.span import parts
+from model.inner.hidden.activation import apply_sigma
+from model.inner.hidden.coefficients import Columns, columns
+from model.inner.hidden.descent import Descent
+from model.inner.hidden.losses import Outputs, losses_from
+from model.inner.hidden.memory import JudgingSpace
+from model.inner.hidden.projected import Projected, Terms, anchors_of, project_to_learn
+from model.inner.learner import Support
+from model.losses import Loss
 from model.mappings.mlp import Mlp
 
 
 class Factors(NamedTuple):
-    """θ′ − θ, thin. Rows of padded pairs are 0."""
+    """θ′ − θ as thin factors; rows of padded pairs are 0."""
 
-    a_CSH: Tensor
-    beta_CH: Tensor
-    n_CGG: Tensor
-    v_CSG: Tensor
+    a_BSH: Tensor
+    beta_BH: Tensor
+    n_BGG: Tensor
+    v_BSG: Tensor
 
 
 class FactorRoom:
-    """Memory for the factors of many chunks, used again and again: the kernel need not find and
-    clear it anew."""
+    """Memory for the factors of many chunks that is used again: finding and clearing it anew would
+    cost more than filling it."""
 
     def __init__(self) -> None:
         self._held: Factors | None = None
         self._streams = self._taken = 0
 
     def begin(self, streams: int) -> None:
-        """What was taken may be overwritten from now on; so many streams will be asked for."""
+        """Lets what was taken be overwritten; factors of so many streams will be asked for."""
         self._streams, self._taken = streams, 0
 
     def take(self, descent: Descent) -> Factors:
-        """Room for the factors of a descent."""
-        streams, first = len(descent.a_CSH), self._taken
+        """Returns room for the factors of a descent."""
+        streams, first = len(descent.a_BSH), self._taken
         self._taken += streams
-        if self._held is None or self._taken > len(self._held.beta_CH):
-            self._held = _made_for(max(self._streams, streams), descent.a_CSH)
+        if self._held is None or self._taken > len(self._held.beta_BH):
+            self._held = _made_for(max(self._streams, streams), descent.a_BSH)
             first, self._taken = 0, streams
         return Factors(*(block[first : self._taken] for block in self._held))
 
 
-def _made_for(streams: int, like_CSH: Tensor) -> Factors:
-    _, size, hidden = like_CSH.shape
+def _made_for(streams: int, like_BSH: Tensor) -> Factors:
+    _, size, hidden = like_BSH.shape
     shapes = (size, hidden), (hidden,), (hidden + 1, hidden + 1), (size, hidden + 1)
-    return Factors(*(like_CSH.new_empty((streams, *shape)) for shape in shapes))
+    return Factors(*(like_BSH.new_empty((streams, *shape)) for shape in shapes))
 
 
 def factors(
     terms: Terms, projected: Projected, descent: Descent, into: Factors | None = None
 ) -> Factors:
-    """For every stream, in given memory or new. Not differentiable: `outputs` is."""
-    head, (_, size, hidden) = descent.head, descent.a_CSH.shape
+    """Returns θ′ − θ of every stream, in `into` unless that is None. Not differentiable."""
+    head, (_, size, hidden) = descent.head, descent.a_BSH.shape
     with torch.no_grad():
-        made = into or _made_for(len(descent.a_CSH), descent.a_CSH)
-        n_CGG, v_CSG = made.n_CGG, made.v_CSG
-        made.a_CSH.copy_(descent.a_CSH)
-        made.beta_CH.copy_(descent.beta_CH)
-        torch.bmm(head.c_CVJ.h, head.h_CJH, out=n_CGG[:, :hidden, :hidden])
-        torch.bmm(head.c_CVJ.a[:, :size], head.h_CJH, out=v_CSG[:, :, :hidden])
-        n_CGG[:, :hidden, hidden] = head.sums.h[:, 0]
-        v_CSG[:, :, hidden] = head.sums.a[:, 0, :size]
-        torch.sum(v_CSG, 1, out=n_CGG[:, hidden]).neg_()
+        made = into or _made_for(len(descent.a_BSH), descent.a_BSH)
+        n_BGG, v_BSG = made.n_BGG, made.v_BSG
+        made.a_BSH.copy_(descent.a_BSH)
+        made.beta_BH.copy_(descent.beta_BH)
+        torch.bmm(head.c_BVJ.h, head.h_BJH, out=n_BGG[:, :hidden, :hidden])
+        torch.bmm(head.c_BVJ.a[:, :size], head.h_BJH, out=v_BSG[:, :, :hidden])
+        n_BGG[:, :hidden, hidden] = head.sums.h[:, 0]
+        v_BSG[:, :, hidden] = head.sums.a[:, 0, :size]
+        torch.sum(v_BSG, 1, out=n_BGG[:, hidden]).neg_()
         if head.sums.a.shape[2] > size:
-            n_CGG[:, hidden, :hidden] += torch.bmm(head.c_CVJ.a[:, size, None], head.h_CJH)[:, 0]
-            n_CGG[:, hidden, hidden] += head.sums.a[:, 0, size]
+            n_BGG[:, hidden, :hidden] += torch.bmm(head.c_BVJ.a[:, size, None], head.h_BJH)[:, 0]
+            n_BGG[:, hidden, hidden] += head.sums.a[:, 0, size]
     return made
 
 
-def multiplied_out(terms: Terms, factors: Factors, x_CSD: Tensor, y_CSE: Tensor) -> Mlp:
-    """θ′ of every stream, stacked. `x_CSD`, `y_CSE` are the support's raw pairs, padded ones 0."""
-    a_CSH, beta_CH, n_CGG, v_CSG = factors
-    streams, hidden = len(a_CSH), a_CSH.shape[2]
-    w1_CHD, w2_CEH = (w.expand(streams, -1, -1) for w in (terms.w1, terms.w2))
+def weights_of(terms: Terms, factors: Factors, x_BSD: Tensor, y_BSE: Tensor) -> Mlp:
+    """Returns θ′ of every stream, stacked, from the support's raw pairs, padded ones 0."""
+    a_BSH, beta_BH, n_BGG, v_BSG = factors
+    streams, hidden = len(a_BSH), a_BSH.shape[2]
+    w1_BHD, w2_BEH = (w.expand(streams, -1, -1) for w in (terms.w1, terms.w2))
     # b2 and y are thin, side by side; θ comes last: what is added to it is small
-    thin_CTE = torch.cat([y_CSE, terms.b2.expand(streams, 1, -1)], 1)
-    added_CTG = torch.cat([v_CSG, n_CGG[:, hidden:]], 1)
-    added_CTH, bias_CT1 = torch.split(added_CTG, [hidden, 1], 2)
-    added_CEH = torch.bmm(w2_CEH, n_CGG[:, :hidden, :hidden].contiguous())
-    added_CEH.baddbmm_(thin_CTE.transpose(1, 2), added_CTH.contiguous())
-    added_CE1 = torch.bmm(w2_CEH, n_CGG[:, :hidden, hidden:].contiguous())
-    added_CE1.baddbmm_(thin_CTE.transpose(1, 2), bias_CT1.contiguous())
+    thin_BTE = torch.cat([y_BSE, terms.b2.expand(streams, 1, -1)], 1)
+    added_BTG = torch.cat([v_BSG, n_BGG[:, hidden:]], 1)
+    added_BTH, bias_BT1 = torch.split(added_BTG, [hidden, 1], 2)
+    added_BEH = torch.bmm(w2_BEH, n_BGG[:, :hidden, :hidden].contiguous())
+    added_BEH.baddbmm_(thin_BTE.transpose(1, 2), added_BTH.contiguous())
+    added_BE1 = torch.bmm(w2_BEH, n_BGG[:, :hidden, hidden:].contiguous())
+    added_BE1.baddbmm_(thin_BTE.transpose(1, 2), bias_BT1.contiguous())
     return Mlp(
-        w1=torch.baddbmm(w1_CHD, a_CSH.transpose(1, 2), x_CSD),
-        b1=terms.b1 + beta_CH,
-        w2=added_CEH.add_(terms.w2),
-        b2=terms.b2 + added_CE1.squeeze(2),
+        w1=torch.baddbmm(w1_BHD, a_BSH.transpose(1, 2), x_BSD),
+        b1=terms.b1 + beta_BH,
+        w2=added_BEH.add_(terms.w2),
+        b2=terms.b2 + added_BE1.squeeze(2),
     )
 
 
-def outputs(terms: Terms, descent: Descent, h_CQH: Tensor, y_CSE: Tensor) -> Tensor:
-    """W2′·h + b2′ (C, Q, E), given θ′'s hidden features; differentiable. `y_CSE` as in
-    `multiplied_out`.
+def outputs(terms: Terms, descent: Descent, h_BQH: Tensor, y_BSE: Tensor) -> Tensor:
+    """Returns W2′·h + b2′ (B, Q, E) given θ′'s hidden features; differentiable.
 
-    In first order θ′ − θ is a constant but for the rates (Finn et al. 2017, §5.2): then V is a
-    constant in what the steps added, c·V, and h and θ's own W2, b2 are not.
+    `y_BSE` are the support's targets, padded ones 0. Outputs are made in full, so that any loss may
+    follow and nothing cancels, but no θ′ is written out. In first order θ′ − θ is a constant but
+    for the rates (Finn et al. 2017, §5.2): V is then a constant in what the steps added, c·V, and h
+    and θ's own W2, b2 are not.
     """
-    head, size = descent.head, y_CSE.shape[1]
-    t_CQJ = torch.bmm(h_CQH, head.h_CHJ)
-    c_CQH, c_CQA = parts(torch.baddbmm(head.sums_C1V, t_CQJ, head.c_CJV), h_CQH.shape[2])
+    head, size = descent.head, y_BSE.shape[1]
+    t_BQJ = torch.bmm(h_BQH, head.h_BHJ)
+    c_BQH, c_BQA = columns(torch.baddbmm(head.sums_B1V, t_BQJ, head.c_BJV), h_BQH.shape[2])
     # c·V with ŷ = y − b2: how often b2 is in it
-    bias_CQ1 = -c_CQA[:, :, :size].sum(2, keepdim=True)
-    if c_CQA.shape[2] > size:
-        bias_CQ1 = bias_CQ1 + c_CQA[:, :, size, None]
+    bias_BQ1 = -c_BQA[:, :, :size].sum(2, keepdim=True)
+    if c_BQA.shape[2] > size:
+        bias_BQ1 = bias_BQ1 + c_BQA[:, :, size, None]
     if descent.first_order:
-        w2, b2, y_CSE = terms.w2.detach(), terms.b2.detach(), y_CSE.detach()
-        own_CQE = functional.linear(h_CQH, terms.w2, terms.b2)
-        o_CQE = own_CQE.add_(functional.linear(c_CQH, w2))
+        w2, b2, y_BSE = terms.w2.detach(), terms.b2.detach(), y_BSE.detach()
+        own_BQE = functional.linear(h_BQH, terms.w2, terms.b2)
+        o_BQE = own_BQE.add_(functional.linear(c_BQH, w2))
     else:
         b2 = terms.b2
-        o_CQE = functional.linear(h_CQH + c_CQH, terms.w2, b2)
+        o_BQE = functional.linear(h_BQH + c_BQH, terms.w2, b2)
     # b2 as one more target: one product less of this size
-    targets_CTE = torch.cat([y_CSE, b2.expand(len(y_CSE), 1, -1)], 1)
-    return o_CQE.baddbmm_(torch.cat([c_CQA[:, :, :size], bias_CQ1], 2), targets_CTE)
+    targets_BTE = torch.cat([y_BSE, b2.expand(len(y_BSE), 1, -1)], 1)
+    return o_BQE.baddbmm_(torch.cat([c_BQA[:, :, :size], bias_BQ1], 2), targets_BTE)
+
+
+class AdaptedOutputs(NamedTuple):
+    """What θ′ of B streams makes of their queries."""
+
+    o_BQE: Tensor
+    healthy_B: Tensor
+    """False where the descent was not finite: leave those streams out and run the rest again."""
+
+
+def hidden_space_outputs(
+    terms: Terms,
+    support: Support,
+    x_BQD: Tensor,
+    descend: Callable[[Terms, Projected], Descent],
+) -> AdaptedOutputs:
+    """Returns what θ′ makes of the queries, for the outer loop: differentiable.
+
+    `descend` is `descent.descend`, `head.descend_head` or `head.solve_head` with its rates. Queries
+    need not be cleaned of what stands in padded ones, if the outer loss is.
+    """
+    x_BSD, y_BSE, real_BS = support.cleaned()
+    descent = descend(terms, project_to_learn(terms, x_BSD, y_BSE, real_BS))
+    g_BSQ = torch.bmm(x_BSD, x_BQD.transpose(1, 2))
+    h_BQH = hidden_features(functional.linear(x_BQD, terms.w1, terms.b1), g_BSQ, descent)
+    return AdaptedOutputs(outputs(terms, descent, h_BQH, y_BSE), descent.healthy_B)
+
+
+def pair_losses(
+    terms: Terms,
+    projected: Projected,
+    descent: Descent,
+    loss: Loss,
+    space: JudgingSpace | None = None,
+) -> Tensor:
+    """Returns the loss by θ′ (B, N) of every pair, support and query alike, alone in its stream.
+
+    `loss` is mse or cosine (`model.losses.judged_by`). Not differentiable.
+    """
+    head = descent.head
+    sizes = (*projected.p_BNH.shape, head.sums.a.shape[2], head.h_BJH.shape[1])
+    room = (space or JudgingSpace()).of(sizes, projected.p_BNH)
+    torch.add(projected.p_BNH, descent.beta_BH.unsqueeze(1), out=room.z_BNH)
+    g_BNS = projected.g_BSN.transpose(1, 2)
+    torch.baddbmm(room.z_BNH, g_BNS, descent.a_BSH, out=room.z_BNH)
+    h_BNH = apply_sigma(descent.objective.activation, room.z_BNH, room.h_BNH, room.spare_BNH)
+    anchors = head.sums.a.shape[2]
+    at = anchors_of(terms, projected, with_bias=anchors > projected.g_BSN.shape[1])
+    made, nothing_BNA = room.outputs, h_BNH.new_zeros(()).expand(*h_BNH.shape[:2], anchors)
+    made.through_steps(h_BNH, nothing_BNA, head)
+    # |o·V|² = o·V·Vᵀ·oᵀ, whose mixed terms come twice
+    f_BNH, u_BNA = made.onto_hidden(terms.m_HH, at, anchored=2.0), made.u_BNA
+    torch.bmm(made.c.a, at.gram_BAA, out=u_BNA)
+    oo_BN = _dots(made.c.h, f_BNH, room.z_BNH) + _dots(made.c.a, u_BNA, u_BNA)
+    y = _targets(projected, made.c)
+    oy_BN = _dots(made.c.h, y.h, room.z_BNH) + _dots(made.c.a, y.a, u_BNA)
+    ob_BN = made.c.h @ terms.w2b_H + _onto_bias(terms, projected, made.c.a)
+    return losses_from(terms, projected, Outputs(oo_BN, oy_BN, ob_BN), loss)
+
+
+def hidden_features(p_BNH: Tensor, g_BSN: Tensor, descent: Descent) -> Tensor:
+    """Returns σ(W1′·x + b1′) of any pairs (B, N, H), from their projections; differentiable."""
+    z_BNH = p_BNH + descent.beta_BH.unsqueeze(1)
+    z_BNH = torch.baddbmm(z_BNH, g_BSN.transpose(1, 2), descent.a_BSH)
+    return apply_sigma(descent.objective.activation, z_BNH)
+
+
+def _dots(a_BNX: Tensor, b_BNX: Tensor, out: Tensor) -> Tensor:
+    """Products row by row (B, N)."""
+    return torch.mul(a_BNX, b_BNX, out=out).sum(2)
+
+
+def _targets(projected: Projected, c: Columns) -> Columns:
+    """ŷ's products with V."""
+    gamma_BNS, missing = projected.gamma_BSN.transpose(1, 2), c.a.shape[2]
+    if missing == gamma_BNS.shape[2]:
+        return Columns(projected.r_BNH, gamma_BNS)
+    a_BNA = torch.cat([gamma_BNS, projected.t_BN.unsqueeze(2)], 2)
+    a_BNA = functional.pad(a_BNA, (0, missing - a_BNA.shape[2]))
+    return Columns(projected.r_BNH, a_BNA)
+
+
+def _onto_bias(terms: Terms, projected: Projected, c_BNA: Tensor) -> Tensor:
+    """The anchors' part of ô·b2 (B, N)."""
+    size = projected.g_BSN.shape[1]
+    t_BS1 = projected.t_BN[:, :size].unsqueeze(2)
+    own_BN = torch.bmm(c_BNA[:, :, :size], t_BS1).squeeze(2)
+    return own_BN if c_BNA.shape[2] == size else own_BN + c_BNA[:, :, size] * terms.bb

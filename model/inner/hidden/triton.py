@@ -1,12 +1,12 @@
 """The hidden-space inner loop as one kernel on a GPU: K steps of the mse, a stream to a block.
 
-C = streams in a chunk, S = support pairs (padded), N = S + queries, H = hidden, K = inner steps,
-V = H + S
+B = streams in batch, S = support pairs (padded), N = S + queries (padded), H = hidden,
+K = inner steps, V = H + S, J = K·S
 
-`model.inner.hidden.loop` derives what is computed, `model.inner.hidden.triton_kernel` computes it,
-as `hidden.descend` does to rounding (float32 throughout: no product takes tf32's short cut).
+`model.inner.hidden.descent` derives what is computed, `model.inner.hidden.triton_kernel` computes
+it, as `descent.descend` does, to rounding (float32 throughout: no product takes tf32's short cut).
 Instead of some 20 launches a step there is one in all. A stream's result depends on nothing else in
-the chunk, to the bit: neither on its size nor on its place.
+the batch, to the bit: neither on its size nor on its place.
 
 What a block takes, whatever K is, with R = S up to a power of two (at least 16), L = H likewise
 (but at most 64) and chunks of 16:
@@ -26,23 +26,25 @@ import torch
 from torch import Tensor
 
 from model.inner.batched import Objective
-from model.inner.hidden import loop as hidden
-from model.inner.hidden.loop import Descent, Projected, Terms
-from model.inner.hidden.span import head_of
-from model.inner.hidden.step import Chunk
+from model.inner.hidden.coefficients import head_of
+from model.inner.hidden.descent import Descent, descend, finite_streams
+from model.inner.hidden.projected import Chunk, Projected, Terms, chunk_of, project, terms
 from model.losses import MSE
 from model.mappings.mlp import Mlp
 
 MAX_SUPPORT = 64
 TOLERANCE = 1e-4
-"""Of `available`: what is wrong is off by far more, and no rounding is."""
+"""What `available` allows between kernel and torch, over a result's size: no rounding comes near,
+and what is wrong is off by far more."""
 _CHUNK = 16
 _PRECISION = "ieee"
 
 
 def available(device: torch.device) -> bool:
-    """Whether the kernel runs there, and right: a GPU, or else Triton interprets
-    (TRITON_INTERPRET=1 before the first import). Warns where a GPU could, and it does not."""
+    """Returns whether the kernel runs on a device, and right; warns of a GPU where it does not.
+
+    Off a GPU it runs where Triton interprets (TRITON_INTERPRET=1 before the first import).
+    """
     if find_spec("triton") is None:
         return False
     if device.type == "cuda":
@@ -53,51 +55,47 @@ def available(device: torch.device) -> bool:
 
 
 def fits(support: int, objective: Objective, dtype: torch.dtype) -> bool:
-    """Whether `descend` does chunks of so many support pairs."""
+    """Returns whether `descend_by_kernel` does chunks of so many support pairs."""
     loss, activation, output_activation = objective
     known = loss.kind == "mse" and activation != "none" and output_activation == "none"
     return known and dtype == torch.float32 and 1 <= support <= MAX_SUPPORT
 
 
-def descend(terms: Terms, projected: Projected, rates_K4: Tensor, objective: Objective) -> Descent:
-    """As `model.inner.hidden.loop.descend`, in new tensors.
+def descend_by_kernel(
+    terms: Terms, projected: Projected, rates_K4: Tensor, objective: Objective
+) -> Descent:
+    """Returns what `model.inner.hidden.descent.descend` does, in new tensors.
 
-    Raises ValueError for what `fits` denies, no steps, and where autograd would want a gradient.
+    Raises ValueError for what `fits` denies, for no steps, and where autograd wants a gradient.
     """
-    if not fits(projected.g_CSN.shape[1], objective, projected.p_CNH.dtype):
-        raise ValueError(f"no kernel for {objective} and Grams {tuple(projected.g_CSN.shape)}")
+    if not fits(projected.g_BSN.shape[1], objective, projected.p_BNH.dtype):
+        raise ValueError(f"no kernel for {objective} and Grams {tuple(projected.g_BSN.shape)}")
     if not len(rates_K4):
         raise ValueError("no steps")
     if torch.is_grad_enabled() and any(t.requires_grad for t in (*terms, *projected, rates_K4)):
         raise ValueError("the kernel has no gradient")
-    chunk = hidden.chunk_of(terms, projected, objective)
-    streams, support, units = chunk.p_CSH.shape
+    chunk = chunk_of(terms, projected, objective)
+    streams, support, units = chunk.p_BSH.shape
     rows, width = len(rates_K4) * support, units + support
-    new = chunk.p_CSH.new_empty
-    a_CSH, beta_C1H = new(streams, support, units).zero_(), new(streams, 1, units).zero_()
-    h_CJH, c_CJV = new(streams, rows, units), new(streams, rows, width)
-    sums_C1V = new(streams, 1, width).zero_()
+    new = chunk.p_BSH.new_empty
+    a_BSH, beta_B1H = new(streams, support, units).zero_(), new(streams, 1, units).zero_()
+    h_BJH, c_BJV = new(streams, rows, units), new(streams, rows, width)
+    sums_B1V = new(streams, 1, width).zero_()
     if streams:
-        _launch(terms, chunk, rates_K4, objective, (a_CSH, beta_C1H, h_CJH, c_CJV, sums_C1V))
-    healthy_C = hidden.finite(torch.cat([beta_C1H, sums_C1V], 2))
-    head = head_of(h_CJH, c_CJV, sums_C1V)
-    return Descent(a_CSH, beta_C1H.squeeze(1), head, healthy_C, objective)
+        _launch(terms, chunk, rates_K4, objective, (a_BSH, beta_B1H, h_BJH, c_BJV, sums_B1V))
+    healthy_B = finite_streams(torch.cat([beta_B1H, sums_B1V], 2))
+    head = head_of(h_BJH, c_BJV, sums_B1V)
+    return Descent(a_BSH, beta_B1H.squeeze(1), head, healthy_B, objective)
 
 
 def tiles(support: int, units: int) -> dict[str, int]:
-    """The kernel's compile-time sizes."""
+    """Returns the kernel's compile-time sizes."""
     rows, columns = (max(16, 1 << (size - 1).bit_length()) for size in (support, units))
     return {"ROWS": rows, "COLUMNS": min(columns, 64), "CHUNK": _CHUNK}
 
 
-def shared_bytes(support: int, units: int) -> int:
-    """A bound on a block's shared memory."""
-    rows, columns, chunk = tiles(support, units).values()
-    return 4 * max(rows * columns, chunk * (rows + columns))
-
-
 def compile_options(support: int) -> dict[str, int | bool]:
-    """Triton's: 4 or 8 warps of 32 threads to a block."""
+    """Returns Triton's options: 4 or 8 warps of 32 threads to a block."""
     return {"num_warps": 4 if support <= 32 else 8, "num_stages": 1, "enable_fp_fusion": True}
 
 
@@ -110,16 +108,16 @@ def _launch(
 ) -> None:
     from model.inner.hidden.triton_kernel import descend_streams
 
-    streams, support, units = chunk.p_CSH.shape
+    streams, support, units = chunk.p_BSH.shape
     steps, width = len(rates_K4), units + support
-    new = chunk.p_CSH.new_empty
-    z_CSH = new(streams, support, units) if objective.activation == "gelu" else new(1)
-    inputs = (chunk.p_CSH, chunk.g_CSS, chunk.at.r_CAH, chunk.at.gram_CAA)
-    with torch.cuda.device_of(chunk.p_CSH):  # type: ignore[no-untyped-call]  # torch's
+    new = chunk.p_BSH.new_empty
+    z_BSH = new(streams, support, units) if objective.activation == "gelu" else new(1)
+    inputs = (chunk.p_BSH, chunk.g_BSS, chunk.at.r_BAH, chunk.at.gram_BAA)
+    with torch.cuda.device_of(chunk.p_BSH):  # type: ignore[no-untyped-call]  # torch's
         descend_streams[(streams,)](
             *(part for each in inputs for part in _strided(each)),
-            *(each.contiguous() for each in (terms.m_HH, chunk.weight_CS, rates_K4)),
-            *(*results, z_CSH),
+            *(each.contiguous() for each in (terms.m_HH, chunk.weight_BS, rates_K4)),
+            *(*results, z_BSH),
             *(new(streams, support, width), new(streams, support, steps * support)),
             *(support, units, steps),
             **tiles(support, units),
@@ -129,11 +127,11 @@ def _launch(
         )
 
 
-def _strided(matrices_CXY: Tensor) -> tuple[Tensor, int, int]:
+def _strided(matrices_BXY: Tensor) -> tuple[Tensor, int, int]:
     """With the strides of streams and rows; columns lie side by side."""
-    if matrices_CXY.stride(2) != 1:
-        matrices_CXY = matrices_CXY.contiguous()
-    return matrices_CXY, matrices_CXY.stride(0), matrices_CXY.stride(1)
+    if matrices_BXY.stride(2) != 1:
+        matrices_BXY = matrices_BXY.contiguous()
+    return matrices_BXY, matrices_BXY.stride(0), matrices_BXY.stride(1)
 
 
 @cache
@@ -157,13 +155,13 @@ def _difference(device: torch.device) -> float:
     def numbers(*shape: int) -> Tensor:
         return torch.arange(torch.Size(shape).numel(), device=device).sin().view(shape)
 
-    terms = hidden.terms(Mlp(numbers(32, 24) / 5, numbers(32), numbers(16, 32) / 5, numbers(16)))
-    real_CN = torch.ones(3, 32, dtype=torch.bool, device=device)
-    projected = hidden.project(terms, numbers(3, 32, 24), numbers(3, 32, 16), real_CN, 16)
-    arguments = (terms, projected, numbers(3, 4).abs() / 5, Objective(MSE, "gelu", "none"))
-    got, wanted = descend(*arguments), hidden.descend(*arguments)
+    made = terms(Mlp(numbers(32, 24) / 5, numbers(32), numbers(16, 32) / 5, numbers(16)))
+    real_BN = torch.ones(3, 32, dtype=torch.bool, device=device)
+    projected = project(made, numbers(3, 32, 24), numbers(3, 32, 16), real_BN, 16)
+    arguments = (made, projected, numbers(3, 4).abs() / 5, Objective(MSE, "gelu", "none"))
+    got, wanted = descend_by_kernel(*arguments), descend(*arguments)
     worst = 0.0
-    for ours, theirs in ((got.a_CSH, wanted.a_CSH), (got.head.sums_C1V, wanted.head.sums_C1V)):
+    for ours, theirs in ((got.a_BSH, wanted.a_BSH), (got.head.sums_B1V, wanted.head.sums_B1V)):
         off = ((ours - theirs).abs().max() / theirs.abs().max()).item()
         worst = max(worst, off if off == off else float("inf"))
     return worst

@@ -1,17 +1,32 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # (what a kernel's arguments are is said where it is launched, and found when it is compiled)
-"""One program descends one stream: all steps of `model.inner.hidden.loop` for the mse, as one
-kernel.
+"""The kernel: one program takes one stream through all steps of `descent`, for the mse.
 
-C = streams in a chunk, S = support pairs (padded), N = pairs of a stream in memory, H = hidden,
+B = streams in batch, S = support pairs (padded), N = pairs of a stream in memory, H = hidden,
 K = inner steps, V = H + S, J = K·S; s = pairs of the support, j = rows of the steps so far
 
-The equations (1) to (4) are those of `model.inner.hidden.loop`, which derives them. What a step
-leaves (h, c) lies in global memory, where it is a result anyway, and so does what phases of a step
-hand on: a multiprocessor's first cache holds one stream's. Every phase is a product in tiles of
-ROWS x COLUMNS numbers in registers, over CHUNK numbers at a time, so that registers and shared
-memory need no more for larger S·K or H. A barrier separates what some threads write and others
-read.
+*How to think about it.* A stream is K times the phases (1) to (4) of `model.inner.hidden.descent`,
+one after another, and each phase is a product of two small matrices. The program's threads make
+that product in tiles of ROWS x COLUMNS numbers in registers, over CHUNK numbers at a time, so that
+registers and shared memory need no more for larger S·K or H. What a step leaves (h, c) lies in
+global memory, where it is a result anyway, and so does what phases hand on (z, d, t): a
+multiprocessor's first cache holds one stream's. A barrier separates what some threads write and
+others read. The naive form is `model.inner.hidden.one_stream`, phase by phase.
+
+The kernel's arguments, in order; all numbers are float32, and columns lie side by side:
+
+| arguments                  | what they are                                                   |
+|----------------------------|-----------------------------------------------------------------|
+| p, g, r, gamma             | inputs: P (S, H), G (S, S), R (S, H), Γ (S, S) of every stream  |
+| each with _stream and _row | their strides in numbers: they are views of (N, ...) blocks     |
+| m, weight, rates           | inputs without gaps: M (H, H), pairs' weights (B, S), (K, 4)    |
+| a, beta, h, c, sums        | results without gaps; a, beta and sums come as 0                |
+| z                          | memory to use (S, H): Z, for gelu alone                         |
+| d                          | memory to use (S, V): D's products with V (3)                   |
+| t                          | memory to use (S, J): H_k·H_jᵀ (2), then (D_k·V·Vᵀ)·c_jᵀ (3)    |
+| S, H, K                    | sizes                                                           |
+| ROWS, COLUMNS, CHUNK       | compiled in: the tiles, ROWS at least S                         |
+| ACTIVATION, PRECISION      | compiled in: σ by name, and how products round                  |
 """
 
 import triton
@@ -20,29 +35,29 @@ import triton.language as tl
 
 @triton.jit
 def descend_streams(
-    p_CSH,
+    p_BSH,
     p_stream,
     p_row,
-    g_CSS,
+    g_BSS,
     g_stream,
     g_row,
-    r_CSH,
+    r_BSH,
     r_stream,
     r_row,
-    gamma_CSS,
+    gamma_BSS,
     gamma_stream,
     gamma_row,
     m_HH,
-    weight_CS,
+    weight_BS,
     rates_K4,
-    a_CSH,
-    beta_CH,
-    h_CJH,
-    c_CJV,
-    sums_CV,
-    z_CSH,
-    d_CSV,
-    t_CSJ,
+    a_BSH,
+    beta_BH,
+    h_BJH,
+    c_BJV,
+    sums_BV,
+    z_BSH,
+    d_BSV,
+    t_BSJ,
     S,
     H,
     K,
@@ -52,19 +67,16 @@ def descend_streams(
     ACTIVATION: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """a, beta and sums come as 0. Strides are in numbers; other rows follow without gaps.
-
-    d is D's products with V (3); t is first H_k·H_jᵀ (2), then (D_k·V·Vᵀ)·c_jᵀ (3).
-    """
+    """Descends the stream of this program. The table above says what the arguments are."""
     stream = tl.program_id(0).to(tl.int64)
     V, J = H + S, K * S
-    p, g = p_CSH + stream * p_stream, g_CSS + stream * g_stream
-    r, gamma = r_CSH + stream * r_stream, gamma_CSS + stream * gamma_stream
-    a, z, beta = a_CSH + stream * S * H, z_CSH + stream * S * H, beta_CH + stream * H
-    h, c, sums = h_CJH + stream * J * H, c_CJV + stream * J * V, sums_CV + stream * V
-    d, t = d_CSV + stream * S * V, t_CSJ + stream * S * J
+    p, g = p_BSH + stream * p_stream, g_BSS + stream * g_stream
+    r, gamma = r_BSH + stream * r_stream, gamma_BSS + stream * gamma_stream
+    a, z, beta = a_BSH + stream * S * H, z_BSH + stream * S * H, beta_BH + stream * H
+    h, c, sums = h_BJH + stream * J * H, c_BJV + stream * J * V, sums_BV + stream * V
+    d, t = d_BSV + stream * S * V, t_BSJ + stream * S * J
     s = tl.arange(0, ROWS)
-    weight = tl.load(weight_CS + stream * S + s, mask=s < S, other=0.0)
+    weight = tl.load(weight_BS + stream * S + s, mask=s < S, other=0.0)
     for k in range(K):
         past = k * S
         h_k, c_k = h + past * H, c + past * V

@@ -1,0 +1,165 @@
+"""θ and pairs as the inner loop in hidden space sees them: by inner products, made once per pair.
+
+B = streams in batch, S = support pairs (padded), N = pairs of a stream, support first (padded),
+D = source dim, H = hidden, E = target dim, A = anchors
+
+`model.inner.hidden.descent` says why these products are enough. ŷ = y − b2 throughout.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.inner.batched import Objective
+from model.inner.hidden.coefficients import (
+    Anchors,
+    anchors,
+    anchors_with_bias,
+    bias,
+    minus_targets,
+)
+from model.losses import Loss
+from model.mappings.mlp import AnyActivation, Mlp
+
+
+class Terms(NamedTuple):
+    """θ's parameters, and the products of its second layer with itself."""
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    m_HH: Tensor
+    """W2ᵀ·W2."""
+    w2b_H: Tensor
+    """W2ᵀ·b2."""
+    bb: Tensor
+    """b2·b2, a scalar."""
+
+
+class Projected(NamedTuple):
+    """The pairs of B streams; support pairs come first, and whatever is padding is 0."""
+
+    p_BNH: Tensor
+    """W1·x + b1."""
+    r_BNH: Tensor
+    """W2ᵀ·ŷ."""
+    t_BN: Tensor
+    """ŷ·b2."""
+    g_BSN: Tensor
+    """x_s·x_n."""
+    gamma_BSN: Tensor
+    """ŷ_s·ŷ_n."""
+    yy_BN: Tensor
+    """ŷ_n·ŷ_n."""
+    real_BN: Tensor
+    """True on real pairs."""
+
+
+class Chunk(NamedTuple):
+    """The support of B streams as the steps see it, and what the steps lower."""
+
+    p_BSH: Tensor
+    g_BSS: Tensor
+    real_BS: Tensor
+    weight_BS: Tensor
+    """Minus what every pair's gradient is multiplied with; 0 on padded pairs."""
+    at: Anchors
+    own_BSA: Tensor
+    """The anchors' part of the coefficients at θ: −ŷ for the mse, b2 for losses of outputs."""
+    m_HH: Tensor
+    loss: Loss
+    activation: AnyActivation
+
+
+def terms(theta: Mlp) -> Terms:
+    """Returns what every descent from θ shares; differentiable."""
+    w2, b2 = theta.w2, theta.b2
+    return Terms(*theta, m_HH=w2.T @ w2, w2b_H=b2 @ w2, bb=b2 @ b2)
+
+
+def project(terms: Terms, x_BND: Tensor, y_BNE: Tensor, real_BN: Tensor, support: int) -> Projected:
+    """Returns the projections of raw pairs, whatever stands in padded ones (NaN included).
+
+    The first `support` pairs of each stream are its support.
+    """
+    real_BN1 = real_BN.unsqueeze(2)
+    x_BND = torch.where(real_BN1, x_BND, 0.0)
+    y_hat_BNE = torch.where(real_BN1, y_BNE - terms.b2, 0.0)
+    return Projected(
+        p_BNH=torch.where(real_BN1, functional.linear(x_BND, terms.w1, terms.b1), 0.0),
+        r_BNH=y_hat_BNE @ terms.w2,
+        t_BN=y_hat_BNE @ terms.b2,
+        g_BSN=torch.bmm(x_BND[:, :support], x_BND.transpose(1, 2)),
+        gamma_BSN=torch.bmm(y_hat_BNE[:, :support], y_hat_BNE.transpose(1, 2)),
+        yy_BN=y_hat_BNE.square().sum(2),
+        real_BN=real_BN,
+    )
+
+
+def project_to_learn(terms: Terms, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Projected:
+    """Returns the projections of a support alone (N = S), made so that θ's gradient is cheap.
+
+    Padded pairs must hold 0; their p is b1, which counts for nothing. b2 is taken from products
+    instead of from targets, so that its gradient is no product of targets.
+    """
+    one_BS = real_BS.to(y_BSE.dtype)
+    yb_BS = y_BSE @ terms.b2
+    gamma_BSS = torch.bmm(y_BSE, y_BSE.transpose(1, 2)) - _outer(yb_BS, one_BS)
+    gamma_BSS = gamma_BSS - _outer(one_BS, yb_BS - terms.bb * one_BS)
+    return Projected(
+        p_BNH=functional.linear(x_BSD, terms.w1, terms.b1),
+        r_BNH=y_BSE @ terms.w2 - one_BS.unsqueeze(2) * terms.w2b_H,
+        t_BN=yb_BS - terms.bb * one_BS,
+        g_BSN=torch.bmm(x_BSD, x_BSD.transpose(1, 2)),
+        gamma_BSN=gamma_BSS,
+        yy_BN=gamma_BSS.diagonal(dim1=1, dim2=2),
+        real_BN=real_BS,
+    )
+
+
+def _outer(a_BS: Tensor, b_BS: Tensor) -> Tensor:
+    """a·bᵀ (B, S, S)."""
+    return a_BS.unsqueeze(2) * b_BS.unsqueeze(1)
+
+
+def chunk_of(terms: Terms, projected: Projected, objective: Objective) -> Chunk:
+    """Returns the support of `projected`.
+
+    Raises ValueError for an output activation: outputs are then no combination of V's rows.
+    """
+    if objective.output_activation != "none":
+        raise ValueError(f"no hidden space behind output_activation {objective.output_activation}")
+    loss, size = objective.loss, projected.g_BSN.shape[1]
+    p_BSH, real_BS = projected.p_BNH[:, :size], projected.real_BN[:, :size]
+    own = minus_targets if loss.kind == "mse" else bias
+    return Chunk(
+        p_BSH=p_BSH,
+        g_BSS=projected.g_BSN[:, :, :size],
+        real_BS=real_BS,
+        weight_BS=pair_weights(loss, len(terms.w2), real_BS, p_BSH.dtype),
+        at=anchors_of(terms, projected, with_bias=loss.kind != "mse"),
+        own_BSA=own(size, p_BSH.dtype, p_BSH.device).expand(len(p_BSH), -1, -1),
+        m_HH=terms.m_HH,
+        loss=loss,
+        activation=objective.activation,
+    )
+
+
+def anchors_of(terms: Terms, projected: Projected, *, with_bias: bool) -> Anchors:
+    """Returns the support's targets as anchors, with b2 for losses that see outputs with it."""
+    size = projected.g_BSN.shape[1]
+    r_BSH, gamma_BSS = projected.r_BNH[:, :size], projected.gamma_BSN[:, :, :size]
+    if not with_bias:
+        return anchors(r_BSH, gamma_BSS)
+    t_BS = projected.t_BN[:, :size]
+    return anchors_with_bias(r_BSH, gamma_BSS, t_BS, terms.w2b_H, terms.bb)
+
+
+def pair_weights(loss: Loss, target_dim: int, real_BS: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns minus what every pair's gradient is multiplied with (B, S); 0 on padded pairs."""
+    scale = -2.0 / target_dim if loss.kind == "mse" else -1.0
+    one_BS = real_BS.to(dtype)
+    return one_BS * (scale / one_BS.sum(1, keepdim=True).clamp_(min=1.0))
