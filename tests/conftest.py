@@ -4,6 +4,9 @@
 (`topic_names`, `redis_namespace`). `private_services` is a pair per module, for tests that pause,
 kill or restart. Both start only when a test asks. Without services a test is skipped, but with
 CI=true it fails.
+
+`make test` runs several test processes (pytest-xdist), each with services of its own and whole
+files at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -32,27 +35,52 @@ KAFKA_PYTHON_LEAVES = (
 it in whatever test runs then. Seen twice; not in their plain close, nor on demand."""
 
 NEED_SERVICES = {"services", "private_services", "topic_names", "redis_namespace"}
-USED = pytest.StashKey[list[str]]()
+TOLD = pytest.StashKey[list[str]]()
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small tests, busy cores
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[USED] = []
+    config.stash[TOLD] = []
     config.addinivalue_line("filterwarnings", KAFKA_PYTHON_WARNS)
     config.addinivalue_line("filterwarnings", KAFKA_PYTHON_LEAVES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m "not services"` must leave out every test that needs them, marked by hand or not."""
+    """`-m "not services"` must leave out every test that needs them, marked by hand or not.
+
+    Of several processes none should be left waiting for services at the end: their files go first.
+    """
     for item in items:
         if NEED_SERVICES & set(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        waiting = {item.path for item in items if item.get_closest_marker("services")}
+        items.sort(key=lambda item: item.path not in waiting)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over what a test process told; one that crashed tells nothing."""
+    node.config.stash[TOLD] += getattr(node, "workeroutput", {}).get("told", [])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # this is one process of several
+        session.config.workeroutput["told"] = session.config.stash[TOLD]
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    for line in config.stash[USED]:
-        terminalreporter.write_line(f"services used: {line}")
+    for line in config.stash[TOLD]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """`measured("ready in 2.1 s")`: said at the end of the run; no test depends on it."""
+    return lambda line: pytestconfig.stash[TOLD].append(f"measured: {line}")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +90,7 @@ def services(pytestconfig: pytest.Config) -> Iterator[Services]:
 
     try:
         with find_services() as used:
-            pytestconfig.stash[USED].append(used.description)
+            pytestconfig.stash[TOLD].append(f"services used: {used.description}")
             yield used
     except ServicesUnavailable as error:
         _without_services(error)
@@ -75,7 +103,7 @@ def private_services(pytestconfig: pytest.Config) -> Iterator[Services]:
 
     try:
         with local_services(why="private to a module") as used:
-            pytestconfig.stash[USED].append(used.description)
+            pytestconfig.stash[TOLD].append(f"services used: {used.description}")
             yield used
     except ServicesUnavailable as error:
         _without_services(error)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.error
@@ -31,6 +30,7 @@ from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from daemon.config import Settings
+from daemon.local.free_ports import free_port
 from daemon.local.process import GuardedProcess
 from daemon.wire import adapted_mapping
 from daemon.wire.adapted_mapping import Facts
@@ -458,9 +458,3 @@ def eventually(
         if time.monotonic() > give_up_at:
             raise AssertionError(f"not within {timeout_s} s: {why()}")
         time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from daemon.local.free_ports import free_port
 from daemon.local.process import GuardedProcess
 from daemon.local.services import Services
 
@@ -48,7 +49,7 @@ def daemon_at_work(
 
     folder = tmp_path_factory.mktemp("daemon")
     prefix = f"live-{uuid.uuid4().hex[:8]}"
-    port = _free_port()
+    port = free_port()
     environment = {
         "ADAPTD_KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap_servers,
         "ADAPTD_REDIS_URL": services.redis_url,
@@ -114,14 +115,6 @@ def _clean_environment() -> dict[str, str]:
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
     return kept | {"OMP_NUM_THREADS": "1"}
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def _produce(settings: object) -> None:
