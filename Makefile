@@ -42,6 +42,9 @@ lock:
 demo: $(READY)
 	@$(BIN)/adaptd demo
 
+# more test processes than two cores have: tests of faults mostly wait. 0: in this one alone
+PROCESSES ?= 3
+
 test: check
 
 check: $(READY)
@@ -49,7 +52,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks report

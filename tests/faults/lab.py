@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import redis
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import MemberToRemove
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
@@ -319,6 +320,13 @@ class Installation:
             return [
                 m["member_id"] for m in admin.describe_groups([self.name])[self.name]["members"]
             ]
+
+    def bury_the_killed(self) -> None:
+        """Tell the group that its members are dead, which it would find out a session later."""
+        gone = [MemberToRemove(member_id=member) for member in self.members()]
+        if gone:
+            with KafkaAdminClient(bootstrap_servers=self.kafka) as admin:
+                admin.remove_group_members(self.name, gone)
 
     def wait_until_done(self, timeout_s: float = 60) -> float:
         """Until the group has committed every event; how long it took."""

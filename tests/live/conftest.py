@@ -39,7 +39,7 @@ class DaemonAtWork:
             return str(answer.read().decode())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def daemon_at_work(
     services: Services, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonAtWork]:
