@@ -14,36 +14,25 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import redis
+from kafka import KafkaAdminClient
 
 from daemon.local.errors import ServicesUnavailable
-
-if TYPE_CHECKING:  # importing kafka-python warns, and the filter below is not yet in force here
-    from daemon.local.services import Services
-
-KAFKA_PYTHON_WARNS = "ignore:(read_text|open_text) is deprecated:DeprecationWarning"
-"""It reads its schemas by functions of importlib.resources that Python 3.11 and 3.12 deprecate."""
-
-KAFKA_PYTHON_LEAVES = (
-    r"ignore:Exception ignored in. <socket.socket .*raddr="
-    ":pytest.PytestUnraisableExceptionWarning"
-)
-"""Its clients, ended at an unlucky moment, leave a connected socket to the collector, which finds
-it in whatever test runs then. Seen twice; not in their plain close, nor on demand."""
+from daemon.local.services import Services, find_services, local_services
 
 NEED_SERVICES = {"services", "private_services", "topic_names", "redis_namespace"}
 TOLD = pytest.StashKey[list[str]]()
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: small tests, busy cores
+os.environ["OMP_NUM_THREADS"] = "1"
+"""Before torch is imported, here and in what tests start: they are small, and threads that wait for
+each other crawl on a busy machine."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TOLD] = []
-    config.addinivalue_line("filterwarnings", KAFKA_PYTHON_WARNS)
-    config.addinivalue_line("filterwarnings", KAFKA_PYTHON_LEAVES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,8 +75,6 @@ def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """The Kafka and Redis shared by all tests."""
-    from daemon.local.services import find_services
-
     try:
         with find_services() as used:
             pytestconfig.stash[TOLD].append(f"services used: {used.description}")
@@ -99,8 +86,6 @@ def services(pytestconfig: pytest.Config) -> Iterator[Services]:
 @pytest.fixture(scope="module")
 def private_services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """A module's own Kafka and Redis, always local: containers keep no port over a restart."""
-    from daemon.local.services import local_services
-
     try:
         with local_services(why="private to a module") as used:
             pytestconfig.stash[TOLD].append(f"services used: {used.description}")
@@ -112,8 +97,6 @@ def private_services(pytestconfig: pytest.Config) -> Iterator[Services]:
 @pytest.fixture
 def topic_names(services: Services) -> Iterator[Callable[[str], str]]:
     """`topic_names("events")` is a topic name of this test alone; those topics are deleted."""
-    from kafka import KafkaAdminClient  # type: ignore[import-untyped, unused-ignore]
-
     prefix, asked = f"t{uuid.uuid4().hex[:12]}", False
 
     def name(suffix: str) -> str:

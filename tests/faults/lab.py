@@ -132,8 +132,6 @@ class Truth:
 
     def mappings(self, theta: Path) -> dict[str, Shown]:
         """Each stream's newest mapping (epoch 0), computed stream by stream, undisturbed."""
-        import torch
-
         from daemon.wire.adapted_mapping import content_hash
         from model.serving.engine import Engine
         from model.theta.meta_init_file import load
@@ -141,8 +139,6 @@ class Truth:
         from model.values.gate import Outcome, judge
 
         engine = Engine(load(theta), "cpu", support_capacity=SUPPORT, query_capacity=QUERY)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as the workers have; bits depend on it
         shown: dict[str, Shown] = {}
         alone = engine.windows(1)
         for (_, stream), window in self.windows().items():
@@ -160,7 +156,6 @@ class Truth:
                 tensors = adaptation.ridge
             version = _order(window[-1])[0] - 1
             shown[stream] = Shown(0, version, outcome.value, content_hash(tensors), n)
-        torch.set_num_threads(threads)
         return shown
 
 
@@ -202,7 +197,7 @@ class Installation:
         plain = self.settings.model_dump(exclude_unset=True) | {"redis_url": self.redis_url}
         told = {f"ADAPTD_{name.upper()}": str(value) for name, value in plain.items()}
         kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
-        return kept | told | {"OMP_NUM_THREADS": "1"}
+        return kept | told
 
     @property
     def settings(self) -> Settings:

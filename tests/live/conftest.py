@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import urllib.request
@@ -111,10 +112,7 @@ def _theta(folder: Path) -> Path:
 
 
 def _clean_environment() -> dict[str, str]:
-    import os
-
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
-    return kept | {"OMP_NUM_THREADS": "1"}
+    return {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
 
 
 def _produce(settings: object) -> None:
