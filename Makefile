@@ -3,6 +3,7 @@
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
 # make evaluate   the shipped θs on emoji that they were never trained on
 # make meta-inits the encoders and the θs that ship, trained anew
+# make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 # make bench  BENCHMARKS.md and its chart; no test depends on them
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check bench encoders meta-inits evaluate prometheus-check clean
+.PHONY: help setup lock demo test check docs bench encoders meta-inits evaluate prometheus-check clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -53,6 +54,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo build/site/index.html
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks report

@@ -1,9 +1,14 @@
-"""The command line. `python -m daemon` without a command is `adaptd run`."""
+"""The command line.
+
+`adaptd --config F` and `adaptd --print-config` mean `adaptd run` with that option. With nothing
+behind it, `python -m daemon` is `adaptd run`, and `adaptd` prints its help.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +24,8 @@ from daemon.errors import Misconfigured, Unavailable
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 
 app = typer.Typer(
-    help="Keeps one small cross-modal mapping per stream fresh: paired events in from Kafka, "
-    "adapted mappings out.",
     no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="markdown",  # which leaves [brackets] as they are
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,42 +43,51 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings; the environment wins over it."),
 ]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Show the effective settings and exit.")
+]
 
 
-@app.command()
-def run(
-    config_file: ConfigFile = None,
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Show the effective settings and exit.")
-    ] = False,
+@app.callback()
+def default_command(
+    context: typer.Context, config_file: ConfigFile = None, print_config: PrintConfig = False
 ) -> None:
+    """Keep one small cross-modal mapping per stream fresh: read paired events from Kafka, publish
+    adapted mappings to it."""
+    command = context.invoked_subcommand
+    if command is None:
+        run_command(config_file, print_config)
+    elif config_file or print_config:
+        raise typer.BadParameter(f"--config and --print-config belong behind {command!r}")
+
+
+@app.command("run")
+def run_command(config_file: ConfigFile = None, print_config: PrintConfig = False) -> None:
     """Run the daemon: read paired events, adapt, publish, until SIGTERM.
 
-    Settings come from ADAPTD_* variables (see the README's table), for example
+    Settings come from ADAPTD_* variables (see docs/settings.md), for example
     ADAPTD_KAFKA_BOOTSTRAP_SERVERS, ADAPTD_REDIS_URL and ADAPTD_META_INIT.
     """
-    settings = config.load(config_file)
+    settings = config.load_settings(config_file)
     if print_config:
-        typer.echo(json.dumps(config.shown(settings), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(config.shown_settings(settings), indent=2, ensure_ascii=False))
         raise typer.Exit(OK)
-    from daemon.worker.run import (
-        run as serve,  # torch takes two seconds; a bad setting need not wait
-    )
+    from daemon.worker.run import serve  # torch takes two seconds; a bad setting need not wait
 
     raise typer.Exit(serve(settings))
 
 
-@app.command()
-def check(config_file: ConfigFile = None) -> None:
+@app.command("check")
+def check_command(config_file: ConfigFile = None) -> None:
     """Try everything that could stop the daemon: settings, θ, Kafka, topics, Redis.
 
     Exits 0 when all is well, 2 when something is wrong.
     """
-    settings = config.load(config_file)
-    from daemon.worker.check import check as look
+    settings = config.load_settings(config_file)
+    from daemon.worker.check import run_checks
 
     good = True
-    for finding in look(settings):
+    for finding in run_checks(settings):
         good = good and finding.good
         typer.echo(f"{'ok   ' if finding.good else 'WRONG'}  {finding.what}: {finding.line}")
     raise typer.Exit(OK if good else MISCONFIGURED)
@@ -86,14 +99,14 @@ def create_topics(config_file: ConfigFile = None) -> None:
 
     Partitions and replicas are the settings ADAPTD_TOPIC_PARTITIONS and ADAPTD_TOPIC_REPLICATION.
     """
-    settings = config.load(config_file)
+    settings = config.load_settings(config_file)
     from daemon.adapters.kafka_python.topics import KafkaTopics
     from daemon.wire.topics import mapping_bytes, specs
-    from model.theta.meta_init_file import load, shipped
+    from model.theta.meta_init_file import load_meta_init, shipped
     from model.values.errors import BadMetaInit
 
     try:
-        theta = load(settings.meta_init or shipped())
+        theta = load_meta_init(settings.meta_init or shipped())
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
     size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
@@ -106,19 +119,19 @@ def create_topics(config_file: ConfigFile = None) -> None:
         topics.close()
 
 
-@app.command()
-def up() -> None:
+@app.command("up")
+def up_command() -> None:
     """Start a local Kafka and Redis, print their addresses, end them with Ctrl-C.
 
     Needs neither Docker nor Java, but the extra: pip install 'adaptd[local]'.
     """
-    from daemon.local.up import up as start
+    from daemon.local.foreground import run_local_services
 
-    raise typer.Exit(start(typer.echo))
+    raise typer.Exit(run_local_services(typer.echo))
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object, last on stdout.")
     ] = False,
@@ -135,14 +148,14 @@ def demo(
 
     Starts a local Kafka and Valkey, a producer of emoji pictures with vectors of synthetic tenants
     and with names in six languages, a worker for each, a subscriber and a scraper. Exits 0 only if
-    every promise held. Nothing is left behind.
+    every check passes. Nothing is left behind.
     """
     from daemon.demo.plan import Plan
-    from daemon.demo.run import Options
-    from daemon.demo.run import demo as show
+    from daemon.demo.run import DemoOptions, run_demo
 
     plan = Plan(tenants=tenants, seconds=seconds)
-    raise typer.Exit(show(Options(plan, as_json, kafka, redis, meta_init, names_meta_init)))
+    options = DemoOptions(plan, as_json, kafka, redis, meta_init, names_meta_init)
+    raise typer.Exit(run_demo(options))
 
 
 @app.command("new-theta")
@@ -165,7 +178,7 @@ def new_theta(
 ) -> None:
     """Write a random vector -> vector θ for dimensions of your own, to begin with.
 
-    It is not meta-trained: streams learn from their own pairs alone.
+    It is not meta-trained, so streams learn from nothing but their own pairs.
     """
     from model.losses import Loss
     from model.meta.fresh import fresh_theta
@@ -189,10 +202,11 @@ def new_theta(
     typer.echo(f"{out}: {theta.version}, vector ({source_dim}) -> vector ({target_dim})")
 
 
-def main() -> None:
-    """Run a command; turn our errors into exit codes and one line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command, by default the one in sys.argv, and exits. An error that a person can mend
+    becomes one line and an exit code."""
     try:
-        app()
+        app(arguments)
     except Misconfigured as e:
         print(f"adaptd: {e}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         sys.exit(MISCONFIGURED)
@@ -202,6 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1 or sys.argv[1].startswith(("--config", "--print-config")):
-        sys.argv.insert(1, "run")
-    main()
+    main(sys.argv[1:] or ["run"])

@@ -1,8 +1,8 @@
-"""Every setting, once: type, unit, default, range and why.
+"""Every setting, once: type, unit, default, range and purpose.
 
-Each is read from the environment as `ADAPTD_` + its name in capitals, or from a TOML file named
-by `--config` or `ADAPTD_CONFIG_FILE`; the environment wins. An unknown name is an error, for a
-setting with a typo in it is a setting that does nothing.
+Each setting is read from the environment as `ADAPTD_` and its name in capitals, or from a TOML file
+that `--config` or `ADAPTD_CONFIG_FILE` names; the environment wins. An unknown name is an error,
+because a setting with a typo in its name would do nothing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ PREFIX = "ADAPTD_"
 CONFIG_FILE_VARIABLE = "ADAPTD_CONFIG_FILE"
 
 BOOTSTRAP = r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$"
-"""host:port, separated by commas."""
+"""host:port, and more of them after commas."""
 MAX_PAIRS_PER_TURN = 200_000
-"""Redis takes 2**20 arguments in a command, and a pair has five."""
+"""Redis takes 2**20 arguments in a command, and a pair has five of them."""
 MAX_META_INIT_BYTES = 256 * 2**20
-"""What `model.theta.meta_init_file` reads at most; a broker's own `socket.request.max.bytes`, 100
-MB by default, must be larger than the θs that are published."""
+"""The largest θ that `model.theta.meta_init_file` reads. The brokers' `socket.request.max.bytes`,
+by default 100 MB, must be larger than every θ that is published."""
 
 Modality = Literal["vector", "image", "text", "audio", "video"]
 
@@ -59,7 +59,7 @@ TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
 class Settings(BaseModel):
-    """The daemon's settings."""
+    """The settings of the daemon."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -71,164 +71,176 @@ class Settings(BaseModel):
 
     # ---- Kafka
     kafka_client: Literal["kafka-python", "librdkafka"] = "kafka-python"
-    """Which client reads events and writes mappings; librdkafka costs less CPU and
-    needs the extra `adaptd[librdkafka]`. All else is the same."""
+    """The client that reads events and writes mappings. librdkafka costs less CPU and needs the
+    extra `adaptd[librdkafka]`; all else is the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
-    """Brokers to start from, host:port, separated by commas."""
+    """The brokers to connect to first: host:port, separated by commas."""
     kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)
-    """Consumer group; workers of one group share the partitions and the windows."""
+    """The consumer group. Workers of one group share the partitions and the windows."""
     kafka_events_topic: TopicName = "paired-events"
-    """Paired events are read from here."""
+    """The topic that paired events are read from."""
     kafka_mappings_topic: TopicName = "adapted-mappings"
-    """Adapted mappings are published here; a compacted topic."""
+    """The topic that adapted mappings are published to. It must be compacted."""
     kafka_dead_letters_topic: TopicName = "paired-events-dlq"
-    """Events that cannot be used go here, as they came, with the reason."""
+    """The topic that events go to which cannot be used, as they came and with the reason."""
     kafka_meta_inits_topic: TopicName = "meta-inits"
-    """Published θs, and which of them is active; a compacted topic of one partition, written by
-    `adaptd meta-init`."""
+    """The topic of published θs, which also says which of them is active. `adaptd meta-init` writes
+    it. It must be compacted and have one partition."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
-    """Where a group that has never committed begins."""
+    """Where a group begins to read that has never committed."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    """How to talk to the brokers."""
+    """How to connect to the brokers."""
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    """Needed with the SASL protocols."""
+    """The SASL protocols need it."""
     kafka_sasl_username: str | None = None
-    """Needed with the SASL protocols."""
+    """The SASL protocols need it."""
     kafka_sasl_password: SecretStr | None = None
-    """Needed with the SASL protocols; never logged."""
+    """The SASL protocols need it. It is never logged."""
     kafka_ssl_cafile: FilePath | None = None
-    """Certificate authorities (PEM) that sign the brokers' certificates; the system's if unset."""
+    """The certificate authorities (PEM) that sign the brokers' certificates. If unset, those of the
+    system."""
     kafka_ssl_certfile: FilePath | None = None
-    """This client's certificate (PEM), where brokers ask for one."""
+    """The certificate (PEM) of this client, if brokers ask for one."""
     kafka_ssl_keyfile: FilePath | None = None
-    """The key (PEM) of that certificate."""
+    """The private key (PEM) of that certificate."""
     kafka_session_timeout_ms: int = Field(10_000, ge=6_000, le=300_000)
-    """A worker silent for so long loses its partitions; brokers refuse less than 6 s by default."""
+    """A worker that is silent for this long loses its partitions. By default brokers refuse less
+    than 6 s."""
     kafka_max_poll_interval_ms: int = Field(300_000, ge=10_000, le=3_600_000)
-    """The longest turn before the group takes the partitions away."""
+    """The longest time between two polls, and so the longest turn, before the group revokes the
+    worker's partitions."""
     kafka_timeout_ms: int = Field(5_000, ge=500, le=120_000)
-    """How long one request to Kafka may take before it counts as unavailable."""
+    """How long a request to Kafka may take before Kafka counts as unavailable."""
     kafka_delivery_timeout_ms: int = Field(10_000, ge=1_000, le=300_000)
-    """How long producing a turn's records may take before the turn is given up and recovered."""
+    """How long Kafka may take to acknowledge the records that a turn produces before the worker
+    gives the turn up and recovers."""
     kafka_max_poll_records: int = Field(1_000, ge=1, le=100_000)
-    """The most records one turn takes in; bounds a turn's memory and length."""
+    """The most records that one turn reads. It bounds the turn's memory and length."""
 
     # ---- Redis
     redis_url: RedisUrl = Field(SecretStr("redis://127.0.0.1:6379/0"))
-    """Redis 7 or Valkey; rediss:// for TLS. Never logged, for it may carry a password."""
+    """The address of Redis 7 or Valkey; rediss:// for TLS. It is never logged, because it may hold
+    a password."""
     redis_prefix: str = Field("adaptd", min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9._:-]+$")
-    """Begins every key, so that one Redis can serve several installations."""
+    """The beginning of every key, so that several installations can share one Redis."""
     redis_timeout_ms: int = Field(5_000, ge=100, le=120_000)
-    """How long one command may take before Redis counts as unavailable."""
+    """How long a command may take before Redis counts as unavailable."""
     window_ttl_s: int = Field(2_592_000, ge=0, le=315_360_000)
-    """A window that has not changed for so long expires from Redis, as do those of former encoders
-    and topics; 0 keeps all for ever. The default is 30 days."""
+    """A window that has not changed for this long expires from Redis, and so do the windows of
+    former encoders and topics. 0 keeps them for ever. The default is 30 days."""
     rebuild_windows: bool = True
-    """Read a partition from its beginning when Redis holds nothing for it though the group has
-    committed: Redis was emptied, or the encoder changed. Off, such windows fill up anew."""
+    """Reads a partition from its beginning when Redis holds nothing of it although the group has
+    committed, because Redis was emptied or the encoder changed. If off, such windows start
+    empty."""
 
     # ---- meta-init and device
     meta_init: Path | None = None
-    """The θ to serve while none is active in the meta-inits topic, a safetensors file; the shipped
-    emoji θ if unset. If set, an active θ must have its modalities and dimensions."""
+    """The θ, a safetensors file, to serve while no θ is active in the meta-inits topic; if unset,
+    the shipped emoji θ. If set, an active θ must have its modalities and dimensions."""
     follow_meta_inits: bool = True
-    """Serve the θ that is active in the meta-inits topic, and change it between turns when another
-    is activated. Off, the topic is not read."""
+    """Serves the θ that is active in the meta-inits topic, and changes to another one between two
+    turns when that is activated. If off, the topic is not read."""
     meta_init_max_bytes: int = Field(33_554_432, ge=65_536, le=MAX_META_INIT_BYTES)
-    """The largest θ that is published and followed; the meta-inits topic is made to take it."""
+    """The largest θ that is published and followed. `adaptd topics create` makes the meta-inits
+    topic take it."""
     source_modality: Modality | None = None
-    """If set, the start fails unless θ maps from it."""
+    """If set, the worker starts only with a θ that maps from this modality."""
     target_modality: Modality | None = None
-    """If set, the start fails unless θ maps to it."""
+    """If set, the worker starts only with a θ that maps to this modality."""
     source_dim: int | None = Field(None, ge=1, le=65_536)
-    """If set, the start fails unless θ's source features have so many dimensions."""
+    """If set, the worker starts only with a θ whose source features have this many dimensions."""
     target_dim: int | None = Field(None, ge=1, le=65_536)
-    """If set, the start fails unless θ's target features have so many dimensions."""
+    """If set, the worker starts only with a θ whose target features have this many dimensions."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """Where to adapt: auto takes a CUDA device when there is one."""
+    """Where to adapt. auto takes a CUDA device when there is one."""
     torch_threads: int = Field(1, ge=0, le=256)
-    """CPU threads for encoding and adapting; 0 leaves the choice to torch. Matrices are small here:
-    more threads gain little and, where they outnumber the free cores, wait for one another."""
+    """CPU threads that encode and adapt; 0 leaves the number to torch. The matrices are small: more
+    threads gain little, and where they outnumber the free cores they wait for one another."""
 
     # ---- windows and episodes
     support_size: int = Field(32, ge=1, le=4_096)
-    """The most pairs adapted on."""
+    """The most pairs that a stream is adapted on."""
     query_size: int = Field(4, ge=1, le=1_024)
-    """The newest pairs, held out of the support for the gate to judge on."""
+    """The newest pairs of a window, which are kept out of the support so that the gate can judge on
+    them."""
     min_support: int = Field(4, ge=1, le=4_096)
-    """A stream is adapted once it has so many support pairs and one query pair."""
+    """A stream is adapted once it has this many support pairs and one query pair."""
     extra_steps: int = Field(0, ge=0, le=63)
-    """Inner steps tried beyond those that θ was trained for, 64 in all at most; taken back in every
-    stream where the support loss did not fall."""
+    """Inner steps that are tried beyond those that θ was trained for, 64 together at most. They are
+    taken back in every stream whose support loss they did not lower."""
     gate_ridge: bool = True
-    """Publish ridge regression where on the newest pairs it is clearly better than the adapted
-    mapping.
-    Off, mappings are held against θ alone."""
+    """Publishes ridge regression where it is clearly better than the adapted mapping on the newest
+    pairs. If off, mappings are compared with θ alone."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
-    """Windows kept in memory; the least recently changed beyond it wait in Redis, and when they
-    come back their publish interval begins anew."""
+    """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
+    Redis keeps them, and when they come back their publish interval begins anew."""
     window_memory_mib: int = Field(0, ge=0, le=16_777_216)
-    """If set, no more windows are kept in memory than fit in so much, in MiB, with what the engine
-    keeps beside them; 0 leaves it to max_resident_streams."""
+    """If set, no more windows are kept in memory than fit into this many MiB, together with what
+    the engine keeps beside them. 0 leaves the number to max_resident_streams."""
     window_spill_dir: DirectoryPath | None = None
-    """A folder on a local disk for a file (without a name) that holds the windows' raw features:
-    the kernel writes them out where memory is short. The disk must have room for them all: where it
-    is full the kernel ends the process. If unset they lie in memory."""
+    """A folder on a local disk for a file (without a name) that holds the raw features of the
+    windows, so that the kernel can write them out when memory is short. The disk must have room for
+    all of them: when it is full, the kernel ends the process. If unset, they lie in memory."""
 
     # ---- batching and publishing
     max_batch: int = Field(256, ge=1, le=65_536)
-    """The most streams adapted in one turn."""
+    """The most streams that one turn adapts."""
     turn_interval_ms: int = Field(20, ge=0, le=1_000)
-    """Turns begin at least so far apart, so that what each costs however few its events are (a
-    script per partition, a commit) is shared by those that came meanwhile."""
+    """The shortest time between the beginnings of two turns. A turn has a fixed cost (a script per
+    partition, a commit), which the events that gather in this time share."""
     max_wait_ms: int = Field(50, ge=0, le=60_000)
-    """How long a changed stream waits at most for a full batch, from its event's record time on."""
+    """How long a changed stream waits at most for a full batch, counted from its event's record
+    time."""
     adapt_every: int = Field(1, ge=1, le=4_096)
-    """A stream is adapted again once so many events have changed it..."""
+    """A stream is adapted again once this many events have changed it, or after
+    `ADAPTD_ADAPT_LATEST_MS`."""
     adapt_latest_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """... or so long after the first of fewer. Offsets of events that wait are not committed."""
+    """How long after the first event a stream is adapted again that fewer events have changed. The
+    offsets of events that wait are not committed."""
     publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """A stream's mapping is published at most so often, except when the gate's outcome changes.
-    Offsets whose mappings wait are not committed: a restart reads as much again."""
+    """The shortest time between two mappings of a stream, unless the gate's outcome changes.
+    Offsets whose mappings wait are not committed, so a restart reads those events again."""
     mapping_encoding: Literal["full", "lowrank"] = "full"
-    """How mappings are published: whole, or, where that is smaller, as what was added to θ. For the
-    latter readers need θ: by `meta_init_hash`, from the meta-inits topic or from its file."""
+    """How mappings are published: whole, or as what was added to θ where that is smaller. Readers
+    of the latter need θ, which they find by `meta_init_hash` in the meta-inits topic or in its
+    file."""
     mapping_dtype: Literal["float32", "float16"] = "float32"
-    """What numbers of published mappings are stored as. float16 takes half the room and keeps 11
-    bits of each; a mapping whose numbers it cannot hold is published in float32."""
+    """The numbers of published mappings. float16 takes half the space and keeps 11 bits of each; a
+    mapping whose numbers it cannot hold is published in float32."""
 
     # ---- limits on what is read
     max_event_bytes: int = Field(1_048_576, ge=1_024, le=104_857_600)
-    """A larger event is a dead letter."""
+    """A larger event becomes a dead letter."""
     max_pairs_per_event: int = Field(64, ge=1, le=4_096)
-    """An event with more pairs is a dead letter."""
+    """An event with more pairs becomes a dead letter."""
     dead_letter_max_bytes: int = Field(900_000, ge=0, le=104_857_600)
-    """A dead letter's key, headers and value together are cut here, so that its topic can take it;
-    the whole stays in the events topic at the place it names."""
+    """The most bytes that a dead letter has of the record's key, headers and value together, so
+    that its topic can take it. The whole record stays in the events topic, at the offset that the
+    dead letter names."""
 
     # ---- HTTP and logs
     http_host: str = "127.0.0.1"
-    """Address of /metrics, /livez, /readyz and /status; 0.0.0.0 in a pod."""
+    """The address on which /metrics, /livez, /readyz and /status are served; 0.0.0.0 in a pod."""
     http_port: int = Field(9464, ge=0, le=65_535)
-    """Port of the same; 0 takes a free one and logs it."""
+    """The port on which they are served; 0 takes a free one and logs it."""
     liveness_max_age_s: float = Field(60.0, ge=5.0, le=3_600.0)
-    """/livez fails when the last turn ended longer ago."""
+    """/livez fails when the last turn ended longer ago than this."""
     stop_timeout_s: float = Field(8.0, ge=1.0, le=3_600.0)
-    """How long SIGTERM waits for the turn to finish before the process ends as it stands, with exit
-    code 1, which loses nothing; less than the supervisor's own patience."""
+    """How long the turn may take to finish after SIGTERM. Then the process ends at once with exit
+    code 1, which loses nothing. It must be less than the supervisor's own timeout."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged; debug has a line for every published mapping."""
+    """The least severe lines that are logged; debug logs a line for every published mapping."""
     log_format: Literal["auto", "json", "console"] = "auto"
-    """json for machines, console for people; auto asks whether stderr is a terminal."""
+    """json is for machines, console for people. auto is console if stderr is a terminal."""
     instance: str | None = Field(None, max_length=128)
-    """This worker's name in logs and turn ids; host name, process and start time if unset. A name
-    of your own repeats its turn ids after a restart."""
+    """The name of this worker in logs and turn ids; if unset, host name, process and start time.
+    With a name of your own, turn ids repeat after a restart."""
 
     # ---- topics made by `adaptd topics create`
     topic_partitions: int = Field(8, ge=1, le=10_000)
-    """Partitions of a new topic; the most workers that can share the work."""
+    """How many partitions a new topic gets, and so how many workers can share the work."""
     topic_replication: int = Field(1, ge=1, le=10)
-    """Replicas of a new topic; 3 in production."""
+    """How many replicas a new topic gets; 3 in production."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -267,8 +279,10 @@ class Settings(BaseModel):
         return self
 
 
-def load(config_file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The effective settings. Raises Misconfigured with one line."""
+def load_settings(
+    config_file: Path | None, environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Reads and returns the effective settings. Raises Misconfigured, whose message is one line."""
     named = environment.get(CONFIG_FILE_VARIABLE)
     path = config_file or (Path(named) if named else None)
     _refuse_unknown_variables(environment)
@@ -280,7 +294,7 @@ def load(config_file: Path | None, environment: Mapping[str, str] = os.environ) 
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """An empty variable counts as unset."""
+    """Returns the settings that the environment gives; an empty variable counts as unset."""
     upper = {variable.upper(): value for variable, value in environment.items()}
     named = {name: upper.get(PREFIX + name.upper()) for name in Settings.model_fields}
     return {name: value for name, value in named.items() if value}
@@ -317,11 +331,11 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting's value must never be shown."""
+    """Returns whether the value of a setting must never be shown."""
     field = Settings.model_fields.get(name)
     return field is not None and "SecretStr" in str(field.annotation)
 
 
-def shown(settings: Settings) -> dict[str, Any]:
-    """The effective settings as plain values, secrets masked."""
+def shown_settings(settings: Settings) -> dict[str, Any]:
+    """Returns the effective settings as plain values, with secrets masked."""
     return settings.model_dump(mode="json")

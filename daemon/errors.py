@@ -1,14 +1,14 @@
 """Everything that can go wrong, by what the daemon does about it.
 
     AdaptdError
-    ├── MalformedEvent   one event cannot be used      -> dead-letter topic, the turn goes on
-    ├── Unavailable      Kafka or Redis does not answer -> back off, recover, try again
+    ├── MalformedEvent   one event cannot be used        -> dead-letter topic, the turn goes on
+    ├── Unavailable      Kafka or Redis does not answer  -> back off, recover, try again
     ├── Superseded       another worker owns a partition -> drop it; the new owner carries on
-    ├── RefusedMetaInit  a published θ cannot be served -> reported; the one before serves on
-    └── Misconfigured    the settings cannot work      -> one line, exit code 2: at the start,
-                                                      or when Kafka withdraws a right
+    ├── RefusedMetaInit  a published θ cannot be served  -> reported; the θ before serves on
+    └── Misconfigured    the settings cannot work        -> one line and exit code 2, at the start
+                                                            or when Kafka withdraws a right
 
-Anything else is a bug: it crashes the process and the supervisor restarts it.
+Any other exception is a bug: it ends the process, and the supervisor starts another.
 """
 
 from __future__ import annotations
@@ -16,10 +16,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from model.values.errors import BadContentReason
+
 Service = Literal["kafka", "redis"]
+MalformedReason = Literal[
+    "empty_key",
+    "key_not_utf8",
+    "oversize_key",
+    "no_value",
+    "oversize",
+    "unknown_content_type",
+    "undecodable",
+    "schema",
+    "unknown_modality",
+    "wrong_pair_count",
+    "lying_shape",
+    BadContentReason,
+]
+"""Why an event cannot be used: a label of metrics and a header of dead letters."""
 RefusalReason = Literal[
     "missing", "unreadable", "wrong_hash", "other_dimensions", "unusable", "unfit_topics"
 ]
+"""Why a published θ cannot be served: a label of metrics."""
 
 
 class AdaptdError(Exception):
@@ -27,11 +45,11 @@ class AdaptdError(Exception):
 
 
 class MalformedEvent(AdaptdError):
-    """One event cannot be used; `reason` is a short code that metrics and dead letters carry."""
+    """One event cannot be used. The message says what is wrong, where, and what would be right."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: MalformedReason, detail: str) -> None:
         super().__init__(detail)
-        self.reason = reason
+        self.reason: MalformedReason = reason
         self.detail = detail
 
 
@@ -40,12 +58,12 @@ class Unavailable(AdaptdError):
 
     def __init__(self, service: Service, detail: str) -> None:
         super().__init__(f"{service}: {detail}")
-        self.service = service
+        self.service: Service = service
         self.detail = detail
 
 
 class Superseded(AdaptdError):
-    """Another worker has claimed these partitions since this one did."""
+    """Another worker has claimed these partitions since this worker did."""
 
     def __init__(self, partitions: Iterable[int]) -> None:
         self.partitions = frozenset(partitions)
@@ -53,13 +71,14 @@ class Superseded(AdaptdError):
 
 
 class RefusedMetaInit(AdaptdError):
-    """A θ of the meta-inits topic cannot be served; `reason` is a label of metrics."""
+    """A θ of the meta-inits topic cannot be served."""
 
     def __init__(self, reason: RefusalReason, detail: str) -> None:
         super().__init__(detail)
-        self.reason = reason
+        self.reason: RefusalReason = reason
         self.detail = detail
 
 
 class Misconfigured(AdaptdError):
-    """Settings, topics or meta-init cannot work; the message is one line for a person."""
+    """The settings, the topics or the meta-init cannot work. The message is one line for a
+    person."""

@@ -2,11 +2,12 @@
 
     python examples/subscribe.py --bootstrap 127.0.0.1:9092 --topic adapted-mappings
 
-Follows the compacted topic from its beginning, verifies each mapping, keeps each stream's newest,
-and applies it. Records of any encoding and dtype may lie in the topic, each says its own. Those in
-the encoding `lowrank` are what was added to θ: that θ is found by its hash, among the files given
-(`--theta FILE`, as often as you like) or in the topic of θs (`--meta-inits-topic`). A reader of
-`full` mappings alone needs no θ, nor what lies between the two lines below. Copy what you need.
+It follows the compacted topic from its beginning, verifies each mapping, keeps each stream's
+newest, and applies it. The topic may hold records of any encoding and dtype; each record says its
+own. A mapping in the encoding `lowrank` is only what was added to θ. The reader finds that θ by its
+hash, among the files given (`--theta FILE`, as often as you like) or in the topic of θs
+(`--meta-inits-topic`). If your mappings are all `full`, you need no θ, and can leave out everything
+between the two dashed lines below. Copy what you need.
 
 N = inputs, S = support pairs, D = source dim, H = hidden, E = target dim, G = H + 1
 """
@@ -16,6 +17,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,7 @@ Tensors = dict[str, Floats]
 
 
 class BadMapping(ValueError):
-    """The record is no mapping, or its tensors are not those that were published, or its θ is not
-    known here."""
+    """The record is not a mapping, its tensors do not match their hash, or its θ is not known."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Mapping:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Of two mappings of a stream, the one with the larger order counts."""
+        """Sort key: of two mappings of a stream, the one with the larger order counts."""
         return int(self.facts["epoch"]), int(self.facts["version"])
 
     def __call__(self, x_ND: Floats) -> Floats:
-        """Map source features (N, D) to target features (N, E)."""
+        """Maps source features (N, D) to target features (N, E)."""
         t = self.tensors
         sigma, sigma_out = (ACTIVATIONS[self.facts[f]] for f in ("activation", "output_activation"))
         return sigma_out(sigma(x_ND @ t["w1"].T + t["b1"]) @ t["w2"].T + t["b2"])
@@ -81,21 +82,21 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-# ---- what `lowrank` mappings take, and `full` ones do not
+# ---- only `lowrank` mappings need what follows
 
 
 class Thetas:
-    """The θs known here, by content hash: files, and those in the topic of θs, if one is given."""
+    """θs by content hash, from files and, if a topic is given, from the topic of θs."""
 
     def __init__(self, files: Sequence[Path] = (), bootstrap: str = "", topic: str = "") -> None:
-        """Raises BadTheta for a file that is none."""
+        """Reads the files. Raises BadTheta for one that is not a θ."""
         self._known = dict(parse_theta(path.read_bytes()) for path in files)
         self._topic = TopicPartition(topic, 0)
         self._bootstrap = bootstrap
         self._consumer: Any = None
 
     def get(self, content_hash: str) -> Tensors | None:
-        """w1, b1, w2, b2 of a θ. Not knowing it, read what is new in the topic."""
+        """Returns w1, b1, w2, b2 of a θ, or None. Reads what is new in the topic if need be."""
         if content_hash not in self._known and self._topic.topic:
             self._read_on()
         return self._known.get(content_hash)
@@ -128,17 +129,17 @@ class Thetas:
             self._known[content_hash] = theta
 
     def close(self) -> None:
-        """Leave the topic."""
+        """Closes the connection to the topic, if there is one."""
         if self._consumer is not None:
             self._consumer.close()
 
 
 class BadTheta(ValueError):
-    """The file is no θ, or is damaged."""
+    """The file is not a θ, or is damaged."""
 
 
 def parse_theta(value: bytes) -> tuple[str, Tensors]:
-    """Content hash, and w1, b1, w2, b2 in float32. Raises BadTheta."""
+    """Returns a θ's content hash, and its w1, b1, w2, b2 in float32. Raises BadTheta."""
     try:
         tensors = {name: t.astype(np.float32, copy=False) for name, t in load(value).items()}
         metadata = _metadata(value)
@@ -155,7 +156,7 @@ def parse_theta(value: bytes) -> tuple[str, Tensors]:
 
 
 def add(theta: Tensors, factors: Tensors) -> Tensors:
-    """θ and what was added to it; factors that change nothing were left out."""
+    """Returns θ plus what was added to it. Factors that change nothing may be missing."""
     f, w_EG = factors, np.column_stack([theta["w2"], theta["b2"]])
     w1_HD = theta["w1"] + f["a"].T @ f["x"] if "a" in f else theta["w1"]
     b1_H = theta["b1"] + f.get("beta", np.float32(0))
@@ -166,11 +167,11 @@ def add(theta: Tensors, factors: Tensors) -> Tensors:
     return {"w1": w1_HD, "b1": b1_H, "w2": w_EG[:, :-1], "b2": w_EG[:, -1]}
 
 
-# ---- as far as here
+# ---- up to here
 
 
 def parse(value: bytes, thetas: Thetas | None = None) -> Mapping:
-    """Raises BadMapping."""
+    """Returns the mapping that a record's value holds. Raises BadMapping."""
     try:
         stored = load(value)
         facts = _metadata(value)
@@ -197,15 +198,17 @@ def _metadata(value: bytes) -> dict[str, str]:
 
 
 def in_single(stored: dict[str, NDArray[Any]]) -> Tensors:
-    """All in float32: float16 factors are multiplied each with its number in `scales`."""
+    """Returns all tensors in float32, float16 factors multiplied by their numbers in `scales`."""
     names = sorted(name for name in stored if name != "scales")
     scales = stored.get("scales", np.ones(len(names), np.float32))
     return {n: stored[n].astype(np.float32) * s for n, s in zip(names, scales, strict=True)}
 
 
 def content_hash(tensors: dict[str, NDArray[Any]], facts: dict[str, str]) -> str:
-    """SHA-256 over each tensor's name, shape and bytes, in order of names; behind what else it
-    takes to run them where they are not `full` in float32."""
+    """Returns the SHA-256 of each tensor's name, shape and bytes, in the order of names.
+
+    For any form but `full` in float32 the encoding, the dtype and the hash of θ come first.
+    """
     digest = hashlib.sha256()
     if facts["format"] != "adapted-mapping/1":
         encoding, dtype = facts["encoding"], facts["dtype"]
@@ -220,9 +223,11 @@ def content_hash(tensors: dict[str, NDArray[Any]], facts: dict[str, str]) -> str
 def follow(
     bootstrap: str, topic: str, *, thetas: Thetas | None = None, until_end: bool = False
 ) -> Iterator[tuple[str, Mapping | None]]:
-    """Each change of a stream's newest mapping, from the beginning of the topic on; None when the
-    stream was erased. A mapping older than one already seen, or one that does not verify or
-    whose θ is not known, is passed over. `until_end` stops at what was there at the start.
+    """Yields (stream, mapping) each time a stream's newest mapping changes, from the beginning of
+    the topic on; the mapping is None when the stream was erased.
+
+    It passes over mappings that are older than one already seen, that do not verify, or whose θ is
+    not known. `until_end` stops at what was there at the start.
     """
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     try:
@@ -260,7 +265,7 @@ def _newer(
 
 
 def main() -> None:
-    """Print a line for every mapping, applied to an input of ones."""
+    """Prints a line for every mapping, applied to an input of ones."""
     parser = argparse.ArgumentParser(description="Follow adapted mappings.")
     parser.add_argument("--bootstrap", default="127.0.0.1:9092", help="Kafka's address")
     parser.add_argument("--topic", default="adapted-mappings")
@@ -287,4 +292,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 import redis
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
+from daemon.adapters.kafka_python.mended import SocketClosingNetClient
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.services import Services, find_services, local_services
 
@@ -75,6 +76,7 @@ def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """The Kafka and Redis shared by all tests."""
+    _mend_kafka_python()
     try:
         with find_services() as used:
             pytestconfig.stash[TOLD].append(f"services used: {used.description}")
@@ -86,6 +88,7 @@ def services(pytestconfig: pytest.Config) -> Iterator[Services]:
 @pytest.fixture(scope="module")
 def private_services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """A module's own Kafka and Redis, always local: containers keep no port over a restart."""
+    _mend_kafka_python()
     try:
         with local_services(why="private to a module") as used:
             pytestconfig.stash[TOLD].append(f"services used: {used.description}")
@@ -120,6 +123,13 @@ def redis_namespace(services: Services) -> Iterator[str]:
     with redis.Redis.from_url(services.redis_url) as client:
         for key in client.scan_iter(match=f"{prefix}*", count=1000):
             client.delete(key)
+
+
+def _mend_kafka_python() -> None:
+    """Clients that tests open by themselves close their sockets too: one left to the collector is a
+    warning in whatever test runs then."""
+    for client in (KafkaAdminClient, KafkaConsumer, KafkaProducer):
+        client.DEFAULT_CONFIG["kafka_client"] = SocketClosingNetClient
 
 
 def _without_services(error: ServicesUnavailable) -> None:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Event
 
 import redis
 
 from daemon import config
 from daemon.config import Settings
-from daemon.turn.loop import IDLE_WAIT_S
+from daemon.turn.pending import Done, Pending
+from daemon.turn.policy import IDLE_WAIT_S
 from daemon.turn.ports import Polled
 from daemon.wire.adapted_mapping import HEADER_PREFIX
 from daemon.wire.record import Message
@@ -38,7 +39,7 @@ class DoNothing:
         self._outbox = open_outbox(settings, "do-nothing")
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
         self._asked: Mapping[int, int] = {}
-        self._answered: Callable[[], bool] = lambda: True
+        self._answered: Pending[bool] = Done(True)
 
     def turn(self) -> None:
         """One poll and what belongs to it."""
@@ -51,9 +52,9 @@ class DoNothing:
 
     def _commit(self, offsets: Mapping[int, int]) -> None:
         """Ask, as the daemon does, and hear in the next turn; what was refused is asked again."""
-        refused = {} if self._answered() else self._asked
+        refused = {} if self._answered.result() else self._asked
         self._asked = {**refused, **offsets}
-        self._answered = self._source.commit(self._asked) if self._asked else lambda: True
+        self._answered = self._source.commit(self._asked) if self._asked else Done(True)
 
     def _append(self, polled: Polled) -> None:
         pipeline = self._redis.pipeline(transaction=True)
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     stop = Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     mapping_bytes, share = arguments
-    worker = DoNothing(config.load(None), int(mapping_bytes), float(share))
+    worker = DoNothing(config.load_settings(None), int(mapping_bytes), float(share))
     while not stop.is_set():
         worker.turn()
     worker.close()

@@ -17,7 +17,7 @@ from benchmarks.worker.plan import Kind, Plan, Scenario
 from benchmarks.worker.topics import Reader, made_topics
 from benchmarks.worker.worker import STOP_WITHIN_S, Sample, Worker, running
 from daemon.config import Settings
-from daemon.local.free_ports import free_port
+from daemon.local.server import free_port
 from daemon.local.services import Services
 from daemon.wire.topics import mapping_bytes
 from model.theta.meta_init import MetaInit, fresh

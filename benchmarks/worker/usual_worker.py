@@ -40,7 +40,7 @@ from daemon import config
 from daemon.config import Settings
 from daemon.wire.adapted_mapping import HEADER_PREFIX
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load
+from model.theta.meta_init_file import load_meta_init
 
 NAMES = ("w1", "b1", "w2", "b2")
 
@@ -76,7 +76,7 @@ class UsualWorker:
             raise ValueError("ADAPTD_META_INIT names no θ")
         self._settings = settings
         self._window_size = settings.support_size + settings.query_size
-        theta = load(settings.meta_init)
+        theta = load_meta_init(settings.meta_init)
         self._source_dim, self._target_dim = theta.source_dim, theta.target_dim
         self._inner_loop = InnerLoop(theta)
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
@@ -136,7 +136,7 @@ def main() -> None:
     """Until SIGTERM."""
     stop = Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
-    settings = config.load(None)
+    settings = config.load_settings(None)
     torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
     worker = UsualWorker(settings)
     while not stop.is_set():

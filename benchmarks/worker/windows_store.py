@@ -15,7 +15,7 @@ from benchmarks.worker.stats import rounded
 from benchmarks.worker.windows_feed import Feed, names
 from benchmarks.worker.windows_memory import Stopwatch, warm_engine
 from benchmarks.worker.windows_plan import Plan
-from daemon.adapters.redis.windows import RedisWindows, WindowLayout
+from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.turn.ports import Append
 from daemon.turn.streams import StreamId, Streams
 
@@ -29,7 +29,7 @@ def measure(plan: Plan, redis_url: str) -> dict[str, Any]:
     layout = WindowLayout(
         "bench", "windows", uuid.uuid4().hex[:8], "identity", plan.window_size, plan.dim, plan.dim
     )
-    store, ids = RedisWindows(redis_url, TIMEOUT_S, layout), names(plan, plan.store_streams)
+    store, ids = RedisWindowStore(redis_url, TIMEOUT_S, layout), names(plan, plan.store_streams)
     empty = _redis_bytes(redis_url)
     try:
         kept = _keep(plan, store, ids)
@@ -50,7 +50,7 @@ def measure(plan: Plan, redis_url: str) -> dict[str, Any]:
     }
 
 
-def _keep(plan: Plan, store: RedisWindows, ids: Sequence[StreamId]) -> Stopwatch:
+def _keep(plan: Plan, store: RedisWindowStore, ids: Sequence[StreamId]) -> Stopwatch:
     """Every stream's full window, into Redis."""
     feed, watch = Feed(plan), Stopwatch()
     epochs = {p: store.claim(p, now_ms=1).epoch for p in range(plan.store_partitions)}
@@ -64,7 +64,7 @@ def _keep(plan: Plan, store: RedisWindows, ids: Sequence[StreamId]) -> Stopwatch
 
 
 def _evict_and_load(
-    plan: Plan, store: RedisWindows, streams: Streams, ids: Sequence[StreamId], room: int
+    plan: Plan, store: RedisWindowStore, streams: Streams, ids: Sequence[StreamId], room: int
 ) -> dict[str, Any]:
     """Turns whose streams are never those in memory: each comes back, another goes."""
     at_once = max(1, min(plan.turn_pairs, len(ids) - room))
@@ -87,7 +87,7 @@ def _evict_and_load(
 
 
 def _cold_start(
-    plan: Plan, store: RedisWindows, streams: Streams, ids: Sequence[StreamId]
+    plan: Plan, store: RedisWindowStore, streams: Streams, ids: Sequence[StreamId]
 ) -> dict[str, Any]:
     """None in memory; all are loaded, a turn's at a time, then all are adapted once."""
     began = time.perf_counter()
@@ -108,7 +108,7 @@ def _cold_start(
 
 
 def _load(
-    store: RedisWindows,
+    store: RedisWindowStore,
     streams: Streams,
     ids: Sequence[StreamId],
     loading: Stopwatch,

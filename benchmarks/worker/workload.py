@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daemon.wire.paired_event import PairedEvent, WirePair, encode, vector
+from daemon.wire.paired_event import PairedEvent, WirePair, encode_event, vector
 from model.values.arrays import FloatArray
 
 SOURCES = 509
@@ -95,7 +95,7 @@ class Workload:
             stream, (_, y) = self.stream_at(index), self.pairs_at(index)
             at = [(index * self.window_size + i) % SOURCES for i in range(len(y))]
             pairs = [WirePair(sources[i], vector(y_D)) for i, y_D in zip(at, y, strict=True)]
-            value = encode(PairedEvent(pairs))
+            value = encode_event(PairedEvent(pairs))
             yield Made(stream % self.partitions, stream_name(stream).encode(), value)
 
     def window(self, stream: int, offset: int) -> tuple[FloatArray, FloatArray]:

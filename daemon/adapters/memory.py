@@ -1,24 +1,31 @@
-"""In-memory doubles of the Kafka and Redis adapters: quick, deterministic, and held to the same
-contract suites (tests/contracts). For tests and simulations; the daemon never uses them.
+"""In-memory doubles of the Kafka and Redis adapters, for tests and simulations; the daemon never
+uses them.
+
+They do at once, on the caller's thread, what the services do in time, and pass the same contract
+suites (tests/contracts). What outlives a worker is an object of its own, which several doubles may
+share: MemoryTopic (Kafka's log and a group's commits), MemoryShelf (Redis' keys), and the list of
+records behind MemoryMetaInits. With `down = True` every call that would need the service raises
+Unavailable.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.errors import Misconfigured, Superseded, Unavailable
+from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Append, Bounds, Claim, Polled
 from daemon.turn.window import Pair, PairId
-from daemon.wire.catalogue import Catalogue, Published
-from daemon.wire.meta_init import after
+from daemon.wire.catalogue import Catalogue, PublishedTheta
+from daemon.wire.meta_init import with_record
 from daemon.wire.record import Headers, Message
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:
-    """A record as `ports.Record` describes it."""
+    """The Record port (daemon/wire/record.py) as plain values."""
 
     offset: int
     timestamp: int
@@ -29,7 +36,7 @@ class MemoryRecord:
 
 @dataclass
 class MemoryTopic:
-    """A partitioned log with one group's commits."""
+    """A topic: records by partition, and the offsets that one consumer group has committed."""
 
     partitions: int
     log: dict[int, list[MemoryRecord]] = field(default_factory=lambda: defaultdict(list))
@@ -44,14 +51,17 @@ class MemoryTopic:
         headers: Headers = (),
         timestamp_ms: int = 0,
     ) -> int:
-        """Append one record; its offset."""
+        """Appends one record. Returns its offset."""
         records = self.log[partition]
         records.append(MemoryRecord(len(records), timestamp_ms, key, value, headers))
         return len(records) - 1
 
 
-class MemorySource:
-    """EventSource on a MemoryTopic. `assign` and `revoke` play the group."""
+class MemoryEventSource:
+    """The EventSource port on a MemoryTopic. `assign` and `revoke` play the consumer group.
+
+    Without `partitions` it begins with all of them.
+    """
 
     def __init__(self, topic: MemoryTopic, partitions: Sequence[int] | None = None) -> None:
         self._topic = topic
@@ -62,21 +72,21 @@ class MemorySource:
         self.assign(range(topic.partitions) if partitions is None else partitions)
 
     def assign(self, partitions: Sequence[int]) -> None:
-        """The group gives these partitions to this member."""
+        """Gives partitions to this member, at their committed offsets; the next poll says so."""
         for partition in partitions:
             self._positions[partition] = self._topic.committed.get(partition, 0)
             self._assigned.add(partition)
             self._revoked.discard(partition)
 
     def revoke(self, partitions: Sequence[int]) -> None:
-        """The group takes these partitions away."""
+        """Takes partitions away from this member; the next poll says so."""
         for partition in partitions:
             self._positions.pop(partition, None)
             self._revoked.add(partition)
             self._assigned.discard(partition)
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
-        """See EventSource; never waits."""
+        """See EventSource. Never waits, whatever `timeout_s`."""
         self.verify()
         assigned, self._assigned = frozenset(self._assigned), set()
         revoked, self._revoked = frozenset(self._revoked), set()
@@ -100,11 +110,11 @@ class MemorySource:
         if partition in self._positions:
             self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource."""
         self.verify()
         self._topic.committed |= offsets
-        return lambda: True
+        return Done(True)
 
     def lag(self) -> Mapping[int, int]:
         """See EventSource."""
@@ -124,7 +134,10 @@ class MemorySource:
 
 
 class MemoryOutbox:
-    """Outbox that keeps what was sent."""
+    """The Outbox port; `sent` holds every message in order.
+
+    Refuses values of more than `max_bytes` as a topic does.
+    """
 
     def __init__(self, max_bytes: int | None = None) -> None:
         self.sent: list[Message] = []
@@ -145,7 +158,7 @@ class MemoryOutbox:
 
 @dataclass
 class MemoryShelf:
-    """What a Redis would hold; several stores (workers) may share one."""
+    """What Redis would hold: by partition the epoch, position and θ, and each stream's window."""
 
     epochs: dict[int, int] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
@@ -153,8 +166,8 @@ class MemoryShelf:
     marks: dict[int, str] = field(default_factory=dict)
 
 
-class MemoryWindows:
-    """WindowStore on a MemoryShelf."""
+class MemoryWindowStore:
+    """The WindowStore port on a MemoryShelf; each window holds at most `window_size` pairs."""
 
     def __init__(self, window_size: int, shelf: MemoryShelf | None = None) -> None:
         self.shelf = shelf or MemoryShelf()
@@ -182,8 +195,8 @@ class MemoryWindows:
         before = self._positions[partition]
         if self.shelf.positions.get(partition) != before:
             raise Unavailable("redis", "lost its newest writes")
-        after = position if before is None else max(before, position)
-        self._positions[partition] = self.shelf.positions[partition] = after
+        with_record = position if before is None else max(before, position)
+        self._positions[partition] = self.shelf.positions[partition] = with_record
         return [append.pair.id for append in appends if not self._keep(partition, append)]
 
     def _keep(self, partition: int, append: Append) -> bool:
@@ -223,7 +236,11 @@ class MemoryWindows:
 
 
 class MemoryMetaInits:
-    """MetaInits on a list of records; several may share one."""
+    """The MetaInits port on a list of records, all in one partition.
+
+    `exists` says whether the topic is there before its first record. Records of more than
+    `max_bytes` are neither written nor fetched.
+    """
 
     def __init__(
         self, log: list[MemoryRecord] | None = None, max_bytes: int = 2**25, *, exists: bool = True
@@ -242,10 +259,10 @@ class MemoryMetaInits:
         self._check()
         found = Catalogue(exists=self.exists or bool(self.log))
         for record in self.log:
-            found = after(found, record)
+            found = with_record(found, record)
         return found
 
-    def fetch(self, published: Published) -> bytes | None:
+    def fetch(self, published: PublishedTheta) -> bytes | None:
         """See MetaInits."""
         self._check()
         if published.nbytes > self._max_bytes:

@@ -174,11 +174,11 @@ def _emoji(
 
 def _named(path: Path) -> tuple[dict[str, MetaInit], list[EmojiTable]]:
     from model.emoji.evaluate import tables_for
-    from model.theta.meta_init_file import load
+    from model.theta.meta_init_file import load_meta_init
     from model.values.errors import BadMetaInit
 
     try:
-        theta = load(path)
+        theta = load_meta_init(path)
     except BadMetaInit as e:
         raise Misconfigured(f"--meta-init: {e}") from e
     tables = list(tables_for(theta, theta.version))

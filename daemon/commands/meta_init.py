@@ -22,11 +22,12 @@ from rich.text import Text
 from daemon import config
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
-from daemon.thetas import publish as meta_inits
+from daemon.thetas import operate
+from daemon.thetas.active import read_theta
 from daemon.thetas.port import MetaInits
-from daemon.wire.catalogue import Active, Catalogue, Published
+from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load, to_bytes
+from model.theta.meta_init_file import load_meta_init, to_bytes
 from model.values.errors import BadMetaInit
 
 app = typer.Typer(
@@ -62,10 +63,10 @@ def publish(
     config_file: ConfigFile = None,
 ) -> None:
     """Put a θ into the meta-inits topic. Again, the same one changes nothing."""
-    settings = config.load(config_file)
+    settings = config.load_settings(config_file)
     theta = _load(file, settings)
     with _opened(settings) as topic:
-        new = meta_inits.publish(topic, theta, to_bytes(theta))
+        new = operate.publish_theta(topic, theta, to_bytes(theta))
         _say(f"{theta.version}: {'published' if new else 'was published already'}")
         if then_activate:
             _activate(topic, theta.version, change_dimensions)
@@ -74,7 +75,7 @@ def publish(
 @app.command("list")
 def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
     """Every published θ: version, parent, hash, dimensions, when, and how well it did."""
-    with _opened(config.load(config_file)) as topic:
+    with _opened(config.load_settings(config_file)) as topic:
         found = topic.catalogue()
     if as_json:
         _print_json(_catalogue_json(found))
@@ -90,10 +91,10 @@ def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> N
 @app.command()
 def show(version: Version, as_json: AsJson = False, config_file: ConfigFile = None) -> None:
     """Everything about one θ, read from its file: parts, provenance, evaluation report."""
-    with _opened(config.load(config_file)) as topic:
+    with _opened(config.load_settings(config_file)) as topic:
         found = topic.catalogue()
         with _refusals():
-            theta = meta_inits.read(topic, found, version)
+            theta = read_theta(topic, found, version)
     told = _theta_json(theta, found)
     if as_json:
         _print_json(told)
@@ -106,16 +107,16 @@ def activate(
     version: Version, change_dimensions: ChangeDimensions = False, config_file: ConfigFile = None
 ) -> None:
     """Have workers serve a published θ, once it is read back and found intact."""
-    with _opened(config.load(config_file)) as topic:
+    with _opened(config.load_settings(config_file)) as topic:
         _activate(topic, version, change_dimensions)
 
 
 @app.command()
 def rollback(config_file: ConfigFile = None) -> None:
     """Have workers serve the θ that was active before this one."""
-    with _opened(config.load(config_file)) as topic:
+    with _opened(config.load_settings(config_file)) as topic:
         before = topic.catalogue().active
-        active = meta_inits.rollback(topic, by=_who(), now_ms=_now_ms())
+        active = operate.rollback_theta(topic, by=_who(), now_ms=_now_ms())
     left = f" instead of {before.version}" if before else ""
     _say(f"{active.version}: active again{left}")
 
@@ -123,14 +124,14 @@ def rollback(config_file: ConfigFile = None) -> None:
 @app.command()
 def delete(version: Version, config_file: ConfigFile = None) -> None:
     """Take a θ out of the topic, unless it is active."""
-    with _opened(config.load(config_file)) as topic:
-        meta_inits.delete(topic, version)
+    with _opened(config.load_settings(config_file)) as topic:
+        operate.delete_theta(topic, version)
     _say(f"{version}: deleted")
 
 
 def _activate(topic: MetaInits, version: str, change_dimensions: bool) -> None:
     before = topic.catalogue().active
-    active, new = meta_inits.activate(
+    active, new = operate.activate_theta(
         topic, version, by=_who(), now_ms=_now_ms(), change_dimensions=change_dimensions
     )
     after = f", after {before.version}" if before and new else ""
@@ -139,9 +140,9 @@ def _activate(topic: MetaInits, version: str, change_dimensions: bool) -> None:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[MetaInits]:
-    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 
-    topic = KafkaMetaInits(settings, f"adaptd-meta-init-{_who()}")
+    topic = KafkaPythonMetaInits(settings, f"adaptd-meta-init-{_who()}")
     try:
         yield topic
     finally:
@@ -158,7 +159,7 @@ def _refusals() -> Iterator[None]:
 
 def _load(file: Path, settings: Settings) -> MetaInit:
     try:
-        return load(file, settings.meta_init_max_bytes)
+        return load_meta_init(file, settings.meta_init_max_bytes)
     except BadMetaInit as e:
         raise Misconfigured(
             f"{e} (ADAPTD_META_INIT_MAX_BYTES sets the limit)" if "limit" in str(e) else str(e)
@@ -263,7 +264,7 @@ def _theta_json(theta: MetaInit, found: Catalogue) -> dict[str, Any]:
 
 
 def _catalogue_json(found: Catalogue) -> dict[str, Any]:
-    def plain(one: Published | Active) -> dict[str, Any]:
+    def plain(one: PublishedTheta | Active) -> dict[str, Any]:
         return asdict(one)
 
     return {

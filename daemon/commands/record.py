@@ -31,7 +31,7 @@ def record(
     from daemon.offline.record import Recorded
     from daemon.offline.record import record as write
 
-    settings = config.load(config_file)
+    settings = config.load_settings(config_file)
     is_json(out)  # a wrong name is told before Kafka is asked
 
     def show(found: Recorded) -> None:

@@ -1,5 +1,5 @@
-"""The demo's processes: a worker for each part, and three that serve both. All are guarded, so none
-outlives this one, however it ends."""
+"""The demo's child processes: a worker for each scenario, and a producer, a subscriber and a
+scraper that serve both. Each has a guard (daemon.local.guard), so that none outlives this one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from daemon.demo.news import News, parse
-from daemon.demo.part import PartName
+from daemon.demo.reports import Report, parse_report
+from daemon.demo.scenarios import ScenarioName
 from daemon.local.folders import new_data_folder
 from daemon.local.process import GuardedProcess
 
@@ -24,29 +24,29 @@ STOP_WITHIN_S = 10.0
 
 
 class ProcessEnded(Exception):
-    """A process of the demo ended that should not have."""
+    """A process ended that should still run, or did not end well."""
 
 
 class Processes:
-    """Start them, hear what they say, and notice when one ends."""
+    """Starts the processes, collects their reports, and notices when one ends."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._stack = ExitStack()
-        self._news: SimpleQueue[News] = SimpleQueue()
+        self._reports: SimpleQueue[Report] = SimpleQueue()
         self._running: dict[str, GuardedProcess] = {}
         self._workers: list[str] = []
         folder = new_data_folder("demo")
         self._stack.callback(folder.unlock)
         self._folder = folder.path
 
-    def start_worker(self, part: PartName, environment: Mapping[str, str]) -> None:
-        """`adaptd run`; the first one's guard also looks after the folder of logs."""
-        name = _worker(part)
+    def start_worker(self, scenario: ScenarioName, environment: Mapping[str, str]) -> None:
+        """Start `adaptd run`. The first worker's guard also deletes the folder of logs."""
+        name = _worker(scenario)
         with self._log(name).open("wb") as log:
             process = GuardedProcess(
                 [sys.executable, "-m", "daemon", "run"],
-                grace_s=0.0,  # if the demo goes, so does Kafka: there is nothing to finish
+                grace_s=0.0,  # Kafka ends with the demo: there is nothing to finish
                 remove=None if self._workers else self._folder,
                 stdout=log,
                 stderr=log,
@@ -56,7 +56,7 @@ class Processes:
         self._running[name] = self._stack.enter_context(process)
 
     def start(self, name: str, argument: str) -> None:
-        """The process `daemon.demo.NAME`, whose stdout is news."""
+        """Start `python -m daemon.demo.NAME ARGUMENT`, whose stdout is reports."""
         with self._log(name).open("wb") as log:
             process = GuardedProcess(
                 [sys.executable, "-m", f"daemon.demo.{name}", argument],
@@ -66,44 +66,44 @@ class Processes:
                 env=self._environment,
             )
         self._running[name] = self._stack.enter_context(process)
-        threading.Thread(target=self._listen, args=(process,), name=name, daemon=True).start()
+        threading.Thread(target=self._read_reports, args=(process,), name=name, daemon=True).start()
 
-    def _listen(self, process: GuardedProcess) -> None:
+    def _read_reports(self, process: GuardedProcess) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._news.put(parse(line))
+            self._reports.put(parse_report(line))
 
-    def news(self, wait_s: float) -> list[News]:
-        """What they said since the last call, waiting a little for the first."""
-        heard: list[News] = []
+    def reports(self, wait_s: float) -> list[Report]:
+        """Returns the reports since the last call, waiting at most `wait_s` for the first."""
+        received: list[Report] = []
         try:
-            heard.append(self._news.get(timeout=wait_s))
+            received.append(self._reports.get(timeout=wait_s))
             while True:
-                heard.append(self._news.get_nowait())
+                received.append(self._reports.get_nowait())
         except Empty:
-            return heard
+            return received
 
     def check(self) -> None:
-        """Raises ProcessEnded. The producer may end well: it has nothing more to do."""
+        """Raises ProcessEnded when a process has ended; the producer may, with exit code 0."""
         for name, process in self._running.items():
             code = process.poll()
             if code is not None and (name, code) != ("producer", 0):
                 raise ProcessEnded(f"{name} ended with code {code}; {self._tail(name)}")
 
-    def url(self, part: PartName) -> str | None:
-        """Where the part's worker serves /metrics, once its log says so."""
-        *lines, _unfinished = self._log(_worker(part)).read_text(errors="replace").split("\n")
+    def worker_url(self, scenario: ScenarioName) -> str | None:
+        """Returns the URL at which the scenario's worker serves HTTP, once its log names it."""
+        *lines, _unfinished = self._log(_worker(scenario)).read_text(errors="replace").split("\n")
         for line in lines:
             if '"starting"' in line:
                 return str(json.loads(line)["http"])
         return None
 
     def stop_workers(self) -> None:
-        """SIGTERM. Raises ProcessEnded unless each then exits with 0."""
+        """Send TERM to each worker. Raises ProcessEnded unless it exits with 0."""
         for name in self._workers:
             code = self._running.pop(name).terminate(STOP_WITHIN_S)
             if code != 0:
-                raise ProcessEnded(f"{name}, told to stop, exited with {code}; {self._tail(name)}")
+                raise ProcessEnded(f"{name}, asked to stop, exited with {code}; {self._tail(name)}")
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
@@ -124,5 +124,5 @@ class Processes:
         self._stack.close()
 
 
-def _worker(part: PartName) -> str:
-    return f"adaptd-{part}"
+def _worker(scenario: ScenarioName) -> str:
+    return f"adaptd-{scenario}"

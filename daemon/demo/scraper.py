@@ -1,4 +1,4 @@
-"""The scraper's process: asks each worker's /readyz and /metrics, as Prometheus would.
+"""The scraper's process: reads each worker's /readyz and /metrics, as Prometheus would.
 
 python -m daemon.demo.scraper '{"tenants": "http://127.0.0.1:9464"}'
 """
@@ -16,8 +16,8 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from daemon.demo.news import Scraped, tell
-from daemon.demo.part import PartName
+from daemon.demo.reports import WorkerScraped, send_report
+from daemon.demo.scenarios import ScenarioName
 
 INTERVAL_S = 1.0
 UNTIL_READY_S = 0.2
@@ -26,23 +26,23 @@ LATENCY = "adaptd_event_to_publish_seconds_bucket"
 
 
 def main() -> None:
-    """Scrape for ever."""
-    urls = msgspec.json.decode(sys.argv[1], type=dict[PartName, str])
+    """Scrape and report every second, until killed."""
+    urls = msgspec.json.decode(sys.argv[1], type=dict[ScenarioName, str])
     while True:
-        scraped = [scrape(part, url) for part, url in urls.items()]
+        scraped = [scrape(scenario, url) for scenario, url in urls.items()]
         for each in scraped:
-            tell(each)
+            send_report(each)
         time.sleep(INTERVAL_S if all(each.ready for each in scraped) else UNTIL_READY_S)
 
 
-def scrape(part: PartName, url: str) -> Scraped:
-    """One look; a worker that does not answer is not ready."""
+def scrape(scenario: ScenarioName, url: str) -> WorkerScraped:
+    """Scrape one worker once; one that does not answer is reported as not ready."""
     try:
         ready, why = _get(f"{url}/readyz")
         _, text = _get(f"{url}/metrics")
     except OSError as e:
-        return Scraped(part, False, f"no answer: {e}")
-    return Scraped(part, ready, why.strip(), figures(text))
+        return WorkerScraped(scenario, False, f"no answer: {e}")
+    return WorkerScraped(scenario, ready, why.strip(), parse_figures(text))
 
 
 def _get(url: str) -> tuple[bool, str]:
@@ -54,8 +54,8 @@ def _get(url: str) -> tuple[bool, str]:
             return False, e.read().decode(errors="replace")
 
 
-def figures(text: str) -> dict[str, float]:
-    """The few figures that the demo shows, out of a whole scrape."""
+def parse_figures(text: str) -> dict[str, float]:
+    """Returns the figures that the demo shows and checks, from the text of /metrics."""
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
 
     def total(name: str, **labels: str) -> float:
@@ -77,7 +77,8 @@ def figures(text: str) -> dict[str, float]:
 
 
 def quantile(q: float, buckets: Iterable[Sample]) -> float:
-    """Of a histogram, interpolated within its bucket as PromQL's histogram_quantile; 0 if empty."""
+    """Returns a histogram's quantile as PromQL's histogram_quantile does, by interpolation within a
+    bucket; 0 when nothing was observed."""
     counts = sorted((float(s.labels["le"]), s.value) for s in buckets)
     rank = q * counts[-1][1] if counts else 0.0
     low, below = 0.0, 0.0

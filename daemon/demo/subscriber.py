@@ -1,9 +1,11 @@
-"""The subscriber's process: reads each part's topics and judges every event prequentially.
+"""The subscriber's process: reads both scenarios' topics and scores every event prequentially.
 
-    python -m daemon.demo.subscriber SCRIPT
+    python -m daemon.demo.subscriber RUN_CONFIG
 
-It is what a user of the mappings would write, and it trusts none of them: `adapted_mapping.decode`
-verifies each content hash, and every score is computed here from the published tensors.
+It does what a user of the mappings would do, and does not trust the worker: it verifies each
+mapping's content hash, and computes every score itself from the published tensors.
+
+N = events of a poll or concepts of a pool, C = candidates (128), D = source dim, E = target dim
 """
 
 from __future__ import annotations
@@ -12,18 +14,25 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import torch
 from kafka import KafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
-from daemon.adapters.kafka_python.client import QUIET, connection
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments
 from daemon.config import Settings
-from daemon.demo.candidates import Candidates
-from daemon.demo.news import DeadLettered, Listening, Mapped, Refused, Scored, tell
-from daemon.demo.part import Part, PartName
-from daemon.demo.score import Follower
-from daemon.demo.script import read_script
+from daemon.demo.plan import read_run_config
+from daemon.demo.reports import (
+    DeadLetterReceived,
+    EventScored,
+    MappingInvalid,
+    MappingReceived,
+    SubscriberReady,
+    send_report,
+)
+from daemon.demo.scenarios import Scenario, ScenarioName
+from daemon.demo.scores import PrequentialScorer, candidate_concepts
 from daemon.errors import MalformedEvent
 from daemon.wire import adapted_mapping, paired_event
 from daemon.wire.adapted_mapping import AdaptedMapping, Facts
@@ -31,7 +40,7 @@ from daemon.wire.dead_letter import HEADER_PREFIX
 from daemon.wire.paired_event import EventLimits
 from model.emoji import drawings as emoji
 from model.serving.engine import Engine
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.arrays import FloatArray
 from model.values.errors import BadContent
 from model.values.gate import Outcome
@@ -41,8 +50,26 @@ POLL_MS = 200
 Polled = Mapping[TopicPartition, Sequence[Any]]
 
 
-class Received(NamedTuple):
-    """One good event; both contents as the encoders take them."""
+class StreamCandidates:
+    """The targets among which one stream's true targets must be found, encoded once."""
+
+    def __init__(self, scenario: Scenario, stream: str, engine: Engine) -> None:
+        """Encode the stream's target of every concept in its pool."""
+        self._pool, self._seed = scenario.concept_pool(stream), crc32(stream.encode())
+        self._row = {concept: row for row, concept in enumerate(self._pool)}
+        contents = [paired_event.raw_content(scenario.target(stream, c)) for c in self._pool]
+        prepared = [engine.prepare("target", *content) for content in contents]
+        self._features_NE = engine.encode("target", prepared)
+
+    def including(self, concept: int) -> tuple[list[int], FloatArray]:
+        """Returns the concept and 127 others, and their features (C, E); always the same ones for
+        the same concept."""
+        concepts = candidate_concepts(concept, self._pool, self._seed)
+        return concepts, self._features_NE[[self._row[c] for c in concepts]]
+
+
+class GoodEvent(NamedTuple):
+    """An event that could be decoded; its contents are prepared for the encoders."""
 
     stream: str
     offset: int
@@ -51,103 +78,109 @@ class Received(NamedTuple):
     target: NDArray[Any]
 
 
-class Subscriber:
-    """All streams of one part, as its topics show them."""
+class ScenarioSubscriber:
+    """Reads one scenario's topics and reports what it finds."""
 
-    def __init__(self, part: Part, settings: Settings) -> None:
-        theta = load(settings.meta_init or shipped())
-        self._part, self._settings, self._theta = part, settings, theta
+    def __init__(self, scenario: Scenario, settings: Settings) -> None:
+        theta = load_meta_init(settings.meta_init or shipped())
+        self._scenario, self._settings, self._theta = scenario, settings, theta
         self._engine = Engine(theta, "cpu")
         self._limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
-        self._candidates = {s: Candidates(part, s, self._engine) for s in part.streams}
+        self._candidates = {
+            s: StreamCandidates(scenario, s, self._engine) for s in scenario.streams
+        }
         start = self._engine.theta_mapping()
-        self._followers = {
-            s: Follower(start, theta.activation, theta.output_activation) for s in part.streams
+        self._scorers = {
+            s: PrequentialScorer(start, theta.activation, theta.output_activation)
+            for s in scenario.streams
         }
 
     @property
     def topics(self) -> tuple[str, str, str]:
-        """Of events, mappings and dead letters."""
-        of = self._settings
-        return of.kafka_events_topic, of.kafka_mappings_topic, of.kafka_dead_letters_topic
+        """The topics of events, mappings and dead letters."""
+        s = self._settings
+        return s.kafka_events_topic, s.kafka_mappings_topic, s.kafka_dead_letters_topic
 
-    def take(self, polled: Polled) -> None:
-        """Of what one poll brought, mappings come first: none can have seen an event of a larger
-        offset, and the newer the mapping, the more it says about the daemon."""
-        events, mappings, dead_letters = (_of(topic, polled) for topic in self.topics)
+    def read(self, polled: Polled) -> None:
+        """Report on the records of one poll.
+
+        Mappings come first, so that each event is scored by the newest possible one. That is safe:
+        the scorer uses only mappings older than the event.
+        """
+        events, mappings, dead_letters = (_records(topic, polled) for topic in self.topics)
         for record in mappings:
-            self._take_mapping(record)
-        self._take_events(events)
+            self._read_mapping(record)
+        self._read_events(events)
         for record in dead_letters:
-            tell(dead_letter(self._part.name, record))
+            send_report(dead_letter_report(self._scenario.name, record))
 
-    def _take_events(self, records: Iterable[Any]) -> None:
-        """Judge the good ones; the malformed ones are the daemon's to report."""
-        good = [event for record in records if (event := self._read(record))]
-        x_ND = self._engine.encode("source", [event.source for event in good])
-        y_NE = self._engine.encode("target", [event.target for event in good])
-        for event, x_D, y_E in zip(good, x_ND, y_NE, strict=True):
-            self._judge(event, x_D, y_E)
-
-    def _take_mapping(self, record: Any) -> None:
-        """Verify it, then use it for the events to come."""
+    def _read_mapping(self, record: Any) -> None:
         try:
-            mapping = self._runnable(adapted_mapping.decode(record.value))
+            mapping = self._runnable(adapted_mapping.decode_mapping(record.value))
         except ValueError as e:
-            tell(Refused(str(e)))
+            send_report(MappingInvalid(str(e)))
             return
         facts = mapping.facts
-        self._followers[facts.stream].take_mapping(mapping)
-        tell(
-            Mapped(
-                part=self._part.name,
+        self._scorers[facts.stream].add_mapping(mapping)
+        send_report(
+            MappingReceived(
+                scenario=self._scenario.name,
                 stream=facts.stream,
                 version=facts.version,
                 outcome=facts.outcome.value,
                 loss_before=facts.query_loss_before,
-                loss_after=_loss(facts),
-                # our events name no time of their own, so theirs is their record's
+                loss_after=_published_loss(facts),
+                # the demo's events give no time of their own, so theirs is their record's
                 latency_ms=record.timestamp - facts.event_time_ms,
             )
         )
 
     def _runnable(self, mapping: AdaptedMapping) -> AdaptedMapping:
-        """Whole and in float32. Raises ValueError where that takes another θ than ours."""
-        ours = mapping.facts.meta_init_hash == self._engine.meta_init_hash
+        """Returns the mapping with full tensors in float32. Raises ValueError when a low-rank
+        mapping belongs to another θ than this scenario's."""
+        ours = mapping.facts.meta_init_hash == self._engine.theta.content_hash
         tensors = adapted_mapping.runnable(mapping, self._theta.mapping if ours else None)
         return AdaptedMapping(tensors, mapping.facts)
 
-    def _read(self, record: Any) -> Received | None:
+    def _read_events(self, records: Iterable[Any]) -> None:
+        good = [event for record in records if (event := self._decode(record))]
+        x_ND = self._engine.encode("source", [event.source for event in good])
+        y_NE = self._engine.encode("target", [event.target for event in good])
+        for event, x_D, y_E in zip(good, x_ND, y_NE, strict=True):
+            self._score(event, x_D, y_E)
+
+    def _decode(self, record: Any) -> GoodEvent | None:
+        """Returns None for a malformed event, on which the worker must report."""
         try:
-            event = paired_event.decode(record, record.partition, self._limits)
+            event = paired_event.decode_event(record, record.partition, self._limits)
             (pair,) = event.pairs
             source = self._engine.prepare("source", *paired_event.raw_content(pair.source))
             target = self._engine.prepare("target", *paired_event.raw_content(pair.target))
         except (MalformedEvent, BadContent):
             return None
-        return Received(event.stream, event.offset, _concept(pair.label), source, target)
+        return GoodEvent(event.stream, event.offset, _concept(pair.label), source, target)
 
-    def _judge(self, event: Received, x_D: FloatArray, y_E: FloatArray) -> None:
-        concepts, candidates_CE = self._candidates[event.stream].among(event.concept)
+    def _score(self, event: GoodEvent, x_D: FloatArray, y_E: FloatArray) -> None:
+        concepts, candidates_CE = self._candidates[event.stream].including(event.concept)
         candidates_CE[0] = y_E
-        score = self._followers[event.stream].judge(event.offset, x_D, y_E, candidates_CE)
+        score = self._scorers[event.stream].score_event(event.offset, x_D, y_E, candidates_CE)
         if score is None:
-            tell(Scored(self._part.name, event.stream, 0, {}))
+            send_report(EventScored(self._scenario.name, event.stream, 0, {}))
             return
-        tell(
-            Scored(
-                part=self._part.name,
+        send_report(
+            EventScored(
+                scenario=self._scenario.name,
                 stream=event.stream,
                 support_pairs=score.support_pairs,
                 hits=score.hits,
                 shown=emoji.concepts()[event.concept].character,
-                found=self._part.called(event.stream, concepts[score.found]),
+                found=self._scenario.display_name(event.stream, concepts[score.found]),
             )
         )
 
 
-def _loss(facts: Facts) -> float:
-    """On the query, of what was published."""
+def _published_loss(facts: Facts) -> float:
+    """Returns the query loss of the mapping that won and was published."""
     match facts.outcome:
         case Outcome.ADAPTED:
             return facts.query_loss_after
@@ -157,11 +190,11 @@ def _loss(facts: Facts) -> float:
             return facts.query_loss_before
 
 
-def dead_letter(part: PartName, record: Any) -> DeadLettered:
-    """What the dead letter's headers say."""
+def dead_letter_report(scenario: ScenarioName, record: Any) -> DeadLetterReceived:
+    """Returns the report on a dead letter, from the headers of its record."""
     ours = {n.removeprefix(HEADER_PREFIX): v.decode(errors="replace") for n, v in record.headers}
-    return DeadLettered(
-        part=part,
+    return DeadLetterReceived(
+        scenario=scenario,
         stream=(record.key or b"").decode(errors="replace"),
         partition=int(ours["partition"]),
         offset=int(ours["offset"]),
@@ -171,25 +204,25 @@ def dead_letter(part: PartName, record: Any) -> DeadLettered:
 
 
 def main() -> None:
-    """Read from the beginning, as a compacted topic is meant to be read; for ever."""
-    torch.set_num_threads(1)  # the cores are the daemon's
-    script = read_script(sys.argv[1])
-    parts = script.plan.parts()
-    settings = {name: script.settings_of(name) for name in parts}
-    subscribers = [Subscriber(part, settings[name]) for name, part in parts.items()]
+    """Read all topics from their beginning, until killed."""
+    torch.set_num_threads(1)  # the other cores are the workers'
+    run = read_run_config(sys.argv[1])
+    scenarios = run.plan.scenarios()
+    settings = {name: run.settings_of(name) for name in scenarios}
+    subscribers = [ScenarioSubscriber(each, settings[name]) for name, each in scenarios.items()]
     consumer = KafkaConsumer(
-        **connection(settings["tenants"]),
+        **connection_arguments(settings["tenants"]),
         **QUIET,
         group_id=None,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=50,
     )
     consumer.assign([tp for each in subscribers for tp in _partitions(consumer, each.topics)])
-    tell(Listening())
+    send_report(SubscriberReady())
     while True:
         polled = consumer.poll(POLL_MS)
         for each in subscribers:
-            each.take(polled)
+            each.read(polled)
 
 
 def _partitions(consumer: KafkaConsumer, topics: Iterable[str]) -> Iterable[TopicPartition]:
@@ -198,17 +231,17 @@ def _partitions(consumer: KafkaConsumer, topics: Iterable[str]) -> Iterable[Topi
             yield TopicPartition(topic, partition)
 
 
-def _of(topic: str, polled: Polled) -> list[Any]:
+def _records(topic: str, polled: Polled) -> list[Any]:
     return [record for tp, records in polled.items() if tp.topic == topic for record in records]
 
 
 @cache
-def _concept_index() -> dict[str, int]:
+def _concept_by_codepoints() -> dict[str, int]:
     return {concept.codepoints: i for i, concept in enumerate(emoji.concepts())}
 
 
 def _concept(label: str | None) -> int:
-    return _concept_index()[label or ""]
+    return _concept_by_codepoints()[label or ""]
 
 
 if __name__ == "__main__":

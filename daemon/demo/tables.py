@@ -1,4 +1,4 @@
-"""The demo's tables, made from a board or a summary; each fits 80 columns. Pure."""
+"""The tables of the demo's screen; each fits 80 columns. Pure."""
 
 from __future__ import annotations
 
@@ -9,66 +9,66 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from daemon.demo.board import PartBoard, Stream
-from daemon.demo.names import LANGUAGES, UNSEEN
-from daemon.demo.news import Scored
-from daemon.demo.score import CANDIDATES, METHODS
-from daemon.demo.tally import BUCKETS, RECENT, Shares
+from daemon.demo.progress import ScenarioProgress, StreamProgress
+from daemon.demo.reports import EventScored
+from daemon.demo.scenarios import LANGUAGES, UNSEEN_LANGUAGES
+from daemon.demo.scores import BUCKETS, CANDIDATES, METHODS, RECENT, Recall
 
 SHOWN = {"adapted": "adapted", "theta": "θ", "ridge": "ridge"}
 STYLES = {"adapted": "bold green", "theta": "yellow", "ridge": "cyan"}
 BAR_CELLS = 7
 UNSEEN_MARK = "°"
-UNSEEN_NOTE = f"{UNSEEN_MARK} no encoder and no θ was trained on this language"
+NEWEST_NOTE = "R@1 of each {}'s newest {} events among {} {}"
+UNSEEN_NOTE = f"{UNSEEN_MARK} neither an encoder nor θ was trained on this language"
 
 
-def tenants_table(part: PartBoard, rows: int) -> Group:
-    """At most `rows` tenants, and the mean of all."""
+def tenants_table(scenario: ScenarioProgress, rows: int) -> Group:
+    """Returns the table of at most `rows` tenants and of the mean of all."""
     table = _table("tenant", "events", "support", "outcome")
     table.add_column("query loss", justify="right", min_width=13)
     _add_methods(table)
     table.add_column("latency", justify="right", min_width=8)
-    for name, stream in list(part.streams.items())[:rows]:
-        recent = part.tally.recent(name)
+    for name, stream in list(scenario.streams.items())[:rows]:
+        recent = scenario.scores.recent(name)
         table.add_row(name, *_state(stream), _losses(stream), *_cells(recent), _latency(stream))
-    mean = _cells(part.tally.recent_mean())
-    table.add_row(f"mean of {len(part.streams)}", *[""] * 4, *mean, "", style="bold")
-    hidden = len(part.streams) - rows
+    mean = _cells(scenario.scores.recent_mean())
+    table.add_row(f"mean of {len(scenario.streams)}", *[""] * 4, *mean, "", style="bold")
+    hidden = len(scenario.streams) - rows
     cut = f" ({hidden} do not fit)" if hidden > 0 else ""
-    return Group(
-        table, _note(f"R@1 of each tenant's newest {RECENT} events among {CANDIDATES} vectors{cut}")
-    )
+    note = NEWEST_NOTE.format("tenant", RECENT, CANDIDATES, "vectors")
+    return Group(table, _note(note + cut))
 
 
-def names_table(part: PartBoard) -> Group:
-    """Every language as it stands, with the event judged last."""
-    recent = {name: part.tally.recent(name) for name in part.streams}
-    table = _names_table(part, recent, part.tally.recent_mean())
-    return Group(table, _note(f"the same among {CANDIDATES} names; {UNSEEN_NOTE}"))
+def names_table(scenario: ScenarioProgress) -> Group:
+    """Returns the table of all languages, with R@1 of their newest events."""
+    recent = {name: scenario.scores.recent(name) for name in scenario.streams}
+    table = _names_table(scenario, recent, scenario.scores.recent_mean())
+    note = NEWEST_NOTE.format("language", RECENT, CANDIDATES, "names")
+    return Group(table, _note(f"{note}; {UNSEEN_MARK} not trained on"))
 
 
-def names_result(part: PartBoard) -> Group:
-    """The same over the whole run."""
-    shares = {name: part.tally.of(name) for name in part.streams}
-    table = _names_table(part, shares, part.tally.mean())
+def names_result(scenario: ScenarioProgress) -> Group:
+    """Returns the table of all languages, with R@1 of all their events."""
+    recall = {name: scenario.scores.of_stream(name) for name in scenario.streams}
+    table = _names_table(scenario, recall, scenario.scores.mean())
     title = _title("Names: R@1 by language, and what was found for the last picture")
     return Group(title, table, _note(UNSEEN_NOTE))
 
 
-def _names_table(part: PartBoard, shares: Mapping[str, Shares], mean: Shares) -> Table:
+def _names_table(scenario: ScenarioProgress, recall: Mapping[str, Recall], mean: Recall) -> Table:
     table = _table("language", "events", "support", "outcome")
     _add_methods(table)
-    # last, for terminals do not agree on how wide an emoji is
+    # the last column, because terminals disagree on an emoji's width
     table.add_column("picture → name found", no_wrap=True, overflow="ellipsis")
-    for name, stream in part.streams.items():
-        called = LANGUAGES[name] + (UNSEEN_MARK if name in UNSEEN else "")
-        table.add_row(called, *_state(stream), *_cells(shares[name]), example(stream.example))
-    table.add_row(f"mean of {len(part.streams)}", "", "", "", *_cells(mean), "", style="bold")
+    for name, stream in scenario.streams.items():
+        called = LANGUAGES[name] + (UNSEEN_MARK if name in UNSEEN_LANGUAGES else "")
+        table.add_row(called, *_state(stream), *_cells(recall[name]), example(stream.last_scored))
+    table.add_row(f"mean of {len(scenario.streams)}", "", "", "", *_cells(mean), "", style="bold")
     return table
 
 
-def r_at_1_table(title: str, by_pairs: Mapping[str, Shares]) -> Group:
-    """R@1 by number of support pairs, with bars."""
+def r_at_1_table(title: str, by_pairs: Mapping[str, Recall]) -> Group:
+    """Returns the table of R@1 by number of support pairs, with bars."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("pairs", style="dim", min_width=9)
     for size in BUCKETS:
@@ -80,28 +80,28 @@ def r_at_1_table(title: str, by_pairs: Mapping[str, Shares]) -> Group:
 
 
 def bar(share: float | None, cells: int = BAR_CELLS) -> str:
-    """A bar of at most `cells` cells, drawn in eighths; half of all is a full bar."""
+    """Returns a bar of at most `cells` cells, in eighths; it is full from a share of 0.5 on."""
     eighths = round(min(1.0, 2.0 * (share or 0.0)) * cells * 8)
     full, rest = divmod(eighths, 8)
     return "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
 
 
-def example(judged: Scored | None) -> Text:
-    """The picture's emoji, what the adapted mapping found, and whether that is right."""
-    if judged is None:
+def example(scored: EventScored | None) -> Text:
+    """Returns whether the adapted mapping was right, the picture's emoji, and what it found."""
+    if scored is None:
         return Text("")
-    right = judged.hits["adapted"]
+    right = scored.hits["adapted"]
     text = Text("✓ " if right else "✗ ", style="green" if right else "red")
-    return text.append(f"{judged.shown} → {judged.found}", style="default")
+    return text.append(f"{scored.shown} → {scored.found}", style="default")
 
 
-def mean_cells(shares: Shares) -> str:
-    """One line for all methods."""
-    return ", ".join(f"{SHOWN[method]} {_share(shares[method])}" for method in METHODS)
+def mean_cells(recall: Recall) -> str:
+    """Returns the R@1 of all methods in one line."""
+    return ", ".join(f"{SHOWN[method]} {_share(recall[method]).strip()}" for method in METHODS)
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds, or a dash."""
+    """Returns milliseconds as text, a dash for none."""
     return "-" if value is None or math.isnan(value) else f"{value:.0f} ms"
 
 
@@ -114,7 +114,7 @@ def _note(line: str) -> Text:
 
 
 def _table(first: str, *counts: str) -> Table:
-    """One with a column for names, some for numbers, and one for the gate's outcome."""
+    """Returns an empty table: a column of names, columns of counts, and one of outcomes."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     *numbers, outcome = counts
     table.add_column(first, no_wrap=True, min_width=10)
@@ -130,23 +130,23 @@ def _add_methods(table: Table) -> None:
         table.add_column(SHOWN[method], justify="right", style=STYLES[method], min_width=width)
 
 
-def _state(stream: Stream) -> list[str]:
+def _state(stream: StreamProgress) -> list[str]:
     if stream.newest is None:
-        return [str(stream.pairs), "", ""]
-    return [str(stream.pairs), str(stream.support_pairs), stream.newest.outcome]
+        return [str(stream.events_read), "", ""]
+    return [str(stream.events_read), str(stream.support_pairs), stream.newest.outcome]
 
 
-def _losses(stream: Stream) -> str:
+def _losses(stream: StreamProgress) -> str:
     newest = stream.newest
     return "" if newest is None else f"{newest.loss_before:.3f} → {newest.loss_after:.3f}"
 
 
-def _latency(stream: Stream) -> str:
+def _latency(stream: StreamProgress) -> str:
     return "" if stream.newest is None else ms(stream.newest.latency_ms)
 
 
-def _cells(shares: Shares) -> Iterable[str]:
-    return (_share(shares[method]) for method in METHODS)
+def _cells(recall: Recall) -> Iterable[str]:
+    return (_share(recall[method]) for method in METHODS)
 
 
 def _share(share: float | None) -> str:

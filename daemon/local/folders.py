@@ -1,8 +1,8 @@
-"""Data folders that are deleted in every case, if need be by the next run.
+"""Data folders that never stay behind: what nobody deletes now, the next run deletes.
 
-A folder's owner holds a lock on a file in it. Its guard deletes it when the owner ends; should
-guard and owner both be killed with SIGKILL, the kernel frees the lock, and whoever makes the next
-folder deletes this one.
+The process that makes a folder holds a lock on a file in it. Normally that process or its guard
+(guard.py) deletes the folder. When both are killed with SIGKILL, the kernel frees the lock, and
+`new_data_folder` deletes every folder whose lock is free.
 """
 
 from __future__ import annotations
@@ -23,15 +23,22 @@ LOCK = ".owner"
 
 @dataclass
 class DataFolder:
+    """A folder that is not deleted by other runs until `unlock`."""
+
     path: Path
     _lock_fd: int
 
     def unlock(self) -> None:
+        """Give the folder up; call it when the folder has been deleted."""
         os.close(self._lock_fd)
 
 
 def new_data_folder(name: str, parent: Path | None = None) -> DataFolder:
-    """A new folder with an unused name, owned by this process until `unlock`."""
+    """Returns a new, empty folder under `parent`, by default a private one of the temporary folder.
+
+    Deletes the folders there whose owners have ended. Raises ServicesUnavailable when the private
+    folder belongs to another user.
+    """
     parent = parent or private_folder(Path(tempfile.gettempdir()) / f"adaptd-{os.getuid()}")
     with locked(parent / ".lock"):
         _delete_ownerless(parent)
@@ -41,7 +48,8 @@ def new_data_folder(name: str, parent: Path | None = None) -> DataFolder:
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """One process at a time; the kernel unlocks when a process ends, so no lock is ever stale."""
+    """Hold an exclusive lock on `file` for the block, waiting for other processes to release it.
+    The kernel releases a process's locks when it ends, so that no lock outlives its holder."""
     fd = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -51,7 +59,8 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def private_folder(path: Path) -> Path:
-    """`path`, made if need be; its name can be guessed, so another user's is refused."""
+    """Returns `path`, made if it does not exist. Raises ServicesUnavailable when it belongs to
+    another user, who may have guessed its name."""
     path.mkdir(mode=0o700, exist_ok=True)
     if path.lstat().st_uid != os.getuid():
         raise ServicesUnavailable(

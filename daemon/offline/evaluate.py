@@ -28,7 +28,7 @@ from model.meta.cuts import Cut
 from model.meta.splits import Part, part_of
 from model.meta.streams import DEFAULT_FRACTIONS, RecordedEpisodes, RecordedStream, select
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.errors import BadData, BadMetaInit
 
 Judge = Literal["all", "train", "validation", "test"]
@@ -142,10 +142,10 @@ def _judge(
 
 def _theta(path: Path | None, first: RawPair) -> MetaInit:
     if path is not None:
-        return load(path)
+        return load_meta_init(path)
     for name in COMMANDS:
         try:
-            theta = load(shipped(name))
+            theta = load_meta_init(shipped(name))
         except BadMetaInit:  # not shipped here, and another may fit
             continue
         if _takes(theta, first):

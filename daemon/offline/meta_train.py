@@ -31,7 +31,7 @@ from model.meta.state import Progress
 from model.meta.streams import DEFAULT_FRACTIONS, RecordedEpisodes, RecordedStream
 from model.meta.training import Data, Saving, Trained, facts_of, train
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load
+from model.theta.meta_init_file import load_meta_init
 from model.values.errors import BadCheckpoint, BadData, BadMetaInit
 
 SHOWN = ("gated", "theta", "ridge")
@@ -134,7 +134,7 @@ def _meta_train(
     on_step: Callable[[Progress], None],
     on_encoder_step: Callable[[Progress], None],
 ) -> Result | None:
-    parent = None if wanted.parent is None else load(wanted.parent)
+    parent = None if wanted.parent is None else load_meta_init(wanted.parent)
     reading = Reading()
     gallery = Gallery(lambda name: part_of(name, wanted.recipe.seed, wanted.fractions) == "test")
     sides = _sides(wanted, note, on_encoder_step)
@@ -204,7 +204,7 @@ def _sides(
 
 
 def _parents(path: Path, side: int) -> str:
-    theta = load(path)
+    theta = load_meta_init(path)
     has = (theta.source_encoder, theta.target_encoder)[side]
     return "none" if has is None else str(path)
 

@@ -65,7 +65,7 @@ def _events(settings: Settings, since_ms: int | None, found: Recorded) -> Iterat
     limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
     for partition, kafka_record in read_topic(settings, settings.kafka_events_topic, since_ms):
         try:
-            event = paired_event.decode(kafka_record, partition, limits)
+            event = paired_event.decode_event(kafka_record, partition, limits)
         except MalformedEvent as e:
             found.malformed[e.reason] += 1
             continue

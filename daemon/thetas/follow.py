@@ -1,40 +1,43 @@
-"""Following the meta-inits topic, on a thread of its own: the loop turns on while a θ is fetched
-and made ready, which takes seconds, and hears of it between two turns."""
+"""Follows the meta-inits topic on its own thread: it takes seconds to fetch a θ and make it ready,
+and the loop must not wait for that. The loop asks for news between two turns."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Generic, TypeVar
 
+from daemon.backoff import Backoff
 from daemon.errors import Misconfigured, RefusalReason, RefusedMetaInit, Unavailable
+from daemon.thetas.active import Mapper, ThetaSignature, active_theta, signature_of
 from daemon.thetas.port import MetaInits
-from daemon.thetas.publish import Maps, active_theta, maps_of
-from daemon.wire.catalogue import Active, Catalogue, Published
+from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
 
-LOOK_EVERY_S = 1.0
-LONGEST_WAIT_S = 15.0
-"""Between looks while Kafka does not answer."""
+POLL_INTERVAL_S = 1.0
+BACKOFF = Backoff(first_s=2.0, longest_s=15.0)
+"""Between polls while Kafka does not answer."""
 CLOSE_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
-Question = tuple[Active | None, Published | None, str | None]
-"""What is active, what is published under its version, and why the former cannot be read."""
+Question = tuple[Active | None, PublishedTheta | None, str | None]
+"""What decides whether there are news: the active record, the θ published under its version, and
+why the active record cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready(Generic[T]):
-    """The active θ, ready to be served."""
+    """The active θ is ready to be served."""
 
     successor: T
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The active θ cannot be served; the one before serves on."""
+    """The active θ cannot be served; the θ before is served on."""
 
     version: str
     reason: RefusalReason
@@ -43,12 +46,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What is active is what is served, or none is active: an earlier refusal is settled."""
+    """The active θ is the one that is served, or none is active: no refusal holds any longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """The topic cannot be followed at the moment; what is served serves on."""
+    """The topic cannot be followed at the moment; what is served is served on."""
 
     detail: str
 
@@ -57,58 +60,67 @@ News = Ready[T] | Refusal | Agreement | Silence
 
 
 class Follower(Generic[T]):
-    """Has `prepare` make each θ ready that becomes active; tells each thing once.
-
-    `prepare` raises RefusedMetaInit or Unavailable. `maps` is what a θ must map.
-    """
+    """Has each θ that becomes active prepared to be served, and reports each change once."""
 
     def __init__(
-        self, topic: MetaInits, prepare: Callable[[MetaInit], T], maps: Maps, serving_hash: str
+        self,
+        topic: MetaInits,
+        prepare: Callable[[MetaInit], T],
+        signature: ThetaSignature,
+        serving_hash: str,
     ) -> None:
+        """`prepare` makes a θ ready, and raises RefusedMetaInit or Unavailable. `signature` is
+        what an active θ must map, and `serving_hash` the content hash of the θ that is served."""
         self._topic = topic
         self._prepare = prepare
-        self._maps = maps
+        self._signature = signature
         self._serving_hash = serving_hash
         self._answered: Question | None = None
         self._silent = False
         self._news: list[News[T]] = []
         self._lock = Lock()
-        self._broken: Exception | None = None
+        self._bug: Exception | None = None
         self._closing = Event()
         self._thread = Thread(target=self._follow, name="meta-inits", daemon=True)
 
-    def start(self, serving: object) -> None:
-        """Follow from now on. `serving` is what serves: only its dimensions may follow it."""
-        self._maps = maps_of(serving)
+    def start(self, serving: Mapper) -> None:
+        """Follows the topic from now on, for θs that map what `serving` maps."""
+        self._signature = signature_of(serving)
         self._thread.start()
 
     def news(self) -> Sequence[News[T]]:
-        """What happened since the last call, oldest first; never waits."""
-        if self._broken is not None:
-            raise self._broken  # a bug: it must not go unnoticed on a thread
+        """Returns what happened since the last call, oldest first, without waiting. Raises what
+        ended the thread, which is a bug that must not go unnoticed."""
+        if self._bug is not None:
+            raise self._bug
         with self._lock:
             news, self._news = self._news, []
         return news
 
-    def look(self) -> bool:
-        """Compare what is active with what is served, once; False where that cannot be, for the
-        topic is not there or not ours to read. Raises Unavailable."""
+    def poll_catalogue(self) -> bool:
+        """Compares the active θ with the one that is served, once. Returns False when it cannot:
+        the topic does not exist, or may not be read. Raises Unavailable."""
         try:
             catalogue = self._topic.catalogue()
         except Misconfigured as e:
-            return self._hear(False, str(e))
+            self._on_silence(str(e))
+            return False
         self._compare(catalogue)
-        return self._hear(catalogue.exists, "no such topic: nothing is published yet")
+        if catalogue.exists:
+            self._silent = False
+        else:
+            self._on_silence("no such topic: nothing is published yet")
+        return catalogue.exists
 
     def _compare(self, catalogue: Catalogue) -> None:
         question = _question(catalogue)
         if question == self._answered:
             return
         try:
-            self._tell(self._answer(catalogue))
+            self._emit(self._answer(catalogue))
         except RefusedMetaInit as e:
             version = catalogue.active.version if catalogue.active else "?"
-            self._tell(Refusal(version, e.reason, e.detail))
+            self._emit(Refusal(version, e.reason, e.detail))
         self._answered = question
 
     def _answer(self, catalogue: Catalogue) -> News[T]:
@@ -118,37 +130,37 @@ class Follower(Generic[T]):
         theta = active_theta(self._topic, catalogue)
         if theta is None:
             return Agreement()
-        self._maps.refuse_others(theta)
+        self._signature.require(theta, theta.version)
         successor = self._prepare(theta)
         self._serving_hash = theta.content_hash
         return Ready(successor)
 
     def _follow(self) -> None:
-        wait_s = LOOK_EVERY_S
+        wait_s, failures = POLL_INTERVAL_S, 0
         while not self._closing.wait(wait_s):
             try:
-                self.look()
-                wait_s = LOOK_EVERY_S
+                self.poll_catalogue()
+                wait_s, failures = POLL_INTERVAL_S, 0
             except Unavailable as e:
-                self._hear(False, str(e))
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                self._on_silence(str(e))
+                failures += 1
+                wait_s = BACKOFF.wait_s(failures, random.random())
             except Exception as e:
-                self._broken = e
+                self._bug = e
                 return
 
-    def _hear(self, something: bool, otherwise: str) -> bool:
-        """Tell once that there is nothing to be heard, until there is again."""
-        if not something and not self._silent:
-            self._tell(Silence(otherwise))
-        self._silent = not something
-        return something
+    def _on_silence(self, detail: str) -> None:
+        """Reports once that the topic cannot be followed, until it can be again."""
+        if not self._silent:
+            self._emit(Silence(detail))
+        self._silent = True
 
-    def _tell(self, news: News[T]) -> None:
+    def _emit(self, news: News[T]) -> None:
         with self._lock:
             self._news.append(news)
 
     def close(self) -> None:
-        """Stop following. A θ that is being made ready is left to the end of the process."""
+        """Stops to follow. A θ that is being prepared is left to the end of the process."""
         self._closing.set()
         if self._thread.ident is not None:
             self._thread.join(CLOSE_TIMEOUT_S)

@@ -1,6 +1,5 @@
-"""Which streams are due, when to stop waiting, what to publish. Pure: time is an argument.
-
-All times are seconds on one monotonic clock.
+"""Which streams are due, how long to wait for more of them, and when to publish. Pure: time is an
+argument, in seconds on one monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,30 +9,34 @@ import itertools
 from dataclasses import dataclass
 from enum import Enum
 
-from daemon.turn.streams import Published, StreamId
+from daemon.turn.streams import LastPublication, StreamId
 from model.values.gate import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """When a batch of changed streams is adapted."""
+    """When a batch of changed streams is adapted: once it is full, or once its oldest stream has
+    waited long enough."""
 
     max_batch: int
     max_wait_s: float
 
 
 class When(Enum):
-    """When an outcome is published, if not at a later time."""
+    """When a mapping is published, unless at a time that is given."""
 
     NOW = "now"
     NEVER = "never"
 
 
 def when_to_publish(
-    now: float, interval_s: float, last: Published | None, outcome: Outcome
+    now: float, interval_s: float, last: LastPublication | None, outcome: Outcome
 ) -> When | float:
-    """An adapted mapping at most every `interval_s`, else the time when it may be; a change of
-    the gate's mind at once; a fallback once per change."""
+    """Returns when to publish a mapping of this outcome, or the time at which it may be published.
+
+    An adapted mapping is published at most once in `interval_s`, the fallback once until an
+    adapted mapping follows it, and either at once when the gate changes its mind.
+    """
     if last is None or last.outcome.is_fallback != outcome.is_fallback:
         return When.NOW
     if outcome.is_fallback:
@@ -43,11 +46,11 @@ def when_to_publish(
 
 
 class Schedule:
-    """Streams waiting to be adapted, by when they changed, and those whose publication waits.
+    """The streams that wait: changed ones for a batch, deferred ones for a time of their own.
 
-    Changed streams are taken in the order in which they were told of. Publications fall due at
-    times of their own and lie in a heap, whose stale entries are passed over, or serve again when
-    a stream is put off to the same time anew.
+    Changed streams are due in the order in which they were first marked. Deferred streams lie in a
+    heap by the time at which they are due. An entry of the heap whose stream is no longer deferred
+    to that time is stale: it is skipped, or used again when the stream is deferred to that time.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
@@ -61,25 +64,26 @@ class Schedule:
         return stream in self._changed or stream in self._deferred
 
     def is_changed(self, stream: StreamId) -> bool:
-        """Whether it changed and was not adapted since."""
+        """Returns whether the stream changed and was not adapted since."""
         return stream in self._changed
 
     @property
     def changed_count(self) -> int:
-        """Streams that changed and were not adapted since."""
+        """How many streams changed and were not adapted since."""
         return len(self._changed)
 
     @property
     def deferred_count(self) -> int:
-        """Streams whose newest mapping waits for its publish interval."""
+        """How many streams are to be adapted and published at a later time."""
         return len(self._deferred)
 
     def changed(self, stream: StreamId, at: float) -> None:
-        """The stream's window changed; an earlier change keeps its place."""
+        """Notes that the stream's window changed at this time; an earlier note counts instead."""
         self._changed.setdefault(stream, at)
 
     def defer(self, stream: StreamId, until: float) -> None:
-        """Adapt and publish the stream again at this time even if nothing more changes."""
+        """Makes the stream due at this time even if it does not change again; an earlier call
+        counts instead."""
         if stream not in self._deferred:
             self._deferred[stream] = until
             if (until, stream) not in self._in_heap:
@@ -87,21 +91,21 @@ class Schedule:
                 self._in_heap.add((until, stream))
 
     def forget(self, stream: StreamId) -> None:
-        """The stream's publication is done, or no longer ours."""
+        """Removes the stream from both queues."""
         self._changed.pop(stream, None)
         self._deferred.pop(stream, None)
 
     def drop(self, partition: int) -> None:
-        """Forget a partition's streams, also those that wait though they were evicted."""
+        """Removes the streams of a partition from both queues, evicted streams included."""
         for waiting in (self._changed, self._deferred):
             for stream in [stream for stream in waiting if stream.partition == partition]:
                 self.forget(stream)
 
-    def take_due(self, now: float) -> list[StreamId]:
-        """At most `max_batch` streams to adapt now; they leave both queues.
+    def pop_due(self, now: float) -> list[StreamId]:
+        """Removes at most `max_batch` streams that are due from both queues, and returns them.
 
-        Put-off publications come first: each was a changed stream once, so they are never more
-        than those, and under load they would otherwise wait for ever and hold commits back.
+        Deferred streams come first. Each was a changed stream once, so they are never more than
+        those; behind them they would wait for ever under load and hold commits back.
         """
         due = self._deferred_due(now)
         return due + self._changed_due(now, self._policy.max_batch - len(due))
@@ -125,7 +129,7 @@ class Schedule:
         return due
 
     def wait_s(self, now: float, at_most_s: float) -> float:
-        """How long the loop may wait for records before something is due."""
+        """Returns how long the loop may wait for records before a stream is due."""
         wait = at_most_s
         if self._changed:
             wait = min(wait, self._changed_wait_s(now))
@@ -133,7 +137,7 @@ class Schedule:
         return wait if until is None else min(wait, max(0.0, until - now))
 
     def _changed_wait_s(self, now: float) -> float:
-        """How long the changed streams still wait for a full batch."""
+        """Returns how long the changed streams still wait for a full batch."""
         if len(self._changed) >= self._policy.max_batch:
             return 0.0
         oldest = min(self._changed.values())  # of fewer than a batch

@@ -1,15 +1,19 @@
-"""The steps from bytes to features: records -> events whose contents are ready to be encoded, and
-dead letters; events -> pairs."""
+"""The decode and encode steps: records -> events with prepared contents -> pairs of features.
+
+A record that cannot be used becomes a dead letter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from daemon.errors import MalformedEvent
-from daemon.turn.ports import Engine, Side
+from daemon.turn.ports import AdaptationEngine, Side
+from daemon.turn.report import OffsetRange
 from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
@@ -20,7 +24,8 @@ from model.values.errors import BadContent
 
 
 class Decoded(NamedTuple):
-    """One good event: the i-th source belongs to the i-th target."""
+    """One event whose contents are ready to be encoded. The i-th source belongs to the i-th
+    target."""
 
     stream: StreamId
     offset: int
@@ -30,18 +35,59 @@ class Decoded(NamedTuple):
     targets: tuple[NDArray[Any], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedBatches:
+    """What became of the records of one poll."""
+
+    events: list[Decoded] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    offsets: dict[int, OffsetRange] = field(default_factory=dict)
+    """The offsets decoded, by partition."""
+    postponed: dict[int, int] = field(default_factory=dict)
+    """The first offset that there was no time for, by partition."""
+
+
+def decode_batches(
+    batches: Mapping[int, Sequence[Record]],
+    limits: EventLimits,
+    engine: AdaptationEngine,
+    is_late: Callable[[], bool],
+) -> DecodedBatches:
+    """Decodes the records of every partition, in order, until `is_late` says that the rest is to
+    be postponed."""
+    made = DecodedBatches()
+    for partition, records in batches.items():
+        end = None
+        for record in records:
+            if is_late():
+                made.postponed[partition] = record.offset
+                break
+            match decode_record(partition, record, limits, engine):
+                case DeadLetter() as letter:
+                    made.dead_letters.append(letter)
+                case event:
+                    made.events.append(event)
+            end = record.offset + 1
+        if end is not None:
+            made.offsets[partition] = OffsetRange(records[0].offset, end)
+    return made
+
+
 def decode_record(
-    partition: int, record: Record, limits: EventLimits, engine: Engine
+    partition: int, record: Record, limits: EventLimits, engine: AdaptationEngine
 ) -> Decoded | DeadLetter:
-    """An event with any bad part is bad as a whole: half an event is in no window."""
+    """Decodes one record. An event with any bad part is bad as a whole, so that no window ever
+    holds half an event."""
     try:
         return _decode(partition, record, limits, engine)
     except MalformedEvent as e:
         return DeadLetter(record, partition, e)
 
 
-def _decode(partition: int, record: Record, limits: EventLimits, engine: Engine) -> Decoded:
-    event = paired_event.decode(record, partition, limits)
+def _decode(
+    partition: int, record: Record, limits: EventLimits, engine: AdaptationEngine
+) -> Decoded:
+    event = paired_event.decode_event(record, partition, limits)
     pairs = list(enumerate(event.pairs))
     return Decoded(
         StreamId(partition, event.stream),
@@ -53,7 +99,7 @@ def _decode(partition: int, record: Record, limits: EventLimits, engine: Engine)
     )
 
 
-def _prepare(engine: Engine, side: Side, index: int, content: Content) -> NDArray[Any]:
+def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content) -> NDArray[Any]:
     modality, raw = paired_event.raw_content(content)
     try:
         return engine.prepare(side, modality, raw)
@@ -61,8 +107,8 @@ def _prepare(engine: Engine, side: Side, index: int, content: Content) -> NDArra
         raise MalformedEvent(e.reason, f"{side} of pair {index}: {e}") from e
 
 
-def encode_events(events: Sequence[Decoded], engine: Engine) -> list[list[Pair]]:
-    """Each event's pairs, all contents of a side in one forward pass."""
+def encode_events(events: Sequence[Decoded], engine: AdaptationEngine) -> list[list[Pair]]:
+    """Encodes all contents of each side in one forward pass. Returns the pairs of each event."""
     if not events:
         return []
     x_ND = engine.encode("source", [x for event in events for x in event.sources])

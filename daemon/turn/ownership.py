@@ -1,52 +1,54 @@
-"""Which partitions are this worker's, since when, and how far each may be committed."""
+"""Which partitions this worker owns, since when, and how far each may be committed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from daemon.errors import Superseded
+from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Claim, EventSource, Polled, WindowStore
-from daemon.turn.renewals import Renewals
+from daemon.turn.renewals import Renewals, room_for_renewals
+from daemon.turn.streams import StreamId
 from daemon.turn.tenure import Reset, Tenure, starting_offset
 
 SEVERAL = ""
-"""Marks a partition whose mappings are of several θs."""
+"""Marks a partition in the store whose mappings are of several θs."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartPolicy:
-    """Where a tenure begins to read, and when a partition lost to another worker is tried again."""
+    """Where a tenure begins to read, and when a partition lost to another worker is claimed
+    again."""
 
     offset_reset: Reset
     rebuild_windows: bool
     reclaim_after_s: float
 
 
-def _nothing_asked() -> bool:
-    return False
-
-
 class Ownership:
-    """The group assigns partitions; the store's epochs make sure that one worker at a time acts.
+    """This worker's tenures. The group assigns partitions; the store's epochs ensure that only one
+    worker at a time acts on each.
 
-    A partition that another worker claimed while the group still calls it ours is claimed again
-    only after `reclaim_after_s`: long enough for whoever is wrong to have heard so from the group.
+    A partition that another worker claimed while the group still assigns it to this one is claimed
+    again only after `reclaim_after_s`: whichever worker is wrong has heard so from the group by
+    then.
     """
 
     def __init__(
-        self, source: EventSource, store: WindowStore, policy: StartPolicy, meta_init: str
+        self, source: EventSource, store: WindowStore, policy: StartPolicy, theta_hash: str
     ) -> None:
-        """`meta_init` is the content hash of the θ that is served."""
+        """`theta_hash` is the content hash of the θ that is served."""
         self._source = source
         self._store = store
         self._policy = policy
-        self._meta_init = meta_init
+        self._theta_hash = theta_hash
         self._claim_at: dict[int, float] = {}
+        """When each assigned partition may be claimed (seconds, monotonic)."""
         self._tenures: dict[int, Tenure] = {}
-        self._asked: dict[int, int] = {}
-        """Offsets whose commit is not answered yet."""
-        self._answer: Callable[[], bool] = _nothing_asked
+        self._requested: dict[int, int] = {}
+        """The offsets of the last commit request, without those of tenures that ended since."""
+        self._answer: Pending[bool] = Done(False)
 
     def __contains__(self, partition: int) -> bool:
         return partition in self._tenures
@@ -57,15 +59,19 @@ class Ownership:
     def __iter__(self) -> Iterator[int]:
         return iter(self._tenures)
 
-    def hear(self, polled: Polled, now: float) -> set[int]:
-        """Take in what the group changed; the partitions whose tenure ended."""
+    # ---- how tenures begin and end
+
+    def on_rebalance(self, polled: Polled, now: float) -> set[int]:
+        """Takes in what the group assigned and revoked. Returns the partitions whose tenure ended.
+
+        One that is assigned again was revoked in between, so its tenure ends as well."""
         for partition in polled.revoked:
             self._claim_at.pop(partition, None)
         self._claim_at |= dict.fromkeys(polled.assigned, now)
         return self._end(polled.revoked | polled.assigned)
 
     def claim(self, now: float, now_ms: int) -> dict[int, int]:
-        """Begin the tenures that are due; their epochs. Raises Unavailable."""
+        """Begins the tenures that are due, and returns their epochs. Raises Unavailable."""
         due = [p for p, at in self._claim_at.items() if at <= now and p not in self._tenures]
         if not due:
             return {}
@@ -89,79 +95,111 @@ class Ownership:
                 continue
             self._source.seek(partition, start)
             self._tenures[partition] = Tenure(
-                claim.epoch, start, bounds[partition].committed, renewals.get(partition)
+                claim.epoch,
+                start,
+                bounds[partition].committed,
+                renewals.get(partition),
+                marked=partition not in renewals,
             )
         return {p: self._tenures[p].epoch for p in due if p in self._tenures}
 
-    def _renewals(self, claims: Mapping[int, Claim]) -> dict[int, Renewals]:
-        """For partitions whose mappings may be of another θ: every stream that has a window."""
-        others = {p: claim for p, claim in claims.items() if claim.meta_init != self._meta_init}
-        kept = [partition for partition, claim in others.items() if claim.position is not None]
-        streams = self._store.streams(kept) if kept else {}
-        return {partition: Renewals(streams.get(partition, ())) for partition in others}
+    def serve(self, store: WindowStore, theta_hash: str) -> None:
+        """Uses this store and this θ for the claims to come. Call `forget` before the next one."""
+        self._store, self._theta_hash = store, theta_hash
 
-    def mark_renewed(self) -> None:
-        """Remember where all mappings are of the θ that is served. Raises Unavailable, Superseded.
-
-        A crash before it only has them renewed once more.
-        """
-        for partition, tenure in self._tenures.items():
-            if not tenure.marked and not tenure.renewals:
-                self._store.mark(partition, tenure.epoch, self._meta_init)
-                tenure.marked = True
-
-    @property
-    def renewals(self) -> int:
-        """Streams whose mapping is still to be renewed."""
-        return sum(len(tenure.renewals) for tenure in self._tenures.values())
-
-    def serve(self, store: WindowStore, meta_init: str) -> None:
-        """What tenures are claimed with from now on; those there are should be forgotten."""
-        self._store, self._meta_init = store, meta_init
+    def verify(self, partitions: Iterable[int], now: float) -> set[int]:
+        """Asks the store whether these tenures still hold. Returns the partitions that another
+        worker has claimed, whose tenures end. Raises Unavailable."""
+        try:
+            self._store.verify({p: self._tenures[p].epoch for p in partitions})
+        except Superseded as e:
+            return self.lose(e.partitions, now)
+        return set()
 
     def lose(self, partitions: Iterable[int], now: float) -> set[int]:
-        """Another worker has claimed these; the partitions whose tenure ended."""
+        """Ends the tenures of partitions that another worker has claimed, and returns those that
+        had one."""
         for partition in partitions:
             if partition in self._claim_at:
                 self._claim_at[partition] = now + self._policy.reclaim_after_s
         return self._end(partitions)
 
     def forget(self) -> set[int]:
-        """End every tenure, to claim them anew."""
+        """Ends every tenure, so that the next `claim` begins them anew. Returns the partitions."""
         return self._end(list(self._tenures))
 
     def _end(self, partitions: Iterable[int]) -> set[int]:
         ended = {p for p in partitions if self._tenures.pop(p, None) is not None}
-        self._asked = {p: offset for p, offset in self._asked.items() if p not in ended}
+        self._requested = {p: o for p, o in self._requested.items() if p not in ended}
         return ended
 
-    def verify(self, partitions: Iterable[int]) -> None:
-        """Raises Superseded for those that another worker claimed, Unavailable."""
-        self._store.verify({p: self._tenures[p].epoch for p in partitions})
+    # ---- commits
 
     def commit(self) -> Mapping[int, int]:
-        """Ask for what has had its effect to be committed; what is committed of what was asked for
-        before. Raises Unavailable.
+        """Requests a commit of every partition's committable offset. Returns the offsets that the
+        request before has committed. Raises Unavailable.
 
-        While the group rebalances nothing can be committed: a later call asks again.
+        While the group rebalances, brokers refuse commits: a later call requests them again.
         """
-        committed = self.settle()
+        committed = self.await_commit()
         offsets = {
             partition: tenure.committable
             for partition, tenure in self._tenures.items()
             if tenure.committable != tenure.committed
         }
         if offsets:
-            self._asked, self._answer = offsets, self._source.commit(offsets)
+            self._requested, self._answer = offsets, self._source.commit(offsets)
         return committed
 
-    def settle(self) -> Mapping[int, int]:
-        """Wait for the answer to what was asked for; what is committed of it. Raises Unavailable.
-
-        Of a tenure that ended meanwhile nothing is said: its successor asked the group."""
-        answer, self._answer = self._answer, _nothing_asked
-        if not answer():
+    def await_commit(self) -> Mapping[int, int]:
+        """Waits for the answer to the last commit request, and returns the offsets that it has
+        committed, by partition. Leaves out tenures that ended meanwhile: the tenures after them
+        have asked the group for its offsets. Raises Unavailable."""
+        answer, self._answer = self._answer, Done(False)
+        if not answer.result():
             return {}
-        for partition, offset in self._asked.items():
+        for partition, offset in self._requested.items():
             self._tenures[partition].committed = offset
-        return self._asked
+        return self._requested
+
+    # ---- renewals: mappings of another θ than the one that is served
+
+    def _renewals(self, claims: Mapping[int, Claim]) -> dict[int, Renewals]:
+        """Returns the renewals of the partitions whose mappings may be of another θ: of every
+        stream that has a window."""
+        others = {p: claim for p, claim in claims.items() if claim.meta_init != self._theta_hash}
+        kept = [partition for partition, claim in others.items() if claim.position is not None]
+        streams = self._store.streams(kept) if kept else {}
+        return {partition: Renewals(streams.get(partition, ())) for partition in others}
+
+    @property
+    def renewals_left(self) -> int:
+        """How many streams have a mapping that is still to be renewed."""
+        return sum(tenure.renewals.left for tenure in self._tenures.values())
+
+    def begin_renewals(self, max_batch: int, changed: int) -> list[StreamId]:
+        """Begins as many renewals as a batch has room for beside so many changed streams, over
+        all partitions together. Returns their streams."""
+        tenures = self._tenures.items()
+        begun = sum(tenure.renewals.begun for _, tenure in tenures)
+        room = room_for_renewals(max_batch, changed, begun)
+        streams: list[StreamId] = []
+        for partition, tenure in tenures:
+            keys = tenure.renewals.begin(room - len(streams))
+            streams += [StreamId(partition, key) for key in keys]
+        return streams
+
+    def mark_renewed(self, now: float) -> set[int]:
+        """Notes in the store where all mappings are of the θ that is served. Returns the
+        partitions that another worker has claimed, whose tenures end. Raises Unavailable.
+
+        A crash before this only has the mappings renewed once more.
+        """
+        try:
+            for partition, tenure in self._tenures.items():
+                if not tenure.marked and not tenure.renewals.left:
+                    self._store.mark(partition, tenure.epoch, self._theta_hash)
+                    tenure.marked = True
+        except Superseded as e:
+            return self.lose(e.partitions, now)
+        return set()

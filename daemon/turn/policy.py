@@ -1,4 +1,4 @@
-"""How the loop decides. Pure."""
+"""The numbers by which the loop decides, all in one value. Pure."""
 
 from __future__ import annotations
 
@@ -9,25 +9,41 @@ from daemon.turn.ownership import StartPolicy
 from daemon.turn.window import WindowShape
 from daemon.wire.paired_event import EventLimits
 
+IDLE_WAIT_S = 0.25
+"""The longest that a turn waits for records, and so the longest until a stop request is noticed."""
+DECODE_BUDGET_S = 5.0
+"""After this long a turn decodes no further event and leaves the rest to the next turn: large
+pictures must not make a turn longer than the consumer group and the supervisor allow."""
+VERIFY_INTERVAL_S = 2.0
+"""How often an idle worker asks Kafka and Redis something. A worker that another one has superseded
+finds out within this time, well before the shortest session timeout that brokers accept (6 s); one
+request of a few bytes in two seconds costs nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoopPolicy:
-    """How the loop decides."""
+    """How the loop decides. `daemon.config` says why each setting is what it is."""
 
     shape: WindowShape
     batch: BatchPolicy
     limits: EventLimits
     start: StartPolicy
     publish_interval_s: float
+    """The shortest time between two mappings of a stream while the gate's outcome is the same."""
     max_poll_records: int
     max_resident_streams: int
-    verify_interval_s: float
+    """How many streams stay in memory between turns."""
+    verify_interval_s: float = VERIFY_INTERVAL_S
     turn_interval_s: float = 0.0
+    """The shortest time between the beginnings of two turns."""
     adapt_every: int = 1
+    """How many events of a stream make it due."""
     adapt_latest_s: float = 1.0
+    """How long after its first event a stream with fewer events is due."""
 
     @property
     def slots(self) -> int:
-        """Streams in memory at most: the busy are not let go, renewals among them, and a turn takes
-        in its records' streams, those due and those renewed before it lets others go."""
+        """The most streams in memory at any time: those that stay, and those that one turn may add
+        before it evicts others: its records' streams, the due, the renewed, and as many busy ones,
+        which are not evicted."""
         return 1 + self.max_resident_streams + self.max_poll_records + 3 * self.batch.max_batch

@@ -1,23 +1,23 @@
-"""What the loop needs from the outside, in our own words.
+"""What the loop needs from the outside, in its own words.
 
-Adapters in `daemon.adapters` (and `model.serving.engine.Engine`) satisfy these protocols; each port
+Adapters in `daemon.adapters`, and `model.serving.engine.Engine`, satisfy these protocols. Each port
 has one contract suite in tests/contracts that every adapter passes. All calls come from the one
-thread that owns the loop, but for `WindowStore.append`: it runs beside the engine's and the store's
-other calls, never beside a claim or another append.
+thread that owns the loop, except `WindowStore.append`: it may run beside any call but `claim` and
+another `append`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from daemon.turn.aside import Aside, at_once
+from daemon.turn.pending import Executor, Inline, Pending
 from daemon.turn.window import Pair, PairId
 from daemon.wire.record import Message, Record
-from model.theta.meta_init import OutputActivation
+from model.theta.info import ThetaInfo
 from model.values.arrays import FloatArray
 from model.values.contents import Content
 from model.values.episode import Adaptation, Cut
@@ -36,7 +36,8 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where a partition begins and ends, and what this group last committed (None: nothing yet)."""
+    """A partition's first offset, its end offset, and the offset that this group has committed
+    (None: none yet)."""
 
     beginning: int
     end: int
@@ -47,110 +48,108 @@ class EventSource(Protocol):
     """The paired-events topic, read as a member of a consumer group."""
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
-        """Wait at most `timeout_s` for records; none of a partition that was revoked.
-
-        Raises Unavailable.
-        """
+        """Waits at most `timeout_s` for records, and returns at most `max_records`, none of them
+        of a partition that was revoked. Raises Unavailable."""
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
-        """Raises Unavailable."""
+        """Returns the first offset, the end offset and the group's committed offset of each
+        partition. Raises Unavailable when the broker does not answer."""
 
     def seek(self, partition: int, offset: int) -> None:
-        """The next poll of an assigned partition starts here."""
+        """Makes the next poll read this assigned partition from this offset on."""
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
-        """Ask for the next offset to read of each partition to be committed. The returned function
-        waits for the answer: False if it was refused, for instance by a group that rebalances.
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+        """Requests a commit of the next offset to read of each partition. The result is False when
+        the broker refused it, for instance because the group rebalances.
 
-        Ask again only after the answer. Both raise Unavailable.
+        Wait for the result before the next request. Both raise Unavailable.
         """
 
     def lag(self) -> Mapping[int, int]:
-        """Records not yet polled, by assigned partition, as far as is known."""
+        """Returns how many records of each assigned partition are not polled yet, as far as the
+        client knows without asking the broker."""
 
     def joined(self) -> bool:
-        """Whether the group has given this worker an assignment (it may be empty)."""
+        """Returns whether the group has given this worker an assignment, be it an empty one."""
 
     def verify(self) -> None:
-        """Ask the broker something cheap if it has not answered lately. Raises Unavailable."""
+        """Asks the broker something cheap, unless it has answered a moment ago. Raises
+        Unavailable."""
 
     def close(self) -> None:
-        """Leave the group. Never raises; bounded in time."""
+        """Leaves the group, in bounded time. Never raises."""
 
 
 class Outbox(Protocol):
-    """Producing to Kafka."""
+    """Sends messages to Kafka."""
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Return when every message is acknowledged by all in-sync replicas. Raises Unavailable."""
+        """Returns when all in-sync replicas have acknowledged every message. Raises
+        Unavailable."""
 
     def close(self) -> None:
-        """Never raises; bounded in time."""
+        """Closes the connection, in bounded time. Never raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """This worker's tenure of a partition.
-
-    `epoch` is larger than that of every earlier claim. `position` is the offset after the last
-    event whose pairs the store holds, None if it holds nothing for the partition. `meta_init` is
-    what the partition was last marked with.
-    """
+    """What the store says of a partition to the worker that claims it."""
 
     epoch: int
+    """Larger than the epoch of every earlier claim."""
     position: int | None
+    """The offset after the last event whose pairs the store has, None if it has nothing."""
     meta_init: str | None = None
+    """The content hash that the partition was last marked with, see `WindowStore.mark`."""
 
 
 class Append(NamedTuple):
-    """One pair to be kept for one stream."""
+    """One pair that is new in one stream's window."""
 
     stream: str
     pair: Pair
 
 
 class WindowStore(Protocol):
-    """Every stream's window, durably. A pair whose id the store has seen changes nothing."""
+    """The windows of all streams, durable. A pair whose id the store has seen changes nothing."""
 
     def claim(self, partition: int, now_ms: int) -> Claim:
-        """Begin a tenure, ending any other worker's; its epoch is at least `now_ms` (wall clock).
-
-        Raises Unavailable.
-        """
+        """Begins a tenure of the partition and ends that of any other worker. The epoch is at
+        least `now_ms` (wall clock). Raises Unavailable."""
 
     def append(
         self, partition: int, epoch: int, position: int, appends: Sequence[Append]
     ) -> Sequence[PairId]:
-        """Keep these pairs and the position, all or nothing; return the ids that were replays.
+        """Stores these pairs and the position, all or nothing. Returns the ids that were replays.
 
-        Raises Unavailable (nothing was kept, or it is unknown), Superseded.
+        Raises Superseded when another worker has claimed the partition, and Unavailable; after the
+        latter it is unknown whether anything was stored.
         """
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
-        """The windows of these streams, oldest pair first; unknown streams have no pairs.
-
-        Raises Unavailable.
-        """
+        """Returns the windows of these streams, oldest pair first; unknown streams have no pairs.
+        Raises Unavailable."""
 
     def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
-        """Every stream that has a window, by partition; slow, for it looks at every key.
-
-        Raises Unavailable.
-        """
+        """Returns every stream that has a window, by partition. Slow: it looks at every key.
+        Raises Unavailable."""
 
     def mark(self, partition: int, epoch: int, meta_init: str) -> None:
-        """Remember the θ (its content hash) that all of the partition's mappings are of by now,
-        whatever features the windows hold. Raises Unavailable, Superseded."""
+        """Stores the content hash of the θ that all mappings of the partition are of by now.
+        Unlike windows, the mark is shared by all encoder versions. Raises Unavailable,
+        Superseded."""
 
     def verify(self, epochs: Mapping[int, int]) -> None:
-        """Raises Superseded for the partitions claimed since with a larger epoch, Unavailable."""
+        """Raises Superseded for the partitions that were claimed with a larger epoch than this,
+        and Unavailable."""
 
     def close(self) -> None:
-        """Never raises."""
+        """Closes the connection. Never raises."""
 
 
 class Windows(Protocol):
-    """The pairs of all streams in memory, one slot for each stream, and the inner loop on them."""
+    """The pairs of the streams in memory, in one slot for each stream, and the inner loop on
+    them."""
 
     @property
     def bytes_per_stream(self) -> int:
@@ -159,81 +158,58 @@ class Windows(Protocol):
     def append(
         self, slots: Sequence[int], x_D: Sequence[FloatArray], y_E: Sequence[FloatArray]
     ) -> None:
-        """Take new pairs in, a stream's in order; a full window lets its oldest go."""
+        """Adds the i-th pair to the i-th slot; a slot may occur several times, oldest pair first.
+        A full window loses its oldest pair. Raises DeviceLost, as `adapt` does."""
 
     def clear(self, slot: int) -> None:
-        """Let go of a slot's pairs."""
+        """Removes the pairs of a slot."""
 
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
-        """The inner loop for all of these in one batch; one stream's NaN is its own result. What
-        they hold may be read until the next `append`, `clear` or `adapt`.
+        """Runs the inner loop on all of these in one batch, and returns the adaptations in order.
+        A NaN in one stream stays in its own result. Results may be read until the next `append`,
+        `clear` or `adapt`.
 
-        Raises model.values.errors.DeviceLost (as may `append`): the windows are gone with the
-        device.
+        Raises model.values.errors.DeviceLost: the windows are gone with the device.
         """
 
     @property
     def batch_splits(self) -> int:
-        """How often the last `adapt` halved its batch for want of device memory."""
+        """How often the last `adapt` halved its batch because the device's memory was full."""
 
 
-class Engine(Protocol):
-    """Encoders and the inner loop around one meta-init θ."""
+class AdaptationEngine(Protocol):
+    """The encoders of one meta-init θ, and the inner loop that starts from it."""
 
     @property
-    def meta_init_version(self) -> str: ...
-    @property
-    def meta_init_hash(self) -> str: ...
-    @property
-    def generator(self) -> str: ...
-    @property
-    def learner(self) -> str: ...
-    @property
-    def loss(self) -> str: ...
-    @property
-    def encoder_version(self) -> str: ...
-    @property
-    def source_modality(self) -> str: ...
-    @property
-    def target_modality(self) -> str: ...
-    @property
-    def source_dim(self) -> int: ...
-    @property
-    def target_dim(self) -> int: ...
-    @property
-    def hidden_dim(self) -> int: ...
-    @property
-    def activation(self) -> OutputActivation: ...
-    @property
-    def output_activation(self) -> OutputActivation: ...
+    def theta(self) -> ThetaInfo:
+        """What the θ is that this engine serves."""
 
     def prepare(self, side: Side, modality: str, content: Content) -> NDArray[Any]:
-        """Check one content and make it ready to be encoded.
-
-        Raises model.values.errors.BadContent.
-        """
+        """Checks one content and returns it in the form that `encode` takes. Raises
+        model.values.errors.BadContent."""
 
     def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
-        """Features, (N, dim) float32, in one forward pass."""
+        """Returns the features of N prepared contents, (N, dim) float32, of one forward pass.
+        Raises DeviceLost."""
 
     def windows(self, capacity: int) -> Windows:
-        """Empty windows for so many streams, on the engine's device."""
+        """Returns empty windows for so many streams, on the engine's device."""
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
-        """θ's own mapping, unadapted."""
+        """Returns θ's own mapping, unadapted: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32."""
 
 
 class Clock(Protocol):
-    """Time as a value, so that tests can hold it."""
+    """The time. Tests have a clock that they move themselves."""
 
     def now(self) -> float:
-        """Seconds, monotonic."""
+        """Returns seconds on a monotonic clock."""
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Returns after so many seconds."""
 
     def wall_ms(self) -> int:
-        """Milliseconds since the epoch, UTC."""
+        """Returns milliseconds since the epoch, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +219,7 @@ class Ports:
     source: EventSource
     store: WindowStore
     outbox: Outbox
-    engine: Engine
+    engine: AdaptationEngine
     clock: Clock
-    aside: Aside = at_once
+    executor: Executor = field(default_factory=Inline)
+    """Runs the store's appends beside the loop's thread."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class Renewals:
-    """A partition's streams that are to be adapted again: waiting, then begun, then done."""
+    """The streams of one partition that are to be adapted again: they wait, are begun, and end."""
 
     __slots__ = ("_begun", "_waiting")
 
@@ -14,26 +14,34 @@ class Renewals:
         self._waiting = dict.fromkeys(streams)
         self._begun: set[str] = set()
 
-    def __len__(self) -> int:
+    @property
+    def left(self) -> int:
+        """How many streams wait or are begun."""
         return len(self._waiting) + len(self._begun)
 
     @property
-    def waiting(self) -> int:
-        """How many are not begun."""
-        return len(self._waiting)
+    def begun(self) -> int:
+        """How many streams are begun."""
+        return len(self._begun)
 
     def begin(self, most: int) -> list[str]:
-        """At most so many that waited, now begun."""
-        begun = [stream for stream, _ in zip(self._waiting, range(most), strict=False)]
-        for stream in begun:
+        """Begins at most `most` of the streams that wait, and returns them."""
+        streams = [stream for stream, _ in zip(self._waiting, range(most), strict=False)]
+        for stream in streams:
             del self._waiting[stream]
-        self._begun.update(begun)
-        return begun
+        self._begun.update(streams)
+        return streams
 
-    def done(self, stream: str) -> bool:
-        """A mapping of the θ that is served is published, or none is to be; whether it was due."""
-        was_waiting = stream in self._waiting
+    def finish(self, stream: str) -> bool:
+        """Ends the stream's renewal: a mapping of the θ that is served is published, or none is to
+        be. Returns whether the stream waited or was begun."""
+        was_due = stream in self._waiting or stream in self._begun
         self._waiting.pop(stream, None)
-        was_begun = stream in self._begun
         self._begun.discard(stream)
-        return was_waiting or was_begun
+        return was_due
+
+
+def room_for_renewals(max_batch: int, changed: int, begun: int) -> int:
+    """Returns how many renewals may begin: as many as a batch has room for beside the streams that
+    changed, and in any case as many as keep a quarter of a batch begun."""
+    return max(0, max_batch - changed, (max_batch + 3) // 4 - begun)

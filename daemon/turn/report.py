@@ -1,4 +1,4 @@
-"""What one turn did: filled in by the loop while it runs, then read by metrics, logs and status."""
+"""What one turn did. The loop fills the report in; metrics, logs and /status read it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from daemon.errors import MalformedReason
 from daemon.turn.streams import StreamId
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
@@ -15,7 +16,7 @@ STAGES = ("poll", "decode", "encode", "slide", "cut", "adapt", "gate", "save", "
 
 
 class OffsetRange(NamedTuple):
-    """Offsets a turn read from one partition, the last one excluded."""
+    """The offsets that a turn read from one partition: from `start` to `end`, `end` excluded."""
 
     start: int
     end: int
@@ -23,10 +24,11 @@ class OffsetRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One stream's adaptation, and what the gate said of it."""
+    """One stream's adaptation, and how the gate judged it."""
 
     stream: StreamId
     version: int
+    """The newest source offset in the window."""
     support_pairs: int
     query_pairs: int
     adaptation: Adaptation
@@ -41,55 +43,65 @@ class Publication:
     version: int
     outcome: Outcome
     latency_s: float
-    """From the record time of the oldest event it newly reflects."""
+    """Seconds from the record time of the oldest event that it is the first to reflect."""
     renewal: bool = False
-    """Whether it reflects no event newly, only another θ; its latency means nothing."""
+    """Whether it reflects another θ and no new event; then its latency means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What the worker holds when a turn ends."""
+    """What the worker holds in memory when a turn ends."""
 
     assigned: int = 0
+    """Partitions."""
     streams: int = 0
     changed: int = 0
+    """Streams that changed and were not adapted since."""
     deferred: int = 0
+    """Streams that are to be adapted and published at a later time."""
     window_bytes: int = 0
     lag: Mapping[int, int] = field(default_factory=dict)
+    """Records not yet polled, by partition."""
     renewals: int = 0
     """Streams whose mapping is still to be made with the θ that is served."""
 
 
 @dataclass(slots=True)
 class TurnReport:
-    """One turn in figures. Seconds throughout."""
+    """One turn in figures. Times are in seconds."""
 
     turn: str
+    """The turn's id, which every mapping that it published carries."""
     stages: dict[str, float] = field(default_factory=dict)
+    """How long each stage took."""
     offsets: dict[int, OffsetRange] = field(default_factory=dict)
     events: int = 0
     pairs: int = 0
     replayed_pairs: int = 0
-    dead_letters: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[MalformedReason] = field(default_factory=Counter)
+    """How many events became dead letters, by reason."""
     loaded: int = 0
+    """How many windows were read back from the store."""
     evicted: int = 0
+    """How many streams left memory."""
     batch_splits: int = 0
-    """How often the batch was halved for want of device memory."""
+    """How often the batch was halved because the device's memory was full."""
     verdicts: list[Verdict] = field(default_factory=list)
     published: list[Publication] = field(default_factory=list)
     committed: Mapping[int, int] = field(default_factory=dict)
-    """By partition, of what the turn before asked for: the answer is waited for a turn later."""
+    """Offsets by partition that the commit request of the turn before has committed."""
     claimed: Mapping[int, int] = field(default_factory=dict)
-    """Epoch of each partition taken on in this turn."""
+    """The epochs of the tenures that began in this turn, by partition."""
     lost: set[int] = field(default_factory=set)
+    """Partitions that the group revoked or another worker claimed."""
     holdings: Holdings = Holdings()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing happened that a log should tell."""
+        """Whether nothing happened that is worth a line in the log."""
         return not (self.offsets or self.verdicts or self.committed or self.claimed or self.lost)
 
     @property
     def seconds(self) -> float:
-        """How long the turn took, without waiting for records."""
+        """How long the turn took, without the wait for records."""
         return sum(seconds for stage, seconds in self.stages.items() if stage != "poll")

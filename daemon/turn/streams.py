@@ -1,29 +1,28 @@
-"""The streams this worker holds in memory. Only the loop's thread touches them."""
+"""The streams that this worker holds in memory. Only the loop's thread touches them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from daemon.turn.ports import Windows
 from daemon.turn.window import BEFORE_ALL, Pair, PairId, WindowShape
 from model.values.episode import Adaptation, Cut
 from model.values.gate import Outcome
 
-if TYPE_CHECKING:  # ports speaks of streams too
-    from daemon.turn.ports import Windows
-
 
 class StreamId(NamedTuple):
-    """A stream is known by its key within its partition: offsets order it only there."""
+    """A stream is identified by its partition and its key: offsets order it only within the
+    partition."""
 
     partition: int
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class LastPublication:
     """What was last published for a stream in this tenure, and when (seconds, monotonic)."""
 
     at: float
@@ -33,33 +32,34 @@ class Published:
 class Slid(NamedTuple):
     """What an event did to its stream's window."""
 
+    stream: StreamId
     new: Sequence[Pair]
-    """Its pairs that are no replays."""
+    """The event's pairs that the window did not have yet: those that are no replays."""
     ready: bool
-    """Whether the window could be cut from then on."""
+    """Whether the window can be cut now."""
 
 
 @dataclass(slots=True)
 class Stream:
-    """One stream: which of its pairs are in the window, and what was said of them. The pairs
-    themselves lie in the engine's windows, in `slot`."""
+    """What the loop knows of one stream. The pairs themselves lie in the engine's windows, in
+    `slot`."""
 
     id: StreamId
     slot: int
     pairs: int = 0
-    """Held, at most the window's size."""
+    """How many pairs the window holds, at most the window's size."""
     newest: PairId = BEFORE_ALL
     newest_time_ms: int = 0
     """When the newest pair happened (ms, UTC)."""
     fresh: int = 0
-    """Events since it was last adapted."""
-    last: Published | None = None
+    """How many events have come since the stream was last adapted."""
+    last: LastPublication | None = None
     unpublished_since_ms: int | None = None
     """Record time (ms, UTC) of the oldest event that no published mapping reflects yet."""
 
-    def take(self, pair: Pair, shape: WindowShape) -> bool:
-        """Count the pair in; False for a replay, which changes nothing: a pair at or before the
-        newest was here already."""
+    def count_in(self, pair: Pair, shape: WindowShape) -> bool:
+        """Counts the pair as held. Returns False for a replay, which changes nothing: a pair at or
+        before the newest one was here already."""
         if pair.id <= self.newest:
             return False
         self.newest, self.newest_time_ms = pair.id, pair.time_ms
@@ -69,10 +69,10 @@ class Stream:
 
 
 class Streams:
-    """Those in memory, least recently changed first; the store has all of them durably."""
+    """The streams in memory, the least recently changed first; the store has all streams."""
 
     def __init__(self, shape: WindowShape, windows: Windows, slots: int) -> None:
-        """Room for as many streams as there are slots."""
+        """`slots` is how many streams there is room for."""
         self._shape = shape
         self._windows = windows
         self._streams: OrderedDict[StreamId, Stream] = OrderedDict()
@@ -81,86 +81,95 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def __contains__(self, id: StreamId) -> bool:
-        return id in self._streams
+    def __contains__(self, stream_id: StreamId) -> bool:
+        return stream_id in self._streams
 
-    def __getitem__(self, id: StreamId) -> Stream:
-        return self._streams[id]
+    def __getitem__(self, stream_id: StreamId) -> Stream:
+        return self._streams[stream_id]
 
     def __iter__(self) -> Iterator[StreamId]:
         return iter(self._streams)
 
     @property
     def window_bytes(self) -> int:
-        """Memory that their windows take once they are full."""
+        """Memory that the windows of these streams take once they are full."""
         return len(self._streams) * self._windows.bytes_per_stream
 
-    def add(self, kept: Mapping[StreamId, Sequence[Pair]]) -> None:
-        """Hold streams that are new (no pairs) or come back with the pairs that the store kept.
+    def use(self, windows: Windows) -> None:
+        """Keeps pairs in these windows from now on, which have as many slots. Raises ValueError
+        while there are streams, whose pairs lie in the windows used before."""
+        if self._streams:
+            raise ValueError(f"{len(self._streams)} streams have pairs in other windows")
+        self._windows = windows
 
-        Each gets the slot let go last: so no more memory is in use than for the most streams there
-        ever were at once.
+    def add(self, kept: Mapping[StreamId, Sequence[Pair]]) -> None:
+        """Adds streams with the pairs that the store kept of them; new streams have none.
+
+        Each gets the slot that was freed last: no more slots are ever touched than there were
+        streams at one time.
         """
-        for id in kept:
+        for stream_id in kept:
             slot = self._free.pop()
             self._windows.clear(slot)
-            self._streams[id] = Stream(id, slot)
+            self._streams[stream_id] = Stream(stream_id, slot)
         self.slide(kept.items())
 
     def slide(self, arrived: Iterable[tuple[StreamId, Sequence[Pair]]]) -> list[Slid]:
-        """Take pairs into their streams' windows, all in one append. These streams are now the
-        most recently changed. Raises KeyError."""
+        """Adds pairs to their streams' windows, all in one append, and returns what each item did.
+        These streams are now the most recently changed. Raises KeyError for a stream that is not
+        in memory."""
         slots: list[int] = []
         fresh: list[Pair] = []
         slid: list[Slid] = []
-        for id, pairs in arrived:
-            self._streams.move_to_end(id)
-            stream = self._streams[id]
-            new = [pair for pair in pairs if stream.take(pair, self._shape)]
+        for stream_id, pairs in arrived:
+            self._streams.move_to_end(stream_id)
+            stream = self._streams[stream_id]
+            new = [pair for pair in pairs if stream.count_in(pair, self._shape)]
             slots += [stream.slot] * len(new)
             fresh += new
-            slid.append(Slid(new, self._shape.ready(stream.pairs)))
+            slid.append(Slid(stream_id, new, self._shape.ready(stream.pairs)))
         if slots:
             self._windows.append(slots, [p.x_D for p in fresh], [p.y_E for p in fresh])
         return slid
 
-    def ready(self, id: StreamId) -> bool:
-        """Whether the stream's window can be cut."""
-        return self._shape.ready(self._streams[id].pairs)
+    def ready(self, stream_id: StreamId) -> bool:
+        """Returns whether the stream's window can be cut."""
+        return self._shape.ready(self._streams[stream_id].pairs)
 
-    def cut(self, id: StreamId, *, wanted: bool = True) -> Cut:
-        """The newest pairs as query, the older as support; `wanted`: whether its mapping will
-        probably be published. Raises ValueError when not ready."""
-        stream = self._streams[id]
+    def cut(self, stream_id: StreamId, *, wanted: bool = True) -> Cut:
+        """Cuts the stream's window into support and query, and counts its events anew. `wanted`:
+        whether the mapping will probably be published. Raises ValueError when it is not ready."""
+        stream = self._streams[stream_id]
         query = self._shape.query_of(stream.pairs)
+        stream.fresh = 0
         return Cut(stream.slot, stream.pairs - query, query, wanted)
 
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
-        """See Windows."""
+        """Adapts the mapping of every cut, see `Windows.adapt`."""
         return self._windows.adapt(cuts) if cuts else []
 
     @property
     def batch_splits(self) -> int:
-        """See Windows."""
+        """How often the last batch was halved, see `Windows.batch_splits`."""
         return self._windows.batch_splits
 
     def drop(self, partition: int) -> list[StreamId]:
-        """Let go of a partition's streams; return which."""
-        ids = [id for id in self._streams if id.partition == partition]
-        self._let_go(ids)
+        """Removes the streams of a partition, and returns which they were."""
+        ids = [stream_id for stream_id in self._streams if stream_id.partition == partition]
+        self._remove(ids)
         return ids
 
     def evict(self, most: int, busy: Callable[[StreamId], bool]) -> int:
-        """Let the least recently changed go until `most` are left, sparing the busy; how many
-        went. They come back from the store with their next event."""
+        """Removes the least recently changed streams until `most` are left, except the busy ones.
+        Returns how many it removed. They come back from the store with their next event."""
         surplus = len(self._streams) - most
         if surplus <= 0:
             return 0
-        idle = (id for id in self._streams if not busy(id))
-        gone = [id for id, _ in zip(idle, range(surplus), strict=False)]
-        self._let_go(gone)
+        idle = (stream_id for stream_id in self._streams if not busy(stream_id))
+        gone = [stream_id for stream_id, _ in zip(idle, range(surplus), strict=False)]
+        self._remove(gone)
         return len(gone)
 
-    def _let_go(self, ids: Iterable[StreamId]) -> None:
-        for id in ids:
-            self._free.append(self._streams.pop(id).slot)
+    def _remove(self, ids: Iterable[StreamId]) -> None:
+        for stream_id in ids:
+            self._free.append(self._streams.pop(stream_id).slot)

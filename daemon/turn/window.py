@@ -1,4 +1,4 @@
-"""What a window is: which pairs it holds, when there are enough, how it is cut. Pure.
+"""What a window is: which pairs it holds, when it has enough of them, how it is cut. Pure.
 
 W = window size (support + query), D = source dim, E = target dim
 """
@@ -19,7 +19,7 @@ class PairId(NamedTuple):
 
 
 BEFORE_ALL = PairId(-1, -1)
-"""Smaller than any pair's id."""
+"""Smaller than the id of any pair."""
 
 
 class Pair(NamedTuple):
@@ -43,18 +43,16 @@ class WindowShape:
 
     @property
     def size(self) -> int:
-        """W: the most pairs a window holds."""
+        """W: the most pairs that a window holds."""
         return self.support_size + self.query_size
 
     def ready(self, pairs: int) -> bool:
-        """Whether so many can be cut: the smallest support, and one pair to judge on."""
+        """Returns whether so many pairs can be cut: into the smallest support and a query pair."""
         return pairs > self.min_support
 
     def query_of(self, pairs: int) -> int:
-        """How many of so many, the newest, are the query; the older are support.
-
-        Raises ValueError when they are not enough to be cut.
-        """
+        """Returns how many of so many pairs are the query, the newest ones; the older pairs are
+        the support. Raises ValueError when the pairs are too few to be cut."""
         if not self.ready(pairs):
             raise ValueError(f"a window of {pairs} pairs is not ready")
         return min(self.query_size, pairs - self.min_support)

@@ -1,22 +1,22 @@
 """The adapted mapping: a safetensors file whose metadata says where it comes from.
 
-The same facts are the record's headers, so that a reader can filter without parsing the value.
-Readers keep, for each stream, the record with the largest (epoch, version).
+The same facts are headers of the record, so that a reader can filter without parsing the value.
+Readers keep the record with the largest (epoch, version) of each stream.
 
-What the tensors are, each record says itself, and records of every kind may lie in one topic:
+Each record says what its tensors are, and one topic may hold records of every kind:
 
     encoding   dtype     format   tensors
     full       float32   /1       w1 (H, D), b1 (H), w2 (E, H), b2 (E)
     full       float16   /2       the same
     lowrank    float32   /2       what was added to θ: x, a, beta, y, n, v (`model.values.low_rank`)
-    lowrank    float16   /2       the same, and `scales` (float32), which multiply them, by name
+    lowrank    float16   /2       the same, and `scales` (float32): factors for them, by name
 
 S = support pairs, D = source dim, H = hidden, E = target dim, G = H + 1; x (S, D), a (S, H),
-beta (H), y (S, E), n (G, G), v (S, G); pairs of factors that change nothing are left out.
+beta (H), y (S, E), n (G, G), v (S, G). Factors that change nothing are left out.
 
-`full` in float32 has the format it always had, so that readers that know no other go on. Such
-readers would stumble over the rest; most verify the content hash first, and that of /2 begins with
-the encoding, so that to them it never matches: they pass the record over as damaged.
+`full` in float32 keeps the format /1, so that readers that know no other work as before. Such
+readers cannot use the other kinds. Most of them verify the content hash first; the hash of /2
+begins with the encoding, so it never matches for them, and they skip the record as damaged.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ StoredArray = NDArray[Any]
 
 
 def format_of(encoding: Encoding, dtype: Dtype) -> str:
-    """The format that a record of this kind has."""
+    """Returns the format of a record of this kind."""
     return FORMAT if (encoding, dtype) == ("full", "float32") else FORMAT_2
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a reader may want to know about a mapping besides its tensors."""
+    """Everything that a reader may want to know about a mapping besides its tensors."""
 
     format: str = FORMAT
     kind: str
-    """How to run it; `mlp`: f(x) = σo(w2·σ(w1·x + b1) + b2)."""
+    """How to apply it; `mlp`: f(x) = σo(w2·σ(w1·x + b1) + b2)."""
     activation: OutputActivation
     """σ: relu, gelu, tanh, sigmoid, or none (ridge: a linear mapping)."""
     output_activation: OutputActivation
-    """σo: the same, usually none."""
+    """σo: one of the same, usually none."""
     source_modality: str
     target_modality: str
     source_dim: int
@@ -74,7 +74,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """`adapted`: θ′; `ridge`: ridge regression did better than θ′ and θ; `worse` or `not_finite`:
     the fallback, θ itself."""
     epoch: int
-    """The tenure of the partition's owner; with `version` it orders a stream's mappings."""
+    """The epoch of the tenure that published it; with `version` it orders a stream's mappings."""
     version: int
     """The newest source offset in the window."""
     topic: str
@@ -82,7 +82,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     meta_init: str
     """The version of θ."""
     meta_init_hash: str
-    """θ's content hash, hexadecimal; a `lowrank` mapping needs that θ to be run."""
+    """θ's content hash, hexadecimal; a `lowrank` mapping can be applied only with that θ."""
     generator: str
     learner: str
     encoder: str
@@ -96,26 +96,26 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     query_loss_after: float
     query_loss_ridge: float
     event_time_ms: int
-    """When the newest pair happened."""
+    """When the newest pair happened (ms, UTC)."""
     published_at_ms: int
     turn: str
-    """The turn that made it; the worker's log says which offsets that turn read."""
+    """The id of the turn that published it; the worker's log says which offsets that turn read."""
     encoding: Encoding = "full"
     """`full`: the mapping's tensors; `lowrank`: what was added to θ, as factors."""
     dtype: Dtype = "float32"
-    """Of the tensors."""
+    """The dtype of the tensors."""
     content_hash: str
-    """`content_hash` of the tensors, hexadecimal."""
+    """The `content_hash` of the tensors, hexadecimal."""
 
     def as_strings(self) -> dict[str, str]:
-        """Every fact as text; floats so that they read back exactly."""
+        """Returns every fact as text, floats so that they read back exactly."""
         facts: dict[str, object] = msgspec.to_builtins(self)
         return {name: str(value) for name, value in facts.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptedMapping:
-    """One stream's mapping, as published; `runnable` makes it one to run."""
+    """One stream's mapping as published; `runnable` returns the mapping to apply."""
 
     tensors: Mapping[str, StoredArray]
     facts: Facts
@@ -127,8 +127,9 @@ def content_hash(
     dtype: Dtype = "float32",
     meta_init_hash: str = "",
 ) -> str:
-    """SHA-256 over each tensor's name, shape and little-endian bytes, in order of names; in /2
-    behind what else it takes to run them."""
+    """Returns the SHA-256, hexadecimal, over each tensor's name, shape and little-endian bytes, in
+    the order of their names. In the format /2 it begins with what else is needed to apply them: the
+    encoding, the dtype, and for `lowrank` the hash of θ."""
     digest = hashlib.sha256()
     if format_of(encoding, dtype) != FORMAT:
         theta = meta_init_hash if encoding == "lowrank" else ""
@@ -140,16 +141,16 @@ def content_hash(
     return digest.hexdigest()
 
 
-def encode(mapping: AdaptedMapping) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
-    """The record's value and headers."""
+def encode_mapping(mapping: AdaptedMapping) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
+    """Returns the record's value and headers."""
     facts = mapping.facts.as_strings()
     headers = tuple([(HEADER_PREFIX + name, text.encode()) for name, text in facts.items()])
     return _safetensors(mapping.tensors, facts), headers
 
 
 def _safetensors(tensors: Mapping[str, StoredArray], metadata: Mapping[str, str]) -> bytes:
-    """The file that `safetensors.numpy.save` writes, copied once and not four times; wider numbers
-    come first, so that all are aligned."""
+    """Returns the file that `safetensors.numpy.save` writes, but copies the tensors once and not
+    four times. Wider numbers come first, so that all tensors are aligned."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, object] = {"__metadata__": metadata}
     at = 0
@@ -164,9 +165,9 @@ def _safetensors(tensors: Mapping[str, StoredArray], metadata: Mapping[str, str]
     return b"".join([len(text).to_bytes(8, "little"), text, *data])
 
 
-def decode(value: bytes) -> AdaptedMapping:
-    """The tensors as they lie. Raises ValueError when it is no mapping, of a format that is not
-    known here, or when its content hash is not that of its tensors."""
+def decode_mapping(value: bytes) -> AdaptedMapping:
+    """Parses a record's value; the tensors stay as they are stored. Raises ValueError when it is no
+    mapping, has an unknown format, or has tensors that do not match its content hash."""
     try:
         tensors = load(value)
         header = int.from_bytes(value[:8], "little")
@@ -193,10 +194,10 @@ def _check_format(tensors: Mapping[str, StoredArray], facts: Facts) -> None:
 def runnable(
     mapping: AdaptedMapping, theta: Mapping[str, FloatArray] | None = None
 ) -> Mapping[str, FloatArray]:
-    """w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32. `theta` is the mapping of the θ whose content
-    hash is `meta_init_hash`: a `lowrank` mapping is nothing without it.
+    """Returns the mapping to apply: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32.
 
-    Raises ValueError when it is needed and not given, or is another.
+    `theta` is the mapping of the θ whose content hash is `meta_init_hash`; a `lowrank` mapping
+    needs it. Raises ValueError when it is needed and missing, or has other shapes.
     """
     facts = mapping.facts
     if facts.encoding == "full":

@@ -1,4 +1,4 @@
-"""The topics as an AsyncAPI document, made from the schemas that the code decodes with.
+"""Describes the topics as an AsyncAPI document, from the schemas that the code decodes with.
 
 python -m daemon.wire.asyncapi > docs/asyncapi.json
 """
@@ -19,8 +19,8 @@ REFS = "#/components/schemas/{name}"
 STREAM_KEY = "The stream's id, UTF-8."
 
 
-def document() -> dict[str, Any]:
-    """AsyncAPI 3.0, topics by their default names."""
+def asyncapi_document() -> dict[str, Any]:
+    """Returns the document: AsyncAPI 3.0, with the topics under their default names."""
     (event, facts, active), schemas = msgspec.json.schema_components(
         [paired_event.PairedEvent, adapted_mapping.Facts, Active], ref_template=REFS
     )
@@ -126,4 +126,4 @@ def _operation(action: str, channel: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(document(), indent=2) + "\n")
+    sys.stdout.write(json.dumps(asyncapi_document(), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The θs that were published, and which of them is active: values, as the topic tells. Pure."""
+"""What the meta-inits topic says: the published θs, and which of them is active. Pure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """Which θ is to be served, and which were before."""
+    """Which θ workers are to serve, and which were active before it."""
 
     version: str
     content_hash: str
-    """Of the θ that was meant, hexadecimal: another one under the same version is refused."""
+    """Content hash of the θ that was activated, hexadecimal; another θ that is published under the
+    same version later is refused."""
     activated_at_ms: int
     by: str
     previous: tuple[str, ...] = ()
-    """Versions active before, newest first: where a rollback goes."""
+    """The versions that were active before, newest first: a rollback goes to the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """One θ in the topic, as its record's headers describe it. Only its file is proof."""
+class PublishedTheta:
+    """One θ in the topic, as the headers of its record describe it. Headers may be wrong; the file
+    itself is checked when it is fetched."""
 
     version: str
     offset: int
@@ -41,7 +43,7 @@ class Published:
 
     @property
     def maps(self) -> str:
-        """From what to what, for people."""
+        """From what to what θ maps, for people."""
         return (
             f"{self.source_modality} ({self.source_dim}) -> "
             f"{self.target_modality} ({self.target_dim})"
@@ -50,11 +52,11 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What the topic says: θs by version, oldest publication first, and the active one."""
+    """The published θs by version, the oldest publication first, and the active one."""
 
-    published: Mapping[str, Published] = field(default_factory=dict)
+    published: Mapping[str, PublishedTheta] = field(default_factory=dict)
     active: Active | None = None
     fault: str | None = None
-    """Why the record that names the active one, if there is one, cannot be read."""
+    """Why the record that names the active θ cannot be read, if there is such a record."""
     exists: bool = True
-    """Whether there is such a topic."""
+    """Whether the topic exists."""

@@ -1,4 +1,4 @@
-"""The dead letter: the record as it came, with where it lay and why it could not be used."""
+"""The dead letter: a record as it came, with its place and the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from daemon.wire.record import Headers, Message, Record
 
 HEADER_PREFIX = "adaptd-"
 HEADER_OVERHEAD_BYTES = 10
-"""What a header takes besides its name and value: two lengths of at most five bytes."""
+"""What a header takes in a record besides its name and value: two lengths of at most five bytes."""
 MAX_DETAIL_CHARS = 500
-"""The detail quotes what it found, which may be as long as the event."""
+"""A longer detail is cut: it quotes what was found, which may be as long as the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that was put aside."""
+    """A record that cannot be used."""
 
     record: Record
     partition: int
     error: MalformedEvent
 
 
-def encode(letter: DeadLetter, *, topic: str, from_topic: str, max_bytes: int) -> Message:
-    """Key, value and headers as they came, ours behind them.
+def encode_dead_letter(
+    letter: DeadLetter, *, topic: str, from_topic: str, max_bytes: int
+) -> Message:
+    """Returns the message: key, value and headers as they came, and then the headers of adaptd.
 
-    All of them together have at most `max_bytes`, for the dead-letter topic must be able to take
-    them: else one bad event would stop the daemon for good. What is too long is cut, and a header
-    `adaptd-cut-key`, `-cut-headers` or `-cut-value` says how many bytes it had; the whole still
-    lies at the place that is named.
+    The record's own part has at most `max_bytes`, so that the dead-letter topic takes it: otherwise
+    one bad event could stop the daemon for good. What is too long is cut, and a header
+    `adaptd-cut-key`, `-cut-headers` or `-cut-value` says how many bytes it had. The whole record
+    still lies in `from_topic`, at the offset that the headers name.
     """
     record = letter.record
     room = max_bytes
@@ -52,7 +54,7 @@ def encode(letter: DeadLetter, *, topic: str, from_topic: str, max_bytes: int) -
 
 
 def _cut(data: bytes | None, room: int) -> tuple[bytes | None, int]:
-    """The data as far as there is room, and how long it was if that is not all."""
+    """Returns as much of the data as there is room for, and its length if it was cut, else 0."""
     if data is None or len(data) <= room:
         return data, 0
     return data[:room], len(data)

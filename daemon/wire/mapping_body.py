@@ -1,4 +1,4 @@
-"""In what form a mapping is published: whole, or as what was added to θ; float32 or float16. Pure.
+"""The tensors of a published mapping: whole or as what was added to θ, float32 or float16. Pure.
 
 H = hidden, D = source dim, E = target dim
 """
@@ -16,16 +16,16 @@ from model.values.half import LARGEST, SMALLEST_NORMAL, largest, to_half
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """The form that the mappings topic is to have, where a mapping can take it."""
+class MappingForm:
+    """The form in which mappings are to be published, as far as each mapping can take it."""
 
     encoding: Encoding = "full"
     dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """A mapping's tensors as they are published, and the form that they came to have."""
+class MappingBody:
+    """A mapping's tensors as they are published, and the form that they have."""
 
     encoding: Encoding
     dtype: Dtype
@@ -34,33 +34,36 @@ class Body:
 
     @property
     def format(self) -> str:
-        """See `adapted_mapping`."""
+        """The format of the record, see `daemon.wire.adapted_mapping`."""
         return format_of(self.encoding, self.dtype)
 
 
-def full(tensors: Mapping[str, FloatArray], dtype: Dtype) -> Body:
-    """All of the mapping; float32 whatever `dtype` says where float16 would not hold it."""
+def full_body(tensors: Mapping[str, FloatArray], dtype: Dtype) -> MappingBody:
+    """Returns the whole mapping, in float32 if float16 is asked for and would not hold it."""
     if dtype == "float16" and fits_half(tensors):
         halved = {name: to_half(tensor) for name, tensor in tensors.items()}
-        return Body("full", "float16", halved, content_hash(halved, "full", "float16"))
-    return Body("full", "float32", tensors, content_hash(tensors))
+        return MappingBody("full", "float16", halved, content_hash(halved, "full", "float16"))
+    return MappingBody("full", "float32", tensors, content_hash(tensors))
 
 
 def fits_half(tensors: Mapping[str, FloatArray]) -> bool:
-    """Whether float16 keeps every tensor to 2**-11 of its largest number, biases to 2**-11 of
-    theirs or to 2**-25: w1 and w2 not too small, none too large."""
+    """Returns whether float16 is precise enough: an error of at most 2**-11 of each tensor's
+    largest number, or of 2**-25 in a bias. Weights must not be too small, and nothing too large."""
     sizes = {name: largest(tensor) for name, tensor in tensors.items()}
     weights = [size for name, size in sizes.items() if name.startswith("w") and size]
     return max(sizes.values()) <= LARGEST and min(weights, default=1.0) >= SMALLEST_NORMAL
 
 
-def lowrank(tensors: Mapping[str, StoredArray], dtype: Dtype, meta_init_hash: str) -> Body:
-    """Factors, of `LowRank.factors` or `LowRank.in_half`; none: θ itself."""
+def lowrank_body(
+    tensors: Mapping[str, StoredArray], dtype: Dtype, meta_init_hash: str
+) -> MappingBody:
+    """Returns a mapping as factors, which `LowRank.factors` or `LowRank.in_half` makes; no factors
+    at all are θ itself."""
     digest = content_hash(tensors, "lowrank", dtype, meta_init_hash)
-    return Body("lowrank", dtype, tensors, digest)
+    return MappingBody("lowrank", dtype, tensors, digest)
 
 
 def full_nbytes(source_dim: int, hidden_dim: int, target_dim: int, dtype: Dtype) -> int:
-    """Of a whole mapping's tensors."""
+    """Returns how many bytes the tensors of a whole mapping have."""
     numbers = hidden_dim * (source_dim + 1) + target_dim * (hidden_dim + 1)
     return numbers * np.dtype(dtype).itemsize

@@ -1,12 +1,13 @@
-"""The meta-inits topic: every published θ, and which one is active. Pure.
+"""The records of the meta-inits topic: every published θ, and which one is active. Pure.
 
     key                value                           headers
     <version>          θ, a safetensors file           its facts, `adaptd-...`
     @active            JSON: `Active`
-    <version>          none: it was deleted
+    <version>          none: θ was deleted
 
-One partition, so that what is activated lies behind what was published; compacted, so that the
-topic is the catalogue. Readers fold its records in order, and keep no value.
+The topic has one partition, so that an activation follows the publication in order, and it is
+compacted, so that it holds the newest record of each key. Readers build the catalogue from the
+records in order, and do not keep the files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 
 import msgspec
 
-from daemon.wire.catalogue import Active, Catalogue, Published
+from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from daemon.wire.record import Headers, Record
 from model.theta.meta_init import MetaInit
 
@@ -41,22 +42,22 @@ HEADERS = tuple(
 )
 MAX_VERSION_BYTES = 200
 MAX_FACTS_BYTES = 8_192
-"""Facts beyond it, the longest first, are in the file alone: headers are for lists."""
+"""If the facts are longer together, the longest are left out of the headers. The file has them."""
 MAX_PREVIOUS = 20
 
 
-def after(catalogue: Catalogue, record: Record) -> Catalogue:
-    """The catalogue once this record is read, too."""
+def with_record(catalogue: Catalogue, record: Record) -> Catalogue:
+    """Returns the catalogue after this record."""
     key = (record.key or b"").decode(errors="replace")
     if key == ACTIVE_KEY:
-        return _pointed(catalogue, record.value)
+        return _with_active(catalogue, record.value)
     others = {v: p for v, p in catalogue.published.items() if v != key}
     if record.value is None or not key:
         return replace(catalogue, published=others)
-    return replace(catalogue, published=others | {key: described(key, record)})
+    return replace(catalogue, published=others | {key: described_theta(key, record)})
 
 
-def _pointed(catalogue: Catalogue, value: bytes | None) -> Catalogue:
+def _with_active(catalogue: Catalogue, value: bytes | None) -> Catalogue:
     if value is None:
         return replace(catalogue, active=None, fault=None)
     try:
@@ -67,21 +68,21 @@ def _pointed(catalogue: Catalogue, value: bytes | None) -> Catalogue:
 
 
 def encode_active(active: Active) -> bytes:
-    """The value behind `@active`."""
+    """Returns the value of the record whose key is `@active`."""
     return msgspec.json.encode(active)
 
 
-def described(version: str, record: Record) -> Published:
-    """What the headers say; whatever is missing or malformed stays empty."""
-    told = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+def described_theta(version: str, record: Record) -> PublishedTheta:
+    """Returns what a record's headers say of its θ. What is missing or malformed stays empty."""
+    found = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
 
     def text(name: str) -> str:
-        return told.get(HEADER_PREFIX + name, "")
+        return found.get(HEADER_PREFIX + name, "")
 
     def number(name: str) -> int:
         return int(text(name)) if text(name).isdecimal() and len(text(name)) < 9 else 0
 
-    return Published(
+    return PublishedTheta(
         version=version,
         offset=record.offset,
         nbytes=len(record.value or b""),
@@ -97,14 +98,14 @@ def described(version: str, record: Record) -> Published:
         generator=text("generator"),
         learner=text("learner"),
         facts={
-            n.removeprefix(FACT_PREFIX): t for n, t in told.items() if n.startswith(FACT_PREFIX)
+            n.removeprefix(FACT_PREFIX): t for n, t in found.items() if n.startswith(FACT_PREFIX)
         },
     )
 
 
-def headers(theta: MetaInit) -> Headers:
-    """A θ's facts as headers, so that the topic can be listed without parsing files."""
-    told = (
+def theta_headers(theta: MetaInit) -> Headers:
+    """Returns a θ's facts as headers, so that the θs can be listed without reading their files."""
+    values = (
         theta.version,
         theta.parent or "",
         theta.content_hash,
@@ -117,7 +118,7 @@ def headers(theta: MetaInit) -> Headers:
         theta.generator.kind,
         theta.learner.kind,
     )
-    own = [(name, text.encode()) for name, text in zip(HEADERS, told, strict=True)]
+    own = [(name, text.encode()) for name, text in zip(HEADERS, values, strict=True)]
     return (*own, *_facts(theta.facts))
 
 

@@ -1,7 +1,7 @@
-"""The paired event: Kafka record -> PairedEvent, every size checked before memory is taken.
+"""The paired event: decodes Kafka records, and checks every size before it takes memory.
 
 The value is MessagePack or JSON, as the record's `content-type` header says (`application/msgpack`
-by default); one schema for both. In JSON, bytes are base64 strings.
+by default), with one schema for both. In JSON, bytes are base64 strings.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ JSON = "application/json"
 CONTENT_TYPE = "content-type"
 
 LATEST_MS = 253_402_300_799_999
-"""The end of the year 9999: a time beyond it is a mistake, and would not fit the window's int64."""
+"""The end of the year 9999. A later time is a mistake, and the store keeps times as int64."""
 
 MAX_FRAMES = 4_096
-"""Of one video; each costs memory of its own, even one without a byte."""
+"""The most frames of a video: each costs memory, even one without a byte."""
 
 DType = Literal["float16", "float32", "float64"]
 LITTLE_ENDIAN = {
@@ -36,7 +36,7 @@ LITTLE_ENDIAN = {
 
 
 class Vector(msgspec.Struct, frozen=True, tag="vector"):
-    """Raw little-endian numbers, C order; `shape` is (dim,)."""
+    """Raw little-endian numbers; `shape` is (dim,)."""
 
     dtype: DType
     shape: list[int]
@@ -83,7 +83,8 @@ class WirePair(msgspec.Struct, frozen=True):
 
 
 class PairedEvent(msgspec.Struct, frozen=True):
-    """One record's value. `time_ms` is when it happened (UTC); the record's timestamp if absent."""
+    """The value of one record. `time_ms` is when the event happened (ms, UTC), by default the
+    record's timestamp."""
 
     pairs: list[WirePair]
     id: str | None = None
@@ -92,7 +93,7 @@ class PairedEvent(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class EventLimits:
-    """The largest event that is looked at."""
+    """The largest event that is accepted."""
 
     max_event_bytes: int
     max_pairs: int
@@ -100,7 +101,7 @@ class EventLimits:
 
 
 class Event(NamedTuple):
-    """A decoded event of one stream, and where it came from."""
+    """A decoded event of one stream, and the place of its record."""
 
     stream: str
     partition: int
@@ -109,7 +110,7 @@ class Event(NamedTuple):
     time_ms: int
     pairs: tuple[WirePair, ...]
     id: str | None = None
-    """The producer's own, for people."""
+    """The producer's own id of the event, for people."""
 
 
 _msgpack = msgspec.msgpack.Decoder(PairedEvent)
@@ -122,11 +123,12 @@ _decode_any: Mapping[str, Callable[[bytes], Any]] = {
 MODALITIES = tuple(
     str(content.__struct_config__.tag) for content in (Vector, Image, Text, Audio, Video)
 )
-"""What the `type` of a content may be."""
+"""The values that the `type` of a content may have."""
 
 
-def decode(record: Record, partition: int, limits: EventLimits) -> Event:
-    """Raises MalformedEvent, saying what is wrong, where, and what would be right."""
+def decode_event(record: Record, partition: int, limits: EventLimits) -> Event:
+    """Decodes a record of the events topic. Raises MalformedEvent, which says what is wrong, where,
+    and what would be right."""
     stream = _stream(record.key, limits)
     value = record.value
     if value is None:
@@ -152,8 +154,8 @@ def decode(record: Record, partition: int, limits: EventLimits) -> Event:
     )
 
 
-def encode(event: PairedEvent, content_type: str = MSGPACK) -> bytes:
-    """What a producer writes; raises KeyError for another content type."""
+def encode_event(event: PairedEvent, content_type: str = MSGPACK) -> bytes:
+    """Returns the value that a producer sends. Raises KeyError for an unknown content type."""
     return {MSGPACK: msgspec.msgpack.encode, JSON: msgspec.json.encode}[content_type](event)
 
 
@@ -211,7 +213,7 @@ def _unknown_modality(value: bytes, content_type: str) -> str | None:
 
 
 def raw_content(content: Content) -> tuple[str, RawContent]:
-    """The modality's name and its raw content, as an engine's `prepare` takes them.
+    """Returns the modality's name and the raw content, as an engine's `prepare` takes them.
 
     Raises MalformedEvent for a vector whose data does not fill its shape.
     """
@@ -230,7 +232,7 @@ def raw_content(content: Content) -> tuple[str, RawContent]:
 
 
 def vector(values: NDArray[np.floating[Any]]) -> Vector:
-    """A content from an array of float16, float32 or float64."""
+    """Makes a content of an array of float16, float32 or float64."""
     names: dict[str, DType] = {"float16": "float16", "float32": "float32", "float64": "float64"}
     little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     return Vector(names[values.dtype.name], list(values.shape), little.tobytes())

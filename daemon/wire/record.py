@@ -1,4 +1,4 @@
-"""Kafka records as values: what is read, undecoded, and what is to be produced. Pure."""
+"""Kafka records as values: those that are read, undecoded, and those to be sent. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Record(Protocol):
-    """One Kafka record, undecoded: what the client hands over, never through a deserializer."""
+    """One Kafka record as the client read it. No deserializer has touched it: an error in one would
+    block the client."""
 
     @property
     def offset(self) -> int: ...
@@ -28,7 +29,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record to be produced."""
+    """One record to be sent."""
 
     topic: str
     key: bytes | None

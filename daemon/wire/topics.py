@@ -1,4 +1,4 @@
-"""What the topics must be like, and what is wrong with those that are there. Pure."""
+"""What the topics must be like, and what is wrong with those that exist. Pure."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from daemon.config import Settings
 
 BROKER_DEFAULT_BYTES = 1_048_588
-"""Kafka's own max.message.bytes."""
+"""Kafka's default of max.message.bytes."""
 ENVELOPE_BYTES = 16_384
-"""Room for a record's key, headers and metadata besides its tensors or its raw value."""
+"""Room for a record's key, headers and metadata beside its tensors or its raw value."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic to be made."""
+    """What a topic is to be like."""
 
     name: str
     partitions: int
     replication: int
     config: Mapping[str, str]
     must_fit: int
-    """The largest record, in bytes, that adaptd may write there; 0 for a topic it only reads."""
+    """The largest record, in bytes, that adaptd may write to it; 0 if adaptd only reads it."""
     optional: bool = False
     """Whether the daemon works without it."""
     one_partition: bool = False
@@ -31,7 +31,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """A topic that is there. `incarnation` differs for a topic deleted and made anew."""
+    """A topic that exists. `incarnation` changes when the topic is deleted and made anew."""
 
     name: str
     incarnation: str
@@ -40,13 +40,14 @@ class TopicInfo:
 
 
 def mapping_bytes(source_dim: int, hidden_dim: int, target_dim: int) -> int:
-    """Size of the tensors of one mapping, the adapted or the ridge one, whichever is larger."""
+    """Returns the bytes of one mapping's tensors: of an adapted mapping or of ridge regression,
+    whichever are more."""
     hidden_dim = max(hidden_dim, min(source_dim, target_dim))
     return 4 * (hidden_dim * (source_dim + 1) + target_dim * (hidden_dim + 1))
 
 
 def specs(settings: Settings, mapping_size: int) -> list[TopicSpec]:
-    """The topics as `adaptd topics create` makes them."""
+    """Returns the topics as `adaptd topics create` makes them."""
     mapping, letter = mapping_size + ENVELOPE_BYTES, settings.dead_letter_max_bytes + ENVELOPE_BYTES
 
     def spec(name: str, cleanup: str, largest: int, must_fit: int) -> TopicSpec:
@@ -68,7 +69,8 @@ def specs(settings: Settings, mapping_size: int) -> list[TopicSpec]:
 
 
 def meta_inits_spec(settings: Settings) -> TopicSpec:
-    """The topic of θs. Its limit is its own: the broker's `message.max.bytes` does not bind it."""
+    """Returns the topic of θs. It sets its own `max.message.bytes`, which overrides the broker's
+    `message.max.bytes`."""
     largest = settings.meta_init_max_bytes + ENVELOPE_BYTES
     return TopicSpec(
         name=settings.kafka_meta_inits_topic,
@@ -82,7 +84,7 @@ def meta_inits_spec(settings: Settings) -> TopicSpec:
 
 
 def faults(wanted: list[TopicSpec], found: Mapping[str, TopicInfo]) -> Iterator[str]:
-    """One line for everything that would lose data or stop the daemon later."""
+    """Yields one line for everything that would lose data or stop the daemon later."""
     for spec in wanted:
         topic = found.get(spec.name)
         if topic is None:

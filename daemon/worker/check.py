@@ -1,73 +1,63 @@
-"""`adaptd check`: everything that could stop `adaptd run`, tried without reading an event."""
+"""`adaptd check`: tries everything that could stop `adaptd run`, without reading an event."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.redis.info import describe
 from daemon.config import Settings
 from daemon.errors import AdaptdError
-from daemon.thetas.publish import active_theta, maps_of
+from daemon.thetas.active import active_theta, signature_of
 from daemon.wire.topics import faults, mapping_bytes, specs
 from daemon.worker.wiring import load_engine
-from model.serving.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     what: str
     good: bool
     line: str
 
 
-def check(settings: Settings) -> Iterator[Finding]:
-    """Look at θ, Kafka and its topics, and Redis; a fault does not stop the rest."""
-    engine = None
+def run_checks(settings: Settings) -> Iterator[Finding]:
+    """Checks θ, Kafka, its topics and Redis, and yields what it finds. A fault does not keep it
+    from the checks that follow."""
+    mapping_size = 0
     try:
         engine = load_engine(settings)
-        yield Finding("θ", True, _describe(engine))
+        theta = engine.theta
+        mapping_size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
+        yield Finding("θ", True, f"{theta.version}: {theta.maps} on {engine.device}")
     except AdaptdError as e:
         yield Finding("θ", False, str(e))
-    size = (
-        0
-        if engine is None
-        else mapping_bytes(engine.source_dim, engine.hidden_dim, engine.target_dim)
-    )
-    yield from _guarded("Kafka", lambda: _kafka(settings, size))
+    yield from _guarded("Kafka", lambda: _kafka(settings, mapping_size))
     if settings.follow_meta_inits:
         yield from _guarded("published θs", lambda: _active(settings))
     yield from _guarded("Redis", lambda: _redis(settings))
 
 
-def _describe(engine: Engine) -> str:
-    return (
-        f"{engine.meta_init_version}: {engine.source_modality} ({engine.source_dim}) -> "
-        f"{engine.target_modality} ({engine.target_dim}) on {engine.device}"
-    )
-
-
 def _active(settings: Settings) -> Iterator[Finding]:
-    """Which θ workers are told to serve; that none is, is no fault."""
-    topic = KafkaMetaInits(settings, "adaptd-check")
+    """Finds which θ is active. It is no fault that none is."""
+    topic = KafkaPythonMetaInits(settings, "adaptd-check")
     try:
         found = topic.catalogue()
         theta = active_theta(topic, found)
         if theta is not None:
-            maps_of(settings).refuse_others(theta)
+            signature_of(settings).require(theta, theta.version)
     finally:
         topic.close()
-    told = f"{theta.version} is active" if theta else "none is active: the one above is served"
-    yield Finding("published θs", True, f"{len(found.published)}, {told}")
+    served = f"{theta.version} is active" if theta else "none is active: the one above is served"
+    yield Finding("published θs", True, f"{len(found.published)}, {served}")
 
 
-def _guarded(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
-        yield from look()
+        yield from check()
     except AdaptdError as e:
         yield Finding(what, False, str(e))
 

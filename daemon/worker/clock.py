@@ -1,4 +1,4 @@
-"""Real time, as the loop's Clock."""
+"""The machine's clocks, as the loop's Clock."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The real time, see `daemon.turn.ports.Clock`."""
 
     def now(self) -> float:
-        """Seconds, monotonic."""
+        """Returns seconds on a monotonic clock."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Returns after so many seconds."""
         time.sleep(seconds)
 
     def wall_ms(self) -> int:
-        """Milliseconds since the epoch, UTC."""
+        """Returns milliseconds since the epoch, UTC."""
         return time.time_ns() // 1_000_000

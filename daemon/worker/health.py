@@ -1,6 +1,7 @@
-"""What the worker says of itself: written by the loop's thread after each turn, read by HTTP's.
+"""The worker's health: the loop's thread writes it after each turn, the HTTP server's threads read
+it.
 
-The snapshot is replaced whole, never changed, so readers need no lock.
+The snapshot is replaced as a whole and never changed, so that readers need no lock.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from daemon.turn.report import TurnReport
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The worker as of its last turn."""
+    """The state of the worker after its last turn, as /status shows it."""
 
     instance: str
     version: str
     meta_init: str
     device: str
     started_at: float
-    """Unix time, seconds; so are the other times."""
+    """Unix time in seconds, as all times here."""
     joined: bool = False
     unavailable: str | None = None
-    """What did not answer in the last turn."""
+    """The error of the last turn, if it ended early because a service did not answer."""
     last_turn: str | None = None
     last_turn_at: float | None = None
     last_turn_seconds: float = 0.0
@@ -34,18 +35,18 @@ class Snapshot:
     streams_changed: int = 0
     streams_deferred: int = 0
     streams_to_renew: int = 0
-    """Whose mapping is still of another θ."""
+    """Streams whose mapping is still of another θ."""
     lag: Mapping[int, int] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     stopping: bool = False
     meta_init_hash: str | None = None
-    """Of the θ that is served."""
+    """Content hash of the θ that is served."""
     meta_init_refused: Mapping[str, str] | None = None
-    """Version, reason and detail of the active θ, while it cannot be served."""
+    """Version, reason and detail of the active θ while it cannot be served."""
 
 
 class Health:
-    """Holds the newest snapshot, and judges it."""
+    """Holds the newest snapshot, and judges whether the worker is alive and ready."""
 
     def __init__(self, snapshot: Snapshot, liveness_max_age_s: float) -> None:
         self.snapshot = snapshot
@@ -53,7 +54,7 @@ class Health:
         self._liveness_max_age_s = liveness_max_age_s
 
     def finished(self, report: TurnReport, *, joined: bool, at: float) -> None:
-        """A turn went through."""
+        """Records a turn that was finished. `at` is Unix time in seconds."""
         held = report.holdings
         totals = dict(self.snapshot.totals)
         for name, count in (
@@ -82,12 +83,13 @@ class Health:
         )
 
     def gave_up(self, error: Unavailable, at: float) -> None:
-        """A turn ended early; the worker is alive all the same: killing it would not help."""
+        """Records a turn that ended early. The worker counts as alive: to restart it would not
+        bring the service back."""
         self._beat_at = at
         self.snapshot = replace(self.snapshot, unavailable=str(error))
 
     def serves(self, meta_init: str, content_hash: str, device: str) -> None:
-        """Another θ is served, or from another device."""
+        """Records that another θ is served, or the same θ on another device."""
         self.snapshot = replace(
             self.snapshot,
             meta_init=meta_init,
@@ -97,15 +99,15 @@ class Health:
         )
 
     def refused(self, refusal: Mapping[str, str] | None) -> None:
-        """The active θ cannot be served, or None: no longer is there one that cannot."""
+        """Records that the active θ cannot be served; None when that is no longer so."""
         self.snapshot = replace(self.snapshot, meta_init_refused=refusal)
 
     def stopping(self) -> None:
-        """No more turns will come."""
+        """Records that the worker has left its loop."""
         self.snapshot = replace(self.snapshot, stopping=True)
 
     def live(self, now: float) -> tuple[bool, str]:
-        """Whether the loop still turns, and a line that says so."""
+        """Liveness for /livez: True when the last turn ended recently; the string says when."""
         age_s = now - self._beat_at
         return (
             age_s <= self._liveness_max_age_s,
@@ -113,7 +115,8 @@ class Health:
         )
 
     def ready(self) -> tuple[bool, str]:
-        """Whether the worker does its work, and a line that says why not."""
+        """Readiness for /readyz: True when the group has assigned partitions and Kafka and Redis
+        answered in the last turn; the string gives the reason otherwise."""
         now = self.snapshot
         if now.stopping:
             return False, "stopping"
@@ -126,7 +129,7 @@ class Health:
         return True, f"{now.assigned_partitions} partitions, θ {now.meta_init}"
 
     def status(self, now: float) -> dict[str, Any]:
-        """Everything, for /status."""
+        """Returns the snapshot and both judgements, for /status."""
         live, ready = self.live(now), self.ready()
         return asdict(self.snapshot) | {
             "live": live[0],

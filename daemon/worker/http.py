@@ -1,4 +1,5 @@
-"""One port for probes, metrics and status. Threads of its own: a slow scrape delays no turn."""
+"""The HTTP server for probes, metrics and status. It has its own threads, so that a slow scrape
+delays no turn."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ from daemon.worker.health import Health
 
 
 class HttpServer:
-    """Serves /metrics, /livez, /readyz and /status until closed."""
+    """Serves /metrics, /livez, /readyz and /status until it is closed."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
+        """Starts to listen; port 0 takes a free one. Raises Misconfigured when it cannot."""
         try:
             self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
         except OSError as e:
@@ -28,12 +30,12 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address at which it listens."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stops listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2)
@@ -71,7 +73,7 @@ def _handler(registry: CollectorRegistry, health: Health) -> type[BaseHTTPReques
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Probes and scrapes are not news."""
+        def log_message(self, *args: object) -> None:
+            """Logs nothing: probes and scrapes come all the time."""
 
     return Handler

@@ -1,5 +1,5 @@
-"""Logs: one JSON line per event for machines, aligned colours for people. On stderr, for stdout is
-a command's result."""
+"""Logs: a JSON line per event for machines, coloured columns for people. They go to stderr, because
+stdout is for the results of commands."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 
-def configure(level: Level, format: Format, instance: str) -> structlog.stdlib.BoundLogger:
-    """Set up logging for the process; the logger names this worker on every line."""
-    json = format == "json" or (format == "auto" and not sys.stderr.isatty())
+def configure(level: Level, style: Format, instance: str) -> structlog.stdlib.BoundLogger:
+    """Sets up logging for the process. Returns a logger that names this worker on every line."""
+    json = style == "json" or (style == "auto" and not sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -35,15 +35,14 @@ def configure(level: Level, format: Format, instance: str) -> structlog.stdlib.B
 
 
 class TurnLog:
-    """Tells what turns did. The `turn` id is in every mapping the turn published, and this line
-    says which offsets it read: so each mapping is traced to its turn, and each turn to its
-    mappings."""
+    """Logs what turns did. Every mapping carries the id of the turn that published it, and the line
+    of that turn says which offsets it read: so each mapping can be traced to its events."""
 
     def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
         self._log = logger
 
     def finished(self, report: TurnReport) -> None:
-        """One line for a turn in which something happened; at debug, one per mapping."""
+        """Logs a line for a turn in which something happened, and at debug one for each mapping."""
         if report.claimed:
             self._log.info("partitions_claimed", turn=report.turn, epochs=dict(report.claimed))
         if report.lost:
@@ -80,7 +79,7 @@ class TurnLog:
         )
 
     def gave_up(self, error: Unavailable, retry_in_s: float) -> None:
-        """A turn ended early; its records will be read again."""
+        """Logs that a turn ended early; its records will be read again."""
         self._log.warning(
             "unavailable",
             service=error.service,
@@ -90,7 +89,7 @@ class TurnLog:
 
 
 def _version_ranges(report: TurnReport) -> dict[int, list[int]]:
-    """Smallest and largest version published, by partition."""
+    """Returns the smallest and the largest version published, by partition."""
     ranges: dict[int, list[int]] = {}
     for published in report.published:
         low, high = ranges.get(published.stream.partition, [published.version] * 2)

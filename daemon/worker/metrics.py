@@ -1,5 +1,7 @@
-"""Every metric, once: name, unit, help. No label names a stream: 100,000 streams would make a
-scrape take longer than its interval; per-stream figures are in each mapping's headers.
+"""Every metric, once: name, unit, help.
+
+No label names a stream: with 100,000 streams a scrape would take longer than its interval. The
+figures of a stream are in the headers of its mappings.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from daemon.errors import RefusalReason, Service
-from daemon.turn.ports import Engine
+from daemon.errors import MalformedReason, RefusalReason, Service
 from daemon.turn.report import STAGES, TurnReport, Verdict
+from model.theta.info import ThetaInfo
 from model.values.gate import Outcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside every counter that nobody reads
@@ -33,36 +35,6 @@ LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 STAGE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 LOSS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 100.0)
-
-DEAD_LETTER_REASONS = (
-    "empty_key",
-    "key_not_utf8",
-    "oversize_key",
-    "no_value",
-    "oversize",
-    "unknown_content_type",
-    "undecodable",
-    "schema",
-    "unknown_modality",
-    "wrong_pair_count",
-    "lying_shape",
-    "wrong_modality",
-    "wrong_dimension",
-    "not_finite",
-    "truncated_image",
-    "decompression_bomb",
-    "unsupported_image_format",
-    "empty_text",
-    "empty_audio",
-    "truncated_audio",
-    "lying_audio_header",
-    "unsupported_audio_format",
-    "silent_audio",
-    "too_long_audio",
-    "empty_video",
-    "too_long_video",
-)
-"""Every reason a MalformedEvent or BadContent can have."""
 
 M = TypeVar("M", Counter, Gauge)
 
@@ -102,66 +74,73 @@ GaugeName = Literal[
 ]
 
 
-class Shape(NamedTuple):
-    """What a metric says, its label if it has one, and a histogram's buckets."""
+class MetricSpec(NamedTuple):
+    """A metric's help text, the name of its label if it has one, and a histogram's buckets."""
 
     help: str
     label: str | None = None
     buckets: Sequence[float] = ()
 
 
-HISTOGRAMS: Mapping[HistogramName, Shape] = {
-    "event_to_publish_seconds": Shape(
-        "From the record time of the oldest event a published mapping newly reflects until Kafka "
-        "acknowledged the mapping.",
+HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
+    "event_to_publish_seconds": MetricSpec(
+        "From the record time of the oldest event that a mapping is the first to reflect, until "
+        "Kafka acknowledged the mapping.",
         buckets=LATENCY_S,
     ),
-    "turn_seconds": Shape("Length of a turn, without waiting for records.", buckets=STAGE_S),
-    "turn_stage_seconds": Shape("Length of each stage of a turn.", "stage", STAGE_S),
-    "inner_loop_seconds": Shape("Inner loop of one batch, all steps.", buckets=STAGE_S),
-    "batch_streams": Shape("Streams adapted in one batch.", buckets=BATCH),
-    "support_loss": Shape(
-        "Mean squared error on the support, before (θ) and after (θ′) the inner loop.", "when", LOSS
+    "turn_seconds": MetricSpec("Length of a turn, without the wait for records.", buckets=STAGE_S),
+    "turn_stage_seconds": MetricSpec("Length of each stage of a turn.", "stage", STAGE_S),
+    "inner_loop_seconds": MetricSpec(
+        "Length of the inner loop of one batch, all steps together.", buckets=STAGE_S
     ),
-    "query_loss": Shape(
-        "Mean squared error on the query, pairs not adapted on, before (θ) and after (θ′).",
+    "batch_streams": MetricSpec("Streams adapted in one batch.", buckets=BATCH),
+    "support_loss": MetricSpec(
+        "θ's loss (mse or cosine) on the support pairs, before (θ) and after (θ′) the inner loop.",
+        "when",
+        LOSS,
+    ),
+    "query_loss": MetricSpec(
+        "θ's loss (mse or cosine) on the query pairs, which are not adapted on, before (θ) and "
+        "after (θ′) the inner loop.",
         "when",
         LOSS,
     ),
 }
-COUNTERS: Mapping[CounterName, Shape] = {
-    "events": Shape("Events read: accepted, or put aside as dead letters.", "outcome"),
-    "pairs": Shape("Pairs of accepted events: new to their window, or replayed.", "outcome"),
-    "dead_letters": Shape("Events put into the dead-letter topic, by reason.", "reason"),
-    "adaptations": Shape("Streams adapted, by the gate's outcome.", "outcome"),
-    "mappings_published": Shape("Mappings acknowledged by Kafka, by outcome.", "outcome"),
-    "windows_loaded": Shape("Windows read back from Redis."),
-    "windows_evicted": Shape("Windows let go from memory; Redis has them."),
-    "unavailable": Shape("Turns given up because a service did not answer.", "service"),
-    "partitions_claimed": Shape("Partitions taken on."),
-    "partitions_lost": Shape("Partitions given up or taken away."),
-    "meta_init_swaps": Shape("Times that another θ was taken on without a restart."),
-    "meta_init_refusals": Shape(
-        "Active θs that could not be served, by reason; the one before serves on.", "reason"
+COUNTERS: Mapping[CounterName, MetricSpec] = {
+    "events": MetricSpec("Events read: accepted, or sent to the dead-letter topic.", "outcome"),
+    "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
+    "dead_letters": MetricSpec("Events sent to the dead-letter topic, by reason.", "reason"),
+    "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
+    "windows_loaded": MetricSpec("Windows read back from Redis."),
+    "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "unavailable": MetricSpec(
+        "Turns that ended early because a service did not answer.", "service"
     ),
-    "device_faults": Shape(
-        "Batches halved because the device's memory was full (out_of_memory), and devices given up "
+    "partitions_claimed": MetricSpec("Partitions claimed by this worker."),
+    "partitions_lost": MetricSpec("Partitions revoked by the group, or claimed by another worker."),
+    "meta_init_swaps": MetricSpec("Changes to another θ without a restart."),
+    "meta_init_refusals": MetricSpec(
+        "Active θs that could not be served, by reason; the θ before is served on.", "reason"
+    ),
+    "device_faults": MetricSpec(
+        "Batches halved because the device's memory was full (out_of_memory), and GPUs given up "
         "for the CPU (lost).",
         "reason",
     ),
 }
-GAUGES: Mapping[GaugeName, Shape] = {
-    "consumer_lag_records": Shape("Records not yet read, by partition.", "partition"),
-    "assigned_partitions": Shape("Partitions this worker owns."),
-    "streams": Shape(
-        "Streams in memory (resident), waiting to be adapted (changed), waiting for their publish "
-        "interval (deferred), waiting to be adapted from another θ than before (renewal).",
+GAUGES: Mapping[GaugeName, MetricSpec] = {
+    "consumer_lag_records": MetricSpec("Records not yet read, by partition.", "partition"),
+    "assigned_partitions": MetricSpec("Partitions this worker owns."),
+    "streams": MetricSpec(
+        "Streams in memory (resident), waiting to be adapted (changed), waiting for the time of "
+        "their next mapping (deferred), waiting for a mapping of the θ that is served (renewal).",
         "state",
     ),
-    "window_bytes": Shape("Memory that resident windows take."),
-    "ready": Shape("1 when /readyz answers 200."),
-    "meta_init_refused": Shape("1 while the active θ cannot be served, so that another one is."),
-    "last_turn_timestamp_seconds": Shape("When the last turn ended, Unix time."),
+    "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
+    "ready": MetricSpec("1 when /readyz answers 200."),
+    "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
+    "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
 LOSSES: Sequence[Literal["support_loss", "query_loss"]] = ("support_loss", "query_loss")
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -171,19 +150,20 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "query_loss": ("before", "after"),
     "events": ("accepted", "dead_letter"),
     "pairs": ("new", "replayed"),
-    "dead_letters": DEAD_LETTER_REASONS,
+    "dead_letters": get_args(MalformedReason),
     "adaptations": OUTCOMES,
     "mappings_published": OUTCOMES,
-    "unavailable": ("kafka", "redis"),
+    "unavailable": get_args(Service),
     "streams": ("resident", "changed", "deferred", "renewal"),
     "meta_init_refusals": get_args(RefusalReason),
     "device_faults": ("out_of_memory", "lost"),
 }
-"""Shown as 0 from the start, so that a rate over the first of its kind is not lost."""
+"""The label values that are shown as 0 from the start: without them, a rate would miss the first
+of its kind."""
 
 
 class Metrics:
-    """The worker's metrics in a registry of their own."""
+    """The worker's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -196,7 +176,7 @@ class Metrics:
         build = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
         build.info({"version": version("adaptd")})
         self._show_zeros()
-        # found once: finding a labelled one takes as long as counting with it
+        # looked up once: the look-up of a label takes as long as the count
         self._losses = {
             (kind, when): self._histograms[kind].labels(when)
             for kind in LOSSES
@@ -211,7 +191,7 @@ class Metrics:
             for label in labels:
                 made[name].labels(label)
 
-    def _make(self, kind: type[M], name: str, shape: Shape) -> M:
+    def _make(self, kind: type[M], name: str, shape: MetricSpec) -> M:
         labels = [shape.label] if shape.label else []
         return kind(f"adaptd_{name}", shape.help, labels, registry=self.registry)
 
@@ -223,51 +203,51 @@ class Metrics:
         )
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
-        """Export readiness as /readyz would answer."""
+        """Exports readiness as /readyz would answer."""
         self._gauges["ready"].set_function(lambda: float(ready()))
 
-    def serves(self, engine: Engine, device: str) -> None:
-        """Say which θ is served."""
+    def serves(self, theta: ThetaInfo, device: str) -> None:
+        """Shows which θ is served, and on which device."""
         self.settled()
         self._meta_init.info(
             {
-                "version": engine.meta_init_version,
-                "encoder": engine.encoder_version,
-                "mapping": f"{engine.source_dim}x{engine.hidden_dim}x{engine.target_dim}",
+                "version": theta.version,
+                "encoder": theta.encoder_version,
+                "mapping": f"{theta.source_dim}x{theta.hidden_dim}x{theta.target_dim}",
                 "device": device,
             }
         )
 
     def swapped(self) -> None:
-        """Another θ was taken on; `serves` says which."""
+        """Counts a change to another θ; call `serves` to show which."""
         self._counters["meta_init_swaps"].inc()
 
     def refused(self, reason: RefusalReason) -> None:
-        """The active θ cannot be served."""
+        """Counts an active θ that cannot be served, and shows that there is one."""
         self._counters["meta_init_refusals"].labels(reason).inc()
         self._gauges["meta_init_refused"].set(1)
 
     def settled(self) -> None:
-        """What is active is what is served, or nothing is active."""
+        """Shows that no active θ is refused."""
         self._gauges["meta_init_refused"].set(0)
 
     def watch_gpu(self, allocated_bytes: Callable[[], float]) -> None:
-        """Export the device's memory in use."""
+        """Exports how much of the device's memory is in use."""
         gauge = Gauge(
             "adaptd_gpu_memory_bytes", "GPU memory that tensors take.", registry=self.registry
         )
         gauge.set_function(allocated_bytes)
 
     def device_lost(self) -> None:
-        """The GPU was given up for the CPU."""
+        """Counts a GPU that was given up for the CPU."""
         self._counters["device_faults"].labels("lost").inc()
 
     def gave_up(self, service: Service) -> None:
-        """A turn ended early."""
+        """Counts a turn that ended early."""
         self._counters["unavailable"].labels(service).inc()
 
     def record(self, report: TurnReport, ended_at: float) -> None:
-        """Take a turn's figures in; `ended_at` is Unix time in seconds."""
+        """Records the figures of a turn; `ended_at` is Unix time in seconds."""
         self._gauges["last_turn_timestamp_seconds"].set(ended_at)
         self._histograms["turn_seconds"].observe(report.seconds)
         for stage, seconds in report.stages.items():

@@ -1,7 +1,7 @@
-"""Being told to stop: by a signal, once; and stopping in time, whatever hangs.
+"""How the worker is told to stop, by a signal, and ends in time whatever hangs.
 
-Nothing here takes a lock in a signal handler: one that interrupts its own holder would wait for
-ever, and `threading.Event.set` is such a one.
+Nothing here takes a lock in a signal handler: a handler that interrupts the holder of a lock would
+wait for it for ever, and `threading.Event.set` takes one.
 """
 
 from __future__ import annotations
@@ -13,39 +13,41 @@ from collections.abc import Callable
 from threading import Thread
 from types import FrameType
 
-LOOK_EVERY_S = 0.05
+CHECK_INTERVAL_S = 0.05
 CUT_SHORT = 1
+"""The exit code of a worker that did not end its turn in time."""
 
 
 class Stop:
-    """Asked for by the first SIGTERM or SIGINT; the second ends the process as it stands."""
+    """The request to stop: the first SIGTERM or SIGINT makes it, the second ends the process at
+    once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def listen(self) -> None:
-        """Take the signals over; from the main thread."""
-        signal.signal(signal.SIGTERM, self._hear)
-        signal.signal(signal.SIGINT, self._hear)
+        """Handles the signals from now on. Call it in the main thread."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             os._exit(128 + number)
-        self.asked = True
+        self.requested = True
 
     def wait(self, seconds: float) -> None:
-        """Until asked to stop, at most so long."""
+        """Returns after so many seconds, or as soon as a stop is requested."""
         until = time.monotonic() + seconds
-        while not self.asked and (left := until - time.monotonic()) > 0:
-            time.sleep(min(LOOK_EVERY_S, left))
+        while not self.requested and (left := until - time.monotonic()) > 0:
+            time.sleep(min(CHECK_INTERVAL_S, left))
 
     def enforce(self, within_s: float, too_late: Callable[[], None]) -> None:
-        """End the process `within_s` after it was asked to stop. Whatever is cut short here the
-        next worker repeats, as after any crash."""
+        """Ends the process `within_s` after the request, having called `too_late`. The next worker
+        repeats what was cut short, as after a crash."""
 
         def watch() -> None:
-            while not self.asked:
-                time.sleep(LOOK_EVERY_S)
+            while not self.requested:
+                time.sleep(CHECK_INTERVAL_S)
             time.sleep(within_s)
             too_late()
             os._exit(CUT_SHORT)

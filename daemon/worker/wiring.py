@@ -1,8 +1,9 @@
-"""Which parts make a worker: θ's engine, the ports, the policy, as the settings say."""
+"""Makes the parts of a worker as the settings say: the engine, the ports, the policy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -10,29 +11,29 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
-from daemon.adapters.kafka_python.outbox import KafkaOutbox
-from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
+from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
+from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
-from daemon.adapters.redis.windows import RedisWindows, WindowLayout
+from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
+from daemon.thetas.active import signature_of
 from daemon.thetas.follow import Follower
-from daemon.thetas.publish import maps_of
-from daemon.turn.aside import OneThread
 from daemon.turn.batching import BatchPolicy
+from daemon.turn.messages import MessageBuilder, Topics
 from daemon.turn.ownership import StartPolicy
 from daemon.turn.policy import LoopPolicy
 from daemon.turn.ports import EventSource, Outbox, Ports, WindowStore
-from daemon.turn.publishing import Outlet, Topics
 from daemon.turn.window import WindowShape
-from daemon.wire.mapping_body import Form
+from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
 from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
 from daemon.worker.clock import SystemClock
 from model.serving.engine import Engine
+from model.theta.info import ThetaInfo
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Cut
 from model.values.errors import BadMetaInit
 
@@ -40,26 +41,28 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Opens(Protocol[T_co]):
-    """Makes one end of a Kafka client. Raises Unavailable, Misconfigured."""
+    """The class of one end of a Kafka client. Raises Unavailable, Misconfigured."""
 
     def __call__(self, settings: Settings, client_id: str) -> T_co: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """What `Loop.serve` takes: a θ's engine, windows of its features, its messages."""
+    """What `Loop.serve` takes to serve another θ: its engine, the store with windows of its
+    features, and the builder of its messages."""
 
     engine: Engine
     store: WindowStore
-    outlet: Outlet
+    messages: MessageBuilder
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The configured θ on its device. Raises Misconfigured when it is not what the settings say."""
+    """Returns an engine with the configured θ on its device. Raises Misconfigured when θ or the
+    device is not what the settings say."""
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     try:
-        engine = _engine(settings, load(settings.meta_init or shipped()))
+        engine = _engine(settings, load_meta_init(settings.meta_init or shipped()))
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
     except OSError as e:
@@ -67,7 +70,7 @@ def load_engine(settings: Settings) -> Engine:
         raise Misconfigured(f"ADAPTD_WINDOW_SPILL_DIR = '{folder}': {e}") from e
     except ValueError as e:
         raise Misconfigured(f"ADAPTD_DEVICE = {settings.device!r}: {e}") from e
-    _refuse_other_dimensions(settings, engine)
+    _require_dimensions(settings, engine.theta)
     return engine
 
 
@@ -85,28 +88,32 @@ def _engine(settings: Settings, theta: MetaInit, device: str | None = None) -> E
     return engine
 
 
-def _refuse_other_dimensions(settings: Settings, engine: Engine) -> None:
+def _require_dimensions(settings: Settings, theta: ThetaInfo) -> None:
     for name in ("source_modality", "target_modality", "source_dim", "target_dim"):
-        wanted, has = getattr(settings, name), getattr(engine, name)
+        wanted, has = getattr(settings, name), getattr(theta, name)
         if wanted not in (None, has):
             raise Misconfigured(
-                f"ADAPTD_{name.upper()} = {wanted!r}: θ {engine.meta_init_version} has {has!r}"
+                f"ADAPTD_{name.upper()} = {wanted!r}: θ {theta.version} has {has!r}"
             )
 
 
 def follower(settings: Settings, engine: Engine, instance: str) -> Follower[Successor]:
-    """Follows the meta-inits topic; `engine` is the configured θ's. What an active θ must map is
-    what the settings say, and what the θ maps that they name; the shipped θ binds nobody."""
-    wanted = maps_of(engine if settings.meta_init else settings)
-    topic = KafkaMetaInits(settings, f"{instance}-meta-inits")
-    return Follower(topic, lambda theta: successor(settings, theta), wanted, engine.meta_init_hash)
+    """Returns a follower of the meta-inits topic, not started. `engine` serves the configured θ.
+
+    An active θ must map what the settings say, or what the θ maps that the settings name; the
+    shipped θ does not bind an active one.
+    """
+    wanted = signature_of(engine.theta if settings.meta_init else settings)
+    topic = KafkaPythonMetaInits(settings, f"{instance}-meta-inits")
+    serving_hash = engine.theta.content_hash
+    return Follower(topic, lambda theta: successor(settings, theta), wanted, serving_hash)
 
 
 def successor(settings: Settings, theta: MetaInit) -> Successor:
-    """Another θ, ready to be served. Raises RefusedMetaInit, Unavailable."""
+    """Makes another θ ready to be served. Raises RefusedMetaInit, Unavailable."""
     try:
         engine = _engine(settings, theta)
-    except Exception as e:  # whatever a θ from outside breaks, the one before serves on
+    except Exception as e:  # whatever a θ from outside breaks, the θ before is served on
         detail = f"θ {theta.version}: {type(e).__name__}: {e}"
         raise RefusedMetaInit("unusable", detail) from e
     try:
@@ -114,29 +121,31 @@ def successor(settings: Settings, theta: MetaInit) -> Successor:
     except Misconfigured as e:
         raise RefusedMetaInit("unfit_topics", f"θ {theta.version}: {e}") from e
     store = open_store(settings, engine, events_topic.incarnation)
-    return Successor(engine, store, outlet(settings, engine))
+    return Successor(engine, store, message_builder(settings, engine))
 
 
 def on_cpu(settings: Settings, lost: Engine) -> Successor:
-    """The same θ on the CPU, when the device is gone. Raises Unavailable, Misconfigured."""
+    """Makes the same θ ready on the CPU, when its device is lost. Raises Unavailable,
+    Misconfigured."""
     engine = _engine(settings, lost.meta_init, "cpu")
     events_topic = require_topics(settings, engine)
     store = open_store(settings, engine, events_topic.incarnation)
-    return Successor(engine, store, outlet(settings, engine))
+    return Successor(engine, store, message_builder(settings, engine))
 
 
 def _warm(engine: Engine) -> None:
-    """torch's first call takes a second; better now than in the first turn."""
-    x_D, y_E = np.zeros(engine.source_dim, np.float32), np.zeros(engine.target_dim, np.float32)
+    """Adapts once: torch's first call takes a second, which the first turn would have to wait."""
+    x_D = np.zeros(engine.theta.source_dim, np.float32)
+    y_E = np.zeros(engine.theta.target_dim, np.float32)
     windows = engine.windows(1)
     windows.append([0, 0], [x_D, x_D], [y_E, y_E])
     windows.adapt([Cut(0, 1, 1)])
 
 
 @contextmanager
-def connect(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports]:
-    """The loop's ports, closed in the order that loses nothing: what was produced is flushed
-    before the group hears that we leave. Raises Unavailable, Misconfigured."""
+def open_ports(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports]:
+    """Opens the loop's ports, and closes them in the order that loses nothing: messages are flushed
+    before the worker leaves the group. Raises Unavailable, Misconfigured."""
     events_topic = require_topics(settings, engine)
     with ExitStack() as stack:
         store = open_store(settings, engine, events_topic.incarnation)
@@ -146,45 +155,48 @@ def connect(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports
         stack.callback(source.close)
         outbox = open_outbox(settings, instance)
         stack.callback(outbox.close)
-        aside = OneThread("store")
-        stack.callback(aside.close)
-        yield Ports(source, store, outbox, engine, SystemClock(), aside)
+        # one thread, so that appends end in the order in which they were submitted
+        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+        yield Ports(source, store, outbox, engine, SystemClock(), executor)
 
 
 def kafka_clients(settings: Settings) -> tuple[Opens[EventSource], Opens[Outbox]]:
-    """What reads events and what writes mappings, by the client that is asked for; librdkafka is
-    imported only then. Raises Misconfigured when it is not installed."""
+    """Returns the classes that read events and write mappings with the client that the settings
+    name; imports librdkafka only then. Raises Misconfigured when it is not installed."""
     if settings.kafka_client == "kafka-python":
-        return KafkaSource, KafkaOutbox
+        return KafkaPythonEventSource, KafkaPythonOutbox
     try:
         from daemon.adapters.librdkafka.outbox import LibrdkafkaOutbox
-        from daemon.adapters.librdkafka.source import LibrdkafkaSource
+        from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
     except ImportError as e:
         raise Misconfigured(
             f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; pip install 'adaptd[librdkafka]'"
         ) from e
-    return LibrdkafkaSource, LibrdkafkaOutbox
+    return LibrdkafkaEventSource, LibrdkafkaOutbox
 
 
-def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindows:
-    """Windows of this engine's features, of events of this topic; connects when first used."""
+def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindowStore:
+    """Returns the store of windows with this engine's features, of the topic of this incarnation.
+    It connects when it is first used."""
     layout = WindowLayout(
         prefix=settings.redis_prefix,
         group=settings.kafka_group_id,
         incarnation=incarnation,
-        encoder_version=engine.encoder_version,
+        encoder_version=engine.theta.encoder_version,
         window_size=settings.support_size + settings.query_size,
-        source_dim=engine.source_dim,
-        target_dim=engine.target_dim,
+        source_dim=engine.theta.source_dim,
+        target_dim=engine.theta.target_dim,
         window_ttl_s=settings.window_ttl_s,
     )
     timeout_s = settings.redis_timeout_ms / 1000
-    return RedisWindows(settings.redis_url.get_secret_value(), timeout_s, layout)
+    return RedisWindowStore(settings.redis_url.get_secret_value(), timeout_s, layout)
 
 
 def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
-    """The events topic. Raises Misconfigured when a topic is missing or made wrongly."""
-    size = mapping_bytes(engine.source_dim, engine.hidden_dim, engine.target_dim)
+    """Returns what Kafka says of the events topic. Raises Misconfigured when a topic is missing or
+    has the wrong configuration, and Unavailable."""
+    theta = engine.theta
+    size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
     wanted = specs(settings, size)
     topics = KafkaTopics(settings)
     try:
@@ -198,14 +210,14 @@ def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
 
 
 def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
-    """The settings, as the loop needs them."""
+    """Returns the settings in the form that the loop takes."""
     return LoopPolicy(
         shape=WindowShape(
             support_size=settings.support_size,
             query_size=settings.query_size,
             min_support=settings.min_support,
-            source_dim=engine.source_dim,
-            target_dim=engine.target_dim,
+            source_dim=engine.theta.source_dim,
+            target_dim=engine.theta.target_dim,
         ),
         batch=BatchPolicy(settings.max_batch, settings.max_wait_ms / 1000),
         limits=EventLimits(settings.max_event_bytes, settings.max_pairs_per_event),
@@ -217,7 +229,6 @@ def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
         publish_interval_s=settings.publish_interval_ms / 1000,
         max_poll_records=settings.kafka_max_poll_records,
         max_resident_streams=_most_resident(settings, engine),
-        verify_interval_s=2.0,
         turn_interval_s=settings.turn_interval_ms / 1000,
         adapt_every=settings.adapt_every,
         adapt_latest_s=settings.adapt_latest_ms / 1000,
@@ -231,11 +242,12 @@ def _most_resident(settings: Settings, engine: Engine) -> int:
     return max(1, min(fit, settings.max_resident_streams))
 
 
-def outlet(settings: Settings, engine: Engine) -> Outlet:
+def message_builder(settings: Settings, engine: Engine) -> MessageBuilder:
+    """Returns the builder of messages of this engine's θ, in the form that the settings name."""
     topics = Topics(
         settings.kafka_events_topic,
         settings.kafka_mappings_topic,
         settings.kafka_dead_letters_topic,
     )
-    form = Form(settings.mapping_encoding, settings.mapping_dtype)
-    return Outlet(topics, engine, settings.dead_letter_max_bytes, form)
+    form = MappingForm(settings.mapping_encoding, settings.mapping_dtype)
+    return MessageBuilder(topics, engine, settings.dead_letter_max_bytes, form)

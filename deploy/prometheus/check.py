@@ -7,13 +7,12 @@ Needs `prometheus` on PATH (Debian's package of that name). It starts one on a f
 127.0.0.1 with a data folder of its own, lets it scrape the target every second and evaluate
 rules.yaml, and asks it over its HTTP API for every panel, variable, recording rule and alert.
 
-An alert's expression is empty as long as all is well, which says nothing. So its comparisons are
-also asked for as truth values (`> bool`), which have data if and only if the series they compare
-exist and their labels match.
+An alert's expression has no data as long as all is well, so its answer alone proves nothing.
+Therefore its comparisons are also asked for as truth values (`> bool`), which have data if and only
+if the series that they compare exist and their labels match.
 
-Exits 0 when each query has the data that it should have (an alert that fires is told, and is no
-fault of the query), 1 when one has not, 2 when it could not
-be tried.
+Exits with 0 when each query has the data that it should have, 1 when one has not, and 2 when the
+queries could not be tried. An alert that fires is reported, but is no fault of its query.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ from daemon.demo.processes import ProcessEnded
 from daemon.errors import Unavailable
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.folders import new_data_folder
-from daemon.local.free_ports import free_port
-from daemon.local.server import Server
+from daemon.local.server import Server, free_port
 from deploy.prometheus.demo import demo_worker
 from deploy.prometheus.queries import RULES, VARIABLES, Query, dashboard_queries, rule_queries
 
@@ -61,11 +59,11 @@ Vector = list[dict[str, Any]]
 
 
 class CannotCheck(Exception):
-    """One line that says why."""
+    """The queries cannot be tried; the message is one line that says why."""
 
 
 class Finding(NamedTuple):
-    """What came of one query: ok, firing, empty (and may be), no data, or error."""
+    """The result of one query: ok, firing, empty (where that is allowed), no data, or error."""
 
     query: Query
     status: str
@@ -91,17 +89,17 @@ class Prometheus:
             return False
 
     def query(self, expr: str) -> Vector:
-        """The vector that `expr` is now. Raises ValueError with Prometheus' own words."""
+        """Returns the present value of `expr`. Raises ValueError with Prometheus' own message."""
         answer = self._get("query", query=expr)
         return list(answer["result"]) if answer["resultType"] == "vector" else [answer]
 
     def why_down(self) -> str:
-        """What the last scrape ran into."""
+        """Returns the error of the last scrape, in one line."""
         targets = self._get("targets")["activeTargets"]
         return "; ".join(target["lastError"] for target in targets) or "it was not scraped yet"
 
     def rule_errors(self) -> dict[str, str]:
-        """What rules ran into, by name."""
+        """Returns the last error of each rule that has one, by the rule's name."""
         groups = self._get("rules")["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
         return {rule["name"]: rule["lastError"] for rule in rules if rule.get("lastError")}
@@ -117,7 +115,10 @@ class Prometheus:
 
 @contextmanager
 def prometheus(target: str, binary: str = "prometheus") -> Iterator[Prometheus]:
-    """One that scrapes `target` each second, until the end of the block. Raises CannotCheck."""
+    """Runs a Prometheus that scrapes `target` every second until the block ends.
+
+    Raises CannotCheck when it cannot be started.
+    """
     require(binary)
     folder, address = new_data_folder("prometheus"), f"127.0.0.1:{free_port()}"
     config = folder.path / "prometheus.yml"
@@ -138,7 +139,7 @@ def prometheus(target: str, binary: str = "prometheus") -> Iterator[Prometheus]:
 
 
 def require(binary: str) -> None:
-    """Raises CannotCheck when there is no such program."""
+    """Raises CannotCheck when the program is not on PATH."""
     if shutil.which(binary) is None:
         raise CannotCheck(f"no {binary} on PATH: apt-get install prometheus")
 
@@ -154,7 +155,10 @@ def _command(binary: str, config: Path, data: Path, address: str) -> list[str]:
 
 
 def check(api: Prometheus, scrapes: int, wait_s: float) -> list[Finding]:
-    """Every query's finding, after so many scrapes. Raises CannotCheck without them."""
+    """Tries every query after `scrapes` scrapes, and returns the findings.
+
+    Raises CannotCheck when there are not as many within `wait_s` seconds.
+    """
     _wait_for_scrapes(api, scrapes, wait_s)
     variables = VARIABLES | {"__rate_interval": f"{scrapes}s"}
     findings = [_try(api, query) for query in dashboard_queries(variables=variables)]
@@ -169,7 +173,7 @@ def check(api: Prometheus, scrapes: int, wait_s: float) -> list[Finding]:
 
 
 def as_truth(expr: str) -> str:
-    """An alert's expression with its comparisons as 0 or 1, so that it never filters."""
+    """Returns an alert's expression with its comparisons as 0 or 1, which never filter series."""
     return re.sub(r"(?<=\s)(==|!=|<=|>=|<|>)(?=\s)", r"\1 bool", expr).replace("unless", "and")
 
 

@@ -24,7 +24,7 @@ spec:
 
 
 def manifest(rules: str) -> str:
-    """The manifest's text: the rules as they are, indented under `spec`."""
+    """Returns the manifest: the rules as they are, indented under `spec`."""
     body = rules[rules.index("\ngroups:\n") + 1 :].splitlines()
     return HEAD + "".join(f"  {line}".rstrip() + "\n" for line in body)
 

@@ -1,21 +1,17 @@
 """Which metrics and labels do PromQL expressions use, and does a scrape have them?
 
-`missing(queries, exposition)` compares the two; a label's value is looked for as well where it is
-matched with `=`.
-
-Not a parser: a walk over tokens that knows enough of PromQL's grammar to tell metrics, matched
-labels and grouped labels apart. It errs on the loud side: a name that it cannot place counts as a
-metric, and is then found missing.
+`missing(queries, exposition)` compares the two. A label's value is looked for as well where a
+selector asks for it with `=`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import promql_parser as promql
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.prometheus.queries import Query
@@ -30,20 +26,6 @@ ONLY_ON_A_GPU = frozenset({"adaptd_gpu_memory_bytes"})
 """Metrics that a worker on a CPU does not export."""
 
 Labels = dict[str, set[str]]
-
-_TOKEN = re.compile(
-    r"""(?P<space>\s+|\#[^\n]*)
-      | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)
-      | (?P<range>\[[^\]]*\])
-      | (?P<duration>(?:\d+(?:ms|[smhdwy]))+(?![\w.]))
-      | (?P<number>0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
-      | (?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)
-      | (?P<operator>=~|!~|==|!=|<=|>=|[-+*/%^=<>(){},@])
-    """,
-    re.VERBOSE,
-)
-_LABEL_LISTS = frozenset({"by", "without", "on", "ignoring", "group_left", "group_right"})
-_WORDS = frozenset({"and", "or", "unless", "atan2", "bool", "offset", "inf", "nan"})
 
 
 class Matcher(NamedTuple):
@@ -62,30 +44,43 @@ class Uses:
 
 
 def uses(expr: str) -> Uses:
-    """Raises ValueError for what is not PromQL at all."""
-    found, tokens = Uses(), list(_tokens(expr))
-    i = 0
-    while i < len(tokens):
-        kind, text = tokens[i]
-        after = tokens[i + 1][1] if i + 1 < len(tokens) else ""
-        if kind == "name" and text.lower() in _LABEL_LISTS:
-            labels, i = _label_list(tokens, i + 1)
-            found.grouped |= labels
-        elif kind == "name" and text.lower() not in _WORDS and after == "{":
-            matchers, i = _matchers(tokens, i + 1)
-            found.metrics[text] |= matchers
-        elif kind == "name" and text.lower() not in _WORDS and not _calls(tokens, i + 1):
-            found.metrics[text] |= set()
-            i += 1
-        elif text == "{":
-            raise ValueError(f"a selector without a metric's name: {expr!r}")
-        else:
-            i += 1
+    """Returns what the expression uses.
+
+    Raises ValueError for what is not PromQL, and for a selector that names no metric.
+    """
+    found = Uses()
+
+    def visit(node: promql.Expr) -> None:
+        match node:
+            case promql.VectorSelector():
+                found.metrics[_name(node)] |= _matchers(node)
+            case promql.AggregateExpr(modifier=promql.AggModifier() as by):
+                found.grouped.update(by.labels)
+            case promql.BinaryExpr(modifier=promql.BinModifier() as on):
+                found.grouped.update(on.matching.labels if on.matching else ())
+                found.grouped.update(on.group_labels or ())
+
+    promql.walk(promql.parse(expr), visit)
     return found
 
 
+def _name(selector: promql.VectorSelector) -> str:
+    if selector.name is None:
+        raise ValueError(f"a selector without a metric's name: {selector.prettify()}")
+    return selector.name
+
+
+def _matchers(selector: promql.VectorSelector) -> set[Matcher]:
+    alternatives = [selector.matchers.matchers, *selector.matchers.or_matchers]
+    return {
+        Matcher(m.name, m.value if m.op == promql.MatchOp.Equal else None)
+        for matchers in alternatives
+        for m in matchers
+    }
+
+
 def missing(queries: Iterable[Query], exposition: str) -> list[str]:
-    """A line for each metric and label that a query uses and the scrape's text does not have."""
+    """Returns a line for each metric and label that a query uses and the scrape's text lacks."""
     scraped = _labels_by_series(exposition)
     queries = list(queries)
     recorded = {q.where.removeprefix("record ") for q in queries if q.where.startswith("record ")}
@@ -116,7 +111,7 @@ def _lacks(query: Query, scraped: Mapping[str, Labels], recorded: set[str]) -> I
 
 
 def _labels_by_series(exposition: str) -> dict[str, Labels]:
-    """Labels and their values of each series' name, as Prometheus stores them."""
+    """Returns the labels of each series and their values, as Prometheus stores them."""
     found: dict[str, Labels] = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
@@ -124,39 +119,3 @@ def _labels_by_series(exposition: str) -> dict[str, Labels]:
             for label, value in sample.labels.items():
                 labels.setdefault(label, set()).add(value)
     return found
-
-
-def _tokens(expr: str) -> Iterator[tuple[str, str]]:
-    at = 0
-    while at < len(expr):
-        match = _TOKEN.match(expr, at)
-        if match is None:
-            raise ValueError(f"not PromQL at {expr[at : at + 20]!r}: {expr!r}")
-        at = match.end()
-        if match.lastgroup != "space":
-            yield str(match.lastgroup), match.group()
-
-
-def _calls(tokens: list[tuple[str, str]], i: int) -> bool:
-    """Whether a function's or an aggregation's name stands before token `i`."""
-    text = tokens[i][1].lower() if i < len(tokens) else ""
-    return text in ("(", "by", "without")
-
-
-def _label_list(tokens: list[tuple[str, str]], i: int) -> tuple[set[str], int]:
-    """Labels of the parentheses at `i`, which may be absent, and the place after them."""
-    if i >= len(tokens) or tokens[i][1] != "(":
-        return set(), i
-    end = next(j for j in range(i, len(tokens)) if tokens[j][1] == ")")
-    return {text for kind, text in tokens[i:end] if kind == "name"}, end + 1
-
-
-def _matchers(tokens: list[tuple[str, str]], i: int) -> tuple[set[Matcher], int]:
-    """What the braces at `i` match, and the place after them."""
-    end = next(j for j in range(i, len(tokens)) if tokens[j][1] == "}")
-    found = set()
-    for j in range(i, end):
-        if tokens[j][0] == "name":
-            equals = tokens[j + 1][1] == "="
-            found.add(Matcher(tokens[j][1], tokens[j + 2][1][1:-1] if equals else None))
-    return found, end + 1

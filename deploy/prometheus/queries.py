@@ -28,7 +28,7 @@ class Query(NamedTuple):
 def dashboard_queries(
     dashboard: Path = DASHBOARD, variables: Mapping[str, str] = VARIABLES
 ) -> list[Query]:
-    """Every panel's and every variable's query."""
+    """Returns the query of every panel and every variable."""
     board = json.loads(dashboard.read_text())
     found = [
         Query(f"panel {panel['title']!r} {target['refId']}", filled_in(target["expr"], variables))
@@ -43,12 +43,12 @@ def dashboard_queries(
 
 
 def rule_queries(rules: Path = RULES) -> list[Query]:
-    """Every recording and alerting rule's expression."""
+    """Returns the expression of every recording and alerting rule."""
     return [Query(rule_name(rule), str(rule["expr"])) for rule in all_rules(rules)]
 
 
 def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The dashboard's panels, also those of rows that are folded, without the rows."""
+    """Yields the dashboard's panels without its rows; panels of folded rows are included."""
     for panel in board["panels"]:
         if panel["type"] == "row":
             yield from panel.get("panels", [])
@@ -57,18 +57,18 @@ def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def all_rules(rules: Path = RULES) -> list[dict[str, Any]]:
-    """The rules of all groups, in order."""
+    """Returns the rules of all groups, in order."""
     return [
         rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]
     ]
 
 
 def rule_name(rule: Mapping[str, Any]) -> str:
-    """`alert NAME` or `record NAME`."""
+    """Returns `alert NAME` or `record NAME`."""
     kind = "alert" if "alert" in rule else "record"
     return f"{kind} {rule[kind]}"
 
 
 def filled_in(expr: str, variables: Mapping[str, str]) -> str:
-    """`expr` with each $name and ${name} replaced. Raises KeyError for one that is unknown."""
+    """Returns `expr` with each $name and ${name} replaced. Raises KeyError for an unknown name."""
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: variables[m[1] or m[2]], expr)

@@ -37,7 +37,7 @@ from model.evaluate.stability import stability
 from model.meta.streams import RecordedStream
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.errors import BadMetaInit
 
 Episodes = dict[int, list[TestEpisode]]
@@ -95,7 +95,7 @@ def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dic
         if name in ALTERNATIVES and not path.exists():
             continue
         try:
-            theta = load(path)
+            theta = load_meta_init(path)
             Engine(theta, "cpu", support_capacity=1, query_capacity=0)
         except BadMetaInit as e:
             why = f"cannot be used ({e})" if path.exists() else "is not there"

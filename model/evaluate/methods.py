@@ -100,4 +100,4 @@ def run(
 
 
 def _run(engine: Engine, tensors: Mapping[str, FloatArray], x_ND: FloatArray) -> FloatArray:
-    return run(tensors, x_ND, engine.activation, engine.output_activation)
+    return run(tensors, x_ND, engine.theta.activation, engine.theta.output_activation)

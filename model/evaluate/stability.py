@@ -126,7 +126,9 @@ def _gate_losses(
 ) -> tuple[float, float]:
     """On the newest pairs: what is published, and θ; measured anew, not as the gate was told."""
     mapping = engine.theta_mapping()
-    thetas = methods.run(mapping, episode.x_GD, engine.activation, engine.output_activation)
+    thetas = methods.run(
+        mapping, episode.x_GD, engine.theta.activation, engine.theta.output_activation
+    )
     ours = methods.published(engine, adaptation, episode.x_GD)
     return _squared_error(ours, episode.y_GE), _squared_error(thetas, episode.y_GE)
 

@@ -47,7 +47,8 @@ from model.serving.packing import (
     without_idle_units,
 )
 from model.serving.windows import EpisodeWindows, RawWindows
-from model.theta.meta_init import Activation, MetaInit, Modality, OutputActivation
+from model.theta.info import ThetaInfo, info_of
+from model.theta.meta_init import MetaInit
 from model.values.arrays import FloatArray, aligned
 from model.values.contents import Content
 from model.values.episode import Adaptation, Episode
@@ -88,7 +89,6 @@ class Engine:
         chunk or capacity that cannot be.
         """
         self._meta_init = meta_init
-        self._hash, self._encoder_version = meta_init.content_hash, meta_init.encoder_version
         self._device = _resolve(device)
         self._chunk = STREAMS_PER_CHUNK[self._device.type] if chunk is None else chunk
         if min(self._chunk, support_capacity) < 1 or query_capacity < 0:
@@ -101,19 +101,20 @@ class Engine:
         self._generator = generator_of(meta_init, self._device)
         self._learner = learners.build(
             meta_init.learner.config,
-            {name: self._put(tensor) for name, tensor in meta_init.learner.tensors.items()},
+            {name: self._to_device(tensor) for name, tensor in meta_init.learner.tensors.items()},
             meta_init.activation,
             meta_init.output_activation,
             extra_steps,
         )
         self._loss = losses.judged_by(learners.loss_of(meta_init.learner.config))
+        self._info = info_of(meta_init, self._loss.kind)
         mapping = with_idle_units(meta_init.mapping, meta_init.activation)
-        self._theta = Mlp(**{name: self._put(tensor) for name, tensor in mapping.items()})
+        self._theta = Mlp(**{name: self._to_device(tensor) for name, tensor in mapping.items()})
         self._unadapted = self._start_without_pairs()
 
     @property
     def meta_init(self) -> MetaInit:
-        """θ."""
+        """The θ that this engine serves, with its tensors."""
         return self._meta_init
 
     @property
@@ -122,69 +123,9 @@ class Engine:
         return str(self._device)
 
     @property
-    def meta_init_version(self) -> str:
-        """Of θ."""
-        return self._meta_init.version
-
-    @property
-    def meta_init_hash(self) -> str:
-        """θ's content hash, hexadecimal."""
-        return self._hash
-
-    @property
-    def generator(self) -> str:
-        """What makes a stream's start: mlp, attention or adversarial."""
-        return self._meta_init.generator.kind
-
-    @property
-    def learner(self) -> str:
-        """How a stream is adapted: maml, anil, r2d2, ..."""
-        return self._meta_init.learner.kind
-
-    @property
-    def loss(self) -> str:
-        """What the losses of an Adaptation measure: mse or cosine."""
-        return self._loss.kind
-
-    @property
-    def encoder_version(self) -> str:
-        """Features of different encoder versions must not meet in one window."""
-        return self._encoder_version
-
-    @property
-    def source_dim(self) -> int:
-        """D: features of a source content."""
-        return self._meta_init.source_dim
-
-    @property
-    def target_dim(self) -> int:
-        """E: features of a target content."""
-        return self._meta_init.target_dim
-
-    @property
-    def hidden_dim(self) -> int:
-        """H: units of the mapping's hidden layer."""
-        return self._meta_init.hidden_dim
-
-    @property
-    def activation(self) -> Activation:
-        """σ of the mapping: relu, gelu, tanh or sigmoid."""
-        return self._meta_init.activation
-
-    @property
-    def output_activation(self) -> OutputActivation:
-        """σo of the mapping: none, relu, gelu, tanh or sigmoid."""
-        return self._meta_init.output_activation
-
-    @property
-    def source_modality(self) -> Modality:
-        """What `prepare("source", ...)` takes."""
-        return self._meta_init.source_modality
-
-    @property
-    def target_modality(self) -> Modality:
-        """What `prepare("target", ...)` takes."""
-        return self._meta_init.target_modality
+    def theta(self) -> ThetaInfo:
+        """What the θ is that this engine serves."""
+        return self._info
 
     def theta_mapping(self) -> Mapping[str, FloatArray]:
         """The unadapted mapping: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32; copies.
@@ -192,14 +133,16 @@ class Engine:
         θ's own, or what its generator makes of no pairs.
         """
         tensors = {n: t[0].cpu().numpy() for n, t in self._unadapted._asdict().items()}
-        return without_idle_units(tensors, self.hidden_dim)
+        return without_idle_units(tensors, self._meta_init.hidden_dim)
 
     def prepare(self, side: Side, modality: str, content: Content) -> NDArray[Any]:
         """Check one content and make it an array `encode` takes; cheap, without torch.
 
         Raises BadContent with reason `wrong_modality`, or those of the encoder's own `prepare`.
         """
-        expected = self.source_modality if side == "source" else self.target_modality
+        expected = (
+            self._meta_init.source_modality if side == "source" else self._meta_init.target_modality
+        )
         if modality != expected:
             raise BadContent(
                 "wrong_modality", f"{side} is {modality!r}, this meta-init maps {expected!r}"
@@ -223,11 +166,15 @@ class Engine:
         """
         capacities = (self._support_capacity, self._query_capacity)
         raw = RawWindows(
-            capacity, sum(capacities), self.source_dim, self.target_dim, self._spill_dir
+            capacity,
+            sum(capacities),
+            self._meta_init.source_dim,
+            self._meta_init.target_dim,
+            self._spill_dir,
         )
         inner = self._inner_loop() if form != "full" else None
         if inner is None and form == "hidden":
-            raise ValueError(f"θ {self.meta_init_version} has no hidden space")
+            raise ValueError(f"θ {self._meta_init.version} has no hidden space")
         if inner is None or (form == "auto" and not self._hidden_pays()):
             return EpisodeWindows(raw, self.adapt)
         pairs = HIDDEN_PAIRS_PER_CHUNK[self._device.type]
@@ -243,12 +190,14 @@ class Engine:
         descend = descend_by(self._learner, terms)
         if descend is None:
             return None
-        return InnerLoop(terms, descend, theta.activation, self._loss, self._ridge, self.hidden_dim)
+        return InnerLoop(
+            terms, descend, theta.activation, self._loss, self._ridge, self._meta_init.hidden_dim
+        )
 
     def _hidden_pays(self) -> bool:
         spec = self._meta_init.learner
         steps = len(spec.tensors["rates"]) if "rates" in spec.tensors else 1
-        dims = (self.source_dim, self.hidden_dim, self.target_dim)
+        dims = (self._meta_init.source_dim, self._meta_init.hidden_dim, self._meta_init.target_dim)
         return cost_rule.hidden_pays(*dims, self._support_capacity, steps)
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
@@ -307,15 +256,21 @@ class Engine:
         ridge: Mapping[str, FloatArray] | None,
         healthy: bool,
     ) -> Adaptation:
-        tensors = without_idle_units(padded, self.hidden_dim)
+        tensors = without_idle_units(padded, self._meta_init.hidden_dim)
         support, query = bool(len(episode.x_support_SD)), bool(len(episode.x_query_QD))
         finite = healthy and finite_losses(losses, support=support, query=query)
         return Adaptation(tensors, *losses[:4], finite and _all_finite(tensors), losses[4], ridge)
 
     def _pack(self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int) -> Support:
         rows = len(pairs) if self._device.type == "cpu" else self._chunk
-        packed = pack_pairs(pairs, rows, capacity, (self.source_dim, self.target_dim))
-        return Support(self._put(packed.x_BND), self._put(packed.y_BNE), self._put(packed.real_BN))
+        packed = pack_pairs(
+            pairs, rows, capacity, (self._meta_init.source_dim, self._meta_init.target_dim)
+        )
+        return Support(
+            self._to_device(packed.x_BND),
+            self._to_device(packed.y_BNE),
+            self._to_device(packed.real_BN),
+        )
 
     def _outputs(self, mlp: Mlp, pairs: Support) -> Tensor:
         meta_init = self._meta_init
@@ -331,8 +286,8 @@ class Engine:
     @torch.inference_mode()
     def _start_without_pairs(self) -> Mlp:
         no_pairs = (
-            np.zeros((0, self.source_dim), np.float32),
-            np.zeros((0, self.target_dim), np.float32),
+            np.zeros((0, self._meta_init.source_dim), np.float32),
+            np.zeros((0, self._meta_init.target_dim), np.float32),
         )
         nothing = self._pack([no_pairs], self._support_capacity)
         return Mlp(*(t[:1] for t in self._generator.start(self._theta, nothing)))
@@ -347,7 +302,7 @@ class Engine:
             ),
         }
 
-    def _put(self, array: NDArray[np.generic]) -> Tensor:
+    def _to_device(self, array: NDArray[np.generic]) -> Tensor:
         return torch.tensor(array, device=self._device)
 
 

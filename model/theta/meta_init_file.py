@@ -71,7 +71,7 @@ def save(meta_init: MetaInit, path: Path) -> None:
     path.write_bytes(to_bytes(meta_init))
 
 
-def load(path: Path, max_bytes: int = MAX_BYTES) -> MetaInit:
+def load_meta_init(path: Path, max_bytes: int = MAX_BYTES) -> MetaInit:
     """Read θ from a file.
 
     Raises BadMetaInit when the file is missing, larger than `max_bytes` (checked before reading),

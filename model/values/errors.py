@@ -11,17 +11,35 @@ RuntimeError
 └── DeviceLost      the GPU is gone for this process; the CPU can go on
 """
 
+from typing import Literal
+
+BadContentReason = Literal[
+    "wrong_modality",
+    "wrong_dimension",
+    "not_finite",
+    "truncated_image",
+    "decompression_bomb",
+    "unsupported_image_format",
+    "empty_text",
+    "empty_audio",
+    "truncated_audio",
+    "lying_audio_header",
+    "unsupported_audio_format",
+    "silent_audio",
+    "too_long_audio",
+    "empty_video",
+    "too_long_video",
+]
+"""Why a content cannot be used, fit for a metric's label."""
+
 
 class BadContent(ValueError):
-    """The content of one event cannot be used.
+    """The content of one event cannot be used. The message says what is wrong, where, and what
+    would be right."""
 
-    `reason` is a short snake_case code, fit for a metric label; the message says what is wrong,
-    where, and what would be right.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: BadContentReason, message: str) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: BadContentReason = reason
 
 
 class BadMetaInit(ValueError):

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.worker.errors import BenchFailed
 from benchmarks.worker.paced_run import check_events, check_streams
 from benchmarks.worker.worker import cpu_clock, environment
-from daemon.config import Settings, load
+from daemon.config import Settings, load_settings
 
 
 def test_a_complete_run_passes() -> None:
@@ -36,7 +36,7 @@ def test_a_mapping_of_an_unknown_stream_is_refused() -> None:
 def test_a_worker_gets_our_settings_and_no_foreign_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTD_MAX_BATCH", "7")
     ours = Settings(http_port=1234, meta_init=Path("theta.safetensors"), torch_threads=1)
-    assert load(None, environment(ours)) == ours
+    assert load_settings(None, environment(ours)) == ours
 
 
 def test_the_clock_counts_a_process_s_cpu_time() -> None:

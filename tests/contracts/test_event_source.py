@@ -13,10 +13,10 @@ from kafka import KafkaProducer
 from kafka import errors as vendor
 from kafka.future import Future
 
-from daemon.adapters.kafka_python.client import _SETTINGS_ERRORS, translated
-from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.client import SETTINGS_ERRORS, kafka_errors_translated
+from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
-from daemon.adapters.memory import MemorySource, MemoryTopic
+from daemon.adapters.memory import MemoryEventSource, MemoryTopic
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.turn.ports import Bounds, EventSource, Polled
@@ -44,10 +44,10 @@ class Backend(Protocol):
 class MemoryBackend:
     def __init__(self) -> None:
         self._topic = MemoryTopic(PARTITIONS)
-        self._members: list[MemorySource] = []
+        self._members: list[MemoryEventSource] = []
 
     def join(self) -> EventSource:
-        self._members.append(MemorySource(self._topic, [] if self._members else None))
+        self._members.append(MemoryEventSource(self._topic, [] if self._members else None))
         return self._members[-1]
 
     def share(self) -> None:
@@ -170,8 +170,8 @@ def test_the_bounds_of_a_partition_and_what_was_committed(backend: Backend) -> N
     source = backend.join()
     assigned(source)
     assert source.bounds([0, 1]) == {0: Bounds(0, 5, None), 1: Bounds(0, 0, None)}
-    assert source.commit({0: 3})()
-    assert source.commit({0: 2, 1: 0})()
+    assert source.commit({0: 3}).result()
+    assert source.commit({0: 2, 1: 0}).result()
     assert source.bounds([1, 0]) == {0: Bounds(0, 5, 2), 1: Bounds(0, 0, 0)}
 
 
@@ -183,7 +183,7 @@ def test_polls_go_on_while_a_commit_is_not_answered(backend: Backend) -> None:
         backend.produce(0, b"k", b"%d" % number)
         answer = source.commit({0: number})
         assert len(records(source, 0, 1)) == 1
-        assert answer()
+        assert answer.result()
     assert source.bounds([0]) == {0: Bounds(0, 5, 4)}
 
 
@@ -223,7 +223,7 @@ def test_what_moves_to_another_member_is_told_to_both(backend: Backend) -> None:
         if seen_by_first and seen_by_second:
             break
     assert (seen_by_first, seen_by_second) == ({1 - moved}, {moved})
-    assert second.commit({moved: 1})()
+    assert second.commit({moved: 1}).result()
     assert first.bounds([moved])[moved].committed == 1
 
 
@@ -269,15 +269,15 @@ def vendor_errors() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("error", [*vendor_errors(), ConnectionResetError, TimeoutError, OSError])
 def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
-    expected = Misconfigured if issubclass(error, _SETTINGS_ERRORS) else Unavailable
-    with pytest.raises(expected, match="ask") as translation, translated("ask"):
+    expected = Misconfigured if issubclass(error, SETTINGS_ERRORS) else Unavailable
+    with pytest.raises(expected, match="ask") as translation, kafka_errors_translated("ask"):
         raise error.__new__(error)  # some want arguments of their own
     assert isinstance(translation.value.__cause__, error)
     assert "\n" not in str(translation.value)
 
 
 def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
-    with pytest.raises(ZeroDivisionError), translated("ask"):
+    with pytest.raises(ZeroDivisionError), kafka_errors_translated("ask"):
         raise ZeroDivisionError
 
 
@@ -313,7 +313,7 @@ def test_a_turn_longer_than_the_session_costs_no_partition(
         assigned(source)
         time.sleep(8.0)
         real.produce(0, b"k", b"v")
-        assert source.commit({0: 0})()
+        assert source.commit({0: 0}).result()
         polled = [source.poll(0.1, 10) for _ in range(20)]
         assert not any(p.assigned or p.revoked for p in polled)
         assert [r.value for p in polled for r in p.records.get(0, [])] == [b"v"]
@@ -335,7 +335,7 @@ def test_after_a_commit_that_failed_the_next_is_repeated_until_it_is_answered(
     real = KafkaBackend(kafka_settings("kafka-python"))
     try:
         source = real.join()
-        assert isinstance(source, KafkaSource)
+        assert isinstance(source, KafkaPythonEventSource)
         assigned(source)
         coordinator, errors = source._consumer._coordinator, [error]
         send = coordinator._send_offset_commit_request
@@ -346,13 +346,13 @@ def test_after_a_commit_that_failed_the_next_is_repeated_until_it_is_answered(
             return await send(marks)
 
         monkeypatch.setattr(coordinator, "_send_offset_commit_request", failing_first)
-        assert not source.commit({0: 3})()
+        assert not source.commit({0: 3}).result()
         assert source.bounds([0])[0].committed is None
         errors.append(vendor.NotCoordinatorError())
         answer = source.commit({0: 4})  # waits, and is not put off by one more failure
         assert source.bounds([0])[0].committed == 4
-        assert answer()
-        assert source.commit({0: 5})()
+        assert answer.result()
+        assert source.commit({0: 5}).result()
         assert source.bounds([0])[0].committed == 5
     finally:
         real.close()
@@ -366,7 +366,7 @@ def test_a_commit_that_is_never_answered_is_given_up(
     real = KafkaBackend(settings)
     try:
         source = real.join()
-        assert isinstance(source, KafkaSource)
+        assert isinstance(source, KafkaPythonEventSource)
         assigned(source)
         with monkeypatch.context() as patched:
             manager = source._consumer._coordinator._manager
@@ -374,7 +374,7 @@ def test_a_commit_that_is_never_answered_is_given_up(
             answer = source.commit({0: 3})
         began = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in 1500 ms"):
-            answer()
+            answer.result()
         assert time.monotonic() - began < 10
         source.commit({0: 4})  # waits
         assert source.bounds([0])[0].committed == 4
@@ -415,11 +415,11 @@ def test_what_librdkafka_says_between_calls_is_told_with_the_next() -> None:
     from daemon.adapters.librdkafka.client import Complaints
 
     complaints = Complaints()
-    complaints.hear(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    complaints.on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
     refused = r"_TIMED_OUT.*connection refused"
     with pytest.raises(Unavailable, match=refused), complaints.translated("ask"):
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    complaints.hear(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    complaints.on_error(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
     with pytest.raises(Misconfigured, match="wrong password"), complaints.translated("ask"):
         pass
 
@@ -432,14 +432,14 @@ def test_an_error_among_the_records_costs_none_of_them(
     """As after a record that fails its checksum: librdkafka skips it, tells, and goes on."""
     from confluent_kafka import KafkaError, Message
 
-    from daemon.adapters.librdkafka.source import LibrdkafkaSource
+    from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
 
     real = KafkaBackend(kafka_settings("librdkafka"))
     try:
         for number in range(6):
             real.produce(0, b"k", b"%d" % number)
         source = real.join()
-        assert isinstance(source, LibrdkafkaSource)
+        assert isinstance(source, LibrdkafkaEventSource)
         assigned(source)
         source.seek(0, 1)
         fetch = source._fetch
@@ -459,11 +459,33 @@ def test_an_error_among_the_records_costs_none_of_them(
         real.close()
 
 
+class NotUtf8(str):
+    def encode(self, *_: object) -> bytes:
+        return b"\xff"
+
+
+@NO_LIBRDKAFKA
+@pytest.mark.services
+def test_a_header_whose_name_is_not_utf8_costs_the_records_headers_only(
+    kafka_settings: Callable[..., Settings],
+) -> None:
+    real = KafkaBackend(kafka_settings("librdkafka"))
+    try:
+        real.produce(0, b"k", b"v", [(NotUtf8("a"), b"x"), ("b", b"y")])
+        real.produce(0, b"k", b"w", [("b", b"y")])
+        source = real.join()
+        first, second = records(source, 0, 2)
+        assert [list(first.headers) for _ in range(2)] == [[], []]
+        assert (first.value, second.value, list(second.headers)) == (b"v", b"w", [("b", b"y")])
+    finally:
+        real.close()
+
+
 @NO_LIBRDKAFKA
 def test_what_never_returns_is_not_waited_for() -> None:
-    from daemon.adapters.librdkafka.client import Aside
+    from daemon.adapters.librdkafka.client import BoundedCalls
 
-    aside, stuck = Aside(), Event()
+    aside, stuck = BoundedCalls(), Event()
     with pytest.raises(TimeoutError, match="no answer"):
         aside.run(stuck.wait, 0.05)
     with pytest.raises(TimeoutError, match="before"):

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from kafka import KafkaAdminClient
 
-from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.memory import MemoryMetaInits, MemoryRecord
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Active, Catalogue
-from daemon.wire.meta_init import ACTIVE_KEY, encode_active, headers
+from daemon.wire.meta_init import ACTIVE_KEY, encode_active, theta_headers
 from model.theta.meta_init import fresh
 from model.theta.meta_init_file import to_bytes
 from tests.contracts.conftest import MEMORY_AND_REAL
@@ -40,7 +40,7 @@ def opened(
         else:
             topic = settings.kafka_events_topic + "-meta-inits"
             update = {"kafka_meta_inits_topic": topic, "meta_init_max_bytes": MAX_BYTES}
-            made.append(KafkaMetaInits(settings.model_copy(update=update), "test"))
+            made.append(KafkaPythonMetaInits(settings.model_copy(update=update), "test"))
         return made[-1]
 
     yield open
@@ -61,7 +61,7 @@ def test_what_was_written_is_listed_and_comes_back_as_it_was(opened: Open) -> No
     writer, reader = opened(), opened()
     assert reader.catalogue().published == {}
     data = to_bytes(THETA)
-    writer.write(THETA.version, data, headers(THETA))
+    writer.write(THETA.version, data, theta_headers(THETA))
     writer.write("ü 2", b"")
     catalogue = reader.catalogue()
     assert list(catalogue.published) == [THETA.version, "ü 2"]
@@ -141,7 +141,7 @@ def test_a_larger_one_that_another_wrote_is_not_fetched(
     name = settings.kafka_events_topic + "-meta-inits"
     large = settings.model_copy(update={"kafka_meta_inits_topic": name})
     small = large.model_copy(update={"meta_init_max_bytes": MAX_BYTES})
-    writer, reader = KafkaMetaInits(large, "large"), KafkaMetaInits(small, "small")
+    writer, reader = KafkaPythonMetaInits(large, "large"), KafkaPythonMetaInits(small, "small")
     writer.write("v1", bytes(MAX_BYTES + 1))
     (one,) = reader.catalogue().published.values()
     assert reader.fetch(one) is None
@@ -153,7 +153,9 @@ def test_a_larger_one_that_another_wrote_is_not_fetched(
 def test_a_topic_made_anew_is_read_anew(kafka_settings: Callable[[], Settings]) -> None:
     settings = kafka_settings()
     name = settings.kafka_events_topic + "-meta-inits"
-    topic = KafkaMetaInits(settings.model_copy(update={"kafka_meta_inits_topic": name}), "test")
+    topic = KafkaPythonMetaInits(
+        settings.model_copy(update={"kafka_meta_inits_topic": name}), "test"
+    )
     topic.write("v1", b"1")
     topic.write("v2", b"2")
     assert len(topic.catalogue().published) == 2
@@ -180,7 +182,7 @@ def test_the_shortest_timeout_is_one_that_the_client_takes(
     settings = kafka_settings()
     name = settings.kafka_events_topic + "-meta-inits"
     update = {"kafka_meta_inits_topic": name, "kafka_timeout_ms": 500}
-    topic = KafkaMetaInits(settings.model_copy(update=update), "test")
+    topic = KafkaPythonMetaInits(settings.model_copy(update=update), "test")
     topic.write("v1", b"1")
     assert list(topic.catalogue().published) == ["v1"]
     topic.close()

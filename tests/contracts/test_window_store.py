@@ -11,8 +11,8 @@ import pytest
 import redis
 from redis import exceptions as vendor
 
-from daemon.adapters.memory import MemoryShelf, MemoryWindows
-from daemon.adapters.redis.windows import RedisWindows, WindowLayout, translated
+from daemon.adapters.memory import MemoryShelf, MemoryWindowStore
+from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout, redis_errors_translated
 from daemon.errors import Superseded, Unavailable
 from daemon.local.services import Services
 from daemon.turn.ports import Append, WindowStore
@@ -36,7 +36,7 @@ class MemoryBackend:
         self._shelf = MemoryShelf()
 
     def open(self) -> WindowStore:
-        return MemoryWindows(WINDOW, self._shelf)
+        return MemoryWindowStore(WINDOW, self._shelf)
 
     def empty(self) -> None:
         self._put(MemoryShelf())
@@ -68,7 +68,7 @@ class RedisBackend:
             target_dim=dims[1],
             window_ttl_s=ttl_s,
         )
-        return RedisWindows(self._url, 5.0, layout)
+        return RedisWindowStore(self._url, 5.0, layout)
 
     def all_keys(self) -> list[bytes]:
         return list(self._client.scan_iter(match=f"{self._prefix}*"))
@@ -357,7 +357,7 @@ def test_a_damaged_key_is_unavailable_and_the_position_stays(redis_backend: Redi
 
 def test_nothing_listening_is_unavailable() -> None:
     layout = WindowLayout("p", "g", "i", "e", WINDOW, DIM, 1)
-    store = RedisWindows("redis://127.0.0.1:1/0", 0.2, layout)
+    store = RedisWindowStore("redis://127.0.0.1:1/0", 0.2, layout)
     with pytest.raises(Unavailable, match="claim: ConnectionError"):
         store.claim(0, 1)
     with pytest.raises(Unavailable):
@@ -379,7 +379,7 @@ VENDOR_ERRORS = sorted(
 
 @pytest.mark.parametrize("error", [*VENDOR_ERRORS, ConnectionResetError, TimeoutError, OSError])
 def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
-    with pytest.raises(Unavailable) as translation, translated("ask"):
+    with pytest.raises(Unavailable) as translation, redis_errors_translated("ask"):
         raise error.__new__(error, "why")  # some want arguments of their own
     assert translation.value.service == "redis"
     assert f"ask: {error.__name__}" in translation.value.detail
@@ -387,5 +387,5 @@ def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
 
 
 def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
-    with pytest.raises(ZeroDivisionError), translated("ask"):
+    with pytest.raises(ZeroDivisionError), redis_errors_translated("ask"):
         raise ZeroDivisionError

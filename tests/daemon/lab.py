@@ -10,18 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.adapters.memory import (
+    MemoryEventSource,
     MemoryOutbox,
     MemoryShelf,
-    MemorySource,
     MemoryTopic,
-    MemoryWindows,
+    MemoryWindowStore,
 )
 from daemon.turn.batching import BatchPolicy
 from daemon.turn.loop import Loop
+from daemon.turn.messages import MessageBuilder, Topics
 from daemon.turn.ownership import StartPolicy
 from daemon.turn.policy import LoopPolicy
-from daemon.turn.ports import Engine, EventSource, Outbox, Ports, Side, Windows, WindowStore
-from daemon.turn.publishing import Outlet, Topics
+from daemon.turn.ports import (
+    AdaptationEngine,
+    EventSource,
+    Outbox,
+    Ports,
+    Side,
+    Windows,
+    WindowStore,
+)
 from daemon.turn.report import TurnReport
 from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
@@ -30,7 +38,7 @@ from daemon.wire.paired_event import EventLimits, PairedEvent, WirePair
 from daemon.wire.record import Message
 from model.encoders.vectors import check_vector
 from model.serving.windows import EpisodeWindows, RawWindows
-from model.theta.meta_init import OutputActivation
+from model.theta.info import ThetaInfo
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Episode
 
@@ -40,13 +48,21 @@ D, E = 4, 3
 class LinearEngine:
     """Vectors to vectors by ridge regression; θ maps all to zero. Without torch, so quick."""
 
-    meta_init_version, meta_init_hash = "zero", "0" * 64
-    generator, learner, loss = "mlp", "ridge", "mse"
-    encoder_version = "identity"
-    source_modality = target_modality = "vector"
-    source_dim, target_dim, hidden_dim = D, E, 0
-    activation: OutputActivation = "none"
-    output_activation: OutputActivation = "none"
+    theta = ThetaInfo(
+        version="zero",
+        content_hash="0" * 64,
+        source_modality="vector",
+        target_modality="vector",
+        source_dim=D,
+        hidden_dim=0,
+        target_dim=E,
+        activation="none",
+        output_activation="none",
+        encoder_version="identity",
+        generator="mlp",
+        learner="ridge",
+        loss="mse",
+    )
 
     def prepare(self, side: Side, modality: str, content: object) -> NDArray[Any]:
         return check_vector(content, D if side == "source" else E, side)
@@ -143,7 +159,7 @@ class World:
     def mappings(self, key: str | None = None) -> list[AdaptedMapping]:
         """Every mapping published, of one stream or of all."""
         sent = [m for m in self.of(TOPICS.mappings) if key is None or m.key == key.encode()]
-        return [adapted_mapping.decode(message.value) for message in sent]
+        return [adapted_mapping.decode_mapping(message.value) for message in sent]
 
     def newest(self) -> dict[str, AdaptedMapping]:
         """What a reader ends with: the largest (epoch, version) of each stream."""
@@ -159,7 +175,7 @@ class Worker:
         world: World,
         policy: LoopPolicy = POLICY,
         *,
-        engine: Engine = LINEAR,
+        engine: AdaptationEngine = LINEAR,
         partitions: Sequence[int] | None = None,
         shelf: MemoryShelf | None = None,
         source: Callable[[EventSource], EventSource] = lambda port: port,
@@ -169,22 +185,24 @@ class Worker:
     ) -> None:
         self.world = world
         self._policy, self._wrap = policy, store
-        self.source = MemorySource(world.topic, partitions)
-        self.store = MemoryWindows(policy.shape.size, shelf or world.shelf)
+        self.source = MemoryEventSource(world.topic, partitions)
+        self.store = MemoryWindowStore(policy.shape.size, shelf or world.shelf)
         ports = Ports(
             source(self.source), store(self.store), outbox(world.outbox), engine, world.clock
         )
-        self.loop = Loop(policy, ports, Outlet(TOPICS, engine, dead_letter_max_bytes=900), name)
+        self.loop = Loop(
+            policy, ports, MessageBuilder(TOPICS, engine, dead_letter_max_bytes=900), name
+        )
 
     def turn(self, after_s: float = 0.0) -> TurnReport:
         self.world.clock.at += after_s
         return self.loop.turn()
 
-    def serve(self, engine: Engine, shelf: MemoryShelf | None = None) -> None:
+    def serve(self, engine: AdaptationEngine, shelf: MemoryShelf | None = None) -> None:
         """Another θ; with a shelf, its features have windows there."""
-        self.store = MemoryWindows(self._policy.shape.size, shelf or self.store.shelf)
-        outlet = Outlet(TOPICS, engine, dead_letter_max_bytes=900)
-        self.loop.serve(engine, self._wrap(self.store), outlet)
+        self.store = MemoryWindowStore(self._policy.shape.size, shelf or self.store.shelf)
+        messages = MessageBuilder(TOPICS, engine, dead_letter_max_bytes=900)
+        self.loop.serve(engine, self._wrap(self.store), messages)
 
     def begin(self) -> None:
         """The first turn only claims."""
@@ -223,7 +241,7 @@ def pair_of(key: str, number: int, scale: float = 1.0) -> tuple[FloatArray, Floa
 
 def event(*pairs: tuple[FloatArray, FloatArray]) -> bytes:
     wire = [WirePair(paired_event.vector(x_D), paired_event.vector(y_E)) for x_D, y_E in pairs]
-    return paired_event.encode(PairedEvent(wire))
+    return paired_event.encode_event(PairedEvent(wire))
 
 
 def policy(

@@ -95,8 +95,8 @@ def test_a_mapping_comes_back_as_it_went(
     mapping = with_facts(
         stream=stream, outcome=outcome, query_loss_before=before, query_loss_after=after
     )
-    value, headers = adapted_mapping.encode(mapping)
-    decoded = adapted_mapping.decode(value)
+    value, headers = adapted_mapping.encode_mapping(mapping)
+    decoded = adapted_mapping.decode_mapping(value)
     assert same(decoded.facts, mapping.facts)
     assert decoded.tensors.keys() == mapping.tensors.keys()
     for name, tensor in mapping.tensors.items():
@@ -107,15 +107,15 @@ def test_a_mapping_comes_back_as_it_went(
 def test_tensors_that_are_not_finite_come_back_too() -> None:
     damaged = tensors() | {"b1": np.array([np.nan, np.inf, -0.0], np.float32)}
     facts = msgspec.structs.replace(FACTS, content_hash=content_hash(damaged))
-    value, _ = adapted_mapping.encode(AdaptedMapping(damaged, facts))
-    assert adapted_mapping.decode(value).tensors["b1"].tobytes() == damaged["b1"].tobytes()
+    value, _ = adapted_mapping.encode_mapping(AdaptedMapping(damaged, facts))
+    assert adapted_mapping.decode_mapping(value).tensors["b1"].tobytes() == damaged["b1"].tobytes()
 
 
 def test_a_tensor_that_is_a_view_is_written_by_its_values() -> None:
     strided = tensors() | {"w1": np.arange(24, dtype=np.float32).reshape(3, 8)[:, ::2]}
     facts = msgspec.structs.replace(FACTS, content_hash=content_hash(strided))
-    value, _ = adapted_mapping.encode(AdaptedMapping(strided, facts))
-    assert np.array_equal(adapted_mapping.decode(value).tensors["w1"], strided["w1"])
+    value, _ = adapted_mapping.encode_mapping(AdaptedMapping(strided, facts))
+    assert np.array_equal(adapted_mapping.decode_mapping(value).tensors["w1"], strided["w1"])
 
 
 def in_form(
@@ -151,8 +151,8 @@ def every_form() -> dict[tuple[Encoding, Dtype], AdaptedMapping]:
 @pytest.mark.parametrize("form", every_form())
 def test_every_form_comes_back_as_it_lies(form: tuple[Encoding, Dtype]) -> None:
     mapping = every_form()[form]
-    value, headers = adapted_mapping.encode(mapping)
-    decoded = adapted_mapping.decode(value)
+    value, headers = adapted_mapping.encode_mapping(mapping)
+    decoded = adapted_mapping.decode_mapping(value)
     assert same(decoded.facts, mapping.facts)
     assert (decoded.facts.encoding, decoded.facts.dtype) == form
     assert dict(headers)["adaptd-encoding"].decode() == form[0]
@@ -165,7 +165,7 @@ def test_every_form_comes_back_as_it_lies(form: tuple[Encoding, Dtype]) -> None:
 @pytest.mark.parametrize("form", every_form())
 def test_the_file_is_the_one_that_safetensors_writes(form: tuple[Encoding, Dtype]) -> None:
     mapping = every_form()[form]
-    value, _ = adapted_mapping.encode(mapping)
+    value, _ = adapted_mapping.encode_mapping(mapping)
     theirs = save(dict(mapping.tensors), mapping.facts.as_strings())
     size = int.from_bytes(value[:8], "little")
     assert size % 8 == 0  # so that the widest numbers are aligned, and the rest behind them
@@ -189,9 +189,9 @@ def test_every_form_can_be_run(form: tuple[Encoding, Dtype]) -> None:
 
 def test_theta_itself_takes_a_few_hundred_bytes() -> None:
     mapping = in_form("lowrank", "float16", {}, outcome=Outcome.WORSE)
-    value, _ = adapted_mapping.encode(mapping)
+    value, _ = adapted_mapping.encode_mapping(mapping)
     assert len(value) < 1_000
-    made = runnable(adapted_mapping.decode(value), tensors(1))
+    made = runnable(adapted_mapping.decode_mapping(value), tensors(1))
     assert all(np.array_equal(made[name], tensor) for name, tensor in tensors(1).items())
 
 
@@ -219,16 +219,16 @@ def test_what_was_added_to_theta_cannot_be_run_without_it_or_with_another() -> N
 def test_a_form_that_is_not_what_it_says_is_refused(changes: dict[str, Any]) -> None:
     mapping = every_form()["lowrank", "float32"]
     mapping = AdaptedMapping(mapping.tensors, msgspec.structs.replace(mapping.facts, **changes))
-    value, _ = adapted_mapping.encode(mapping)
+    value, _ = adapted_mapping.encode_mapping(mapping)
     with pytest.raises(ValueError, match=r"not an adapted mapping|do not match their"):
-        adapted_mapping.decode(value)
+        adapted_mapping.decode_mapping(value)
 
 
 def test_a_record_from_before_there_were_encodings_is_full_in_float32() -> None:
     strings = FACTS.as_strings()
     assert strings.pop("encoding") == "full"
     assert strings.pop("dtype") == "float32"
-    decoded = adapted_mapping.decode(save(tensors(), strings))
+    decoded = adapted_mapping.decode_mapping(save(tensors(), strings))
     assert same(decoded.facts, FACTS)
 
 
@@ -237,17 +237,19 @@ def test_to_a_reader_that_knows_full_float32_alone_the_rest_is_damaged(
     form: tuple[Encoding, Dtype],
 ) -> None:
     """It hashes as adapted-mapping/1 did, and passes over what does not match."""
-    value, _ = adapted_mapping.encode(every_form()[form])
+    value, _ = adapted_mapping.encode_mapping(every_form()[form])
     digest = hashlib.sha256()
     stored = load(value)
     for name in sorted(stored):
         shape = ",".join(map(str, stored[name].shape))
         digest.update(f"{name}:{shape};".encode() + stored[name].tobytes())
-    assert digest.hexdigest() != adapted_mapping.decode(value).facts.content_hash
+    assert digest.hexdigest() != adapted_mapping.decode_mapping(value).facts.content_hash
 
 
 def test_the_headers_are_the_facts() -> None:
-    _, headers = adapted_mapping.encode(with_facts(query_loss_after=math.nan, stream="ключ"))
+    _, headers = adapted_mapping.encode_mapping(
+        with_facts(query_loss_after=math.nan, stream="ключ")
+    )
     names = [name for name, _ in headers]
     texts = {name.removeprefix("adaptd-"): value.decode() for name, value in headers}
     assert all(name.startswith("adaptd-") for name in names)
@@ -257,7 +259,7 @@ def test_the_headers_are_the_facts() -> None:
 
 
 def test_the_value_is_plain_safetensors_whose_metadata_is_text() -> None:
-    value, headers = adapted_mapping.encode(with_facts())
+    value, headers = adapted_mapping.encode_mapping(with_facts())
     size = int.from_bytes(value[:8], "little")
     metadata = json.loads(value[8 : 8 + size])["__metadata__"]
     assert {f"adaptd-{name}": text.encode() for name, text in metadata.items()} == dict(headers)
@@ -265,11 +267,11 @@ def test_the_value_is_plain_safetensors_whose_metadata_is_text() -> None:
 
 @pytest.mark.parametrize("name", ["w1", "b1", "w2", "b2"])
 def test_a_tensor_changed_by_one_bit_is_noticed(name: str) -> None:
-    value, _ = adapted_mapping.encode(with_facts())
+    value, _ = adapted_mapping.encode_mapping(with_facts())
     at = value.rindex(tensors()[name].tobytes())
     tampered = value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
     with pytest.raises(ValueError, match="'s' do not match their content hash"):
-        adapted_mapping.decode(tampered)
+        adapted_mapping.decode_mapping(tampered)
 
 
 @pytest.mark.parametrize(
@@ -279,13 +281,13 @@ def test_a_tensor_changed_by_one_bit_is_noticed(name: str) -> None:
         b"short",
         bytes(100),
         b"\xff" * 64,
-        adapted_mapping.encode(with_facts())[0][:-1],
-        adapted_mapping.encode(with_facts())[0] + b"x",
+        adapted_mapping.encode_mapping(with_facts())[0][:-1],
+        adapted_mapping.encode_mapping(with_facts())[0] + b"x",
     ],
 )
 def test_what_is_no_mapping_is_a_value_error(value: bytes) -> None:
     with pytest.raises(ValueError, match="not an adapted mapping"):
-        adapted_mapping.decode(value)
+        adapted_mapping.decode_mapping(value)
 
 
 def safetensors_file(header: object, data: bytes) -> bytes:
@@ -308,17 +310,17 @@ def safetensors_file(header: object, data: bytes) -> bytes:
 def test_a_safetensors_file_of_another_kind_is_a_value_error(header: dict[str, Any]) -> None:
     data = bytes(2) if "a" in header else b""
     with pytest.raises(ValueError, match="not an adapted mapping"):
-        adapted_mapping.decode(safetensors_file(header, data))
+        adapted_mapping.decode_mapping(safetensors_file(header, data))
 
 
 @given(at=st.integers(0, 3_000), replacement=st.binary(max_size=8), length=st.integers(0, 8))
 def test_a_mapping_with_bytes_changed_is_a_mapping_or_a_value_error(
     at: int, replacement: bytes, length: int
 ) -> None:
-    value, _ = adapted_mapping.encode(with_facts())
+    value, _ = adapted_mapping.encode_mapping(with_facts())
     value = value[:at] + replacement + value[at + length :]
     try:
-        decoded = adapted_mapping.decode(value)
+        decoded = adapted_mapping.decode_mapping(value)
     except ValueError:
         return
     assert content_hash(decoded.tensors) == decoded.facts.content_hash

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.turn.batching import BatchPolicy, Schedule, When, when_to_publish
-from daemon.turn.streams import Published, StreamId
+from daemon.turn.streams import LastPublication, StreamId
 from model.values.gate import Outcome
 
 POLICY = BatchPolicy(max_batch=3, max_wait_s=0.5)
@@ -44,7 +44,7 @@ def test_what_is_put_in_comes_out_once_in_batches_within_the_limit(
                 schedule.forget(stream(number))
                 waiting.discard(stream(number))
             case "take":
-                due = schedule.take_due(now)
+                due = schedule.pop_due(now)
                 assert len(due) <= POLICY.max_batch
                 assert len(set(due)) == len(due)
                 assert set(due) <= waiting
@@ -53,11 +53,11 @@ def test_what_is_put_in_comes_out_once_in_batches_within_the_limit(
         assert schedule.changed_count <= len(waiting)
         assert schedule.deferred_count <= len(waiting)
     while waiting:
-        due = schedule.take_due(now + 100)
+        due = schedule.pop_due(now + 100)
         assert due
         assert len(due) <= POLICY.max_batch
         waiting -= set(due)
-    assert schedule.take_due(now + 100) == []
+    assert schedule.pop_due(now + 100) == []
     assert schedule.wait_s(now, 9) == 9
 
 
@@ -69,13 +69,13 @@ def test_no_stream_waits_longer_than_max_wait(gaps: list[float]) -> None:
         until = now + gap
         while now < until:
             now += min(max(schedule.wait_s(now, at_most_s=10), 1e-9), until - now)
-            for due in schedule.take_due(now):
+            for due in schedule.pop_due(now):
                 assert now - asked.pop(due) <= POLICY.max_wait_s + 1e-9
         schedule.changed(stream(number), now)
         asked[stream(number)] = now
     now += schedule.wait_s(now, at_most_s=10) + 1e-9
     assert all(now - at <= POLICY.max_wait_s + 1e-8 for at in asked.values())
-    assert set(schedule.take_due(now)) == set(asked)
+    assert set(schedule.pop_due(now)) == set(asked)
 
 
 def test_a_full_batch_does_not_wait() -> None:
@@ -83,10 +83,10 @@ def test_a_full_batch_does_not_wait() -> None:
     schedule.changed(stream(0), 1.0)
     schedule.changed(stream(1), 1.0)
     assert schedule.wait_s(1.0, 9) == pytest.approx(0.5)
-    assert schedule.take_due(1.0) == []
+    assert schedule.pop_due(1.0) == []
     schedule.changed(stream(2), 1.0)
     assert schedule.wait_s(1.0, 9) == 0
-    assert schedule.take_due(1.0) == [stream(0), stream(1), stream(2)]
+    assert schedule.pop_due(1.0) == [stream(0), stream(1), stream(2)]
 
 
 def test_a_stream_that_changes_again_keeps_its_place() -> None:
@@ -95,7 +95,7 @@ def test_a_stream_that_changes_again_keeps_its_place() -> None:
     schedule.changed(stream(1), 1.2)
     schedule.changed(stream(0), 1.4)
     assert schedule.wait_s(1.4, 9) == pytest.approx(0.1)
-    assert schedule.take_due(1.5) == [stream(0), stream(1)]
+    assert schedule.pop_due(1.5) == [stream(0), stream(1)]
 
 
 def test_a_put_off_publication_comes_at_its_time_though_nothing_changes() -> None:
@@ -103,8 +103,8 @@ def test_a_put_off_publication_comes_at_its_time_though_nothing_changes() -> Non
     schedule.defer(stream(0), until=4.0)
     assert schedule.wait_s(3.0, 9) == 1.0
     assert schedule.wait_s(5.0, 9) == 0.0
-    assert schedule.take_due(3.9) == []
-    assert schedule.take_due(4.0) == [stream(0)]
+    assert schedule.pop_due(3.9) == []
+    assert schedule.pop_due(4.0) == [stream(0)]
     assert stream(0) not in schedule
 
 
@@ -114,8 +114,8 @@ def test_a_stream_put_off_twice_to_the_same_time_comes_once() -> None:
         schedule.defer(stream(0), until=4.0)
         schedule.forget(stream(0))
     schedule.defer(stream(0), until=4.0)
-    assert schedule.take_due(4.0) == [stream(0)]
-    assert schedule.take_due(4.0) == []
+    assert schedule.pop_due(4.0) == [stream(0)]
+    assert schedule.pop_due(4.0) == []
 
 
 def test_under_load_put_off_publications_are_not_starved() -> None:
@@ -126,7 +126,7 @@ def test_under_load_put_off_publications_are_not_starved() -> None:
     for turn in range(5):
         for number in range(6):
             schedule.changed(stream(number), float(turn))
-        if stream(99) in schedule.take_due(float(turn)):
+        if stream(99) in schedule.pop_due(float(turn)):
             break
     else:
         pytest.fail("five full batches, and the publication still waits")
@@ -138,7 +138,7 @@ def test_changed_streams_are_not_starved_by_put_off_ones_either() -> None:
         schedule.defer(stream(number), until=0.0)
     schedule.changed(stream(50), 0.0)
     for turn in range(1, 6):
-        taken |= set(schedule.take_due(float(turn)))
+        taken |= set(schedule.pop_due(float(turn)))
     assert stream(50) in taken
 
 
@@ -157,20 +157,20 @@ def test_streams_put_off_in_every_turn_take_no_more_memory() -> None:
         (None, Outcome.ADAPTED, When.NOW),
         (None, Outcome.WORSE, When.NOW),
         (None, Outcome.NOT_FINITE, When.NOW),
-        (Published(9.5, Outcome.ADAPTED), Outcome.RIDGE, 10.5),
-        (Published(9.9, Outcome.RIDGE), Outcome.WORSE, When.NOW),
-        (Published(9.5, Outcome.ADAPTED), Outcome.ADAPTED, 10.5),
-        (Published(9.0, Outcome.ADAPTED), Outcome.ADAPTED, When.NOW),
-        (Published(9.9, Outcome.ADAPTED), Outcome.WORSE, When.NOW),
-        (Published(9.9, Outcome.ADAPTED), Outcome.NOT_FINITE, When.NOW),
-        (Published(9.9, Outcome.WORSE), Outcome.ADAPTED, When.NOW),
-        (Published(0.0, Outcome.WORSE), Outcome.WORSE, When.NEVER),
-        (Published(0.0, Outcome.WORSE), Outcome.NOT_FINITE, When.NEVER),
-        (Published(0.0, Outcome.NOT_FINITE), Outcome.NOT_FINITE, When.NEVER),
+        (LastPublication(9.5, Outcome.ADAPTED), Outcome.RIDGE, 10.5),
+        (LastPublication(9.9, Outcome.RIDGE), Outcome.WORSE, When.NOW),
+        (LastPublication(9.5, Outcome.ADAPTED), Outcome.ADAPTED, 10.5),
+        (LastPublication(9.0, Outcome.ADAPTED), Outcome.ADAPTED, When.NOW),
+        (LastPublication(9.9, Outcome.ADAPTED), Outcome.WORSE, When.NOW),
+        (LastPublication(9.9, Outcome.ADAPTED), Outcome.NOT_FINITE, When.NOW),
+        (LastPublication(9.9, Outcome.WORSE), Outcome.ADAPTED, When.NOW),
+        (LastPublication(0.0, Outcome.WORSE), Outcome.WORSE, When.NEVER),
+        (LastPublication(0.0, Outcome.WORSE), Outcome.NOT_FINITE, When.NEVER),
+        (LastPublication(0.0, Outcome.NOT_FINITE), Outcome.NOT_FINITE, When.NEVER),
     ],
 )
 def test_when_an_outcome_is_published(
-    last: Published | None, outcome: Outcome, expected: When | float
+    last: LastPublication | None, outcome: Outcome, expected: When | float
 ) -> None:
     assert when_to_publish(now=10.0, interval_s=1.0, last=last, outcome=outcome) == expected
 
@@ -181,5 +181,5 @@ def test_a_partition_that_goes_takes_all_that_waits_along() -> None:
         schedule.changed(StreamId(partition, "changed"), 1.0)
         schedule.defer(StreamId(partition, "deferred"), 2.0)
     schedule.drop(0)
-    assert schedule.take_due(3.0) == [StreamId(1, "deferred"), StreamId(1, "changed")]
+    assert schedule.pop_due(3.0) == [StreamId(1, "deferred"), StreamId(1, "changed")]
     assert schedule.changed_count == schedule.deferred_count == 0

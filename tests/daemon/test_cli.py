@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from daemon.__main__ import MISCONFIGURED, app
 from daemon.config import Settings
+from daemon.errors import Misconfigured
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -52,17 +54,50 @@ def test_help_texts_keep_their_brackets() -> None:
     assert "'adaptd[" in CliRunner().invoke(app, ["up", "--help"]).output
 
 
-def test_the_effective_settings_are_printed_as_json_without_secrets(tmp_path: Path) -> None:
+def module(*arguments: str, **environment: str) -> tuple[int, str]:
+    """`python -m daemon`: its exit code and stdout."""
+    ended = run(*arguments, **environment)
+    return ended.returncode, ended.stdout
+
+
+def script(*arguments: str, **environment: str) -> tuple[int, str]:
+    """`adaptd`: its exit code and stdout."""
+    result = CliRunner().invoke(app, arguments, env=environment)
+    return result.exit_code, result.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["run"]])
+@pytest.mark.parametrize("program", [module, script])
+def test_the_effective_settings_are_printed_as_json_without_secrets(
+    program: Callable[..., tuple[int, str]], command: list[str], tmp_path: Path
+) -> None:
     file = tmp_path / "adaptd.toml"
     file.write_text("max_batch = 7\n")
-    ended = run(
-        "run", "--print-config", "--config", str(file), ADAPTD_REDIS_URL="redis://:hunter2@h"
-    )
-    assert ended.returncode == 0
-    printed = json.loads(ended.stdout)
+    options = ["--print-config", "--config", str(file)]
+    code, shown = program(*command, *options, ADAPTD_REDIS_URL="redis://:hunter2@h")
+    assert code == 0
+    printed = json.loads(shown)
     assert printed.keys() == Settings.model_fields.keys()
     assert printed["max_batch"] == 7
-    assert "hunter2" not in ended.stdout + ended.stderr
+    assert "hunter2" not in shown
+
+
+def test_a_config_file_alone_runs_the_daemon_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "adaptd.toml"
+    file.write_text("max_batch = 'none'\n")
+    ended = run("--config", str(file))
+    assert ended.returncode == MISCONFIGURED
+    assert ended.stderr.startswith("adaptd: ADAPTD_MAX_BATCH = 'none': ")
+    with pytest.raises(Misconfigured, match="ADAPTD_MAX_BATCH"):
+        CliRunner().invoke(app, ["--config", str(file)], catch_exceptions=False)
+
+
+def test_adaptd_alone_prints_its_help() -> None:
+    assert script()[1].strip() == script("--help")[1].strip() != ""
+
+
+def test_options_of_run_before_another_command_are_refused() -> None:
+    assert script("--print-config", "check")[0] == 2
 
 
 @pytest.mark.parametrize("command", [["run"], ["check"], ["topics", "create"], []])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from daemon.config import PREFIX, Settings, is_secret, load, shown
+from daemon.config import PREFIX, Settings, is_secret, load_settings, shown_settings
 from daemon.errors import Misconfigured
 
 SECRET = "hunter2"
@@ -16,7 +16,7 @@ SECRET = "hunter2"
 
 def refused(environment: dict[str, str], file: Path | None = None) -> str:
     with pytest.raises(Misconfigured) as refusal:
-        load(file, environment)
+        load_settings(file, environment)
     line = str(refusal.value)
     assert "\n" not in line
     return line
@@ -45,7 +45,7 @@ def test_every_number_has_a_range(name: str) -> None:
 
 
 def test_without_anything_set_the_defaults_hold() -> None:
-    settings = load(None, {})
+    settings = load_settings(None, {})
     assert settings.kafka_bootstrap_servers == "127.0.0.1:9092"
     assert settings.min_support <= settings.support_size
     assert settings == Settings()
@@ -53,7 +53,7 @@ def test_without_anything_set_the_defaults_hold() -> None:
 
 def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
     path = toml(tmp_path, "max_batch = 7\nmax_wait_ms = 8\n")
-    settings = load(path, {"ADAPTD_MAX_BATCH": "9", "UNRELATED": "x"})
+    settings = load_settings(path, {"ADAPTD_MAX_BATCH": "9", "UNRELATED": "x"})
     assert (settings.max_batch, settings.max_wait_ms, settings.support_size) == (9, 8, 32)
 
 
@@ -62,13 +62,13 @@ def test_the_file_can_be_named_by_a_variable_and_an_option_wins(tmp_path: Path) 
     named.write_text("max_batch = 7\n")
     given.write_text("max_batch = 8\n")
     environment = {"ADAPTD_CONFIG_FILE": str(named)}
-    assert load(None, environment).max_batch == 7
-    assert load(given, environment).max_batch == 8
+    assert load_settings(None, environment).max_batch == 7
+    assert load_settings(given, environment).max_batch == 8
 
 
 def test_names_of_variables_may_be_small_and_an_empty_one_is_unset() -> None:
-    assert load(None, {"adaptd_max_batch": "5"}).max_batch == 5
-    assert load(None, {"ADAPTD_MAX_BATCH": ""}).max_batch == Settings().max_batch
+    assert load_settings(None, {"adaptd_max_batch": "5"}).max_batch == 5
+    assert load_settings(None, {"ADAPTD_MAX_BATCH": ""}).max_batch == Settings().max_batch
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_bad_redis_url_is_named_and_its_password_is_not(url: str) -> None:
 
 
 def test_effective_settings_are_shown_with_secrets_masked() -> None:
-    settings = load(
+    settings = load_settings(
         None,
         {
             "ADAPTD_REDIS_URL": f"rediss://:{SECRET}@h:6379/0",
@@ -172,7 +172,7 @@ def test_effective_settings_are_shown_with_secrets_masked() -> None:
             "ADAPTD_MAX_BATCH": "5",
         },
     )
-    text = json.dumps(shown(settings))
+    text = json.dumps(shown_settings(settings))
     assert SECRET not in text + repr(settings)
     assert json.loads(text)["max_batch"] == 5
     assert json.loads(text)["redis_url"] == json.loads(text)["kafka_sasl_password"] == "*" * 10

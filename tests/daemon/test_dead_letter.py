@@ -20,7 +20,7 @@ def letter(
     key: bytes | None = b"k", value: bytes | None = b"v", headers: Headers = (), detail: str = "why"
 ) -> Message:
     record = MemoryRecord(offset=7, timestamp=99, key=key, value=value, headers=headers)
-    return dead_letter.encode(
+    return dead_letter.encode_dead_letter(
         DeadLetter(record, partition=3, error=MalformedEvent("lying_shape", detail)),
         topic="dlq",
         from_topic="events",

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from daemon.adapters.memory import MemoryMetaInits
+from daemon.backoff import Backoff
 from daemon.errors import RefusedMetaInit, Unavailable
 from daemon.thetas import follow as following
-from daemon.thetas import publish as meta_inits
+from daemon.thetas import operate
+from daemon.thetas.active import ThetaSignature, signature_of
 from daemon.thetas.follow import Agreement, Follower, News, Ready, Refusal, Silence
-from daemon.thetas.publish import Maps, maps_of
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
 from model.theta.meta_init import MetaInit, fresh
@@ -32,7 +33,7 @@ def theta(version: str, seed: int = 0, dims: tuple[int, int] = (3, 2)) -> MetaIn
 def topic() -> MemoryMetaInits:
     made = MemoryMetaInits()
     for one in (theta("v1", seed=1), theta("v2", seed=2), theta("wide", dims=(5, 2)), SERVED):
-        meta_inits.publish(made, one, to_bytes(one))
+        operate.publish_theta(made, one, to_bytes(one))
     return made
 
 
@@ -43,17 +44,17 @@ def name_of(theta: MetaInit) -> str:
 def follower(
     topic: MemoryMetaInits,
     prepare: Callable[[MetaInit], str] = name_of,
-    maps: Maps | None = None,
+    maps: ThetaSignature | None = None,
 ) -> Follower[str]:
-    return Follower(topic, prepare, maps or maps_of(SERVED), SERVED.content_hash)
+    return Follower(topic, prepare, maps or signature_of(SERVED), SERVED.content_hash)
 
 
 def point(topic: MemoryMetaInits, version: str) -> None:
-    meta_inits.activate(topic, version, by="me", now_ms=len(topic.log), change_dimensions=True)
+    operate.activate_theta(topic, version, by="me", now_ms=len(topic.log), change_dimensions=True)
 
 
 def looked(follower: Follower[str]) -> list[News[str]]:
-    follower.look()
+    follower.poll_catalogue()
     return list(follower.news())
 
 
@@ -65,7 +66,7 @@ def test_what_becomes_active_is_made_ready_once(topic: MemoryMetaInits) -> None:
     assert looked(following) == []
     point(topic, "v2")
     assert looked(following) == [Ready("v2")]
-    meta_inits.rollback(topic, by="me", now_ms=0)
+    operate.rollback_theta(topic, by="me", now_ms=0)
     assert looked(following) == [Ready("v1")]
 
 
@@ -87,7 +88,7 @@ def test_other_dimensions_are_refused_once_and_the_next_is_taken(topic: MemoryMe
 
 
 def test_where_nothing_binds_it_any_dimensions_are_taken_at_first(topic: MemoryMetaInits) -> None:
-    following = follower(topic, maps=Maps())
+    following = follower(topic, maps=ThetaSignature())
     point(topic, "wide")
     assert looked(following) == [Ready("wide")]
 
@@ -122,7 +123,7 @@ def test_a_version_that_is_not_there_is_refused_until_it_is(topic: MemoryMetaIni
     (refusal,) = looked(following)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "missing"
-    meta_inits.publish(topic, late, to_bytes(late))
+    operate.publish_theta(topic, late, to_bytes(late))
     assert looked(following) == [Ready("late")]
 
 
@@ -142,12 +143,12 @@ def test_what_cannot_be_prepared_is_refused_and_another_is_not(topic: MemoryMeta
 def test_a_topic_that_is_missing_is_said_once_and_followed_when_it_comes() -> None:
     topic = MemoryMetaInits(exists=False)
     following = follower(topic)
-    assert not following.look()
+    assert not following.poll_catalogue()
     news = following.news()
     assert [type(one) for one in news] == [Agreement, Silence]
     assert looked(following) == []
     one = theta("v1")
-    meta_inits.publish(topic, one, to_bytes(one))
+    operate.publish_theta(topic, one, to_bytes(one))
     point(topic, "v1")
     assert looked(following) == [Ready("v1")]
 
@@ -164,7 +165,7 @@ def test_a_service_that_fails_while_preparing_is_asked_again(topic: MemoryMetaIn
     point(topic, "v1")
     for _ in range(2):
         with pytest.raises(Unavailable):
-            following.look()
+            following.poll_catalogue()
     assert looked(following) == [Ready("v1")]
 
 
@@ -173,8 +174,8 @@ def test_a_service_that_fails_while_preparing_is_asked_again(topic: MemoryMetaIn
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(following, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(following, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(following, "BACKOFF", Backoff(0.01, 0.02))
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_a_bug_on_the_thread_comes_up_on_the_loops(
 def test_once_started_only_the_dimensions_that_are_served_may_follow(
     topic: MemoryMetaInits, started: Callable[..., Follower[str]]
 ) -> None:
-    following = started(maps=Maps())
+    following = started(maps=ThetaSignature())
     point(topic, "wide")
     (refusal,) = (n for n in until(following, Refusal) if isinstance(n, Refusal))
     assert refusal.reason == "other_dimensions"

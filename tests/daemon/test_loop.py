@@ -530,7 +530,7 @@ def test_a_turn_that_decodes_for_too_long_leaves_the_rest_to_the_next(
         clock.at += 2.0
         return decode_record(*arguments)
 
-    monkeypatch.setattr("daemon.turn.loop.decode_record", slowly)
+    monkeypatch.setattr("daemon.turn.decoding.decode_record", slowly)
     events = [worker.turn().events for _ in range(2)]
     assert events == [3, 3]
     monkeypatch.undo()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from daemon.errors import Unavailable
+from daemon.turn.pending import Done
 from model.values.episode import Adaptation, Episode
 from model.values.errors import DeviceLost
 from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, policy
@@ -50,10 +51,10 @@ class Gremlin:
             return call(*args)
         if name == "commit" and self._random.random() < 0.3:
             self.failed.add((name, "rebalancing"))
-            return lambda: False
+            return Done(False)
         when = self._random.choice(["before", "after"])
         self.failed.add((name, when))
-        # a poll that failed has told nothing: KafkaSource keeps its news until one goes through
+        # a poll that failed has told nothing: adapters keep the news until one goes through
         if when == "after" and name != "poll":
             call(*args)
         raise Crash if self._random.random() < 0.3 else Unavailable("kafka", f"{name} {when}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,12 @@ class Scaled(LinearEngine):
     """Another θ: its mappings are recognised by a factor, its features by another."""
 
     def __init__(self, name: str, factor: float = 1.0, features: float = 1.0) -> None:
-        self.meta_init_version, self.meta_init_hash = name, name * 8
-        self.encoder_version = f"times-{features}"
+        self.theta = replace(
+            LinearEngine.theta,
+            version=name,
+            content_hash=name * 8,
+            encoder_version=f"times-{features}",
+        )
         self._factor, self._features = factor, features
 
     def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
@@ -80,7 +85,7 @@ def test_every_stream_is_adapted_again_and_its_mapping_names_the_new_theta(world
         assert after[key].facts.epoch > before[key].facts.epoch
         assert weights(after[key]) == (before[key].tensors["w"] * 2).tobytes()
     assert len(world.mappings()) == len(before) + len(KEYS)
-    assert world.shelf.marks == {0: OTHER.meta_init_hash, 1: OTHER.meta_init_hash}
+    assert world.shelf.marks == {0: OTHER.theta.content_hash, 1: OTHER.theta.content_hash}
 
 
 def test_streams_that_wait_in_the_store_are_renewed_too(world: World) -> None:
@@ -238,7 +243,7 @@ def test_faults_and_crashes_amid_changes_of_theta_end_as_if_undisturbed(seed: in
             continue
     swapping_worker(world, encoded, last, settings(seed), None, "last").drain()
     assert bits(encoded if last is ENCODED else world.shelf) == bits(calm.shelf)
-    assert set(thetas(world).values()) <= {last.meta_init_version}
+    assert set(thetas(world).values()) <= {last.theta.version}
     assert {k: weights(m) for k, m in world.newest().items()} == {
         k: weights(m) for k, m in calm.newest().items()
     }

@@ -9,8 +9,8 @@ import pytest
 
 from daemon.adapters.memory import MemoryMetaInits
 from daemon.errors import Misconfigured, RefusedMetaInit
-from daemon.thetas import publish as meta_inits
-from daemon.thetas.publish import Maps, active_theta, maps_of
+from daemon.thetas import operate
+from daemon.thetas.active import ThetaSignature, active_theta, signature_of
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
 from model.theta.meta_init import MetaInit, fresh
@@ -26,16 +26,16 @@ def topic() -> MemoryMetaInits:
     made = MemoryMetaInits()
     for number in (1, 2, 3):
         one = theta(f"v{number}", seed=number)
-        assert meta_inits.publish(made, one, to_bytes(one))
+        assert operate.publish_theta(made, one, to_bytes(one))
     return made
 
 
 def activate(topic: MemoryMetaInits, version: str, **more: bool) -> tuple[Active, bool]:
-    return meta_inits.activate(topic, version, by="me", now_ms=len(topic.log), **more)
+    return operate.activate_theta(topic, version, by="me", now_ms=len(topic.log), **more)
 
 
 def rollback(topic: MemoryMetaInits) -> Active:
-    return meta_inits.rollback(topic, by="me", now_ms=len(topic.log))
+    return operate.rollback_theta(topic, by="me", now_ms=len(topic.log))
 
 
 def active(topic: MemoryMetaInits) -> str | None:
@@ -46,20 +46,20 @@ def active(topic: MemoryMetaInits) -> str | None:
 def test_publishing_again_changes_nothing(topic: MemoryMetaInits) -> None:
     one = theta("v1", seed=1)
     count = len(topic.log)
-    assert not meta_inits.publish(topic, one, to_bytes(one))
+    assert not operate.publish_theta(topic, one, to_bytes(one))
     assert len(topic.log) == count
 
 
 def test_another_theta_under_the_same_version_is_refused(topic: MemoryMetaInits) -> None:
     other = theta("v1", seed=9)
     with pytest.raises(Misconfigured, match="another θ is published as 'v1'"):
-        meta_inits.publish(topic, other, to_bytes(other))
+        operate.publish_theta(topic, other, to_bytes(other))
 
 
 @pytest.mark.parametrize("version", ["@active", "@x", "v" * 201, "θ" * 101])
 def test_a_version_that_could_be_taken_for_something_else_is_refused(version: str) -> None:
     with pytest.raises(Misconfigured, match="must not begin with @"):
-        meta_inits.publish(MemoryMetaInits(), theta(version), b"")
+        operate.publish_theta(MemoryMetaInits(), theta(version), b"")
 
 
 def test_what_is_activated_is_what_is_to_be_served(topic: MemoryMetaInits) -> None:
@@ -90,7 +90,7 @@ def test_rolling_back_goes_back_step_by_step(topic: MemoryMetaInits) -> None:
 def test_a_rollback_passes_over_what_was_deleted(topic: MemoryMetaInits) -> None:
     for version in ("v1", "v2", "v3"):
         activate(topic, version)
-    meta_inits.delete(topic, "v2")
+    operate.delete_theta(topic, "v2")
     assert rollback(topic).version == "v1"
 
 
@@ -105,7 +105,7 @@ def test_a_version_stands_once_among_the_previous_and_there_are_not_too_many(
     assert pointer.previous == ("v2", "v1")
     for number in range(30):
         one = theta(f"w{number}", seed=number)
-        meta_inits.publish(topic, one, to_bytes(one))
+        operate.publish_theta(topic, one, to_bytes(one))
         pointer, _ = activate(topic, one.version)
     assert pointer.previous == tuple(f"w{n}" for n in range(28, 28 - wire.MAX_PREVIOUS, -1))
 
@@ -113,11 +113,11 @@ def test_a_version_stands_once_among_the_previous_and_there_are_not_too_many(
 def test_the_active_one_cannot_be_deleted_and_others_can(topic: MemoryMetaInits) -> None:
     activate(topic, "v1")
     with pytest.raises(Misconfigured, match="'v1' is active"):
-        meta_inits.delete(topic, "v1")
-    meta_inits.delete(topic, "v2")
+        operate.delete_theta(topic, "v1")
+    operate.delete_theta(topic, "v2")
     assert list(topic.catalogue().published) == ["v1", "v3"]
     with pytest.raises(Misconfigured, match="no θ 'v2' is published"):
-        meta_inits.delete(topic, "v2")
+        operate.delete_theta(topic, "v2")
 
 
 def test_what_is_not_there_or_not_intact_cannot_be_activated(topic: MemoryMetaInits) -> None:
@@ -125,7 +125,7 @@ def test_what_is_not_there_or_not_intact_cannot_be_activated(topic: MemoryMetaIn
         activate(topic, "v9")
     damaged = bytearray(to_bytes(theta("v4")))
     damaged[-1] ^= 1
-    topic.write("v4", bytes(damaged), wire.headers(theta("v4")))
+    topic.write("v4", bytes(damaged), wire.theta_headers(theta("v4")))
     with pytest.raises(Misconfigured, match="damaged"):
         activate(topic, "v4")
     topic.write("v5", to_bytes(theta("v1", seed=1)))
@@ -137,7 +137,7 @@ def test_what_is_not_there_or_not_intact_cannot_be_activated(topic: MemoryMetaIn
 def test_other_dimensions_must_be_asked_for(topic: MemoryMetaInits) -> None:
     activate(topic, "v1")
     other = theta("wide", dims=(5, 2))
-    meta_inits.publish(topic, other, to_bytes(other))
+    operate.publish_theta(topic, other, to_bytes(other))
     with pytest.raises(Misconfigured, match=r"source_dim 5.*--change-dimensions"):
         activate(topic, "wide")
     assert activate(topic, "wide", change_dimensions=True)[0].version == "wide"
@@ -163,23 +163,23 @@ def test_a_pointer_that_leads_nowhere_is_refused(
 
 def test_what_a_theta_must_map(topic: MemoryMetaInits) -> None:
     one = theta("v1")
-    Maps().refuse_others(one)
-    maps_of(one).refuse_others(one)
-    maps_of(topic.catalogue().published["v1"]).refuse_others(one)
+    ThetaSignature().require(one, one.version)
+    signature_of(one).require(one, one.version)
+    signature_of(topic.catalogue().published["v1"]).require(one, one.version)
     for other in (
-        Maps(source_modality="image"),
-        Maps(source_dim=4),
-        Maps(target_modality="text"),
-        Maps(target_dim=3),
+        ThetaSignature(source_modality="image"),
+        ThetaSignature(source_dim=4),
+        ThetaSignature(target_modality="text"),
+        ThetaSignature(target_dim=3),
     ):
         with pytest.raises(RefusedMetaInit) as refusal:
-            other.refuse_others(one)
+            other.require(one, one.version)
         assert refusal.value.reason == "other_dimensions"
 
 
 def test_facts_are_headers_as_far_as_there_is_room() -> None:
     facts = {"short": "s", "middle": "m" * 5_000, "long": "l" * 9_000, "tensor": str(np.pi)}
-    told = dict(wire.headers(replace(theta("v1"), facts=facts)))
+    told = dict(wire.theta_headers(replace(theta("v1"), facts=facts)))
     assert told["adaptd-fact-short"] == b"s"
     assert told["adaptd-fact-middle"] == b"m" * 5_000
     assert "adaptd-fact-long" not in told

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 
-from daemon.adapters.memory import MemoryShelf, MemorySource, MemoryTopic, MemoryWindows
-from daemon.errors import Superseded, Unavailable
+from daemon.adapters.memory import MemoryEventSource, MemoryShelf, MemoryTopic, MemoryWindowStore
+from daemon.errors import Unavailable
 from daemon.turn.ownership import Ownership, StartPolicy
+from daemon.turn.pending import Done, Later, Pending
 from daemon.turn.ports import Polled
 
 POLICY = StartPolicy(offset_reset="earliest", rebuild_windows=True, reclaim_after_s=10.0)
@@ -18,13 +19,13 @@ class Worker:
     """One worker's ownership on a topic and a shelf that it may share with others."""
 
     def __init__(self, topic: MemoryTopic, shelf: MemoryShelf) -> None:
-        self.source = MemorySource(topic)
-        self.store = MemoryWindows(4, shelf)
+        self.source = MemoryEventSource(topic)
+        self.store = MemoryWindowStore(4, shelf)
         self.owned = Ownership(self.source, self.store, POLICY, "zero")
 
     def poll(self, now: float = 0.0) -> Polled:
         polled = self.source.poll(0, 100)
-        self.owned.hear(polled, now)
+        self.owned.on_rebalance(polled, now)
         return polled
 
 
@@ -87,7 +88,7 @@ def test_what_the_group_takes_away_ends(worker: Worker) -> None:
     worker.poll()
     worker.owned.claim(0.0, 1)
     worker.source.revoke([0])
-    assert worker.owned.hear(worker.source.poll(0, 1), 0.0) == {0}
+    assert worker.owned.on_rebalance(worker.source.poll(0, 1), 0.0) == {0}
     assert list(worker.owned) == [1]
     assert worker.owned.claim(99.0, 1) == {}
 
@@ -97,7 +98,7 @@ def test_a_partition_taken_and_given_back_between_two_polls_is_claimed_anew(work
     first = worker.owned.claim(0.0, 1)
     worker.source.revoke([0])
     worker.source.assign([0])
-    assert worker.owned.hear(worker.source.poll(0, 1), 0.0) == {0}
+    assert worker.owned.on_rebalance(worker.source.poll(0, 1), 0.0) == {0}
     assert worker.owned.claim(0.0, 1)[0] > first[0]
 
 
@@ -123,10 +124,9 @@ def test_two_workers_cannot_both_be_owners(topic: MemoryTopic, shelf: MemoryShel
     for worker in (old, new):
         worker.poll()
         worker.owned.claim(0.0, 1)
-    new.owned.verify([0, 1])
-    with pytest.raises(Superseded) as superseded:
-        old.owned.verify([0, 1])
-    assert superseded.value.partitions == {0, 1}
+    assert new.owned.verify([0, 1], 0.0) == set()
+    assert old.owned.verify([0, 1], 0.0) == {0, 1}
+    assert list(old.owned) == []
 
 
 def test_only_what_had_its_effect_is_committed_and_once(worker: Worker, topic: MemoryTopic) -> None:
@@ -143,8 +143,8 @@ def test_only_what_had_its_effect_is_committed_and_once(worker: Worker, topic: M
     assert worker.owned.commit() == {}
     worker.owned[1].release("s")
     assert worker.owned.commit() == {}
-    assert worker.owned.settle() == {1: 5}
-    assert worker.owned.settle() == {}
+    assert worker.owned.await_commit() == {1: 5}
+    assert worker.owned.await_commit() == {}
 
 
 def test_an_answer_counts_for_the_tenure_that_asked(worker: Worker, topic: MemoryTopic) -> None:
@@ -155,35 +155,35 @@ def test_an_answer_counts_for_the_tenure_that_asked(worker: Worker, topic: Memor
     worker.owned.lose([0], now=0.0)
     topic.committed[0] = 1  # by another worker, which had to read from there
     worker.owned.claim(POLICY.reclaim_after_s, 1)
-    assert worker.owned.settle() == {1: 0}
+    assert worker.owned.await_commit() == {1: 0}
     assert worker.owned[0].committed == 1
 
 
-class Rebalancing(MemorySource):
+class Rebalancing(MemoryEventSource):
     """A group that is rebalancing takes no commits."""
 
     rebalancing = True
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
-        return (lambda: False) if self.rebalancing else super().commit(offsets)
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+        return Done(False) if self.rebalancing else super().commit(offsets)
 
 
-class Away(MemorySource):
+class Away(MemoryEventSource):
     """A broker that takes the request, and does not answer."""
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         def answer() -> bool:
             raise Unavailable("kafka", "no answer")
 
-        return answer
+        return Later(answer)
 
 
 def test_a_request_without_an_answer_is_made_again_by_the_tenure_that_follows(
     topic: MemoryTopic,
 ) -> None:
     source = Away(topic)
-    owned = Ownership(source, MemoryWindows(4), POLICY, "zero")
-    owned.hear(source.poll(0, 1), 0.0)
+    owned = Ownership(source, MemoryWindowStore(4), POLICY, "zero")
+    owned.on_rebalance(source.poll(0, 1), 0.0)
     owned.claim(0.0, 1)
     owned.commit()
     with pytest.raises(Unavailable):
@@ -192,17 +192,17 @@ def test_a_request_without_an_answer_is_made_again_by_the_tenure_that_follows(
     owned.claim(0.0, 1)
     assert owned.commit() == {}
     with pytest.raises(Unavailable):
-        owned.settle()
+        owned.await_commit()
 
 
 def test_what_a_rebalance_refused_is_committed_later(topic: MemoryTopic) -> None:
     source = Rebalancing(topic)
-    owned = Ownership(source, MemoryWindows(4), POLICY, "zero")
-    owned.hear(source.poll(0, 1), 0.0)
+    owned = Ownership(source, MemoryWindowStore(4), POLICY, "zero")
+    owned.on_rebalance(source.poll(0, 1), 0.0)
     owned.claim(0.0, 1)
     for _ in range(2):
         assert owned.commit() == {}
         assert topic.committed == {}
     source.rebalancing = False
     owned.commit()
-    assert owned.settle() == {0: 0, 1: 0}
+    assert owned.await_commit() == {0: 0, 1: 0}

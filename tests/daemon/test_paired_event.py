@@ -51,7 +51,7 @@ def content_type(name: str) -> Headers:
 
 def decode(value: bytes | None, headers: Headers = (), key: bytes | None = b"s") -> Event:
     record = MemoryRecord(offset=5, timestamp=1_234, key=key, value=value, headers=headers)
-    return paired_event.decode(record, 2, LIMITS)
+    return paired_event.decode_event(record, 2, LIMITS)
 
 
 def refused(value: bytes | None, headers: Headers = (), key: bytes | None = b"s") -> MalformedEvent:
@@ -73,14 +73,14 @@ def test_however_deep_an_event_is_nested_it_is_only_malformed(
 ) -> None:
     record = MemoryRecord(0, 0, b"s", value, headers)
     with pytest.raises(MalformedEvent, match="recursion"):
-        paired_event.decode(record, 0, EventLimits(max_event_bytes=1_000_000, max_pairs=3))
+        paired_event.decode_event(record, 0, EventLimits(max_event_bytes=1_000_000, max_pairs=3))
 
 
 @pytest.mark.parametrize("encoding", [MSGPACK, JSON])
 @pytest.mark.parametrize("content", CONTENTS, ids=lambda c: type(c).__name__)
 def test_every_content_comes_back_as_it_went(content: Content, encoding: str) -> None:
     pair = WirePair(source=content, target=VECTOR, label="x")
-    value = paired_event.encode(PairedEvent([pair, pair], id="e", time_ms=9), encoding)
+    value = paired_event.encode_event(PairedEvent([pair, pair], id="e", time_ms=9), encoding)
     event = decode(value, content_type(encoding), "ключ".encode())
     assert event.pairs == (pair, pair)
     assert (event.stream, event.partition, event.offset) == ("ключ", 2, 5)
@@ -88,23 +88,23 @@ def test_every_content_comes_back_as_it_went(content: Content, encoding: str) ->
 
 
 def test_without_a_content_type_an_event_is_messagepack() -> None:
-    assert decode(paired_event.encode(GOOD)) == decode(
-        paired_event.encode(GOOD, MSGPACK), content_type(MSGPACK)
+    assert decode(paired_event.encode_event(GOOD)) == decode(
+        paired_event.encode_event(GOOD, MSGPACK), content_type(MSGPACK)
     )
 
 
 def test_without_a_time_of_its_own_an_event_happened_when_it_was_recorded() -> None:
-    assert decode(paired_event.encode(PairedEvent(GOOD.pairs))).time_ms == 1_234
+    assert decode(paired_event.encode_event(PairedEvent(GOOD.pairs))).time_ms == 1_234
 
 
 def test_an_unknown_field_is_ignored_so_that_producers_may_be_newer() -> None:
-    value = paired_event.encode(GOOD, JSON).replace(b'{"pairs"', b'{"new":[1],"pairs"')
+    value = paired_event.encode_event(GOOD, JSON).replace(b'{"pairs"', b'{"new":[1],"pairs"')
     assert decode(value, content_type(JSON)).pairs == tuple(GOOD.pairs)
 
 
 def test_another_content_type_cannot_be_written() -> None:
     with pytest.raises(KeyError):
-        paired_event.encode(GOOD, "text/csv")
+        paired_event.encode_event(GOOD, "text/csv")
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,13 @@ def test_the_raw_content_of_a_modality(content: Content, modality: str, raw: obj
 def test_a_video_has_at_most_so_many_frames(encoding: str) -> None:
     def event(frames: int) -> bytes:
         pair = WirePair(Video([b""] * frames), VECTOR)
-        return paired_event.encode(PairedEvent([pair]), encoding)
+        return paired_event.encode_event(PairedEvent([pair]), encoding)
 
     limits = EventLimits(max_event_bytes=100_000, max_pairs=1)
 
     def read(value: bytes) -> Event:
         record = MemoryRecord(0, 0, b"s", value, content_type(encoding))
-        return paired_event.decode(record, 0, limits)
+        return paired_event.decode_event(record, 0, limits)
 
     assert isinstance(read(event(MAX_FRAMES)).pairs[0].source, Video)
     with pytest.raises(MalformedEvent, match="4096") as caught:
@@ -172,7 +172,7 @@ def json_event(content: str) -> bytes:
 
 def vector_event(shape: list[int], data: bytes) -> bytes:
     pair = WirePair(Vector("float32", shape, data), VECTOR)
-    return paired_event.encode(PairedEvent([pair]))
+    return paired_event.encode_event(PairedEvent([pair]))
 
 
 MALFORMED: list[tuple[str, bytes | None, Headers, bytes | None, str]] = [
@@ -188,8 +188,8 @@ MALFORMED: list[tuple[str, bytes | None, Headers, bytes | None, str]] = [
     ("unknown_content_type", b"", [("content-type", b"\xff")], b"s", f"expected {MSGPACK} or"),
     ("undecodable", b"", (), b"s", "not application/msgpack"),
     ("undecodable", b"\xc1", (), b"s", "not application/msgpack"),
-    ("undecodable", paired_event.encode(GOOD) + b"x", (), b"s", "not application/msgpack"),
-    ("undecodable", paired_event.encode(GOOD)[:-3], (), b"s", "not application/msgpack"),
+    ("undecodable", paired_event.encode_event(GOOD) + b"x", (), b"s", "not application/msgpack"),
+    ("undecodable", paired_event.encode_event(GOOD)[:-3], (), b"s", "not application/msgpack"),
     ("undecodable", b"{", content_type(JSON), b"s", "not application/json"),
     ("undecodable", b'{"id":"\xff"}', content_type(JSON), b"s", "not application/json"),
     ("undecodable", b'{"id":"\\ud800"}', content_type(JSON), b"s", "not application/json"),
@@ -235,10 +235,10 @@ MALFORMED: list[tuple[str, bytes | None, Headers, bytes | None, str]] = [
         b"s",
         "type 'smell'; expected one of vector",
     ),
-    ("wrong_pair_count", paired_event.encode(PairedEvent([])), (), b"s", "expected 1 to 3"),
+    ("wrong_pair_count", paired_event.encode_event(PairedEvent([])), (), b"s", "expected 1 to 3"),
     (
         "wrong_pair_count",
-        paired_event.encode(PairedEvent(GOOD.pairs * 4)),
+        paired_event.encode_event(PairedEvent(GOOD.pairs * 4)),
         (),
         b"s",
         "4 pairs; expected 1 to 3",
@@ -264,11 +264,14 @@ def test_a_malformed_event_is_refused_with_its_reason_and_what_would_be_right(
 
 @pytest.mark.parametrize("time_ms", [-1, LATEST_MS + 1, 2**63, 2**64 - 1])
 def test_a_time_that_fits_no_window_is_refused(time_ms: int) -> None:
-    assert refused(paired_event.encode(PairedEvent(GOOD.pairs, time_ms=time_ms))).reason == "schema"
+    assert (
+        refused(paired_event.encode_event(PairedEvent(GOOD.pairs, time_ms=time_ms))).reason
+        == "schema"
+    )
 
 
 def test_a_time_of_thirty_digits_is_refused() -> None:
-    value = paired_event.encode(GOOD, JSON).replace(b"77", b"9" * 30)
+    value = paired_event.encode_event(GOOD, JSON).replace(b"77", b"9" * 30)
     assert refused(value, content_type(JSON)).reason == "schema"
 
 
@@ -295,13 +298,15 @@ def outcome(value: bytes, headers: Headers) -> str:
     """What becomes of any bytes: an event, or a dead letter that can be written."""
     record = MemoryRecord(0, 0, b"s", value, headers)
     try:
-        event = paired_event.decode(record, 0, LIMITS)
+        event = paired_event.decode_event(record, 0, LIMITS)
         for pair in event.pairs:
             paired_event.raw_content(pair.source)
             paired_event.raw_content(pair.target)
     except MalformedEvent as error:
         letter = DeadLetter(record, 0, error)
-        message = dead_letter.encode(letter, topic="dlq", from_topic="events", max_bytes=10_000)
+        message = dead_letter.encode_dead_letter(
+            letter, topic="dlq", from_topic="events", max_bytes=10_000
+        )
         assert message.value == value
         return error.reason
     assert 0 <= event.time_ms <= LATEST_MS
@@ -323,7 +328,9 @@ def test_random_bytes_are_never_anything_but_malformed(value: bytes, encoding: s
 def test_a_good_event_with_bytes_changed_is_good_or_malformed(
     encoding: str, content: Content, edits: list[tuple[int, int, bytes]]
 ) -> None:
-    value = paired_event.encode(PairedEvent([WirePair(content, VECTOR)], time_ms=2**40), encoding)
+    value = paired_event.encode_event(
+        PairedEvent([WirePair(content, VECTOR)], time_ms=2**40), encoding
+    )
     for at, length, replacement in edits:
         value = value[:at] + replacement + value[at + length :]
     assert outcome(value, content_type(encoding))

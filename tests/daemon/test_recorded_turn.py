@@ -43,12 +43,13 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
-from daemon.adapters.memory import MemoryOutbox, MemorySource, MemoryTopic, MemoryWindows
+from daemon.adapters.memory import MemoryEventSource, MemoryOutbox, MemoryTopic, MemoryWindowStore
 from daemon.config import Settings
 from daemon.turn.loop import Loop
+from daemon.turn.pending import Pending
 from daemon.turn.ports import Append, Claim, Ports
 from daemon.wire.record import Message
-from daemon.worker.wiring import load_engine, loop_policy, outlet
+from daemon.worker.wiring import load_engine, loop_policy, message_builder
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import save
 from model.theta.part import PartSpec
@@ -300,14 +301,14 @@ class Lab:
         self.journal += lines
 
 
-class NotingSource(MemorySource):
+class NotingSource(MemoryEventSource):
     """Writes down what is committed."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab.topic)
         self._lab = lab
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """Commit, and write it down."""
         told = [f"partition {partition} up to {offset}" for partition, offset in offsets.items()]
         self._lab.note(f"commit {', '.join(told)}")
@@ -328,7 +329,7 @@ class NotingOutbox(MemoryOutbox):
         self._lab.sent += messages
 
 
-class NotingWindows(MemoryWindows):
+class NotingWindows(MemoryWindowStore):
     """Writes down what the store is asked to change."""
 
     def __init__(self, size: int, lab: Lab) -> None:
@@ -374,7 +375,7 @@ def worker(case: Case, folder: Path, lab: Lab) -> Loop:
     engine = load_engine(settings)
     source, store, out = NotingSource(lab), NotingWindows(4, lab), NotingOutbox(lab)
     ports = Ports(source, store, out, engine, lab.clock)
-    return Loop(loop_policy(settings, engine), ports, outlet(settings, engine), "recorded")
+    return Loop(loop_policy(settings, engine), ports, message_builder(settings, engine), "recorded")
 
 
 def theta_file(case: Case, folder: Path) -> Path:

@@ -33,9 +33,9 @@ class Seen:
         self.episodes += episodes
         return []
 
-    def offsets(self, id: StreamId) -> tuple[list[int], list[int]]:
+    def offsets(self, stream_id: StreamId) -> tuple[list[int], list[int]]:
         """Of the support pairs and of the query pairs of a cut."""
-        self.streams.adapt([self.streams.cut(id)])
+        self.streams.adapt([self.streams.cut(stream_id)])
         episode = self.episodes[-1]
         assert np.array_equal(episode.y_support_SE, -episode.x_support_SD[:, :2])
         assert np.array_equal(episode.y_query_QE, -episode.x_query_QD[:, :2])
@@ -45,10 +45,10 @@ class Seen:
         )
 
 
-def pair(id: PairId) -> Pair:
+def pair(pair_id: PairId) -> Pair:
     """A pair whose features tell where it came from."""
-    x_D = np.array([id.offset, id.place, 1], np.float32)
-    return Pair(id, x_D, -x_D[:2], time_ms=1_000 + id.offset)
+    x_D = np.array([pair_id.offset, pair_id.place, 1], np.float32)
+    return Pair(pair_id, x_D, -x_D[:2], time_ms=1_000 + pair_id.offset)
 
 
 def pairs(*offsets: int) -> list[Pair]:
@@ -62,7 +62,7 @@ def held(keys: str) -> Streams:
 
 
 def keys(streams: Streams) -> str:
-    return "".join(id.key for id in streams)
+    return "".join(stream_id.key for stream_id in streams)
 
 
 @given(order=st.lists(st.lists(ids, max_size=12), max_size=6))
@@ -72,12 +72,12 @@ def test_only_what_rises_above_all_before_it_is_taken_and_the_newest_remain(
     seen, risen = Seen(), [PairId(-1, -1)]
     seen.streams.add({A: ()})
     for batch in order:
-        (slid,) = seen.streams.slide([(A, [pair(id) for id in batch])])
+        (slid,) = seen.streams.slide([(A, [pair(pair_id) for pair_id in batch])])
         new = []
-        for id in batch:
-            if id > risen[-1]:
-                risen.append(id)
-                new.append(id)
+        for pair_id in batch:
+            if pair_id > risen[-1]:
+                risen.append(pair_id)
+                new.append(pair_id)
         assert [pair.id for pair in slid.new] == new
         assert slid.ready == (len(risen) - 1 > SHAPE.min_support)
     stream = seen.streams[A]
@@ -85,7 +85,7 @@ def test_only_what_rises_above_all_before_it_is_taken_and_the_newest_remain(
     assert stream.pairs == min(len(risen) - 1, SHAPE.size)
     if seen.streams.ready(A):
         support, query = seen.offsets(A)
-        assert support + query == [id.offset for id in risen[1:][-SHAPE.size :]]
+        assert support + query == [pair_id.offset for pair_id in risen[1:][-SHAPE.size :]]
 
 
 @given(count=st.integers(3, 60), restart_after=st.integers(0, 60))
@@ -127,7 +127,7 @@ def test_the_least_recently_changed_go_first() -> None:
 
 def test_the_busy_are_spared_and_the_next_idle_goes_instead() -> None:
     streams = held("abcd")
-    assert streams.evict(2, busy=lambda id: id.key in "ab") == 2
+    assert streams.evict(2, busy=lambda stream_id: stream_id.key in "ab") == 2
     assert keys(streams) == "ab"
 
 

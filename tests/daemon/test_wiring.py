@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.kafka_python.outbox import KafkaOutbox
-from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
+from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.config import Settings
 from daemon.errors import Misconfigured
 from daemon.worker.wiring import kafka_clients
@@ -28,15 +28,15 @@ PASSWORD = {
 
 
 def test_kafka_python_is_the_default() -> None:
-    assert kafka_clients(Settings()) == (KafkaSource, KafkaOutbox)
+    assert kafka_clients(Settings()) == (KafkaPythonEventSource, KafkaPythonOutbox)
 
 
 @needs_librdkafka
 def test_librdkafka_is_taken_where_it_is_asked_for() -> None:
     from daemon.adapters.librdkafka.outbox import LibrdkafkaOutbox
-    from daemon.adapters.librdkafka.source import LibrdkafkaSource
+    from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
 
-    assert kafka_clients(FASTER) == (LibrdkafkaSource, LibrdkafkaOutbox)
+    assert kafka_clients(FASTER) == (LibrdkafkaEventSource, LibrdkafkaOutbox)
 
 
 def test_without_the_extra_the_message_says_what_to_install(
@@ -51,12 +51,12 @@ def test_without_the_extra_the_message_says_what_to_install(
 
 @needs_librdkafka
 def test_what_the_settings_say_of_the_connection_is_passed_on(tmp_path: Path) -> None:
-    from daemon.adapters.librdkafka.client import connection
+    from daemon.adapters.librdkafka.client import connection_properties
 
     both = tmp_path / "both.pem"
     both.touch()
     chosen = Settings.model_validate({**PASSWORD, "kafka_ssl_certfile": both})
-    passed = connection(chosen, "worker")
+    passed = connection_properties(chosen, "worker")
     assert passed["client.id"] == "worker"
     assert passed["security.protocol"] == "SASL_SSL"
     assert passed["sasl.mechanism"] == "SCRAM-SHA-512"

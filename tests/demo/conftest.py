@@ -1,88 +1,92 @@
-"""A run of the demo as its processes would tell it, without processes."""
+"""The reports of a perfect run of the demo, without its processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from daemon.demo.board import Board
-from daemon.demo.malformed import KINDS
-from daemon.demo.names import LANGUAGES
-from daemon.demo.news import (
-    DeadLettered,
-    Finished,
-    Injected,
-    Listening,
-    Mapped,
-    News,
-    Scored,
-    Scraped,
-)
-from daemon.demo.part import PartName
 from daemon.demo.plan import Plan
+from daemon.demo.progress import DemoProgress
+from daemon.demo.reports import (
+    DeadLetterReceived,
+    EventScored,
+    MalformedProduced,
+    MappingReceived,
+    ProducerFinished,
+    Report,
+    SubscriberReady,
+    WorkerScraped,
+)
+from daemon.demo.scenarios import LANGUAGES, MALFORMED_KINDS, ScenarioName
 
 PLAN = Plan(tenants=2, events_per_tenant=3, events_per_language=2)
-LAST: dict[PartName, dict[str, int]] = {
+LAST: dict[ScenarioName, dict[str, int]] = {
     "tenants": {"tenant-01": 40, "tenant-02": 41},
     "names": {language: 50 + n for n, language in enumerate(LANGUAGES)},
 }
-EACH: dict[PartName, int] = {
+EACH: dict[ScenarioName, int] = {
     "tenants": PLAN.events_per_tenant,
     "names": PLAN.events_per_language,
 }
-ALL: dict[PartName, int] = {part: EACH[part] * len(last) for part, last in LAST.items()}
+ALL: dict[ScenarioName, int] = {
+    scenario: EACH[scenario] * len(last) for scenario, last in LAST.items()
+}
 GOOD = {"adapted": True, "theta": False, "ridge": False}
 
 
-def _scored(part: PartName) -> list[Scored]:
-    one_each = [Scored(part, name, 16, GOOD, "🍎", "apple") for name in LAST[part]]
-    return [scored for scored in one_each for _ in range(EACH[part])]
+def _scored(scenario: ScenarioName) -> list[EventScored]:
+    one_each = [EventScored(scenario, name, 16, GOOD, "🍎", "apple") for name in LAST[scenario]]
+    return [scored for scored in one_each for _ in range(EACH[scenario])]
 
 
 @dataclass
-class Story:
-    """News of a perfect run; tests spoil it. `scored` and `mapped` are the tenants'."""
+class PerfectRun:
+    """The reports; tests spoil them. `scored` are the tenants'."""
 
-    scored: list[Scored] = field(default_factory=lambda: _scored("tenants"))
-    names_scored: list[Scored] = field(default_factory=lambda: _scored("names"))
-    mapped: list[Mapped] = field(
+    scored: list[EventScored] = field(default_factory=lambda: _scored("tenants"))
+    names_scored: list[EventScored] = field(default_factory=lambda: _scored("names"))
+    mappings: list[MappingReceived] = field(
         default_factory=lambda: [
-            Mapped(part, name, version, "adapted", 1.0, 0.5, 20.0)
-            for part, last in LAST.items()
+            MappingReceived(scenario, name, version, "adapted", 1.0, 0.5, 20.0)
+            for scenario, last in LAST.items()
             for name, version in last.items()
         ]
     )
-    injected: list[Injected] = field(
+    malformed: list[MalformedProduced] = field(
         default_factory=lambda: [
-            Injected("tenants", 0, i, kind.what, kind.reason) for i, kind in enumerate(KINDS)
+            MalformedProduced("tenants", 0, i, kind.description, kind.reason)
+            for i, kind in enumerate(MALFORMED_KINDS)
         ]
     )
-    dead_letters: list[DeadLettered] = field(
+    dead_letters: list[DeadLetterReceived] = field(
         default_factory=lambda: [
-            DeadLettered("tenants", "tenant-01", 0, i, kind.reason, "")
-            for i, kind in enumerate(KINDS)
+            DeadLetterReceived("tenants", "tenant-01", 0, i, kind.reason, "")
+            for i, kind in enumerate(MALFORMED_KINDS)
         ]
     )
-    finished: Finished = field(default_factory=lambda: Finished(dict(ALL), dict(LAST)))
-    figures: dict[PartName, dict[str, float]] = field(
+    finished: ProducerFinished = field(
+        default_factory=lambda: ProducerFinished(dict(ALL), dict(LAST))
+    )
+    figures: dict[ScenarioName, dict[str, float]] = field(
         default_factory=lambda: {
-            part: {"accepted": count, "pairs_new": count} for part, count in ALL.items()
+            scenario: {"accepted": count, "pairs_new": count} for scenario, count in ALL.items()
         }
     )
-    more: list[News] = field(default_factory=list)
+    more: list[Report] = field(default_factory=list)
 
-    def board(self) -> Board:
-        board = Board(PLAN)
-        first: list[News] = [Listening(), *self.injected, self.finished]
-        last = [Scraped(part, True, "", figures) for part, figures in self.figures.items()]
+    def progress(self) -> DemoProgress:
+        progress = DemoProgress(PLAN)
+        first: list[Report] = [SubscriberReady(), *self.malformed, self.finished]
+        last = [
+            WorkerScraped(scenario, True, "", figures) for scenario, figures in self.figures.items()
+        ]
         scored = (*self.scored, *self.names_scored)
-        for news in (*first, *self.mapped, *scored, *self.dead_letters, *last, *self.more):
-            board.take(news)
-        return board
+        for report in (*first, *self.mappings, *scored, *self.dead_letters, *last, *self.more):
+            progress.update(report)
+        return progress
 
 
 @pytest.fixture
-def story() -> Callable[[], Story]:
-    return Story
+def run() -> PerfectRun:
+    return PerfectRun()

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.demo.places import place
+from daemon.demo.environment import demo_environment, load_theta, theta_paths
 from daemon.demo.plan import Plan
-from daemon.demo.run import Options, demo
-from daemon.demo.thetas import load_theta, paths
+from daemon.demo.run import DemoOptions, run_demo
 from daemon.errors import Misconfigured
 from model.theta.meta_init import fresh
 from model.theta.meta_init_file import save
@@ -18,31 +17,31 @@ from model.theta.meta_init_file import save
 def test_a_theta_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "none.safetensors"
     with pytest.raises(Misconfigured, match=r"--meta-init: .*none\.safetensors: cannot be read"):
-        demo(Options(Plan(), meta_init=missing))
+        run_demo(DemoOptions(Plan(), meta_init=missing))
 
 
 def test_a_theta_for_other_events_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "vectors.safetensors"
     save(fresh(8, 4), path)
     with pytest.raises(Misconfigured, match=r"image to vector \(32\).*vector to vector \(4\)"):
-        demo(Options(Plan(), meta_init=path))
+        run_demo(DemoOptions(Plan(), meta_init=path))
 
 
 def test_one_given_service_is_not_enough() -> None:
     with (
         pytest.raises(Misconfigured, match="--kafka and --redis go together"),
-        place("127.0.0.1:1", None, paths({}), lambda _line: None),
+        demo_environment("127.0.0.1:1", None, theta_paths({}), lambda _line: None),
     ):
         pass
 
 
-def test_each_part_needs_a_theta_of_its_own(tmp_path: Path) -> None:
+def test_each_scenario_needs_a_theta_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "vectors.safetensors"
     save(fresh(8, 4), path)
     with pytest.raises(Misconfigured, match=r"--names-meta-init: .*image to text"):
         load_theta("names", path)
 
 
-def test_the_shipped_thetas_are_those_that_the_parts_need() -> None:
-    for part, path in paths({}).items():
-        assert load_theta(part, path).source_modality == "image"
+def test_the_shipped_thetas_are_those_that_the_scenarios_need() -> None:
+    for scenario, path in theta_paths({}).items():
+        assert load_theta(scenario, path).source_modality == "image"

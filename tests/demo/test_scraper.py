@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.samples import Sample
 
-from daemon.demo.scraper import figures, quantile, scrape
+from daemon.demo.scraper import parse_figures, quantile, scrape
 from daemon.turn.report import Holdings, Publication, TurnReport
 from daemon.turn.streams import StreamId
 from daemon.worker.metrics import Metrics
@@ -42,7 +42,7 @@ def test_the_figures_are_those_of_the_daemons_own_metrics() -> None:
     report.published = [Publication(StreamId(0, "s"), 7, Outcome.ADAPTED, 0.07)]
     report.holdings = Holdings(lag={0: 3, 1: 4})
     metrics.record(report, ended_at=1.0)
-    found = figures(generate_latest(metrics.registry).decode())
+    found = parse_figures(generate_latest(metrics.registry).decode())
     counts = {"accepted": 5, "dead_letters": 2, "pairs_new": 4, "pairs_replayed": 1}
     assert found.items() >= (counts | {"turns": 1, "lag": 7, "published": 1}).items()
     assert 0.05 < found["p50_s"] <= found["p99_s"] <= 0.1

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
-from typing import cast
+from dataclasses import replace
 
-from daemon.turn.ports import Engine
 from daemon.turn.report import STAGES, Holdings, Publication, TurnReport, Verdict
 from daemon.turn.streams import StreamId
 from daemon.worker.metrics import Metrics
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
+from tests.daemon.lab import LinearEngine
 
-ENGINE = SimpleNamespace(
-    meta_init_version="v1", encoder_version="e1", source_dim=4, hidden_dim=8, target_dim=2
+THETA = replace(
+    LinearEngine.theta,
+    version="v1",
+    encoder_version="e1",
+    source_dim=4,
+    hidden_dim=8,
+    target_dim=2,
 )
 
 
@@ -41,7 +45,7 @@ def turn(number: int) -> TurnReport:
 def metrics_after(turns: int, now: float = 1_700_000_000.0) -> Metrics:
     """A worker's metrics after so many turns."""
     metrics = Metrics()
-    metrics.serves(cast(Engine, ENGINE), "cpu")
+    metrics.serves(THETA, "cpu")
     metrics.watch_ready(lambda: True)
     for number in range(turns):
         metrics.record(turn(number), now)

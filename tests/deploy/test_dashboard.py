@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.prometheus.promql import ONLY_ON_A_GPU, missing, uses
-from deploy.prometheus.queries import DASHBOARD, Query, panels
+from deploy.prometheus.queries import DASHBOARD, VARIABLES, Query, filled_in, panels
 from tests.deploy.scrapes import metrics_after
 
 BOARD: dict[str, Any] = json.loads(DASHBOARD.read_text())
@@ -48,7 +48,7 @@ def test_each_panel_has_a_unit_a_description_and_a_threshold(panel: dict[str, An
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_each_selector_heeds_the_variables(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
-        for metric, matchers in uses(target["expr"].replace("$", "")).metrics.items():
+        for metric, matchers in uses(filled_in(target["expr"], VARIABLES)).metrics.items():
             assert {m.label for m in matchers} >= {"namespace", "pod", "instance"}, metric
 
 

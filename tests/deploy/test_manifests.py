@@ -13,13 +13,11 @@ import pytest
 import yaml
 
 from daemon import config
-from daemon.adapters.kafka_python import meta_inits as kafka_meta_inits
-from daemon.adapters.kafka_python.outbox import CLOSE_TIMEOUT_S
-from daemon.adapters.kafka_python.source import CLOSE_TIMEOUT_MS
+from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S
 from daemon.config import Settings
 from daemon.errors import Misconfigured
 from daemon.thetas import follow as following
-from daemon.turn.loop import IDLE_WAIT_S
+from daemon.turn.policy import IDLE_WAIT_S
 from deploy.prometheus.queries import DEPLOY, all_rules
 from tests.deploy.custom_resources import SCHEMAS
 
@@ -136,8 +134,8 @@ def longest_turn_s(settings: Settings) -> float:
     publish_s = redis_s + kafka_s + settings.kafka_delivery_timeout_ms / 1000 + 1
     commit_s = kafka_s + redis_s
     house_s = kafka_s + redis_s
-    following_s = following.CLOSE_TIMEOUT_S + kafka_meta_inits.CLOSE_TIMEOUT_MS / 1000
-    leave_s = CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_MS / 1000 + 2 + following_s
+    following_s = following.CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_S
+    leave_s = CLOSE_TIMEOUT_S + CLOSE_TIMEOUT_S + 2 + following_s
     return poll_s + COMPUTE_S + slide_s + publish_s + commit_s + house_s + leave_s
 
 
@@ -147,7 +145,7 @@ def test_the_configmaps_settings_load(monkeypatch: pytest.MonkeyPatch) -> None:
     data = one("base/configmap.yaml")["data"] | one("overlays/cuda/configmap.yaml")["data"]
     for name, value in data.items():
         monkeypatch.setenv(name, value)
-    settings = config.load(None)
+    settings = config.load_settings(None)
     assert settings.http_port == container()["ports"][0]["containerPort"]
     for name in data:
         assert name.removeprefix(config.PREFIX).lower() in Settings.model_fields
@@ -211,7 +209,7 @@ def test_pods_may_do_nothing_that_they_need_not(name: str) -> None:
 
 def test_a_service_named_adaptd_would_set_unknown_settings() -> None:
     with pytest.raises(Misconfigured, match="ADAPTD_PORT"):
-        config.load(None, {"ADAPTD_PORT": "tcp://10.0.0.1:9464"})
+        config.load_settings(None, {"ADAPTD_PORT": "tcp://10.0.0.1:9464"})
 
 
 def test_torch_has_no_more_threads_than_the_container_has_cores() -> None:

@@ -1,4 +1,4 @@
-"""The walk over PromQL tells metrics from labels, and finds what a scrape lacks."""
+"""Metrics are told from labels in PromQL, and what a scrape lacks is found."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def test_metrics_matched_labels_and_grouped_labels_are_told_apart() -> None:
         ("histogram_quantile(0.99, sum without (x) (a))", {"a"}, {"x"}),
         ("count(a) > Inf", {"a"}, set()),
         ("level:a:ratio_rate5m", {"level:a:ratio_rate5m"}, set()),
+        ("-topk(scalar(b), a @ end())", {"a", "b"}, set()),
     ],
 )
 def test_every_form_that_metrics_take(expr: str, metrics: set[str], grouped: set[str]) -> None:
@@ -52,9 +53,19 @@ def test_every_form_that_metrics_take(expr: str, metrics: set[str], grouped: set
     assert (set(found.metrics), found.grouped) == (metrics, grouped)
 
 
-@pytest.mark.parametrize("expr", ['{job="a"}', "a ~ b", 'a{b="c'])
-def test_what_is_not_understood_is_an_error(expr: str) -> None:
-    with pytest.raises(ValueError, match=r"PromQL|selector"):
+def test_each_alternative_of_a_selector_counts() -> None:
+    assert uses('a{x="1" or y!="2"}').metrics == {"a": {Matcher("x", "1"), Matcher("y", None)}}
+
+
+@pytest.mark.parametrize("expr", ["a ~ b", 'a{b="c', "sum by (x (a)", "no_such_function(a)"])
+def test_what_is_not_promql_is_an_error(expr: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the words are the parser's
+        uses(expr)
+
+
+@pytest.mark.parametrize("expr", ['{job="a"}', '{__name__="a"}'])
+def test_a_selector_must_name_its_metric(expr: str) -> None:
+    with pytest.raises(ValueError, match="without a metric's name"):
         uses(expr)
 
 
@@ -81,7 +92,7 @@ def test_what_the_scrape_has_is_not_missing(expr: str) -> None:
         ('a_total{kind="z"}', "panel: no kind='z' on a_total"),
         ('h_bucket{le="5.0"}', "panel: no le='5.0' on h_bucket"),
         ("sum by (le) (a_total)", "panel: no label le to group by"),
-        ("time() > 1", "panel: no metric in it"),
+        ("time() > bool 1", "panel: no metric in it"),
     ],
 )
 def test_what_the_scrape_lacks_is_named(expr: str, line: str) -> None:

@@ -26,14 +26,14 @@ from functools import partial
 from typing import Any, Literal
 
 from daemon import config
-from daemon.adapters.kafka_python.client import connection
+from daemon.adapters.kafka_python.client import connection_arguments
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.loop import Loop
 from daemon.turn.ports import Ports
 from daemon.turn.report import STAGES, TurnReport
 from daemon.wire.record import Message, Record
-from daemon.worker.wiring import connect, load_engine, loop_policy, outlet
+from daemon.worker.wiring import load_engine, loop_policy, message_builder, open_ports
 from model.serving.engine import Engine
 
 Point = Literal["enter", "within", "timer", "exit"]
@@ -141,8 +141,10 @@ def kill_within(ports: Ports, loop: DoomedLoop, doom: Doom) -> None:
 def work(settings: Settings, engine: Engine, name: str, doom: Doom | None) -> None:
     """Until doom, or until everything is committed."""
     give_up_at = time.monotonic() + TIMEOUT_S
-    with connect(settings, engine, name) as ports:
-        loop = DoomedLoop(loop_policy(settings, engine), ports, outlet(settings, engine), name)
+    with open_ports(settings, engine, name) as ports:
+        loop = DoomedLoop(
+            loop_policy(settings, engine), ports, message_builder(settings, engine), name
+        )
         loop.doom = doom
         if doom is not None and doom.point == "within":
             kill_within(ports, loop, doom)
@@ -165,7 +167,7 @@ def bury(settings: Settings) -> None:
     """Tell the group that its member is dead."""
     from kafka.admin import KafkaAdminClient, MemberToRemove
 
-    with KafkaAdminClient(**connection(settings)) as admin:
+    with KafkaAdminClient(**connection_arguments(settings)) as admin:
         group = settings.kafka_group_id
         members = admin.describe_groups([group])[group]["members"]
         if members:
@@ -214,9 +216,9 @@ def chain(settings: Settings, engine: Engine, seed: str) -> None:
 
 
 def main(seeds: Sequence[str]) -> None:
-    settings = config.load(None)
+    settings = config.load_settings(None)
     engine = load_engine(settings)
-    with connect(settings, engine, "rehearsal") as ports:  # what clients do once in a process
+    with open_ports(settings, engine, "rehearsal") as ports:  # what clients do once in a process
         ports.source.poll(1.0, 1)
     gc.freeze()
     chains = []

@@ -31,11 +31,11 @@ from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from daemon.config import Settings
-from daemon.local.free_ports import free_port
 from daemon.local.process import GuardedProcess
+from daemon.local.server import free_port
 from daemon.wire import adapted_mapping
 from daemon.wire.adapted_mapping import Facts
-from daemon.wire.paired_event import PairedEvent, WirePair, encode, vector
+from daemon.wire.paired_event import PairedEvent, WirePair, encode_event, vector
 
 SOURCE_DIM, TARGET_DIM, HIDDEN_DIM = 16, 8, 16
 SUPPORT, QUERY, MIN_SUPPORT = 8, 2, 3
@@ -87,7 +87,7 @@ class Pairs:
 
     def raw(self) -> Raw:
         pairs = [WirePair(vector(x), vector(y)) for x, y in zip(self.xs, self.ys, strict=True)]
-        return Raw(self.stream.encode(), encode(PairedEvent(pairs, time_ms=self.time_ms)))
+        return Raw(self.stream.encode(), encode_event(PairedEvent(pairs, time_ms=self.time_ms)))
 
 
 class Spring:
@@ -134,11 +134,13 @@ class Truth:
         """Each stream's newest mapping (epoch 0), computed stream by stream, undisturbed."""
         from daemon.wire.adapted_mapping import content_hash
         from model.serving.engine import Engine
-        from model.theta.meta_init_file import load
+        from model.theta.meta_init_file import load_meta_init
         from model.values.episode import Cut
         from model.values.gate import Outcome, judge
 
-        engine = Engine(load(theta), "cpu", support_capacity=SUPPORT, query_capacity=QUERY)
+        engine = Engine(
+            load_meta_init(theta), "cpu", support_capacity=SUPPORT, query_capacity=QUERY
+        )
         shown: dict[str, Shown] = {}
         alone = engine.windows(1)
         for (_, stream), window in self.windows().items():
@@ -292,7 +294,7 @@ class Installation:
     def mappings(self, topic: str | None = None) -> list[Facts]:
         """Every mapping, in the order of its partition."""
         records = self.records(topic or self.settings.kafka_mappings_topic)
-        return [adapted_mapping.decode(record.value).facts for record in records]
+        return [adapted_mapping.decode_mapping(record.value).facts for record in records]
 
     def committed(self) -> dict[int, int]:
         """What the group has committed, where it has come any further than 0."""

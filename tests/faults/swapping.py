@@ -13,7 +13,7 @@ import numpy as np
 import redis
 from typer.testing import CliRunner
 
-from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.commands.meta_init import app
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
@@ -96,7 +96,7 @@ class Operator:
 
     def write(self, key: str, value: bytes | None) -> None:
         """Past all checks."""
-        topic = KafkaMetaInits(self._lab.settings, "test")
+        topic = KafkaPythonMetaInits(self._lab.settings, "test")
         topic.write(key, value)
         topic.close()
 

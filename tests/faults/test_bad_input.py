@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from PIL import Image as Picture
 
-from daemon.wire.paired_event import Image, PairedEvent, Vector, WirePair, encode, vector
-from model.theta.meta_init_file import load, shipped
+from daemon.wire.paired_event import Image, PairedEvent, Vector, WirePair, encode_event, vector
+from model.theta.meta_init_file import load_meta_init, shipped
 from tests.faults.conftest import Install
 from tests.faults.lab import (
     SOURCE_DIM,
@@ -34,7 +34,7 @@ NAN, INFINITE = np.full(SOURCE_DIM, np.nan, np.float32), np.full(TARGET_DIM, np.
 
 
 def event(*pairs: WirePair) -> bytes:
-    return encode(PairedEvent(list(pairs)))
+    return encode_event(PairedEvent(list(pairs)))
 
 
 def png(side: int) -> bytes:
@@ -129,7 +129,7 @@ def assert_dead(
 
 def test_pictures(install: Install) -> None:
     """On the θ that ships: pictures into vectors."""
-    target_dim = load(shipped()).target_dim
+    target_dim = load_meta_init(shipped()).target_dim
     lab = install(2, meta_init=shipped(), max_event_bytes=100_000)
     good, y = png(32), vector(np.ones(target_dim, np.float32))
     bad_pictures = {

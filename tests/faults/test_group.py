@@ -7,7 +7,7 @@ import time
 import pytest
 from kafka import KafkaAdminClient
 
-from daemon.adapters.kafka_python.source import KafkaSource
+from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from tests.faults.conftest import Install
 from tests.faults.lab import Installation
 
@@ -19,13 +19,13 @@ def test_joins_that_outlast_a_poll_are_taken_in(install: Install, poll_s: float)
     start (metadata come late) and when a topic gets more partitions."""
     lab = install(partitions=3)
     for attempt in range(5):
-        source = KafkaSource(lab.settings, f"member-{attempt}")
+        source = KafkaPythonEventSource(lab.settings, f"member-{attempt}")
         try:
             assert assigned(source, 3, poll_s) == {0, 1, 2}
         finally:
             source.close()
-    source = KafkaSource(lab.settings, "member-last")
-    other = KafkaSource(lab.settings, "member-other")
+    source = KafkaPythonEventSource(lab.settings, "member-last")
+    other = KafkaPythonEventSource(lab.settings, "member-other")
     try:
         both(source, other, 3, poll_s)
         add_partitions(lab, 6)
@@ -37,7 +37,7 @@ def test_joins_that_outlast_a_poll_are_taken_in(install: Install, poll_s: float)
         other.close()
 
 
-def assigned(source: KafkaSource, count: int, poll_s: float) -> set[int]:
+def assigned(source: KafkaPythonEventSource, count: int, poll_s: float) -> set[int]:
     mine: set[int] = set()
     give_up_at = time.monotonic() + 12
     while len(mine) < count and time.monotonic() < give_up_at:
@@ -46,7 +46,9 @@ def assigned(source: KafkaSource, count: int, poll_s: float) -> set[int]:
     return mine
 
 
-def both(one: KafkaSource, other: KafkaSource, count: int, poll_s: float) -> None:
+def both(
+    one: KafkaPythonEventSource, other: KafkaPythonEventSource, count: int, poll_s: float
+) -> None:
     give_up_at = time.monotonic() + 12
     while len(one._consumer.assignment() | other._consumer.assignment()) < count or not (
         one._consumer.assignment() and other._consumer.assignment()

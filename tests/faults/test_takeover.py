@@ -141,15 +141,15 @@ def test_one_that_slept_in_a_turn_does_not_speak_for_the_new_owner(
 ) -> None:
     """Deterministic where the one above is not: the partition changes hands within a turn."""
     from daemon.turn.loop import Loop
-    from daemon.worker.wiring import connect, load_engine, loop_policy, outlet
+    from daemon.worker.wiring import load_engine, loop_policy, message_builder, open_ports
 
     lab = install(1)
     spring = Spring()
     lab.send([spring.event("stream") for _ in range(6)])
     engine = load_engine(lab.settings)
     with (
-        connect(lab.settings, engine, "sleeper") as ports,
-        connect(lab.settings, engine, "owner") as new_owner,
+        open_ports(lab.settings, engine, "sleeper") as ports,
+        open_ports(lab.settings, engine, "owner") as new_owner,
     ):
         policy = loop_policy(lab.settings, engine)
         windows = engine.windows(policy.slots)
@@ -162,7 +162,7 @@ def test_one_that_slept_in_a_turn_does_not_speak_for_the_new_owner(
             return awake(*arguments)
 
         setattr(sleeps, asleep_in, asleep)
-        loop = Loop(policy, ports, outlet(lab.settings, engine), "sleeper")
+        loop = Loop(policy, ports, message_builder(lab.settings, engine), "sleeper")
         give_up_at = time.monotonic() + 20
         lost: set[int] = set()
         while not lost and time.monotonic() < give_up_at:

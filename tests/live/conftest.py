@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.local.free_ports import free_port
 from daemon.local.process import GuardedProcess
+from daemon.local.server import free_port
 from daemon.local.services import Services
 
 STREAMS, EVENTS_PER_STREAM = 6, 40
@@ -116,7 +116,7 @@ def _clean_environment() -> dict[str, str]:
 
 
 def _produce(settings: object) -> None:
-    from daemon.adapters.kafka_python.outbox import KafkaOutbox
+    from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
     from daemon.config import Settings
     from daemon.wire import paired_event
     from daemon.wire.record import Message
@@ -131,11 +131,11 @@ def _produce(settings: object) -> None:
         pair = paired_event.WirePair(
             paired_event.vector(x), paired_event.vector(spaces[stream] @ x)
         )
-        value = paired_event.encode(paired_event.PairedEvent([pair]))
+        value = paired_event.encode_event(paired_event.PairedEvent([pair]))
         topic = settings.kafka_events_topic
         messages.append(Message(topic, f"stream-{stream}".encode(), value, ()))
     messages += [Message(topic, b"stream-0", b"\xc1 not MessagePack", ())] * MALFORMED
-    outbox = KafkaOutbox(settings, "test-producer")
+    outbox = KafkaPythonOutbox(settings, "test-producer")
     outbox.send(messages)
     outbox.close()
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from daemon.adapters.kafka_python.outbox import KafkaOutbox
+from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.reader import read_topic
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
@@ -29,7 +29,7 @@ from daemon.wire.adapted_mapping import AdaptedMapping
 from daemon.wire.paired_event import Audio, Content, Image, PairedEvent, Text, Video, WirePair
 from daemon.wire.record import Message
 from daemon.wire.topics import specs
-from daemon.worker.wiring import connect, load_engine, loop_policy, outlet
+from daemon.worker.wiring import load_engine, loop_policy, message_builder, open_ports
 from model.encoders import audio, image, text, vector, video
 from model.encoders.build import fresh_spec
 from model.inner.generators import KINDS as GENERATORS
@@ -129,12 +129,12 @@ def produce(settings: Settings, source: Any, target: Any) -> None:
         Message(
             settings.kafka_events_topic,
             f"stream-{n % STREAMS}".encode(),
-            paired_event.encode(PairedEvent([WirePair(source(rng), target(rng))])),
+            paired_event.encode_event(PairedEvent([WirePair(source(rng), target(rng))])),
             (),
         )
         for n in range(STREAMS * EVENTS)
     ]
-    outbox = KafkaOutbox(settings, "producer")
+    outbox = KafkaPythonOutbox(settings, "producer")
     outbox.send(messages)
     outbox.close()
 
@@ -142,8 +142,10 @@ def produce(settings: Settings, source: Any, target: Any) -> None:
 def work_until_published(settings: Settings) -> dict[str, AdaptedMapping]:
     """The newest mapping of every stream, once each reflects its last event."""
     engine = load_engine(settings)
-    with connect(settings, engine, "worker") as ports:
-        loop = Loop(loop_policy(settings, engine), ports, outlet(settings, engine), "worker")
+    with open_ports(settings, engine, "worker") as ports:
+        loop = Loop(
+            loop_policy(settings, engine), ports, message_builder(settings, engine), "worker"
+        )
         accepted = refused = 0
         for _ in range(MOST_TURNS):
             report = loop.turn()
@@ -155,7 +157,7 @@ def work_until_published(settings: Settings) -> dict[str, AdaptedMapping]:
     mappings = {}
     for _, record in read_topic(settings, settings.kafka_mappings_topic):
         assert record.value is not None
-        mapping = adapted_mapping.decode(record.value)
+        mapping = adapted_mapping.decode_mapping(record.value)
         mappings[mapping.facts.stream] = mapping
     return mappings
 

@@ -50,7 +50,7 @@ def _mappings(daemon_at_work: Any) -> list[adapted_mapping.AdaptedMapping]:
         auto_offset_reset="earliest",
         consumer_timeout_ms=2_000,
     )
-    mappings = [adapted_mapping.decode(record.value) for record in consumer]
+    mappings = [adapted_mapping.decode_mapping(record.value) for record in consumer]
     consumer.close()
     assert mappings
     return mappings

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.offline.files import RecordedEvent, read
 from daemon.wire.paired_event import EventLimits
-from model.theta.meta_init_file import load
+from model.theta.meta_init_file import load_meta_init
 
 LIMITS = EventLimits(max_event_bytes=1_000_000, max_pairs=64)
 STREAMS, EVENTS, MALFORMED = 6, 40, 3
@@ -80,7 +80,7 @@ def test_a_theta_is_meta_trained_on_the_recorded_topic(daemon_at_work: Any, tmp_
     done = adaptd(*words, at_work=daemon_at_work)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    trained = load(theta)
+    trained = load_meta_init(theta)
     assert document["theta"] == trained.version
     assert trained.version.startswith("mine-")
     assert (trained.source_dim, trained.hidden_dim, trained.target_dim) == (16, 16, 8)

@@ -20,7 +20,7 @@ import torch
 
 from daemon.local.services import Services
 from daemon.wire.adapted_mapping import Dtype
-from daemon.wire.mapping_body import Form
+from daemon.wire.mapping_body import MappingForm
 from model.mappings.mlp import Mlp, apply
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit, fresh
@@ -165,11 +165,11 @@ DTYPES: list[Dtype] = ["float32", "float16"]
 def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Factored:
     """Streams of two θs in both dtypes and of a fallback; one θ is published, one lies in a file.
     Before both lies a θ that was damaged."""
-    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
-    from daemon.adapters.kafka_python.outbox import KafkaOutbox
+    from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
+    from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
     from daemon.adapters.kafka_python.topics import KafkaTopics
     from daemon.config import Settings
-    from daemon.thetas.publish import activate, publish
+    from daemon.thetas.operate import activate_theta, publish_theta
     from daemon.wire.topics import specs
 
     prefix = f"live-{uuid.uuid4().hex[:8]}"
@@ -187,12 +187,12 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
     in_topic, in_file = fresh(24, 16, 8, seed=1), fresh(24, 16, 8, seed=2)
     file = tmp_path_factory.mktemp("theta") / "theta.safetensors"
     save_theta(in_file, file)
-    written = KafkaMetaInits(settings, "test")
+    written = KafkaPythonMetaInits(settings, "test")
     damaged = bytearray(to_bytes(in_topic))
     damaged[-1] ^= 1
     written.write("damaged", bytes(damaged))
-    publish(written, in_topic, to_bytes(in_topic))
-    activate(written, in_topic.version, by="test", now_ms=0)
+    publish_theta(written, in_topic, to_bytes(in_topic))
+    activate_theta(written, in_topic.version, by="test", now_ms=0)
     written.close()
     messages, expected = [], {}
     for theta in (in_topic, in_file):
@@ -202,7 +202,7 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
             messages.append(message)
     messages.append(_published(in_topic, "float16", "fallback", settings, Outcome.WORSE)[0])
     expected["fallback"] = dict(in_topic.mapping)
-    outbox = KafkaOutbox(settings, "test")
+    outbox = KafkaPythonOutbox(settings, "test")
     outbox.send(messages)
     outbox.close()
     return Factored(
@@ -219,7 +219,7 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
 def _published(
     theta: MetaInit, dtype: Dtype, stream: str, settings: Any, outcome: Outcome = Outcome.ADAPTED
 ) -> tuple[Any, dict[str, Any]]:
-    from daemon.turn.publishing import Occasion, Outlet, Topics
+    from daemon.turn.messages import MessageBuilder, PublicationContext, Topics
     from daemon.turn.report import Verdict
     from daemon.turn.streams import StreamId
 
@@ -229,9 +229,9 @@ def _published(
     made = low_rank.multiplied_out(theta.mapping)
     adaptation = Adaptation(made, 1.0, 0.5, 1.0, 0.5, finite=True, factored=lambda: low_rank)
     topics = Topics("events", settings.kafka_mappings_topic, "letters")
-    outlet = Outlet(topics, Engine(theta, "cpu"), 900, Form("lowrank", dtype))
+    messages = MessageBuilder(topics, Engine(theta, "cpu"), 900, MappingForm("lowrank", dtype))
     verdict = Verdict(StreamId(0, stream), 5, 2, 1, adaptation, outcome)
-    return outlet.mapping(verdict, Occasion(1, 2, 3, "turn")), made
+    return messages.mapping(verdict, PublicationContext(1, 2, 3, "turn")), made
 
 
 def _followed(reader: ModuleType, factored: Factored, thetas: Any) -> dict[str, Any]:
@@ -286,9 +286,9 @@ def test_files_alone_serve_theirs(reader: ModuleType, factored: Factored) -> Non
 def test_a_theta_published_later_is_found(
     reader: ModuleType, factored: Factored, services: Services
 ) -> None:
-    from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
+    from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
     from daemon.config import Settings
-    from daemon.thetas.publish import publish
+    from daemon.thetas.operate import publish_theta
 
     thetas = reader.Thetas([], factored.bootstrap, factored.meta_inits_topic)
     late = replace(fresh(3, 2, 4, seed=9), version="late")
@@ -297,8 +297,8 @@ def test_a_theta_published_later_is_found(
         kafka_bootstrap_servers=services.kafka_bootstrap_servers,
         kafka_meta_inits_topic=factored.meta_inits_topic,
     )
-    topic = KafkaMetaInits(settings, "test")
-    publish(topic, late, to_bytes(late))
+    topic = KafkaPythonMetaInits(settings, "test")
+    publish_theta(topic, late, to_bytes(late))
     topic.close()
     found = thetas.get(late.content_hash)
     thetas.close()

@@ -1,4 +1,4 @@
-"""How the tests here look at processes from outside."""
+"""How the tests of this folder look at processes from outside."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def eventually() -> Callable[[Condition], None]:
 
 @pytest.fixture
 def alive() -> Callable[[int], bool]:
-    """A zombie is dead: it only waits to be counted."""
+    """Whether a process lives; a zombie does not, it only waits to be reaped."""
 
     def check(pid: int) -> bool:
         try:

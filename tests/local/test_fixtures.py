@@ -1,4 +1,4 @@
-"""The fixtures of tests/conftest.py, which every other test with real services relies on."""
+"""The fixtures of tests/conftest.py, on which every test with real services relies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_missing_services_skip_on_a_desk_and_fail_in_ci(ci: str, outcome: str) -
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", chosen],
         cwd=TESTS.parent,
-        env=os.environ | half | {"CI": ci},
+        env=os.environ | half | {"CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,

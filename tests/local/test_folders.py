@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from daemon.local.folders import new_data_folder
-from daemon.local.free_ports import free_port, is_free
+from daemon.local.server import free_port, is_free
 
 
 def test_a_folder_whose_owner_was_killed_is_deleted_by_the_next(tmp_path: Path) -> None:

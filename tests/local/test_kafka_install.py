@@ -1,25 +1,18 @@
-"""The download, with a repository that fails on purpose; the real one is used by `services`.
-
-Threads stand for the processes that may ask at once: each opens the lock's file for itself, and
-the kernel's lock excludes open files from each other, not processes.
-"""
+"""The download, from a repository that fails on purpose; `services` uses the real one."""
 
 from __future__ import annotations
 
-import time
+import threading
 import zipfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from daemon.local import kafka_install
+from daemon.local import folders, kafka_install
 from daemon.local.errors import ServicesUnavailable
-from daemon.local.folders import new_data_folder
 from daemon.local.kafka_install import KafkaInstall, jars_in
-from daemon.local.kafka_warm import warm
-from daemon.local.server import Server
 
 
 def jar(path: Path) -> None:
@@ -32,12 +25,6 @@ def notes(_line: str) -> None:
     pass
 
 
-def at_once(act: Callable[[], object]) -> None:
-    with ThreadPoolExecutor() as pool:
-        for one in [pool.submit(act) for _ in range(2)]:
-            one.result()
-
-
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     def format_storage(install: KafkaInstall) -> None:
@@ -46,33 +33,32 @@ def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_install, "format_storage", format_storage)
 
 
-def test_two_at_once_download_once(tmp_path: Path) -> None:
+def test_two_at_once_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads: list[Path] = []
+    both_came = threading.Barrier(2)
 
-    def slow(target: Path) -> None:
+    @contextmanager
+    def locked_by_both(file: Path) -> Iterator[None]:
+        both_came.wait(10)  # neither has found the complete folder
+        with folders.locked(file):
+            yield
+
+    monkeypatch.setattr(kafka_install, "locked", locked_by_both)
+
+    def download(target: Path) -> None:
         downloads.append(target)
-        time.sleep(0.2)
         jar(target / "kafka.jar")
 
-    at_once(lambda: jars_in(tmp_path, Path("java"), notes, slow))
+    def install() -> None:
+        jars_in(tmp_path, Path("java"), notes, download)
+
+    both = [threading.Thread(target=install) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
     assert len(downloads) == 1
     assert (tmp_path / "kafka-4.1.0" / "jars" / "kafka.jar").is_file()
-
-
-def test_two_at_once_practise_once(tmp_path: Path) -> None:
-    install = KafkaInstall(tmp_path, Path("java"), (25, 0, 2))
-    practised: list[list[str]] = []
-
-    def practice_server(flags: list[str]) -> Server:
-        practised.append(flags)
-        cache = flags[0].removeprefix("-XX:AOTCacheOutput=")
-        command = ["/bin/sh", "-c", 'sleep 0.2; echo classes >"$1"; sleep 60', "sh", cache]
-        folder = new_data_folder("practice", tmp_path)
-        return Server("Kafka", "nowhere", command, folder, lambda: Path(cache).exists())
-
-    at_once(lambda: warm(install, practice_server, notes))
-    assert len(practised) == 1
-    assert install.aot_cache.read_text() == "classes\n"
 
 
 def test_a_truncated_jar_is_downloaded_again(tmp_path: Path) -> None:

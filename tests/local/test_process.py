@@ -135,6 +135,18 @@ def test_a_killed_guard_takes_the_command_with_it(
     assert not folder.exists()
 
 
+def test_what_a_command_started_ends_with_a_killed_guard(
+    alive: Alive, eventually: Eventually
+) -> None:
+    script = ["sh", "-c", "sleep 600 >/dev/null & echo $!; wait"]
+    with GuardedProcess(script, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        grandchild = int(process.stdout.readline())
+        os.kill(process.guard_pid, signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL
+        eventually(lambda: not alive(grandchild))
+
+
 OWNER = """
 import os, signal, sys, time
 from pathlib import Path

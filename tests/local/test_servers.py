@@ -1,4 +1,4 @@
-"""Real servers: what survives a restart, a pause and a kill; what is left afterwards."""
+"""Real servers: what they keep over a restart, a pause and a kill, and that they leave nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from kafka import (  # type: ignore[import-untyped, unused-ignore]
     TopicPartition,
 )
 
-from daemon.local.free_ports import is_free
-from daemon.local.server import Server
+from daemon.local.server import Server, is_free
 from daemon.local.services import Services
 from daemon.local.valkey import redis_url, start_valkey
 
@@ -131,8 +130,8 @@ def test_a_killed_guard_is_no_reason_to_leave_anything(alive: Alive) -> None:
 
 UP = """
 import sys
-from daemon.local.up import up
-sys.exit(up(lambda line: print(line, flush=True)))
+from daemon.local.foreground import run_local_services
+sys.exit(run_local_services(lambda line: print(line, flush=True)))
 """
 
 

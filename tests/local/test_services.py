@@ -1,4 +1,4 @@
-"""In which order services are found; nothing real is started here."""
+"""The order in which services are chosen; nothing real is started here."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from daemon.local import containers, kafka_install, services, valkey
-from daemon.local.containers import NoContainers
-from daemon.local.errors import MissingExtra, ServicesUnavailable
+from daemon.local.errors import MissingExtra, NoContainers, ServicesUnavailable
 from daemon.local.services import Services, find_services
 
 GIVEN = {

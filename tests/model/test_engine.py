@@ -16,14 +16,14 @@ from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
 from model.serving.engine import Engine
 from model.theta.meta_init import fresh
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.contents import Content
 from model.values.episode import Episode
 from model.values.errors import BadContent, BadMetaInit
 
 THETA = fresh(7, 5, hidden_dim=11, steps=3)
 VECTORS = Engine(THETA, "cpu", support_capacity=6, query_capacity=2)
-PICTURES = Engine(load(shipped()), "cpu")
+PICTURES = Engine(load_meta_init(shipped()), "cpu")
 
 
 def episode(support: int, query: int, seed: int = 0) -> Episode:
@@ -34,12 +34,12 @@ def episode(support: int, query: int, seed: int = 0) -> Episode:
 
 def test_what_the_engine_says_of_itself() -> None:
     assert VECTORS.device == "cpu"
-    assert VECTORS.meta_init_version == THETA.version
-    assert (VECTORS.source_dim, VECTORS.target_dim) == (7, 5)
-    assert (VECTORS.source_modality, VECTORS.target_modality) == ("vector", "vector")
-    assert VECTORS.encoder_version == "identity"
-    assert (PICTURES.source_modality, PICTURES.target_modality) == ("image", "vector")
-    assert len(PICTURES.encoder_version) == 12
+    assert VECTORS.theta.version == THETA.version
+    assert (VECTORS.theta.source_dim, VECTORS.theta.target_dim) == (7, 5)
+    assert (VECTORS.theta.source_modality, VECTORS.theta.target_modality) == ("vector", "vector")
+    assert VECTORS.theta.encoder_version == "identity"
+    assert (PICTURES.theta.source_modality, PICTURES.theta.target_modality) == ("image", "vector")
+    assert len(PICTURES.theta.encoder_version) == 12
     for name, tensor in VECTORS.theta_mapping().items():
         assert np.array_equal(tensor, THETA.mapping[name])
 
@@ -84,7 +84,7 @@ def test_pictures_are_prepared_as_pixels_and_encoded_to_features_of_unit_size() 
     assert prepared[0].dtype == np.uint8
     assert np.array_equal(prepared[0], emoji.sheet("twemoji")[0])
     features = PICTURES.encode("source", prepared)
-    assert features.shape == (3, PICTURES.source_dim)
+    assert features.shape == (3, PICTURES.theta.source_dim)
     np.testing.assert_allclose(np.square(features).mean(1), 1.0, rtol=1e-5)
 
 
@@ -100,7 +100,7 @@ def test_a_picture_must_be_bytes(content: Content) -> None:
 
 
 def test_nothing_to_encode_and_nothing_to_adapt() -> None:
-    assert PICTURES.encode("source", []).shape == (0, PICTURES.source_dim)
+    assert PICTURES.encode("source", []).shape == (0, PICTURES.theta.source_dim)
     assert VECTORS.encode("target", []).shape == (0, 5)
     assert VECTORS.adapt([]) == []
 

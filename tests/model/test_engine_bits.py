@@ -17,7 +17,7 @@ from model.encoders.picture import ROWS
 from model.meta.fresh import fresh_theta
 from model.serving.engine import Engine
 from model.theta.meta_init import Activation, MetaInit, fresh
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Adaptation, Episode
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -134,7 +134,7 @@ def test_any_mixture_of_lengths_and_poison_leaves_each_stream_its_own(data: st.D
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_pictures_features_do_not_depend_on_the_other_pictures(device: str) -> None:
-    engine = Engine(load(shipped()), device)
+    engine = Engine(load_meta_init(shipped()), device)
     pictures = list(emoji.sheet("noto")[: 3 * ROWS["cpu"] + 1])
     together = engine.encode("source", pictures)
     assert together.dtype == np.float32

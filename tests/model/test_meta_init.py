@@ -13,7 +13,7 @@ from safetensors.numpy import save as write_safetensors
 
 from model.encoders.image import config_of
 from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import FORMAT, from_bytes, load, save, to_bytes
+from model.theta.meta_init_file import FORMAT, from_bytes, load_meta_init, save, to_bytes
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
@@ -37,7 +37,7 @@ def with_encoder() -> MetaInit:
 def test_what_is_saved_is_loaded_and_saved_the_same(theta: MetaInit, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     save(theta, first)
-    loaded = load(first)
+    loaded = load_meta_init(first)
     save(loaded, second)
     assert first.read_bytes() == second.read_bytes()
     assert loaded.content_hash == theta.content_hash
@@ -102,9 +102,9 @@ def test_what_does_not_fit_is_no_meta_init(change: dict[str, Any], message: str)
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadMetaInit, match="No such file"):
-        load(tmp_path / "none")
+        load_meta_init(tmp_path / "none")
     with pytest.raises(BadMetaInit, match="directory"):
-        load(tmp_path)
+        load_meta_init(tmp_path)
 
 
 def test_an_oversize_file_is_refused_before_reading(
@@ -118,7 +118,7 @@ def test_an_oversize_file_is_refused_before_reading(
 
     monkeypatch.setattr(Path, "read_bytes", read)
     with pytest.raises(BadMetaInit, match="more than the limit of 100"):
-        load(path, max_bytes=100)
+        load_meta_init(path, max_bytes=100)
 
 
 def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
         damaged[place] ^= 0x01
         path.write_bytes(damaged)
         try:
-            loaded = load(path)
+            loaded = load_meta_init(path)
         except BadMetaInit:
             continue
         # only the tensors' contents, names and facts count, not spaces in the header
@@ -143,7 +143,7 @@ def test_a_cut_file_is_refused(size: int, tmp_path: Path) -> None:
     save(THETA, path)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(BadMetaInit, match="not a readable safetensors file"):
-        load(path)
+        load_meta_init(path)
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -171,7 +171,7 @@ def test_a_header_that_lies_is_refused(key: str, value: str, message: str, tmp_p
     save(THETA, path)
     rewrite(path, lambda header: header["__metadata__"].update({key: value}))
     with pytest.raises(BadMetaInit, match=message):
-        load(path)
+        load_meta_init(path)
 
 
 def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     save(THETA, path)
     rewrite(path, lambda header: header["mapping.w1"].update({"shape": [5, 4]}))
     with pytest.raises(BadMetaInit, match=r"mapping.w1 has shape \(5, 4\)"):
-        load(path)
+        load_meta_init(path)
 
 
 def test_a_file_without_metadata_or_with_more_tensors_is_refused(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_a_file_without_metadata_or_with_more_tensors_is_refused(tmp_path: Path)
     save(THETA, path)
     rewrite(path, lambda header: header.pop("__metadata__"))
     with pytest.raises(BadMetaInit, match="is 'none'"):
-        load(path)
+        load_meta_init(path)
     tensors = THETA.tensors() | {"more": np.zeros(1, np.float32)}
     header = {"adaptd.format": FORMAT, "adaptd.facts": json.dumps(THETA.header())}
     path.write_bytes(write_safetensors(tensors, header))
     with pytest.raises(BadMetaInit, match="unexpected tensors"):
-        load(path)
+        load_meta_init(path)

@@ -13,7 +13,7 @@ from model.emoji.evaluate import EmojiTest, Options, shipped_thetas
 from model.emoji.tables import COMMANDS, TABLES
 from model.evaluate.judged import Judged
 from model.evaluate.recorded import TestPlan
-from model.theta.meta_init_file import load, shipped
+from model.theta.meta_init_file import load_meta_init, shipped
 
 FEW = Options(8, TestPlan((5, 16, 64), 1), languages=4)
 
@@ -35,7 +35,7 @@ def recalls(table: str, method: str) -> tuple[float, ...]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_it_is_small_and_says_how_it_was_made(name: str) -> None:
     assert shipped(name).stat().st_size < 6 * 2**20
-    theta = load(shipped(name))
+    theta = load_meta_init(shipped(name))
     assert theta.source_modality == "image"
     assert {"training", "data"} <= set(theta.facts)
 

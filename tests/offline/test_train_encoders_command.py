@@ -27,7 +27,7 @@ from model.meta.splits import Fractions, part_of
 from model.meta.training import Saving
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load
+from model.theta.meta_init_file import load_meta_init
 from model.theta.part import PartSpec
 from model.values.contents import AudioClip
 
@@ -142,7 +142,7 @@ def test_the_theta_reads_wav_files_with_the_encoder_that_was_trained(
     left_out = facts["data"].partition("left out: ")[2]
     assert left_out == "1 silent_audio, 1 truncated_audio"
     assert [row["step"] for row in document["encoder_history"]] == [0.0, 8.0]
-    theta = load(out)
+    theta = load_meta_init(out)
     assert (theta.source_modality, theta.source_dim, theta.target_dim) == ("audio", 6, 2)
     assert theta.target_encoder is None
     assert "EncodersRecipe(steps=8" in theta.facts["encoders"]
@@ -212,7 +212,7 @@ def test_both_sides_can_be_trained(tmp_path: Path) -> None:
     texts = written(tmp_path / "texts.jsonl", greetings(NAMES))
     out = tmp_path / "theta.safetensors"
     run(texts, "-o", out, "--source-encoder", "train", "--target-encoder", "train", *TINY)
-    theta = load(out)
+    theta = load_meta_init(out)
     assert (theta.source_dim, theta.target_dim) == (6, 6)
     assert theta.target_encoder is not None
     assert not equal(encoder_of(theta), theta.target_encoder)

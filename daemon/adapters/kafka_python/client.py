@@ -1,4 +1,4 @@
-"""What all Kafka adapters share: how to connect, and what a vendor error means to us."""
+"""What all adapters on kafka-python share: how to connect, and what its errors mean to us."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 
 QUIET = {"metrics_enabled": False}
-"""For consumers and producers: the client's own metrics are a tenth of its CPU."""
+"""Arguments for consumers and producers: the client's own metrics take a tenth of its CPU."""
 
 logging.getLogger("kafka").setLevel(logging.ERROR)  # its warnings repeat what we log ourselves
 
 
-_SETTINGS_ERRORS = (KafkaConfigurationError, SaslAuthenticationFailedError, AuthorizationError)
-"""No retry mends these."""
+SETTINGS_ERRORS = (KafkaConfigurationError, SaslAuthenticationFailedError, AuthorizationError)
+"""Errors that no retry mends: they become Misconfigured, all others Unavailable."""
 
 
-def connection(settings: Settings) -> dict[str, Any]:
-    """The client's arguments for reaching the brokers."""
+def connection_arguments(settings: Settings) -> dict[str, Any]:
+    """Returns the constructor's arguments by which a client of kafka-python reaches the brokers."""
     password = settings.kafka_sasl_password
     arguments = {
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
@@ -51,11 +51,14 @@ def _path(path: object) -> str | None:
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn the client's errors into ours."""
+def kafka_errors_translated(doing: str) -> Iterator[None]:
+    """Raises Misconfigured or Unavailable in place of kafka-python's errors and of the system's.
+
+    `doing` says in the message what failed. Errors of any other kind pass: they are bugs.
+    """
     try:
         yield
-    except _SETTINGS_ERRORS as e:
+    except SETTINGS_ERRORS as e:
         raise Misconfigured(f"kafka: {doing}: {type(e).__name__}: {e}") from e
     except KafkaError as e:
         raise Unavailable("kafka", f"{doing}: {type(e).__name__}: {e}") from e

@@ -1,7 +1,12 @@
-"""The meta-inits topic, by kafka-python: a consumer of its own that is in no group.
+"""The meta-inits topic by kafka-python: θs are published to it, listed, and fetched.
 
-Values are θs of megabytes, so none is kept: the catalogue has their places, and the one that is
-wanted is read again from there.
+Theory of operation: the reader is a consumer in no group, on one partition, opened by the first
+call and thrown away by the first error, so that the next call begins anew. `catalogue` reads only
+what came since the last call; where the topic's end lies before that, the topic was made anew and
+is read from its beginning. Values are megabytes each, so none is kept: the catalogue knows their
+offsets, and `fetch` reads the one that is wanted from there. Each `write` opens a producer of its
+own, for θs are written rarely. All calls block, and come from the thread of whoever follows θs,
+never from the loop's. Reading may be repeated at will; writing the same version again replaces it.
 """
 
 from __future__ import annotations
@@ -14,24 +19,25 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S, FETCH_WAIT_MS
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
+from daemon.adapters.kafka_python.mended import close_at_once, open_client
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
-from daemon.wire.catalogue import Catalogue, Published
-from daemon.wire.meta_init import after
+from daemon.wire.catalogue import Catalogue, PublishedTheta
+from daemon.wire.meta_init import with_record
 from daemon.wire.record import Headers
 from daemon.wire.topics import ENVELOPE_BYTES, meta_inits_spec
 
 POLL_MS = 500
 PATIENCE_S = 20.0
-"""How long nothing may come though the topic's end is not reached: a θ may be large."""
+"""How long nothing may come while the topic's end is not reached: a θ may be large."""
 WRITE_TIMEOUT_S = 60.0
-CLOSE_TIMEOUT_MS = 2_000
 
 
-class KafkaMetaInits:
-    """The MetaInits port. Connects when it is first asked, and anew after a failure."""
+class KafkaPythonMetaInits:
+    """The MetaInits port on a KafkaConsumer and a KafkaProducer. Connects when first asked."""
 
     def __init__(self, settings: Settings, client_id: str) -> None:
         self._settings = settings
@@ -52,14 +58,14 @@ class KafkaMetaInits:
             if end < self._next:  # the topic was made anew
                 self._begin_anew()
             for record in self._records(consumer, self._next, end):
-                self._catalogue = after(self._catalogue, record)
+                self._catalogue = with_record(self._catalogue, record)
             self._next = end
         return self._catalogue
 
     def _begin_anew(self) -> None:
         self._next, self._catalogue = 0, Catalogue()
 
-    def fetch(self, published: Published) -> bytes | None:
+    def fetch(self, published: PublishedTheta) -> bytes | None:
         """See MetaInits."""
         if published.nbytes > self._settings.meta_init_max_bytes:
             return None
@@ -73,7 +79,10 @@ class KafkaMetaInits:
         return value
 
     def _records(self, consumer: Any, start: int, end: int) -> Iterator[Any]:
-        """Those with offsets from `start` to before `end`; compaction may have left gaps."""
+        """Yields the records from offset `start` to before `end`; compaction may have left gaps.
+
+        Raises Unavailable when none comes for PATIENCE_S.
+        """
         consumer.seek(self._tp, start)
         silent_since = time.monotonic()
         while consumer.position(self._tp, self._settings.kafka_timeout_ms) < end:
@@ -87,7 +96,7 @@ class KafkaMetaInits:
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Any]:
         try:
-            with translated(doing):
+            with kafka_errors_translated(doing):
                 if self._consumer is None:
                     self._consumer = self._connect()
                 yield self._consumer
@@ -97,15 +106,16 @@ class KafkaMetaInits:
 
     def _connect(self) -> Any:
         largest = self._settings.meta_init_max_bytes + ENVELOPE_BYTES
-        return KafkaConsumer(
-            **connection(self._settings),
+        return open_client(
+            KafkaConsumer,
+            **connection_arguments(self._settings),
             **QUIET,
             client_id=self._client_id,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=largest,
             fetch_max_bytes=largest,
         )
@@ -115,9 +125,10 @@ class KafkaMetaInits:
         self._make_topic()
         size = len(value or b"") + ENVELOPE_BYTES
         timeout_ms = int(1000 * WRITE_TIMEOUT_S)
-        with translated("publish"):
-            producer = KafkaProducer(
-                **connection(self._settings) | {"request_timeout_ms": timeout_ms},
+        with kafka_errors_translated("publish"):
+            producer = open_client(
+                KafkaProducer,
+                **connection_arguments(self._settings) | {"request_timeout_ms": timeout_ms},
                 **QUIET,
                 client_id=self._client_id,
                 acks="all",
@@ -128,15 +139,13 @@ class KafkaMetaInits:
                 delivery_timeout_ms=2 * timeout_ms,
             )
         try:
-            with translated("publish"), self._fits(size):
+            with kafka_errors_translated("publish"), self._fits(size):
                 sent = producer.send(
                     self._tp.topic, value, key.encode(), headers=list(headers), partition=0
                 )
                 sent.get(2 * WRITE_TIMEOUT_S)
         finally:
-            producer._sender.force_close()  # see KafkaOutbox.close
-            with suppress(KafkaError, OSError):
-                producer.close(CLOSE_TIMEOUT_MS / 1000)
+            close_at_once(producer, CLOSE_TIMEOUT_S)
 
     @contextmanager
     def _fits(self, size: int) -> Iterator[None]:
@@ -159,7 +168,7 @@ class KafkaMetaInits:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             with suppress(KafkaError, OSError):
-                consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+                consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE_TIMEOUT_S))
 
     def close(self) -> None:
         """See MetaInits."""

@@ -1,46 +1,49 @@
-"""Producing to Kafka, by kafka-python: idempotent, acknowledged by all in-sync replicas."""
+"""Producing to Kafka by kafka-python: idempotently, acknowledged by all in-sync replicas.
+
+Theory of operation: `send` runs on the loop's thread and waits for the producer's own thread, which
+batches the messages and holds the sockets. It may block for `kafka_timeout_ms` while a topic's
+metadata is looked up, and for `kafka_delivery_timeout_ms` while messages are delivered. A message
+may arrive although `send` raised: the turn is then repeated and sends it again, so readers keep the
+largest (epoch, version). After a failure the producer is thrown away with what it still holds:
+that must not come behind what the repeated turn sends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_limits import BATCH_BYTES, BUFFER_BYTES, CLOSE_TIMEOUT_S, LINGER_MS
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
+from daemon.adapters.kafka_python.mended import close_at_once, open_client
 from daemon.config import Settings
-from daemon.errors import Unavailable
+from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Message
 
-CLOSE_TIMEOUT_S = 2.0
-BATCH_BYTES = 512 * 1024
-BUFFER_BYTES = 64 * 1024 * 1024
 
-
-class KafkaOutbox:
-    """Sends a turn's messages and waits for them.
-
-    After a failure the producer is thrown away: whatever it still held is sent again by the turn
-    that repeats this one, and must not come behind it.
+class KafkaPythonOutbox:
+    """The Outbox port on a KafkaProducer. Raises Unavailable when the broker does not answer at the
+    start, Misconfigured when it refuses the credentials or the settings.
     """
 
     def __init__(self, settings: Settings, client_id: str) -> None:
         self._settings = settings
         self._client_id = client_id
-        self._producer = self._connect()
+        self._producer: KafkaProducer | None = self._connect()
 
     def _connect(self) -> KafkaProducer:
-        with translated("connect"):
-            return KafkaProducer(
-                **connection(self._settings),
+        with kafka_errors_translated("connect"):
+            return open_client(
+                KafkaProducer,
+                **connection_arguments(self._settings),
                 **QUIET,
                 client_id=self._client_id,
                 acks="all",
                 enable_idempotence=True,
                 allow_auto_create_topics=False,
                 batch_size=BATCH_BYTES,
-                linger_ms=5,
+                linger_ms=LINGER_MS,
                 max_request_size=BUFFER_BYTES,
                 max_block_ms=self._settings.kafka_timeout_ms,
                 delivery_timeout_ms=self._settings.kafka_delivery_timeout_ms,
@@ -51,9 +54,9 @@ class KafkaOutbox:
         if self._producer is None:
             self._producer = self._connect()
         try:
-            with translated("produce"):
+            with kafka_errors_translated("produce"):
                 self._send(self._producer, messages)
-        except Unavailable:
+        except (Unavailable, Misconfigured):
             self.close()
             raise
 
@@ -68,11 +71,7 @@ class KafkaOutbox:
             future.get(timeout_s)
 
     def close(self) -> None:
-        """See Outbox. What was sent is acknowledged, or to be given up: without force_close,
-        kafka-python 3.0.12 would flush first, and if that times out close nothing at all, so that
-        a thread is left behind which sends old messages once the broker is back."""
+        """See Outbox. What was sent is acknowledged by now, or to be given up."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer._sender.force_close()
-            with suppress(KafkaError, OSError):
-                producer.close(CLOSE_TIMEOUT_S)
+            close_at_once(producer, CLOSE_TIMEOUT_S)

@@ -1,13 +1,18 @@
-"""Reading what a topic holds now, without a consumer group."""
+"""Reading what a topic holds now, by kafka-python and without a consumer group: for `adaptd record`
+and for tests. One thread calls; every wait is bounded."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_limits import FETCH_WAIT_MS
+from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
+from daemon.adapters.kafka_python.mended import open_client
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Record
@@ -20,26 +25,31 @@ SILENCE_S = 60.0
 def read_topic(
     settings: Settings, topic: str, since_ms: int | None = None
 ) -> Iterator[tuple[int, Record]]:
-    """(partition, record) from the beginning, or from the first record at `since_ms` (ms, UTC),
-    to the end as it is when the reading begins; in order of offsets within a partition.
+    """Yields (partition, record), by offset within a partition: from the topic's beginning, or from
+    the first record at or after `since_ms` (ms, UTC), to its end as it was at the start.
 
-    Raises Unavailable (also when nothing comes for SILENCE_S), Misconfigured for a topic that is
-    not there.
+    Raises Unavailable when the broker does not answer or sends nothing for SILENCE_S, Misconfigured
+    when the topic does not exist.
     """
-    with translated(f"read {topic}"):
-        consumer = KafkaConsumer(
-            **connection(settings), **QUIET, enable_auto_commit=False, fetch_max_wait_ms=100
+    with kafka_errors_translated(f"read {topic}"):
+        consumer = open_client(
+            KafkaConsumer,
+            **connection_arguments(settings),
+            **QUIET,
+            enable_auto_commit=False,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
     try:
-        with translated(f"read {topic}"):
+        with kafka_errors_translated(f"read {topic}"):
             ends = _assign(consumer, topic, since_ms)
         yield from _until(consumer, topic, ends)
     finally:
-        consumer.close()
+        with suppress(KafkaError, OSError):
+            consumer.close()
 
 
 def _assign(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> dict[TopicPartition, int]:
-    """The end of each partition that holds something yet to be read."""
+    """Assigns the topic's partitions and seeks; returns the end of each that is to be read."""
     partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
     if not partitions:
         raise Misconfigured(f"topic {topic!r} does not exist; adaptd topics create makes it")
@@ -59,7 +69,7 @@ def _until(
 ) -> Iterator[tuple[int, Record]]:
     left, silent_since = dict(ends), time.monotonic()
     while left:
-        with translated(f"read {topic}"):
+        with kafka_errors_translated(f"read {topic}"):
             polled = consumer.poll(POLL_MS, max_records=MAX_RECORDS)
             left = {tp: end for tp, end in left.items() if consumer.position(tp) < end}
         if polled:

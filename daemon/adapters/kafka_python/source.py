@@ -1,41 +1,69 @@
-"""Paired events from Kafka, by kafka-python.
+"""Paired events from Kafka, by kafka-python: a member of a consumer group, cooperative protocol.
 
-Rebalance callbacks come on the client's IO thread, which also sends the heartbeats: they only
-note what changed, and the loop acts on it after its next poll. Records are never deserialised by
-the client, where an error would wedge the consumer.
+Theory of operation
+    Threads. Two. The loop's thread calls every public method. The client's own IO thread holds the
+    sockets, sends the heartbeats, and calls the rebalance listener; it goes on however long a turn
+    takes. `_RebalanceNotes` is what both write, under its lock, and `_answered_at`, a float that
+    whoever heard of the broker last may set.
+
+    Rebalances. Between two polls the client may take partitions away or add some, at any moment.
+    The listener only notes it (a blocking call on the IO thread would stop the heartbeats, and the
+    client refuses it); `poll` returns the notes, and the loop acts on them. Until that poll the
+    loop does not know: a seek of a partition that has gone does nothing, a commit for it is
+    refused, and `poll` drops records of partitions that its own notes call revoked.
+
+    Joining. kafka-python loses joins that last longer than a poll; `mended.keep_join`, called after
+    every poll, says how and prevents it.
+
+    What may block. `poll` for its `timeout_s`; `commit` not at all, but for the commit after one
+    that failed; the function it returns, `bounds`, `verify` and that next commit for
+    `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for a few
+    seconds. `seek`, `lag` and `joined` look at memory only.
+
+    What may be repeated. All of it. A seek, or a commit of the same offsets, twice is as once;
+    `verify` asks nothing while an answer is fresh; `close` can be called twice.
+
+Records come as bytes: a deserializer that raises within the client would wedge it for good. Every
+error of the client leaves as Unavailable or Misconfigured.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from threading import Event, Lock
-from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.coordinator.base import MemberState
-from kafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    KafkaError,
-    RebalanceInProgressError,
-)
+from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
-from daemon.adapters.kafka_python.client import QUIET, connection, translated
+from daemon.adapters.kafka_limits import (
+    CLOSE_TIMEOUT_S,
+    FETCH_WAIT_MS,
+    PROOF_OF_LIFE_S,
+    heartbeat_interval_ms,
+)
+from daemon.adapters.kafka_python.client import (
+    QUIET,
+    connection_arguments,
+    kafka_errors_translated,
+)
+from daemon.adapters.kafka_python.mended import is_member, keep_join, open_client, send_commit
 from daemon.config import Settings
 from daemon.errors import Unavailable
+from daemon.turn.pending import Done, Later, Pending
 from daemon.turn.ports import Bounds, Polled
 
-CLOSE_TIMEOUT_MS = 2_000
-PROOF_OF_LIFE_S = 2.0
 
+class _RebalanceNotes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Notes what the group assigned and revoked, on the IO thread, until the loop takes the notes.
 
-class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Notes what the group did until the loop asks."""
+    A partition may come and go several times between two polls, and be revoked twice in a row: the
+    last word on it counts.
+    """
 
     def __init__(self) -> None:
         self.joined = False
@@ -58,41 +86,31 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
             self._assigned |= {tp.partition: assigned for tp in partitions}
 
     def take(self) -> tuple[frozenset[int], frozenset[int]]:
-        """Partitions (assigned, revoked) since the last call; the last word counts."""
+        """Returns the partitions (assigned, revoked) since the last call, and forgets them."""
         with self._lock:
             noted, self._assigned = self._assigned, {}
         assigned = frozenset(p for p, here in noted.items() if here)
         return assigned, frozenset(noted) - assigned
 
 
-class _Join:
-    """A join in flight that never looks done, so that kafka-python awaits it to the end."""
+class KafkaPythonEventSource:
+    """The EventSource port on a KafkaConsumer. See the theory of operation above.
 
-    is_done = False
-
-    def __init__(self, join: Any) -> None:
-        self._join = join
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._join, name)
-
-    def __await__(self) -> Any:
-        return self._join.__await__()
-
-
-class KafkaSource:
-    """The paired-events topic, read in a consumer group with the cooperative protocol."""
+    Raises Unavailable when the broker does not answer at the start, Misconfigured when it refuses
+    the credentials or the settings.
+    """
 
     def __init__(self, settings: Settings, client_id: str) -> None:
         self._topic = settings.kafka_events_topic
         self._timeout_ms = settings.kafka_timeout_ms
-        self._changes = _Changes()
+        self._notes = _RebalanceNotes()
         self._next: dict[int, int] = {}
         self._answered_at = time.monotonic()
         self._insist_on_commit = False
-        with translated("connect"):
-            self._consumer = KafkaConsumer(
-                **connection(settings),
+        with kafka_errors_translated("connect"):
+            self._consumer = open_client(
+                KafkaConsumer,
+                **connection_arguments(settings),
                 **QUIET,
                 client_id=client_id,
                 group_id=settings.kafka_group_id,
@@ -100,47 +118,34 @@ class KafkaSource:
                 auto_offset_reset="earliest",  # the loop seeks; this is for offsets gone by
                 allow_auto_create_topics=False,
                 session_timeout_ms=settings.kafka_session_timeout_ms,
-                heartbeat_interval_ms=min(3_000, settings.kafka_session_timeout_ms // 3),
+                heartbeat_interval_ms=heartbeat_interval_ms(settings),
                 max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
                 max_poll_records=settings.kafka_max_poll_records,
-                fetch_max_wait_ms=100,
+                fetch_max_wait_ms=FETCH_WAIT_MS,
                 # a new instance for each consumer: a shared one makes partitions flap
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
-            self._consumer.subscribe([self._topic], listener=self._changes)
+            self._consumer.subscribe([self._topic], listener=self._notes)
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         """See EventSource."""
-        with translated("poll"):
+        with kafka_errors_translated("poll"):
             batches = self._consumer.poll(int(timeout_s * 1000), max_records)
-        self._insist_on_joining()
+            keep_join(self._consumer)
         if batches:
             self._answered_at = time.monotonic()
-        assigned, revoked = self._changes.take()
+        assigned, revoked = self._notes.take()
         self._next |= {tp.partition: batch[-1].offset + 1 for tp, batch in batches.items()}
         records = {tp.partition: batch for tp, batch in batches.items()}
         return Polled({p: r for p, r in records.items() if p not in revoked}, assigned, revoked)
 
-    def _insist_on_joining(self) -> None:
-        """A join that a change of metadata began (at the start, or when the topic gets more
-        partitions) and that outlasts one poll is forgotten by kafka-python 3.0.12: the next poll
-        sees no need to join, and the worker has no partitions and no heartbeat, for ever. So the
-        need is kept up until a poll has taken the join in. And one that ends between two polls
-        is thrown away and begun anew, which has every other member join anew as well: so the next
-        poll must take it for unfinished."""
-        coordinator = self._consumer._coordinator
-        if coordinator._join_task is not None:
-            coordinator.request_rejoin()
-            if not isinstance(coordinator._join_task, _Join):
-                coordinator._join_task = _Join(coordinator._join_task)
-
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""
         tps = [self._tp(p) for p in partitions]
-        with translated("read offsets"):
+        with kafka_errors_translated("read offsets"):
             beginning = self._consumer.beginning_offsets(tps, timeout_ms=self._timeout_ms)
             end = self._consumer.end_offsets(tps, timeout_ms=self._timeout_ms)
             committed = {
@@ -150,27 +155,24 @@ class KafkaSource:
         return {tp.partition: Bounds(beginning[tp], end[tp], committed[tp]) for tp in tps}
 
     def seek(self, partition: int, offset: int) -> None:
-        """See EventSource. Of a partition just revoked the loop hears after its next poll."""
-        with suppress(ValueError, KeyError):  # the IO thread may take it away at any moment
+        """See EventSource. Does nothing for a partition that was revoked a moment ago: the IO
+        thread may take it away even within this call, and the next poll says so."""
+        with kafka_errors_translated("seek"), suppress(ValueError, KeyError):
             self._consumer.seek(self._tp(partition), offset)
             self._next[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
-        meanwhile; after a request that failed, the next is repeated until it is answered.
-
-        Not by commit_async: kafka-python 3.0.12 looks for the coordinator on our thread there, with
-        what its IO thread may change meanwhile, and where it finds none the future it returns is
-        the search's, not the commit's."""
+        meanwhile. After a commit that failed, the next waits here and is repeated until it is
+        answered."""
         marks = {self._tp(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
-        with translated("commit"):
+        with kafka_errors_translated("commit"):
             if self._insist_on_commit:
                 done = self._commit_now(marks)
-                return lambda: done
-            coordinator, ended = self._consumer._coordinator, Event()
-            asked = coordinator._manager.call_soon(coordinator._send_offset_commit_request, marks)
+                return Done(done)
+            asked, ended = send_commit(self._consumer, marks), Event()
         asked.add_callback(self._heard).add_both(lambda _: ended.set())
-        return lambda: self._is_committed(asked, ended)
+        return Later(lambda: self._is_committed(asked, ended))
 
     def _heard(self, _: object = None) -> None:
         self._answered_at = time.monotonic()
@@ -192,30 +194,30 @@ class KafkaSource:
         return not self._insist_on_commit
 
     def lag(self) -> Mapping[int, int]:
-        """See EventSource."""
+        """See EventSource. Nothing is known of a partition that has brought no records yet. The end
+        is the one that came with the partition's last records."""
         lags: dict[int, int] = {}
         for tp in self._consumer.assignment():
-            with suppress(IllegalStateError):  # revoked since the line above
+            with suppress(KafkaError):  # revoked since the line above
                 end = self._consumer.highwater(tp)
                 if end is not None and tp.partition in self._next:
                     lags[tp.partition] = max(0, end - self._next[tp.partition])
         return lags
 
     def joined(self) -> bool:
-        """See EventSource. The listener hears nothing of an assignment of no partitions."""
-        stable = self._consumer._coordinator.state is MemberState.STABLE
-        return self._changes.joined or stable
+        """See EventSource."""
+        return self._notes.joined or is_member(self._consumer)
 
     def verify(self) -> None:
         """See EventSource."""
         if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
             return
         tps = list(self._consumer.assignment()) or [self._tp(0)]
-        with translated("ask for end offsets"):
+        with kafka_errors_translated("ask for end offsets"):
             self._consumer.end_offsets(tps[:1], timeout_ms=self._timeout_ms)
         self._answered_at = time.monotonic()
 
     def close(self) -> None:
         """See EventSource."""
         with suppress(KafkaError, OSError):
-            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+            self._consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE_TIMEOUT_S))

@@ -1,29 +1,33 @@
-"""Topics: making them, and looking at them."""
+"""Topics: creating and describing them, by kafka-python's admin client."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from daemon.adapters.kafka_python.client import connection, translated
+from daemon.adapters.kafka_python.client import connection_arguments, kafka_errors_translated
+from daemon.adapters.kafka_python.mended import open_client
 from daemon.config import Settings
 from daemon.wire.topics import TopicInfo, TopicSpec
 
 
 class KafkaTopics:
-    """The admin side of the cluster. Raises Unavailable throughout."""
+    """Creates and describes topics. Every method but `close` waits for the broker, and raises
+    Unavailable when it does not answer, Misconfigured when it refuses.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        with translated("connect"):
-            self._admin = KafkaAdminClient(**connection(settings))
+        with kafka_errors_translated("connect"):
+            self._admin = open_client(KafkaAdminClient, **connection_arguments(settings))
 
     def describe(self, names: Iterable[str]) -> dict[str, TopicInfo]:
-        """Those of the topics that exist."""
+        """Returns those of the named topics that exist, by name."""
         wanted = list(names)
-        with translated("describe topics"):
+        with kafka_errors_translated("describe topics"):
             topics = [t for t in self._admin.describe_topics(wanted) if not t["error_code"]]
             found = [topic["name"] for topic in topics]
             resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
@@ -43,13 +47,13 @@ class KafkaTopics:
         }
 
     def create(self, spec: TopicSpec) -> bool:
-        """Make one topic; False if it is there already."""
+        """Creates one topic and waits until it can be used. Returns False if it exists already."""
         options = {
             "num_partitions": spec.partitions,
             "replication_factor": spec.replication,
             "configs": dict(spec.config),
         }
-        with translated(f"create topic {spec.name}"):
+        with kafka_errors_translated(f"create topic {spec.name}"):
             try:
                 self._admin.create_topics({spec.name: options}, wait_for_metadata=True)
             except TopicAlreadyExistsError:
@@ -57,5 +61,6 @@ class KafkaTopics:
         return True
 
     def close(self) -> None:
-        """Let go of the connection."""
-        self._admin.close()
+        """Closes the connection. Never raises."""
+        with suppress(KafkaError, OSError):
+            self._admin.close()

@@ -1,4 +1,4 @@
-"""What both librdkafka adapters share: how to connect, and what a vendor error means to us.
+"""What both adapters on librdkafka share: how to connect, and what its errors mean to us.
 
 confluent-kafka is the optional extra `librdkafka`: `daemon.worker.wiring` imports these modules
 only where the settings ask for them.
@@ -19,12 +19,12 @@ from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 
 CRITICAL = 2
-"""Syslog's level. Below it librdkafka says twice a second what we log ourselves, once."""
+"""Of syslog's levels. At lower ones librdkafka logs twice a second what we log once ourselves."""
 LEAST_SOCKET_TIMEOUT_MS = 1_500
-"""librdkafka wants a second beyond the 100 ms that a fetch may wait."""
+"""librdkafka insists on a second more than the time that a fetch may wait (FETCH_WAIT_MS)."""
 
 RECENT_S = 10.0
-"""A complaint so old explains nothing any more."""
+"""A complaint older than this explains nothing any more."""
 
 SETTINGS_ERRORS = frozenset(
     {
@@ -38,11 +38,12 @@ SETTINGS_ERRORS = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
-"""No retry mends these."""
+"""Errors that no retry mends: they become Misconfigured, all others Unavailable."""
 
 
-def connection(settings: Settings, client_id: str) -> dict[str, Any]:
-    """The client's settings for reaching the brokers, as a consumer and as a producer."""
+def connection_properties(settings: Settings, client_id: str) -> dict[str, Any]:
+    """Returns librdkafka's configuration properties by which a consumer or producer reaches the
+    brokers."""
     password = settings.kafka_sasl_password
     certificate = settings.kafka_ssl_certfile
     wanted = {
@@ -67,57 +68,70 @@ def connection(settings: Settings, client_id: str) -> dict[str, Any]:
 
 
 class Complaints:
-    """What librdkafka says between calls; it never gives up by itself, whatever it meets."""
+    """The errors that librdkafka reports beside its calls: they explain the call that fails next.
+
+    librdkafka never gives up by itself, whatever it meets: a call with a wrong password, say, only
+    times out, and the reason comes by `error_cb` before.
+    """
 
     def __init__(self) -> None:
         self._last: KafkaError | None = None
-        self._heard_at = 0.0
+        self._noted_at = 0.0
         self._hopeless: KafkaError | None = None
 
-    def hear(self, error: KafkaError) -> None:
-        """Its `error_cb`; comes within polls, on the thread that polls."""
-        self._last, self._heard_at = error, time.monotonic()
+    def on_error(self, error: KafkaError) -> None:
+        """Notes an error. It is the client's `error_cb`: called within polls, on their thread."""
+        self._last, self._noted_at = error, time.monotonic()
         if error.code() in SETTINGS_ERRORS:
             self._hopeless = error
 
     @contextmanager
     def translated(self, doing: str) -> Iterator[None]:
-        """Turn the client's errors into ours. Where a call says no more than that it timed out,
-        what was heard before it says why."""
+        """Raises Misconfigured or Unavailable in place of librdkafka's errors, with the last
+        complaint as the reason; Misconfigured also when the call succeeds after a complaint that no
+        retry mends."""
         try:
-            with translated(doing):
+            with librdkafka_errors_translated(doing):
                 yield
                 if self._hopeless is not None:
                     raise KafkaException(self._hopeless)
         except Unavailable as e:
-            if self._last is None or time.monotonic() - self._heard_at > RECENT_S:
+            if self._last is None or time.monotonic() - self._noted_at > RECENT_S:
                 raise
-            raise Unavailable("kafka", f"{e.detail}; before: {told(self._last)}") from e.__cause__
+            raise Unavailable(
+                "kafka", f"{e.detail}; before: {_in_one_line(self._last)}"
+            ) from e.__cause__
 
 
-def told(error: KafkaError) -> str:
-    """In one line."""
+def _in_one_line(error: KafkaError) -> str:
+    """Returns the error's name and text without line breaks."""
     return f"{error.name()}: {error.str()}".replace("\n", " ")
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn the client's errors into ours."""
+def librdkafka_errors_translated(doing: str) -> Iterator[None]:
+    """Raises Misconfigured or Unavailable in place of librdkafka's errors and of the system's.
+
+    `doing` says in the message what failed. Errors of any other kind pass: they are bugs.
+    """
     try:
         yield
     except KafkaException as e:
         error = e.args[0]
         if error.code() in SETTINGS_ERRORS:
-            raise Misconfigured(f"kafka: {doing}: {told(error)}") from e
-        raise Unavailable("kafka", f"{doing}: {told(error)}") from e
+            raise Misconfigured(f"kafka: {doing}: {_in_one_line(error)}") from e
+        raise Unavailable("kafka", f"{doing}: {_in_one_line(error)}") from e
     except (OSError, TimeoutError) as e:
         raise Unavailable("kafka", f"{doing}: {e}") from e
 
 
-class Aside:
-    """Runs on a thread of its own what librdkafka puts no bound on: with the broker paused, a
-    synchronous commit was seen to wait for ten minutes. One call at a time; a daemon thread, so
-    that one which never returns does not keep the process."""
+class BoundedCalls:
+    """Runs calls on a thread of its own, one at a time, and waits for each only so long.
+
+    For calls that librdkafka does not bound: with the broker paused, a synchronous commit was seen
+    to wait for ten minutes. The thread is a daemon, so that a call which never returns does not
+    keep the process alive.
+    """
 
     def __init__(self) -> None:
         self._thread: Thread | None = None
@@ -127,8 +141,8 @@ class Aside:
         return self._thread is not None and self._thread.is_alive()
 
     def run(self, call: Callable[[], Any], timeout_s: float) -> None:
-        """Wait for the call to return. Raises TimeoutError when it, or the one before it, does
-        not; what it raises itself."""
+        """Runs `call` and waits for its end. Raises what it raises, and TimeoutError when it, or
+        the call before it, does not end within `timeout_s`."""
         if self._thread is not None:
             self._thread.join(timeout_s)
         if self.busy:

@@ -1,4 +1,13 @@
-"""Producing to Kafka, by librdkafka: idempotent, acknowledged by all in-sync replicas."""
+"""Producing to Kafka by librdkafka: idempotently, acknowledged by all in-sync replicas.
+
+Theory of operation: `send` runs on the loop's thread; librdkafka batches and sends on threads of
+its own, and calls `_delivered` and `error_cb` back on the loop's thread, within `poll` and `flush`.
+`send` blocks for `kafka_delivery_timeout_ms` and a second at most. A message may arrive although
+`send` raised: the turn is then repeated and sends it again, so readers keep the largest (epoch,
+version).
+After a failure the producer is thrown away with what it still holds: that must not come behind what
+the repeated turn sends.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +19,20 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
-from daemon.adapters.kafka_python.outbox import BATCH_BYTES, BUFFER_BYTES
-from daemon.adapters.librdkafka.client import Aside, Complaints, connection
+from daemon.adapters.kafka_limits import BATCH_BYTES, BUFFER_BYTES, CLOSE_TIMEOUT_S, LINGER_MS
+from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Message
 
-CLOSE_TIMEOUT_S = 2.0
 SEND_BUFFER_BYTES = 1024 * 1024
-"""The socket's: batches are large, and the system's small default would be waited for again and
-again."""
+"""Of the socket: a batch is larger than the system's default, and would wait for room in it several
+times."""
 
 
 class LibrdkafkaOutbox:
-    """Sends a turn's messages and waits for them.
-
-    After a failure the producer is thrown away with what it still held: the turn that repeats this
-    one sends it again, and it must not come behind that.
+    """The Outbox port on a Producer. Raises Misconfigured when librdkafka refuses the settings; it
+    connects in the background, so an absent broker shows at the first `send`.
     """
 
     def __init__(self, settings: Settings, client_id: str) -> None:
@@ -39,13 +45,14 @@ class LibrdkafkaOutbox:
     def _connect(self) -> Producer:
         with self._complaints.translated("connect"):
             return Producer(
-                connection(self._settings, self._client_id)
+                connection_properties(self._settings, self._client_id)
                 | _writing(self._settings)
-                | {"error_cb": self._complaints.hear, "on_delivery": self._delivered}
+                | {"error_cb": self._complaints.on_error, "on_delivery": self._delivered}
             )
 
     def _delivered(self, error: KafkaError | None, _: Delivered) -> None:
-        """Comes within polls, and only for what was not delivered (delivery.report.only.error)."""
+        """Notes the first failure. Called within polls, and only for messages that were not
+        delivered (delivery.report.only.error)."""
         self._failure = self._failure or error
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -71,7 +78,7 @@ class LibrdkafkaOutbox:
             raise TimeoutError(f"{left} records are not acknowledged")
 
     def _enqueue(self, producer: Producer, m: Message, give_up_at: float) -> None:
-        """Waits while the buffer is full."""
+        """Hands one message to librdkafka, waiting while its buffer is full."""
         while True:
             try:
                 producer.produce(m.topic, m.value, m.key, headers=list(m.headers))
@@ -83,11 +90,12 @@ class LibrdkafkaOutbox:
                 return
 
     def close(self) -> None:
-        """See Outbox. What was sent is acknowledged, or to be given up. librdkafka ends its threads
-        when the last reference goes, and waits for them."""
+        """See Outbox. What was sent is acknowledged by now, or to be given up. librdkafka ends its
+        threads, and waits for them, when the last reference to the producer goes: so that happens
+        in `_end`, on a thread of its own."""
         held, self._producer = [self._producer], None
         with suppress(KafkaException, OSError):
-            Aside().run(lambda: _end(held), CLOSE_TIMEOUT_S)
+            BoundedCalls().run(lambda: _end(held), CLOSE_TIMEOUT_S)
 
 
 def _end(held: list[Producer | None]) -> None:
@@ -101,10 +109,10 @@ def _writing(settings: Settings) -> dict[str, Any]:
     return {
         "acks": "all",
         "enable.idempotence": True,
-        "linger.ms": 5,
+        "linger.ms": LINGER_MS,
         "batch.size": BATCH_BYTES,
         "socket.send.buffer.bytes": SEND_BUFFER_BYTES,
-        "message.max.bytes": BUFFER_BYTES,  # what is too large the topic says
+        "message.max.bytes": BUFFER_BYTES,  # the topic has the stricter limit
         "queue.buffering.max.kbytes": BUFFER_BYTES // 1024,
         "request.timeout.ms": settings.kafka_timeout_ms,
         "message.timeout.ms": settings.kafka_delivery_timeout_ms,

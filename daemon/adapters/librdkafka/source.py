@@ -1,19 +1,37 @@
-"""Paired events from Kafka, by librdkafka: the faster client, where it is asked for.
+"""Paired events from Kafka, by librdkafka: the faster client, where the settings ask for it.
 
-librdkafka reads ahead and sends the heartbeats on threads of its own; rebalance callbacks come on
-the loop's thread, within a poll. A poll takes a whole batch over in one call, and what is done for
-each record is done by C functions (`map`, `starmap`, `groupby`), never by a line of Python.
+Theory of operation
+    Threads. librdkafka reads ahead and sends the heartbeats on threads of its own, which touch
+    nothing here. The loop's thread calls every public method, and all callbacks (`_on_assign` and
+    the like, `error_cb`) come on it too, within `consume` and `poll`: so there is no lock. Only a
+    commit and the close run on `_aside`, a thread that can be given up.
+
+    Rebalances. The callbacks note what changed; the next poll that succeeds returns the notes. A
+    partition is ours from `_on_assign` to `_on_revoke` or `_on_lost` (`_mine`).
+
+    Seeks. librdkafka refuses to seek in a partition that was assigned a moment ago and is not
+    fetched yet. So a seek is first noted in `_to_seek`; until it has been done, by `seek` itself or
+    by a later poll, records of the partition are dropped: they were read before it.
+
+    What may block. `poll` for its `timeout_s`; `commit`, `bounds` and `verify` for
+    `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for
+    CLOSE_TIMEOUT_S. `seek`, `lag` and `joined` look at memory only.
+
+    What may be repeated. All of it: a seek, or a commit of the same offsets, twice is as once;
+    `verify` asks nothing while an answer is fresh; `close` can be called twice.
+
+    Speed. A poll takes a whole batch over in one call, and what is done for each record is done by
+    C functions (`map`, `starmap`, `groupby`), never by a line of Python.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby, starmap
-from typing import Any, cast
+from itertools import groupby
+from typing import Any
 
-import msgspec
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
@@ -23,13 +41,18 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from daemon.adapters.librdkafka.client import Aside, Complaints, connection
+from daemon.adapters.kafka_limits import (
+    CLOSE_TIMEOUT_S,
+    FETCH_WAIT_MS,
+    PROOF_OF_LIFE_S,
+    heartbeat_interval_ms,
+)
+from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
+from daemon.adapters.librdkafka.records import LibrdkafkaRecord, converted
 from daemon.config import Settings
+from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Bounds, Polled
-from daemon.wire.record import Headers
 
-CLOSE_TIMEOUT_S = 2.0
-PROOF_OF_LIFE_S = 2.0
 AHEAD_KB = 16 * 1024
 """Records read ahead, over all partitions: bounds memory, and lasts for several polls."""
 
@@ -41,39 +64,24 @@ REBALANCING = frozenset(
         KafkaError._ASSIGNMENT_LOST,
     }
 )
-"""What a commit meets while the group rebalances, or once it went on without us."""
-
+"""Errors of a commit while the group rebalances, or after it went on without this member."""
 
 IN_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED})
-"""Errors that say what a rebalance callback tells us as well."""
+"""Errors that say only what a rebalance callback says as well."""
 
 
-class LibrdkafkaRecord(msgspec.Struct, gc=False):
-    """One record. Headers stay with librdkafka until someone asks."""
+class LibrdkafkaEventSource:
+    """The EventSource port on a Consumer. See the theory of operation above.
 
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    stamp: tuple[int, int]
-    message: Message
-
-    @property
-    def timestamp(self) -> int:
-        return self.stamp[1]
-
-    @property
-    def headers(self) -> Headers:
-        return cast("Headers", self.message.headers() or ())
-
-
-class LibrdkafkaSource:
-    """The paired-events topic, read in a consumer group with the cooperative protocol."""
+    Raises Misconfigured when librdkafka refuses the settings; it connects in the background, so an
+    absent broker shows later.
+    """
 
     def __init__(self, settings: Settings, client_id: str) -> None:
         self._topic = settings.kafka_events_topic
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._complaints = Complaints()
-        self._aside = Aside()
+        self._aside = BoundedCalls()
         self._joined = False
         self._mine: set[int] = set()
         self._news: dict[int, bool] = {}
@@ -82,9 +90,9 @@ class LibrdkafkaSource:
         self._answered_at = time.monotonic()
         with self._complaints.translated("connect"):
             self._consumer = Consumer(
-                connection(settings, client_id)
+                connection_properties(settings, client_id)
                 | _reading(settings)
-                | {"error_cb": self._complaints.hear}
+                | {"error_cb": self._complaints.on_error}
             )
             self._consumer.subscribe(
                 [self._topic],
@@ -96,7 +104,7 @@ class LibrdkafkaSource:
     def _tp(self, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
         return TopicPartition(self._topic, partition, offset)
 
-    # ---- the group; these come within a poll, and what they note is kept until one goes through
+    # ---- the group: called back within a poll; the notes are kept until a poll succeeds
 
     def _on_assign(self, _: Consumer, assigned: Iterable[TopicPartition]) -> None:
         self._joined = True
@@ -117,7 +125,7 @@ class LibrdkafkaSource:
             (self._mine.add if assigned else self._mine.discard)(tp.partition)
 
     def _take_news(self) -> tuple[frozenset[int], frozenset[int]]:
-        """Partitions (assigned, revoked) since the last call; the last word counts."""
+        """Returns the partitions (assigned, revoked) since the last call; the last word counts."""
         news, self._news = self._news, {}
         assigned = frozenset(p for p, here in news.items() if here)
         return assigned, frozenset(news) - assigned
@@ -135,13 +143,13 @@ class LibrdkafkaSource:
         for partition, run in groupby(messages, Message.partition):
             # not ours any more, or read before a seek that is still to be done
             if partition in self._mine and partition not in self._to_seek:
-                records.setdefault(partition, []).extend(_records(list(run)))
+                records.setdefault(partition, []).extend(converted(list(run)))
         self._next |= {partition: batch[-1].offset + 1 for partition, batch in records.items()}
         return Polled(records, *self._take_news())
 
     def _fetch(self, timeout_s: float, max_records: int) -> list[Message]:
-        """`consume` waits until it has all it may take or the time is up: so it is asked for what
-        is there, and the waiting is left to `poll`, which returns with the first record."""
+        """Returns at once with what was read ahead, or waits for a first record. (`consume` alone
+        would wait until it has `max_records` or the time is up.)"""
         messages = self._consumer.consume(max_records, 0)
         if not messages and timeout_s > 0:
             first = self._consumer.poll(timeout_s)
@@ -152,8 +160,9 @@ class LibrdkafkaSource:
         return messages
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
-        """An error comes in the place of a record, and what lies behind it may not follow on what
-        came before: then the poll has brought nothing, and the next begins where this one did."""
+        """Returns the messages that are records. An error takes the place of a record, and the
+        records behind it may not follow on those before: so one that matters is raised, and the
+        next poll begins where this one did."""
         if not any(map(Message.error, messages)):
             return messages
         for message in messages:
@@ -165,21 +174,20 @@ class LibrdkafkaSource:
         return [message for message in messages if message.error() is None]
 
     def _rewind(self, messages: Sequence[Message]) -> None:
-        for message in reversed(messages):  # of each partition the first counts
+        for message in reversed(messages):  # each partition's first message decides
             partition, offset = message.partition(), message.offset()
             if partition in self._mine and offset is not None and offset >= 0:
                 self._to_seek[partition] = self._next.get(partition, offset)
 
     def seek(self, partition: int, offset: int) -> None:
-        """See EventSource. Of a partition just revoked the loop hears after its next poll."""
+        """See EventSource. Does nothing for a partition that was revoked."""
         if partition in self._mine:
             self._to_seek[partition] = self._next[partition] = offset
             with suppress(KafkaException):  # the next poll tries again, and says so if it fails
                 self._seek_what_waits()
 
     def _seek_what_waits(self) -> None:
-        """librdkafka refuses to seek in a partition that was assigned a moment ago and is not being
-        fetched yet: then the next poll tries again, and until it is done takes no records."""
+        """Does the noted seeks that librdkafka accepts by now; see the theory of operation."""
         for partition, offset in list(self._to_seek.items()):
             try:
                 self._consumer.seek(self._tp(partition, offset))
@@ -206,11 +214,11 @@ class LibrdkafkaSource:
     def _watermarks(self, partition: int) -> tuple[int, int]:
         return self._consumer.get_watermark_offsets(self._tp(partition), self._timeout_s)
 
-    def commit(self, offsets: Mapping[int, int]) -> Callable[[], bool]:
+    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
         is gone, it answers nobody else, not even out of its memory (seen in 2.16)."""
         done = self._is_committed(offsets)
-        return lambda: done
+        return Done(done)
 
     def _is_committed(self, offsets: Mapping[int, int]) -> bool:
         if not offsets.keys() <= self._mine:
@@ -233,9 +241,10 @@ class LibrdkafkaSource:
         """See EventSource."""
         lags: dict[int, int] = {}
         for partition in self._mine & self._next.keys():
-            _, end = self._consumer.get_watermark_offsets(self._tp(partition), cached=True)
-            if end >= 0:
-                lags[partition] = max(0, end - self._next[partition])
+            with suppress(KafkaException):
+                _, end = self._consumer.get_watermark_offsets(self._tp(partition), cached=True)
+                if end >= 0:
+                    lags[partition] = max(0, end - self._next[partition])
         return lags
 
     # ---- life and death
@@ -253,7 +262,7 @@ class LibrdkafkaSource:
         self._answered_at = time.monotonic()
 
     def close(self) -> None:
-        """See EventSource. librdkafka would wait for a broker that does not answer."""
+        """See EventSource. librdkafka itself would wait for a broker that does not answer."""
         with suppress(KafkaException, RuntimeError, OSError):
             self._aside.run(self._consumer.close, CLOSE_TIMEOUT_S)
 
@@ -263,24 +272,17 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "group.id": settings.kafka_group_id,
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": settings.kafka_session_timeout_ms,
-        "heartbeat.interval.ms": min(3_000, settings.kafka_session_timeout_ms // 3),
+        "heartbeat.interval.ms": heartbeat_interval_ms(settings),
         "max.poll.interval.ms": settings.kafka_max_poll_interval_ms,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",  # the loop seeks; this is for offsets gone by
         "check.crcs": True,
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "queued.max.messages.kbytes": AHEAD_KB,
         "fetch.max.bytes": AHEAD_KB * 1024,
         "fetch.queue.backoff.ms": 20,  # a second by default, in which a full queue runs dry
     }
-
-
-def _records(messages: Sequence[Message]) -> Iterable[LibrdkafkaRecord]:
-    columns = (Message.offset, Message.key, Message.value, Message.timestamp)
-    return starmap(
-        LibrdkafkaRecord, zip(*(map(column, messages) for column in columns), messages, strict=True)
-    )
 
 
 def _raise_first(marks: Iterable[TopicPartition]) -> None:

@@ -1,4 +1,4 @@
-"""A look at the Redis server, for `adaptd check`."""
+"""What kind of server Redis is, for `adaptd check`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from dataclasses import dataclass
 
 import redis
 
-from daemon.adapters.redis.windows import translated
+from daemon.adapters.redis.windows import redis_errors_translated
 
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """What matters about the server; `eviction` is its maxmemory-policy, None if it won't say."""
+    """The server's version, and which keys it evicts when it is full.
+
+    `eviction` is its maxmemory-policy; None where the server does not say, as managed ones may not.
+    """
 
     version: str
     eviction: str | None
 
 
 def describe(url: str, timeout_s: float) -> RedisInfo:
-    """Raises Unavailable."""
+    """Asks the server at `url`. Raises Unavailable when it does not answer within `timeout_s`."""
     with (
-        translated("look"),
+        redis_errors_translated("look"),
         redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
         ) as client,

@@ -1,26 +1,41 @@
 """Windows in Redis (or Valkey), one Redis Stream per adaptd stream.
 
-Keys, all under `<prefix>:<group>:{<topic incarnation>:<partition>}` so that a partition's keys
+Keys, all under `<prefix>:<group>:{<topic incarnation>:<partition>}`, so that a partition's keys
 share one cluster slot:
 
-    :epoch                    number; the partition's owner has the largest
-    :theta                    text; the θ that all of the partition's mappings are of
-    :<features>:position      number; offset after the newest event whose pairs are kept
+    :epoch                    string, a decimal integer; the partition's owner has the largest
+    :theta                    string; the content hash of the θ that all mappings of the partition
+                              are of
+    :<features>:position      string, a decimal integer; the offset after the newest event whose
+                              pairs are kept
     :<features>:w:<stream>    stream; one entry per pair, id <offset + 1>-<pair index>,
                               fields x, y (float32, little-endian) and t (ms, UTC)
 
-<features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable.
+<features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable. So new
+features, or a topic made anew, have windows of their own.
 
-The entry's id comes from the record's offset (plus one, for 0-0 is not an id), so Redis itself
-refuses a replay. New features, or a topic made anew, have windows of their own.
+Theory of operation
+    Threads. Every call blocks, for `timeout_s` at most between two bytes from Redis. `append` may
+    run on a thread of its own, beside the other calls but never beside a claim or another append
+    (see turn/ports.py): only these two touch `_positions`.
+
+    Fencing. A claim gives out the partition's largest epoch yet; a script writes only while its
+    epoch is still the one in Redis. So whoever was superseded can write nothing, however late.
+
+    Replays. An entry's id comes from its record's offset (plus one, for 0-0 is no id), and Redis
+    itself refuses an id that is not larger than the window's last: an append may be repeated.
+
+    Losses. After a failover Redis may have lost its newest writes. `append` says which position it
+    has left there; Redis having another means that it knows less than we do, and the partition must
+    be claimed anew, which tells where its events are to be read again from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import redis
@@ -28,53 +43,19 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.ports import Append, Claim
 from daemon.turn.window import Pair, PairId
 
-_CLAIM = """
-local epoch = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') + 1, tonumber(ARGV[1]))
-redis.call('SET', KEYS[1], string.format('%.0f', epoch))
-return {string.format('%.0f', epoch), redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])}
-"""
-"""KEYS: epoch, position, theta. ARGV: the wall clock in ms, below which no epoch is given out: so
-epochs keep growing even when Redis has lost them."""
-
-_APPEND = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'owner' end
-if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 'position' end
-local replays = {}
-for i = 6, #ARGV, 5 do
-  local added = redis.pcall('XADD', KEYS[tonumber(ARGV[i])], 'MAXLEN', '=', ARGV[4], ARGV[i + 1],
-                            'x', ARGV[i + 2], 'y', ARGV[i + 3], 't', ARGV[i + 4])
-  if type(added) == 'table' and added.err then
-    if not string.find(added.err, 'equal or smaller') then return redis.error_reply(added.err) end
-    replays[#replays + 1] = ARGV[i + 1]
-  end
-end
-if ARGV[5] ~= '0' then
-  for i = 3, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
-end
-redis.call('SET', KEYS[2], ARGV[3])
-return replays
-"""
-"""KEYS: epoch, position, then each stream's once. ARGV: our epoch, the position as we left it, the
-new position, the window size, seconds until an unchanged window expires (0: never), then for each
-pair: the index of its stream's key, id, x, y, t. Nothing is written unless we are the owner and
-Redis knows all that we have written."""
-
-_MARK = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'owner' end
-redis.call('SET', KEYS[2], ARGV[2])
-"""
-"""KEYS: epoch, theta. ARGV: our epoch, the θ."""
-SCANNED_AT_ONCE = 5_000
-GLOB = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
+KEYS_PER_SCAN = 5_000
+"""Keys that Redis looks at in one step of a SCAN, in which it serves nobody else."""
+GLOB_ESCAPES = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
 
 
 @dataclass(frozen=True, slots=True)
 class WindowLayout:
-    """What the keys and entries depend on."""
+    """What a store's keys and entries depend on; see the keys above."""
 
     prefix: str
     group: str
@@ -84,11 +65,14 @@ class WindowLayout:
     source_dim: int
     target_dim: int
     window_ttl_s: int = 0
-    """Windows unchanged for so long expire; 0: never."""
+    """Seconds after which a window that did not change expires; 0: never."""
 
 
-class RedisWindows:
-    """The WindowStore port on redis-py."""
+class RedisWindowStore:
+    """The WindowStore port on redis-py. Connects when first used.
+
+    Raises Misconfigured when redis-py cannot read the URL.
+    """
 
     def __init__(self, url: str, timeout_s: float, layout: WindowLayout) -> None:
         self._layout = layout
@@ -102,29 +86,28 @@ class RedisWindows:
             self._redis.connection_pool.make_connection()  # does not connect, but reads all options
         except (ValueError, TypeError) as e:
             raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
-        self._claim = self._redis.register_script(_CLAIM)
-        self._append = self._redis.register_script(_APPEND)
-        self._mark = self._redis.register_script(_MARK)
+        self._claim = self._redis.register_script(CLAIM)
+        self._append = self._redis.register_script(APPEND)
+        self._mark = self._redis.register_script(MARK)
         self._positions: dict[int, int | None] = {}
 
-    def _place(self, partition: int, name: str) -> str:
+    def _partition_key(self, partition: int, name: str) -> str:
         at = self._layout
         return f"{at.prefix}:{at.group}:{{{at.incarnation}:{partition}}}:{name}"
 
     def _epoch_key(self, partition: int) -> str:
-        return self._place(partition, "epoch")
+        return self._partition_key(partition, "epoch")
 
-    def _key(self, partition: int, name: str) -> str:
+    def _features_key(self, partition: int, name: str) -> str:
         at = self._layout
-        return (
-            f"{self._place(partition, at.encoder_version)}:{at.source_dim}x{at.target_dim}:{name}"
-        )
+        features = f"{at.encoder_version}:{at.source_dim}x{at.target_dim}"
+        return self._partition_key(partition, f"{features}:{name}")
 
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
-        keys = [self._epoch_key(partition), self._key(partition, "position")]
-        keys.append(self._place(partition, "theta"))
-        with translated("claim"):
+        keys = [self._epoch_key(partition), self._features_key(partition, "position")]
+        keys.append(self._partition_key(partition, "theta"))
+        with redis_errors_translated("claim"):
             epoch, kept, mark = self._claim(keys=keys, args=[now_ms])
         position = self._positions[partition] = None if kept is None else int(kept)
         return Claim(int(epoch), position, None if mark is None else mark.decode())
@@ -132,58 +115,58 @@ class RedisWindows:
     def append(
         self, partition: int, epoch: int, position: int, appends: Sequence[Append]
     ) -> Sequence[PairId]:
-        """See WindowStore. One script, so all or nothing, however the worker ends."""
+        """See WindowStore. One script does it: all or nothing, however the worker ends."""
         before = self._positions[partition]
         after = position if before is None else max(before, position)
         streams = {append.stream: None for append in appends}
-        keys = [self._epoch_key(partition), self._key(partition, "position")]
-        keys += [self._key(partition, f"w:{stream}") for stream in streams]
+        keys = [self._epoch_key(partition), self._features_key(partition, "position")]
+        keys += [self._features_key(partition, f"w:{stream}") for stream in streams]
         index = {stream: i for i, stream in enumerate(streams, start=3)}
         at = self._layout
         known = "" if before is None else before
         args: list[Any] = [epoch, known, after, at.window_size, at.window_ttl_s]
         for append in appends:
             args += (index[append.stream], *_entry(append.pair))
-        with translated("append"):
+        with redis_errors_translated("append"):
             result = self._append(keys=keys, args=args)
         if isinstance(result, bytes):
-            self._refused(result, partition, epoch)
+            self._raise_refusal(result, partition, epoch)
         self._positions[partition] = after
-        return [_pair_id(id) for id in result]
+        return [_pair_id(entry_id) for entry_id in result]
 
-    def _refused(self, why: bytes, partition: int, epoch: int) -> None:
+    def _raise_refusal(self, why: bytes, partition: int, epoch: int) -> NoReturn:
         self.verify({partition: epoch})
         raise Unavailable("redis", f"lost its newest writes of partition {partition} ({why!r})")
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""
-        with translated("load"):
+        with redis_errors_translated("load"):
             pipeline = self._redis.pipeline(transaction=False)
             for stream in streams:
                 pipeline.xrevrange(
-                    self._key(partition, f"w:{stream}"), count=self._layout.window_size
+                    self._features_key(partition, f"w:{stream}"), count=self._layout.window_size
                 )
             windows = pipeline.execute()
         return {
-            stream: [self._pair(id, entry) for id, entry in reversed(entries)]
+            stream: [self._pair(*entry) for entry in reversed(entries)]
             for stream, entries in zip(streams, windows, strict=True)
         }
 
-    def _pair(self, id: bytes, entry: Mapping[bytes, bytes]) -> Pair:
-        x_D = np.frombuffer(entry[b"x"], "<f4")
-        y_E = np.frombuffer(entry[b"y"], "<f4")
+    def _pair(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Pair:
+        x_D = np.frombuffer(fields[b"x"], "<f4")
+        y_E = np.frombuffer(fields[b"y"], "<f4")
         if (len(x_D), len(y_E)) != (self._layout.source_dim, self._layout.target_dim):
-            raise RuntimeError(f"entry {id!r} has {len(x_D)} and {len(y_E)} dimensions")
-        return Pair(_pair_id(id), x_D, y_E, int(entry[b"t"]))
+            raise RuntimeError(f"entry {entry_id!r} has {len(x_D)} and {len(y_E)} dimensions")
+        return Pair(_pair_id(entry_id), x_D, y_E, int(fields[b"t"]))
 
     def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
         """See WindowStore. One pass over the server's keys, whatever the number of partitions."""
-        begins = {self._key(partition, "w:"): partition for partition in partitions}
+        begins = {self._features_key(partition, "w:"): partition for partition in partitions}
         found: dict[int, list[str]] = {partition: [] for partition in partitions}
         at = self._layout
-        pattern = f"{at.prefix}:{at.group}:{{{at.incarnation}:".translate(GLOB) + "*"
-        with translated("look for streams"):
-            for key in self._redis.scan_iter(match=pattern, count=SCANNED_AT_ONCE):
+        pattern = f"{at.prefix}:{at.group}:{{{at.incarnation}:".translate(GLOB_ESCAPES) + "*"
+        with redis_errors_translated("look for streams"):
+            for key in self._redis.scan_iter(match=pattern, count=KEYS_PER_SCAN):
                 name = key.decode()
                 for begin, partition in begins.items():
                     if name.startswith(begin):
@@ -192,15 +175,15 @@ class RedisWindows:
 
     def mark(self, partition: int, epoch: int, meta_init: str) -> None:
         """See WindowStore."""
-        keys = [self._epoch_key(partition), self._place(partition, "theta")]
-        with translated("mark"):
+        keys = [self._epoch_key(partition), self._partition_key(partition, "theta")]
+        with redis_errors_translated("mark"):
             refused = self._mark(keys=keys, args=[epoch, meta_init])
         if refused is not None:
-            self._refused(refused, partition, epoch)
+            self._raise_refusal(refused, partition, epoch)
 
     def verify(self, epochs: Mapping[int, int]) -> None:
         """See WindowStore."""
-        with translated("verify"):
+        with redis_errors_translated("verify"):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.ping()
             for partition in epochs:
@@ -214,22 +197,26 @@ class RedisWindows:
 
     def close(self) -> None:
         """See WindowStore."""
-        self._redis.close()
+        with suppress(RedisError, OSError):
+            self._redis.close()
 
 
 def _entry(pair: Pair) -> tuple[str, bytes, bytes, int]:
-    id = f"{pair.id.offset + 1}-{pair.id.place}"
-    return id, pair.x_D.tobytes(), pair.y_E.tobytes(), pair.time_ms
+    entry_id = f"{pair.id.offset + 1}-{pair.id.place}"
+    return entry_id, pair.x_D.tobytes(), pair.y_E.tobytes(), pair.time_ms
 
 
-def _pair_id(id: bytes) -> PairId:
-    offset, place = id.split(b"-")
+def _pair_id(entry_id: bytes) -> PairId:
+    offset, place = entry_id.split(b"-")
     return PairId(int(offset) - 1, int(place))
 
 
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn the client's errors into ours."""
+def redis_errors_translated(doing: str) -> Iterator[None]:
+    """Raises Unavailable in place of redis-py's errors and of the system's.
+
+    `doing` says in the message what failed. Errors of any other kind pass: they are bugs.
+    """
     try:
         yield
     except (RedisError, OSError) as e:

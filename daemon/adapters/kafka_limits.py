@@ -1,0 +1,24 @@
+"""Sizes and times that both Kafka clients keep to, so that neither adapter loads the other."""
+
+from __future__ import annotations
+
+from daemon.config import Settings
+
+BATCH_BYTES = 512 * 1024
+"""Of one producer batch: large ones cost the client and the broker less for each record."""
+BUFFER_BYTES = 64 * 1024 * 1024
+"""Of all that a producer holds, and so of one record: the broker has stricter limits of its own."""
+LINGER_MS = 5
+"""How long a producer waits for a batch to fill."""
+FETCH_WAIT_MS = 100
+"""How long the broker may hold a fetch back while there is nothing to read."""
+CLOSE_TIMEOUT_S = 2.0
+"""Within the grace period of a worker that is told to stop."""
+PROOF_OF_LIFE_S = 2.0
+"""An answer so recent spares `verify` its question."""
+
+
+def heartbeat_interval_ms(settings: Settings) -> int:
+    """Returns how often a member of the group says that it lives: three times in a session, at
+    least every 3 s."""
+    return min(3_000, settings.kafka_session_timeout_ms // 3)

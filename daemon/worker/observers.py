@@ -1,0 +1,79 @@
+"""Who is told what the worker does: the log, the metrics and the health."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+from structlog.stdlib import BoundLogger
+
+from daemon.errors import Unavailable
+from daemon.thetas.follow import Agreement, Refusal, Silence
+from daemon.turn.report import TurnReport
+from daemon.worker.health import Health
+from daemon.worker.logs import TurnLog
+from daemon.worker.metrics import Metrics
+from model.serving.engine import Engine
+from model.values.errors import DeviceLost
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """Passes each occurrence on to the log, the metrics and the health."""
+
+    logger: BoundLogger
+    metrics: Metrics
+    health: Health
+
+    def gave_up(self, error: Unavailable, retry_in_s: float) -> None:
+        """A turn, or the start, ended early."""
+        self.metrics.gave_up(error.service)
+        self.health.gave_up(error, time.time())
+        TurnLog(self.logger).gave_up(error, retry_in_s)
+
+    def lost_device(self, device: str, error: DeviceLost) -> None:
+        """The GPU no longer computes, and the CPU takes over."""
+        self.metrics.device_lost()
+        self.logger.error("device_lost", device=device, detail=str(error), going_on="cpu")
+
+    def serves(self, engine: Engine, *, swapped: bool) -> None:
+        """Another engine serves than before; `swapped`: it serves another θ."""
+        theta = engine.theta
+        self.metrics.serves(theta, engine.device)
+        if swapped:
+            self.metrics.swapped()
+        self.health.serves(theta.version, theta.content_hash, engine.device)
+        self.logger.info("meta_init_served", **engine_facts(engine))
+
+    def on_news(self, news: Refusal | Agreement | Silence) -> None:
+        """The meta-inits topic has news that change nothing about what is served."""
+        match news:
+            case Refusal():
+                self.metrics.refused(news.reason)
+                self.health.refused(asdict(news))
+                self.logger.error("meta_init_refused", **asdict(news))
+            case Agreement():
+                self.metrics.settled()
+                self.health.refused(None)
+            case Silence():
+                self.logger.warning("meta_inits_not_followed", detail=news.detail)
+
+    def finished(self, report: TurnReport, *, joined: bool) -> None:
+        """A turn was finished. `joined`: whether the group has assigned partitions."""
+        now = time.time()
+        self.metrics.record(report, now)
+        self.health.finished(report, joined=joined, at=now)
+        TurnLog(self.logger).finished(report)
+
+
+def engine_facts(engine: Engine) -> dict[str, object]:
+    """Returns what a line of the log says of an engine."""
+    return {
+        "meta_init": engine.theta.version,
+        "hash": engine.theta.content_hash[:12],
+        "encoder": engine.theta.encoder_version,
+        "maps": engine.theta.maps,
+        "device": engine.device,
+        "torch_threads": torch.get_num_threads(),
+    }

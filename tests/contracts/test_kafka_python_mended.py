@@ -1,0 +1,287 @@
+"""Each fault of kafka-python that daemon/adapters/kafka_python/mended.py mends, with and without.
+
+Every test runs twice. Unmended it shows that the installed version still has the fault: when that
+fails, upstream has repaired it, and the mend can go. Mended it shows that the mend heals it.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+from kafka import (
+    ConsumerRebalanceListener,
+    KafkaAdminClient,
+    KafkaConsumer,
+    KafkaProducer,
+    TopicPartition,
+)
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import CommitFailedError, KafkaTimeoutError
+from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
+from kafka.net.transport import KafkaTCPTransport
+from kafka.structs import OffsetAndMetadata
+
+from daemon.adapters.kafka_python.mended import (
+    SocketClosingNetClient,
+    close_at_once,
+    is_member,
+    keep_join,
+    open_client,
+    send_commit,
+)
+from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.config import Settings
+from daemon.local.services import Services
+from daemon.wire.topics import TopicSpec
+
+PATIENCE_S = 20.0
+BOTH = pytest.mark.parametrize("mended", [False, True], ids=["unmended", "mended"])
+
+
+def eventually(done: Callable[[], bool], meanwhile: Callable[[], object] = lambda: None) -> None:
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < give_up_at
+        meanwhile()
+        time.sleep(0.01)
+
+
+# ---- sockets and threads
+
+
+@pytest.fixture
+def silent_broker() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def network_at(address: str, mended: bool) -> Any:
+    return (SocketClosingNetClient if mended else KafkaNetClient)(bootstrap_servers=address)
+
+
+@BOTH
+def test_a_socket_that_still_connects_is_closed_with_its_client(
+    silent_broker: str, mended: bool
+) -> None:
+    gc.collect()
+    with warnings.catch_warnings(record=True) as unclosed:
+        warnings.simplefilter("always", ResourceWarning)
+        network = network_at(silent_broker, mended)
+        network.maybe_connect(network.cluster.bootstrap_brokers()[0].node_id)
+        network.close()
+        del network
+        gc.collect()
+    assert bool(unclosed) is not mended
+    assert all("raddr=" in str(warning.message) for warning in unclosed)
+
+
+@BOTH
+def test_a_socket_with_bytes_to_write_is_closed_with_its_client(
+    silent_broker: str, mended: bool
+) -> None:
+    host, port = silent_broker.split(":")
+    network = network_at(silent_broker, mended)
+    with socket.create_connection((host, int(port))) as connected:
+        connected.setblocking(False)
+        transport = KafkaTCPTransport(network._net, connected)
+        transport.write(b"request")
+        transport.close()
+        network.close()
+        assert (connected.fileno() == -1) is mended
+
+
+@BOTH
+@pytest.mark.parametrize("client", [KafkaConsumer, KafkaAdminClient])
+def test_a_client_that_cannot_be_opened_leaves_no_thread(
+    silent_broker: str, client: Callable[..., Any], mended: bool
+) -> None:
+    before = set(threading.enumerate())
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": silent_broker,
+        "bootstrap_timeout_ms": 200,
+    }
+    with ExitStack() as stack:
+
+        def network(**configs: Any) -> Any:
+            made = KafkaNetClient(**configs)
+            stack.callback(made.close)
+            return made
+
+        arguments |= {} if mended else {"kafka_client": network}
+        with pytest.raises(KafkaTimeoutError):
+            open_client(client, **arguments) if mended else client(**arguments)
+        assert bool(set(threading.enumerate()) - before) is not mended
+
+
+@BOTH
+def test_a_producer_whose_flush_times_out_leaves_no_thread(
+    services: Services, monkeypatch: pytest.MonkeyPatch, mended: bool
+) -> None:
+    producer = KafkaProducer(bootstrap_servers=services.kafka_bootstrap_servers)
+
+    def flush(timeout: float | None = None) -> None:
+        raise KafkaTimeoutError("the broker is away")
+
+    monkeypatch.setattr(producer, "flush", flush)
+    sender = producer._sender
+    if mended:
+        close_at_once(producer, 1.0)
+        sender.join(PATIENCE_S)
+    else:
+        with suppress(KafkaTimeoutError):
+            producer.close(1.0)
+        sender.join(1.0)
+    assert sender.is_alive() is not mended
+    sender.force_close()
+    sender.join(PATIENCE_S)
+
+
+# ---- the group
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def on_partitions_assigned(self, assigned: object) -> None:
+        self.calls += 1
+
+    def on_partitions_revoked(self, revoked: object) -> None: ...
+    def on_partitions_lost(self, lost: object) -> None: ...
+
+
+Open = Callable[..., KafkaConsumer]
+
+
+@pytest.fixture
+def opened(kafka_settings: Callable[..., Settings]) -> Iterator[Open]:
+    """Opens members of one group on a topic of one partition."""
+    settings = kafka_settings()
+    topics = KafkaTopics(settings)
+    topics.create(TopicSpec(settings.kafka_events_topic, 1, 1, {}, 0))
+    topics.close()
+    made: list[KafkaConsumer] = []
+
+    def member(listener: object = None) -> KafkaConsumer:
+        consumer = KafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            group_id=settings.kafka_group_id,
+            enable_auto_commit=False,
+            partition_assignment_strategy=(CooperativeStickyAssignor(),),
+        )
+        made.append(consumer)
+        consumer.subscribe([settings.kafka_events_topic], listener=listener)
+        return consumer
+
+    yield member
+    for consumer in made:
+        consumer.close(timeout_ms=2_000)
+
+
+def poll(*consumers: KafkaConsumer) -> None:
+    for consumer in consumers:
+        consumer.poll(50)
+        keep_join(consumer)
+
+
+def join(consumer: KafkaConsumer) -> None:
+    eventually(lambda: bool(consumer.assignment()), lambda: poll(consumer))
+
+
+class HeldJoins:
+    """Joins that end when the test says so; the broker has answered them before."""
+
+    def __init__(self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._coordinator = consumer._coordinator
+        self._gate = Future()
+        self._join = self._coordinator._do_join_and_sync_async
+        self.answered = 0
+        monkeypatch.setattr(self._coordinator, "_do_join_and_sync_async", self._held)
+
+    async def _held(self) -> Any:
+        assignment = await self._join()  # raises where the broker asks for a second try
+        self.answered += 1
+        await self._gate
+        return assignment
+
+    def release(self) -> None:
+        held = self._coordinator._join_task
+        self._coordinator._net.call_soon_threadsafe(lambda: self._gate.success(None))
+        eventually(held.succeeded)
+
+
+@BOTH
+def test_a_join_for_new_metadata_that_outlasts_a_poll_is_taken_in(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, mended: bool
+) -> None:
+    consumer = opened()
+    join(consumer)
+    coordinator = consumer._coordinator
+    joins = HeldJoins(consumer, monkeypatch)
+    coordinator._assignment_snapshot = {"what the leader assigned": "other partitions"}
+    eventually(lambda: joins.answered == 1, lambda: consumer.poll(50))
+    assert coordinator._join_task is not None
+    if mended:
+        keep_join(consumer)
+    joins.release()
+    for _ in range(5):
+        consumer.poll(50)
+    assert (coordinator._join_task is None) is mended
+    assert coordinator._heartbeat_enabled is mended
+    assert joins.answered == 1
+
+
+@BOTH
+def test_a_join_that_ends_between_two_polls_is_not_begun_anew(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, mended: bool
+) -> None:
+    consumer = opened()
+    join(consumer)
+    joins = HeldJoins(consumer, monkeypatch)
+    consumer._coordinator.request_rejoin()
+    eventually(lambda: joins.answered == 1, lambda: consumer.poll(50))
+    if mended:
+        keep_join(consumer)
+    joins.release()
+    eventually(lambda: not consumer._coordinator.need_rejoin(), lambda: consumer.poll(50))
+    assert joins.answered == (1 if mended else 2)
+
+
+def test_a_member_that_is_given_no_partitions_is_told_nothing(opened: Open) -> None:
+    first = opened()
+    join(first)
+    listener = Listener()
+    second = opened(listener)
+    assert not is_member(second)
+    eventually(lambda: is_member(second), lambda: poll(first, second))
+    assert listener.calls == 0
+
+
+@BOTH
+def test_the_answer_to_a_commit_is_the_commits_own(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, mended: bool
+) -> None:
+    consumer = opened()
+    join(consumer)
+
+    async def refused(offsets: object) -> None:
+        raise CommitFailedError("the group went on")
+
+    monkeypatch.setattr(consumer._coordinator, "_send_offset_commit_request", refused)
+    consumer._coordinator.coordinator_dead("it moved")
+    (partition,) = consumer.assignment()
+    assert isinstance(partition, TopicPartition)
+    offsets = {partition: OffsetAndMetadata(1, "", -1)}
+    answer = send_commit(consumer, offsets) if mended else consumer.commit_async(offsets)
+    eventually(lambda: bool(answer.is_done))
+    assert answer.failed() is mended
