@@ -69,9 +69,13 @@ THETAS := model/theta/shipped
 
 encoders: $(TRAINED)/cnn.safetensors $(TRAINED)/text.safetensors
 
-$(TRAINED)/%.safetensors: | $(READY)
+$(TRAINED)/cnn.safetensors: | $(READY)
 	@mkdir -p $(TRAINED)
-	$(BIN)/python -m model.meta.train_$(if $(filter cnn,$*),encoder,$*) --out $@
+	$(BIN)/python -m model.emoji.train_pictures --out $@
+
+$(TRAINED)/text.safetensors: | $(READY)
+	@mkdir -p $(TRAINED)
+	$(BIN)/python -m model.emoji.train_names --out $@
 
 meta-inits: encoders
 	$(BIN)/python -m model.emoji.train_tenants --encoder-from $(TRAINED)/cnn.safetensors \

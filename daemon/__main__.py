@@ -181,12 +181,12 @@ def new_theta(
     It is not meta-trained, so streams learn from nothing but their own pairs.
     """
     from model.losses import Loss
-    from model.meta.fresh import fresh_theta
+    from model.meta.fresh import fresh_theta_of_kind
     from model.theta.meta_init_file import save
     from model.values.errors import BadMetaInit
 
     try:
-        theta = fresh_theta(
+        theta = fresh_theta_of_kind(
             (source_dim, hidden_dim, target_dim),
             generator,
             learner,

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from model.inner.cost_rule import QUERY, Shape
-from model.meta.fresh import fresh_theta
+from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import STREAMS_PER_CHUNK, Engine
 from model.serving.hidden_windows import HiddenWindows
 from model.serving.windows import EpisodeWindows
@@ -66,7 +66,7 @@ class Turn:
     ) -> "Turn":
         """Of full windows; what it makes is not read."""
         dims = (shape.source_dim, shape.hidden_dim, shape.target_dim)
-        theta = fresh_theta(dims, activation="gelu", steps=shape.steps, seed=seed)
+        theta = fresh_theta_of_kind(dims, activation="gelu", steps=shape.steps, seed=seed)
         engine = Engine(
             theta, "cpu", support_capacity=shape.support, query_capacity=query, ridge=False
         )

@@ -1,4 +1,4 @@
-"""`adaptd evaluate`: what a θ is worth, beside baselines."""
+"""`adaptd evaluate`: evaluate a θ beside baselines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from rich.console import Console
 from daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from daemon.offline.evaluate import Judge
-    from model.emoji.evaluate import EmojiTest
-    from model.emoji.tables import EmojiTable
-    from model.evaluate.judged import Judged
-    from model.theta.meta_init import MetaInit
+    from daemon.offline.evaluate import JudgedPart
+    from model.emoji.evaluate import EmojiEvaluation
+    from model.evaluate.result_table import ResultTable
 
 
 def evaluate(
@@ -25,12 +23,12 @@ def evaluate(
         typer.Argument(help="Events files, .jsonl or .msgpack. [default: the emoji tables]"),
     ] = None,
     meta_init: Annotated[
-        Path | None, typer.Option("--meta-init", help="θ to judge. [default: the shipped]")
+        Path | None, typer.Option("--meta-init", help="θ to evaluate. [default: the shipped ones]")
     ] = None,
     part: Annotated[
         str,
         typer.Option(
-            help="Streams to judge on: all, or a part (train, validation, test) of meta-train's "
+            help="Streams to evaluate on: all, or a part (train, validation, test) of meta-train's "
             "split; test leaves the training streams to the baselines."
         ),
     ] = "all",
@@ -42,51 +40,46 @@ def evaluate(
         typer.Option(
             min=0,
             max=64,
-            help="Inner steps beyond those trained for. [default: 25 in the table stability]",
+            help="Inner steps beyond those that θ was trained for. "
+            "[default: 25 in the table stability]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A small run that shows that everything works.")
+        bool, typer.Option("--quick", help="Make a small run that shows that everything works.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(help="An HTML page with curves and examples.")
+        Path | None, typer.Option(help="Write an HTML page with curves and examples.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Judge the meta-learned mapping beside θ unadapted, baselines and luck.
+    """Evaluate θ adapted, gated and unadapted, beside baselines and luck.
 
-    Without events: the shipped θs on emoji that they were never trained on, as tables; tenants
-    are synthetic, languages are not. With events: a θ on recorded streams.
+    Without events files: the shipped θs on emoji that they were never trained on, as tables;
+    tenants are synthetic, languages are not. With events files: one θ on recorded streams.
     """
     import torch
 
     torch.set_num_threads(1)  # matrices this small gain nothing from a second
+    show = not as_json
     if events:
         if tables:
             raise Misconfigured("--table: emoji tables are judged without events files")
         found, facts = _recorded(
-            tuple(events),
-            meta_init,
-            _part(part),
-            seed,
-            extra_steps or 0,
-            quick=quick,
-            show=not as_json,
+            tuple(events), meta_init, _part(part), seed, extra_steps or 0, quick=quick, show=show
         )
     else:
         if part != "all":
             raise Misconfigured("--part: emoji tables have no parts; name events files")
-        found, facts = _emoji(
-            meta_init, tuple(tables or ()), seed, extra_steps, quick=quick, show=not as_json
-        )
-    _give(found, facts, report, as_json=as_json)
+        evaluation = _emoji(meta_init, tuple(tables or ()), seed, extra_steps, quick=quick)
+        found, facts = list(_judged(evaluation, show=show)), evaluation.facts
+    _write(found, facts, report, as_json=as_json)
 
 
-def _part(name: str) -> Judge:
-    from daemon.offline.evaluate import Judge
+def _part(name: str) -> JudgedPart:
+    from daemon.offline.evaluate import JudgedPart
 
-    known: tuple[Judge, ...] = get_args(Judge)
+    known: tuple[JudgedPart, ...] = get_args(JudgedPart)
     for part in known:
         if part == name:
             return part
@@ -96,152 +89,101 @@ def _part(name: str) -> Judge:
 def _recorded(
     events: tuple[Path, ...],
     meta_init: Path | None,
-    part: Judge,
+    part: JudgedPart,
     seed: int,
     extra_steps: int,
     *,
     quick: bool,
     show: bool,
-) -> tuple[list[Judged], dict[str, Any]]:
+) -> tuple[list[ResultTable], dict[str, Any]]:
     from daemon.config import Settings
-    from daemon.offline.evaluate import Wanted
-    from daemon.offline.evaluate import evaluate as judge
+    from daemon.offline.evaluate import EvaluationRequest, evaluate_recorded
     from daemon.wire.paired_event import EventLimits
     from model.baselines.joint import JointRecipe
-    from model.evaluate.recorded import TestPlan
+    from model.evaluate.comparison import MetaTestPlan
 
     settings = Settings()
-    wanted = Wanted(
+    request = EvaluationRequest(
         events,
         EventLimits(settings.max_event_bytes, settings.max_pairs_per_event),
         meta_init,
         part,
         seed,
         extra_steps,
-        TestPlan((5, 16), 1, seed=seed) if quick else TestPlan(seed=seed),
+        MetaTestPlan((5, 16), 1, seed=seed) if quick else MetaTestPlan(seed=seed),
         JointRecipe(steps=30, streams=4) if quick else JointRecipe(),
     )
     console = Console(stderr=True)
-    found = judge(wanted, lambda line: console.print(line, highlight=False))
-    _show(found.judged, show=show)
+    found = evaluate_recorded(request, lambda line: console.print(line, highlight=False))
+    _show(found.table, show=show)
     facts = {"seeds": {"episodes": seed, "split": seed, "baselines": seed}}
-    return [found.judged], {"facts": found.facts} | facts
+    return [found.table], {"facts": found.facts} | facts
 
 
 def _emoji(
     meta_init: Path | None,
-    names: tuple[str, ...],
+    tables: tuple[str, ...],
     seed: int,
     extra_steps: int | None,
     *,
     quick: bool,
-    show: bool,
-) -> tuple[list[Judged], dict[str, Any]]:
+) -> EmojiEvaluation:
     from dataclasses import replace
 
-    from model.emoji import evaluate as emoji
-    from model.emoji.streams import TENANT_SEED
-    from model.emoji.tables import STABILITY, TABLES
+    from model.emoji.evaluate import emoji_evaluation
+    from model.emoji.judge_tables import full_options, quick_options
+    from model.values.errors import BadData, BadMetaInit
 
-    thetas, missing = emoji.shipped_thetas() if meta_init is None else ({}, {})
-    every = list(TABLES)
-    if meta_init is not None:
-        thetas, every = _named(meta_init)
-    chosen = _chosen(names, every)
-    options = emoji.quick(seed) if quick else emoji.full(seed)
+    options = quick_options(seed) if quick else full_options(seed)
     if extra_steps is not None:
         options = replace(options, extra_steps=extra_steps)
-    test = emoji.EmojiTest(thetas, missing, options)
-    found = list(_judged(test, chosen, with_stability=not names or STABILITY in names, show=show))
-    facts = {
-        "seeds": {
-            "episodes": seed,
-            "baselines": seed,
-            "first_tenant": TENANT_SEED,
-            "episodes_per_stream": options.plan.episodes,
-        },
-        "thetas": {name: f"{t.version} {t.content_hash}" for name, t in thetas.items()},
-        "facts": {
-            "drawings": "twemoji, never trained on, unless a table says otherwise",
-            "tenants": "synthetic; support and query share no concept; 128 candidates",
-            "θ": ", ".join(t.version for t in thetas.values()) or "none",
-            "run": f"seed {seed}; {options.tenants} tenants, {options.plan.episodes} episodes each"
-            + ("; quick: figures not worth comparing" if quick else ""),
-        },
-    }
-    return found, facts
-
-
-def _named(path: Path) -> tuple[dict[str, MetaInit], list[EmojiTable]]:
-    from model.emoji.evaluate import tables_for
-    from model.theta.meta_init_file import load_meta_init
-    from model.values.errors import BadMetaInit
-
     try:
-        theta = load_meta_init(path)
+        return emoji_evaluation(meta_init, tables, options)
     except BadMetaInit as e:
         raise Misconfigured(f"--meta-init: {e}") from e
-    tables = list(tables_for(theta, theta.version))
-    if not tables:
-        raise Misconfigured(
-            f"--meta-init: {theta.version} maps {theta.source_modality} to "
-            f"{theta.target_modality} ({theta.target_dim}); no emoji table has such streams: "
-            "name events files"
-        )
-    return {theta.version: theta}, tables
+    except BadData as e:
+        raise Misconfigured(f"--table {e}") from e
 
 
-def _chosen(names: Sequence[str], every: Sequence[EmojiTable]) -> list[EmojiTable]:
-    from model.emoji.tables import STABILITY
-
-    known = {table.name: table for table in every}
-    if unknown := [name for name in names if name not in known and name != STABILITY]:
-        all_names = ", ".join([*known, STABILITY])
-        raise Misconfigured(f"--table {unknown[0]!r} is none of {all_names}")
-    return [table for table in every if not names or table.name in names]
-
-
-def _judged(
-    test: EmojiTest, chosen: Sequence[EmojiTable], *, with_stability: bool, show: bool
-) -> Iterator[Judged]:
+def _judged(evaluation: EmojiEvaluation, *, show: bool) -> Iterator[ResultTable]:
     err = Console(stderr=True)
-    for table in chosen:
-        with err.status(table.title):
-            judged = test.judge(table)
-        _show(judged, show=show)
-        yield judged
-    if with_stability:
-        with err.status("extra inner steps"):
-            judged = test.stability()
-        _show(judged, show=show)
-        yield judged
+    for title, judge in evaluation.steps():
+        with err.status(title):
+            table = judge()
+        _show(table, show=show)
+        yield table
 
 
-def _show(judged: Judged, *, show: bool) -> None:
-    """On stdout, unless that is for JSON."""
-    from daemon.offline import results
+def _show(table: ResultTable, *, show: bool) -> None:
+    """Print a table and its notes on stdout, or the notes alone on stderr where stdout is for
+    JSON."""
+    from daemon.commands.results_tables import console, tables_of
 
-    out = results.console() if show else Console(stderr=True)
-    for table in results.tables_of(judged) if show else ():
-        out.print(table)
-    for line in judged.notes:
-        place = "" if show else f"{judged.name}: "
+    out = console() if show else Console(stderr=True)
+    for shown in tables_of(table) if show else ():
+        out.print(shown)
+    for line in table.notes:
+        place = "" if show else f"{table.name}: "
         out.print(place + line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _give(
-    tables: Sequence[Judged], facts: Mapping[str, Any], report: Path | None, *, as_json: bool
+def _write(
+    tables: Sequence[ResultTable], facts: Mapping[str, Any], report: Path | None, *, as_json: bool
 ) -> None:
-    from daemon.offline import results
+    """Print the summary or the JSON, and write the report where one is asked for."""
+    from daemon.commands.results_json import as_json as to_json
+    from daemon.commands.results_json import results_document
+    from daemon.commands.results_page import write_tables_page
+    from daemon.commands.results_tables import console, summary_table
     from model.evaluate.machine import machine
 
-    if not as_json and (overview := results.summary_table(tables)) is not None:
-        results.console().print(overview)
+    if not as_json and (summary := summary_table(tables, "tenants are synthetic")) is not None:
+        console().print(summary)
     if report is not None:
         lines = {k: str(v) for k, v in facts["facts"].items()}
         where = machine()
         lines["machine"] = f"{where['cpu']}, {where['cores']} cores"
-        results.write_tables_page(report, "What adaptd's θs are worth", lines, tables)
+        write_tables_page(report, "What adaptd's θs are worth", lines, tables)
         Console(stderr=True).print(f"wrote {report}", highlight=False)
     if as_json:
-        typer.echo(results.as_json(results.document(tables, facts)))
+        typer.echo(to_json(results_document(tables, facts)))

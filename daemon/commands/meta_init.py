@@ -1,4 +1,4 @@
-"""`adaptd meta-init`: publish θs, say which is active, and go back."""
+"""`adaptd meta-init`: publish θs, list them, choose the active one, and go back."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from model.theta.meta_init_file import load_meta_init, to_bytes
 from model.values.errors import BadMetaInit
 
 app = typer.Typer(
-    help="The θs that workers serve: publish, look, activate, go back. Workers change over between "
-    "turns, without a restart.",
+    help="The θs that workers serve: publish, list, activate, go back. Workers change to another θ "
+    "between turns, without a restart.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -41,28 +41,28 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings; the environment wins over it."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Version = Annotated[str, typer.Argument(help="A published version; `list` shows them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Version = Annotated[str, typer.Argument(help="A published version; `list` shows all of them.")]
 ChangeDimensions = Annotated[
     bool,
     typer.Option(
         "--change-dimensions",
-        help="Also one with other modalities or dimensions than the active one: running workers "
-        "refuse it, and serve it once restarted. Subscribers must be ready for it.",
+        help="Allow other modalities or dimensions than those of the active θ. Running workers "
+        "refuse such a θ until they are restarted. Subscribers must be ready for it.",
     ),
 ]
 
 
 @app.command()
 def publish(
-    file: Annotated[Path, typer.Argument(help="A θ, a safetensors file.")],
+    file: Annotated[Path, typer.Argument(help="A θ: a safetensors file.")],
     then_activate: Annotated[
-        bool, typer.Option("--activate", help="And have workers serve it.")
+        bool, typer.Option("--activate", help="Activate it too, so that workers serve it.")
     ] = False,
     change_dimensions: ChangeDimensions = False,
     config_file: ConfigFile = None,
 ) -> None:
-    """Put a θ into the meta-inits topic. Again, the same one changes nothing."""
+    """Publish a θ to the meta-inits topic. Publishing the same θ again changes nothing."""
     settings = config.load_settings(config_file)
     theta = _load(file, settings)
     with _opened(settings) as topic:
@@ -74,7 +74,7 @@ def publish(
 
 @app.command("list")
 def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
-    """Every published θ: version, parent, hash, dimensions, when, and how well it did."""
+    """List every published θ: version, parent, hash, dimensions, time and evaluation."""
     with _opened(config.load_settings(config_file)) as topic:
         found = topic.catalogue()
     if as_json:
@@ -90,7 +90,7 @@ def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> N
 
 @app.command()
 def show(version: Version, as_json: AsJson = False, config_file: ConfigFile = None) -> None:
-    """Everything about one θ, read from its file: parts, provenance, evaluation report."""
+    """Show one θ, read back from the topic: parts, provenance, evaluation."""
     with _opened(config.load_settings(config_file)) as topic:
         found = topic.catalogue()
         with _refusals():
@@ -106,14 +106,14 @@ def show(version: Version, as_json: AsJson = False, config_file: ConfigFile = No
 def activate(
     version: Version, change_dimensions: ChangeDimensions = False, config_file: ConfigFile = None
 ) -> None:
-    """Have workers serve a published θ, once it is read back and found intact."""
+    """Make workers serve a published θ, after it was read back and found intact."""
     with _opened(config.load_settings(config_file)) as topic:
         _activate(topic, version, change_dimensions)
 
 
 @app.command()
 def rollback(config_file: ConfigFile = None) -> None:
-    """Have workers serve the θ that was active before this one."""
+    """Make workers serve the θ that was active before the present one."""
     with _opened(config.load_settings(config_file)) as topic:
         before = topic.catalogue().active
         active = operate.rollback_theta(topic, by=_who(), now_ms=_now_ms())
@@ -123,7 +123,7 @@ def rollback(config_file: ConfigFile = None) -> None:
 
 @app.command()
 def delete(version: Version, config_file: ConfigFile = None) -> None:
-    """Take a θ out of the topic, unless it is active."""
+    """Delete a θ from the topic, unless it is active."""
     with _opened(config.load_settings(config_file)) as topic:
         operate.delete_theta(topic, version)
     _say(f"{version}: deleted")
@@ -167,7 +167,7 @@ def _load(file: Path, settings: Settings) -> MetaInit:
 
 
 def _who() -> str:
-    """For people: who said so, and where."""
+    """Return user and host, to tell people who activated a θ."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
@@ -179,7 +179,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-# ---- how it looks
+# ---- output
 
 
 def _table(found: Catalogue) -> Table:
@@ -197,7 +197,7 @@ def _table(found: Catalogue) -> Table:
             Text(f"{one.generator}, {one.learner}"),
             _when(one.published_at_ms),
             f"{one.nbytes / 1e6:.2f}",
-            Text(scores(one.facts)),
+            Text(scores_line(one.facts)),
         )
     if found.active:
         at, by = _when(found.active.activated_at_ms), found.active.by
@@ -205,8 +205,8 @@ def _table(found: Catalogue) -> Table:
     return table
 
 
-def scores(facts: Mapping[str, str]) -> str:
-    """The main figures of the fact `evaluation`, on one line, as far as it has any."""
+def scores_line(facts: Mapping[str, str]) -> str:
+    """Return the main figures of the fact `evaluation` on one line; empty where it has none."""
     rows = _parsed(facts.get("evaluation", ""))
     found = [_score(row) for row in rows] if isinstance(rows, list) else []
     told = [(pairs, f"{r_at_1:.3f}".removeprefix("0")) for pairs, r_at_1 in filter(None, found)]
@@ -217,7 +217,7 @@ def scores(facts: Mapping[str, str]) -> str:
 
 
 def _score(row: Any) -> tuple[str, float] | None:
-    """(pairs, R@1 of the adapted mapping)."""
+    """Return (pairs, R@1 of the adapted mapping) of a row of the fact; None where it has none."""
     if not isinstance(row, dict) or "pairs" not in row:
         return None
     r_at_1 = row.get("r_at_1")
@@ -275,7 +275,7 @@ def _catalogue_json(found: Catalogue) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """A fact's JSON, if it is some."""
+    """Return a fact's JSON value, or its text where that is no JSON."""
     try:
         return json.loads(text)
     except ValueError:

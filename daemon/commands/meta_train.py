@@ -1,4 +1,4 @@
-"""`adaptd meta-train`: a θ from events files."""
+"""`adaptd meta-train`: meta-train a θ on events files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rich.console import Console
 from daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from daemon.offline.meta_train import Result, Wanted
+    from daemon.offline.meta_train import MetaTrainRequest, MetaTrainResult
+    from model.meta.progress import Progress
     from model.meta.recipe import Recipe
-    from model.meta.state import Progress
 
 FLAGS = ("generator", "learner", "steps", "hidden_dim", "seed")
-"""Settings of a recipe that have an option of their own."""
+"""Recipe settings that have an option of their own."""
 
 
 def meta_train(
     events: Annotated[list[Path], typer.Argument(help="Events files, .jsonl or .msgpack.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write θ.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write θ to.")],
     recipe_file: Annotated[
         Path | None, typer.Option("--recipe", help="TOML file of recipe settings.")
     ] = None,
@@ -37,66 +37,79 @@ def meta_train(
         str | None,
         typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2. [default: maml]"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Outer steps at most.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="The most outer steps.")] = None,
     hidden_dim: Annotated[int | None, typer.Option(min=1, help="Hidden units.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     parent: Annotated[
-        Path | None, typer.Option("--from", help="Go on from this θ, with its encoders.")
+        Path | None, typer.Option("--from", help="Start from this θ, with its encoders.")
     ] = None,
     source_encoder: Annotated[
         str | None,
-        typer.Option(help="A θ whose encoder to use, train, or none. [default: what fits]"),
+        typer.Option(
+            help="A θ's file whose encoder to use, or train, or none. [default: what fits]"
+        ),
     ] = None,
     target_encoder: Annotated[
         str | None,
-        typer.Option(help="A θ whose encoder to use, train, or none. [default: what fits]"),
+        typer.Option(
+            help="A θ's file whose encoder to use, or train, or none. [default: what fits]"
+        ),
     ] = None,
     encoder_dim: Annotated[
-        int, typer.Option(min=1, max=65_536, help="Features of a trained encoder.")
+        int, typer.Option(min=1, max=65_536, help="Number of features of a trained encoder.")
     ] = 64,
     encoder_steps: Annotated[
-        int, typer.Option(min=1, help="Steps of training encoders, at most.")
+        int, typer.Option(min=1, help="The most steps of training encoders.")
     ] = 1_000,
     picture_side: Annotated[
-        int, typer.Option(min=8, max=256, help="Pixels that a trained encoder sees a picture in.")
+        int,
+        typer.Option(
+            min=8, max=256, help="Pixels a side to which a trained encoder scales pictures."
+        ),
     ] = 32,
     text_chars: Annotated[
-        int, typer.Option(min=1, max=65_536, help="Characters that a trained encoder reads.")
+        int,
+        typer.Option(min=1, max=65_536, help="Characters of a text that a trained encoder reads."),
     ] = 128,
-    name: Annotated[str | None, typer.Option(help="Begins θ's version. [default: --out's]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="First part of θ's version. [default: --out's name]")
+    ] = None,
     split_labels: Annotated[
-        bool, typer.Option("--split-labels", help="Judge on labels that were not trained on.")
+        bool, typer.Option("--split-labels", help="Evaluate on labels that were not trained on.")
     ] = False,
     temporal: Annotated[
-        bool, typer.Option("--temporal", help="Train on queries newer than their supports.")
+        bool,
+        typer.Option("--temporal", help="Train on queries that are newer than their supports."),
     ] = False,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Training state; continues where it left off. [default: beside --out]"),
+        typer.Option(
+            help="File of the training's state, from which it continues. [default: beside --out]"
+        ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="An HTML page with curves and examples.")
+        Path | None, typer.Option(help="Write an HTML page with curves and examples.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Meta-train a θ on recorded events, and judge it on streams it never saw.
+    """Meta-train a θ on recorded events, and evaluate it on streams that it never saw.
 
     Streams are split by name into training, validation (to stop in time) and test. A training that
-    was killed continues from its checkpoint, and ends with the same θ. On several processes:
+    was killed continues from its checkpoint and ends with the same θ. On several processes:
     torchrun --nproc-per-node 2 --module daemon meta-train ...
     """
     from daemon.config import Settings
-    from daemon.offline.encoders import FreshSizes
-    from daemon.offline.meta_train import Wanted
+    from daemon.offline.meta_train import MetaTrainRequest
+    from daemon.offline.sides import FreshSizes
     from daemon.wire.paired_event import EventLimits
     from model.meta.encoders.training import EncodersRecipe
-    from model.meta.training import Saving
+    from model.meta.progress import Saving
 
     flags = dict(zip(FLAGS, (generator, learner, steps, hidden_dim, seed), strict=True))
     settings = Settings()
     limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
     recipe = _recipe(recipe_file, {n: v for n, v in flags.items() if v is not None})
-    wanted = Wanted(
+    request = MetaTrainRequest(
         events=tuple(events),
         name=name or out.stem,
         recipe=recipe,
@@ -110,7 +123,7 @@ def meta_train(
         temporal=temporal,
         saving=Saving(checkpoint or out.with_suffix(".training")),
     )
-    _train(wanted, out, report, as_json=as_json)
+    _train(request, out, report, as_json=as_json)
 
 
 def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
@@ -126,21 +139,23 @@ def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
         raise Misconfigured(str(e)) from e
 
 
-def _train(wanted: Wanted, out: Path, report: Path | None, *, as_json: bool) -> None:
+def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json: bool) -> None:
     import torch
 
-    from daemon.offline import results
-    from daemon.offline.meta_train import meta_train as run
+    from daemon.commands.results_json import as_json as to_json
+    from daemon.commands.results_page import training_curves, write_training_page
+    from daemon.commands.results_tables import figures_table
+    from daemon.offline.meta_train import meta_train_recorded
     from model.theta.meta_init_file import save
     from model.values.errors import Diverged
 
     torch.set_num_threads(1)  # matrices this small gain nothing from a second
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # torchrun's rank
     try:
-        steps = {"meta-training": wanted.recipe.steps, "encoders": wanted.encoders.steps}
+        steps = {"meta-training": request.recipe.steps, "encoders": request.encoders.steps}
         with _bars(console, steps) as (on_step, on_encoder_step):
             note = partial(console.print, highlight=False)
-            result = run(wanted, note, on_step, on_encoder_step)
+            result = meta_train_recorded(request, note, on_step, on_encoder_step)
     except Diverged as e:
         console.print(f"adaptd: meta-training diverged: {e}", highlight=False)
         raise typer.Exit(1) from e
@@ -148,24 +163,24 @@ def _train(wanted: Wanted, out: Path, report: Path | None, *, as_json: bool) -> 
         return
     save(result.theta, out)
     if result.figures:
-        console.print(results.as_table(result.theta.version, result.figures))
+        console.print(figures_table(result.theta.version, result.figures))
     if report is not None:
-        results.write_page(
+        write_training_page(
             report,
             result.theta.version,
             result.facts,
             result.figures,
-            results.training_curves(result.progress.history),
+            training_curves(result.progress.history),
             result.examples,
         )
         console.print(f"wrote {report}", highlight=False)
     console.print(f"wrote {out}: {result.theta.version}", highlight=False)
     if as_json:
-        typer.echo(results.as_json(_document(result)))
+        typer.echo(to_json(_document(result)))
 
 
-def _document(result: Result) -> dict[str, Any]:
-    from daemon.offline.results import figures_document
+def _document(result: MetaTrainResult) -> dict[str, Any]:
+    from daemon.commands.results_json import figures_document
 
     return {
         "theta": result.theta.version,
@@ -179,7 +194,8 @@ def _document(result: Result) -> dict[str, Any]:
 
 @contextmanager
 def _bars(console: Console, steps: Mapping[str, int]) -> Iterator[list[Callable[[Any], None]]]:
-    """What moves each bar; a bar appears with its first step."""
+    """Show progress bars while the context lasts; yield, for each, the function to call after every
+    step. A bar appears with its first step."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,4 @@
-"""`adaptd record`: a topic on disk."""
+"""`adaptd record`: write a topic's events to a file."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from daemon.errors import Misconfigured
 
 def record(
     out: Annotated[Path, typer.Argument(help="Events file to write: .jsonl or .msgpack.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="The most events.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many events.")] = None,
     since: Annotated[
-        str | None, typer.Option(help="From this record time on, ISO 8601 with a zone.")
+        str | None, typer.Option(help="Leave out records before this time, ISO 8601 with a zone.")
     ] = None,
     config_file: Annotated[
         Path | None, typer.Option("--config", help="TOML file of settings.")
     ] = None,
 ) -> None:
-    """Write what the events topic holds to a file, to meta-train and evaluate on.
+    """Write the events that the topic holds now to a file, to meta-train and evaluate on.
 
-    Reads without a consumer group, so a running daemon does not notice. Events that the daemon
-    would put aside as dead letters are left out and counted.
+    Reads without a consumer group, so a running daemon is not disturbed. Events that the daemon
+    would send to the dead-letter topic are left out and counted.
     """
-    from daemon.offline.files import is_json
-    from daemon.offline.record import Recorded
-    from daemon.offline.record import record as write
+    from daemon.offline.events_file import is_json
+    from daemon.offline.record import Recorded, record_topic
 
     settings = config.load_settings(config_file)
-    is_json(out)  # a wrong name is told before Kafka is asked
+    is_json(out)  # refuses a wrong name before Kafka is asked
 
     def show(found: Recorded) -> None:
         typer.echo(f"{found.events} events of {len(found.streams)} streams ...", err=True)
 
-    found = write(settings, out, limit, _milliseconds(since), show)
+    found = record_topic(settings, out, limit, _milliseconds(since), show)
     left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(found.malformed.items()))
     typer.echo(
         f"{out}: {found.events} events of {len(found.streams)} streams"

@@ -26,7 +26,7 @@ from daemon.demo.scenarios import SCENARIOS, ScenarioName
 from daemon.errors import Misconfigured
 from daemon.local.services import local_services
 from daemon.wire.topics import mapping_bytes, specs
-from model.emoji.drawings import LOW_RANK_DIM
+from model.emoji.tenants import LOW_RANK_DIM
 from model.theta.meta_init import MetaInit, Modality
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.errors import BadMetaInit

@@ -24,6 +24,7 @@ from daemon.wire import paired_event
 from daemon.wire.paired_event import Content, Image, PairedEvent, Text, Vector, WirePair
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
+from model.emoji.tenants import Tenant
 from model.values.arrays import FloatArray
 
 ScenarioName = Literal["tenants", "names"]
@@ -173,12 +174,12 @@ class TenantScenario:
         return emoji.concepts()[concept].character
 
 
-def tenant(name: str) -> emoji.Tenant:
+def tenant(name: str) -> Tenant:
     """Returns the synthetic tenant of this name. Raises ValueError for other names."""
     match = re.fullmatch(r"tenant-(\d+)", name)
     if match is None:
         raise ValueError(f"{name!r} is no tenant of the demo")
-    return emoji.Tenant(TENANT_SEED + int(match[1]))
+    return Tenant(TENANT_SEED + int(match[1]))
 
 
 @cache
@@ -220,10 +221,10 @@ class NameScenario:
 
     def display_name(self, stream: str, concept: int) -> str:
         """Returns the name. Raises KeyError for a language or a concept without one."""
-        return emoji_names.names(stream)[concept].name
+        return emoji_names.names_in(stream)[concept].name
 
 
 @cache
 def _named_concepts(language: str) -> tuple[int, ...]:
-    named = emoji_names.names(language)
+    named = emoji_names.names_in(language)
     return tuple(concept for concept in _drawn_concepts() if concept in named)

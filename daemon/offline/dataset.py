@@ -1,32 +1,39 @@
-"""Events files to streams of features, ready to meta-train and to evaluate on.
+"""Reads events files as streams: of features, to meta-train and evaluate on, or of numbers of
+contents, to train encoders on.
 
-N = pairs of a stream, D = source dim, E = target dim
+N = pairs of a stream or of a batch, D = source dim, E = target dim
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import MalformedEvent, Misconfigured
-from daemon.offline.files import BadEntry, RecordedEvent, read
+from daemon.offline.events_file import BadEntry, RecordedEvent, read_events
 from daemon.wire.paired_event import EventLimits, raw_content
 from model.encoders.encoder import Encoder
-from model.meta.streams import RecordedStream
+from model.meta.encoders.content_episodes import ContentStream
+from model.meta.encoders.content_store import StoredSide
+from model.meta.episodes import IndexArray
+from model.meta.recorded_streams import RecordedStream
 from model.values.arrays import FloatArray
 from model.values.contents import Content
 from model.values.errors import BadContent
 
 ENCODED_AT_ONCE = 512
-"""Contents decoded but not yet encoded: bounds memory."""
+"""The most contents that are decoded but not yet encoded, which bounds memory."""
 SHOWN = 5
-"""Places of bad entries that are named; the rest is counted."""
+"""The most places of bad entries that are named; the others are counted only."""
+
+
+V = TypeVar("V")
 
 
 class RawPair(NamedTuple):
@@ -41,14 +48,14 @@ class RawPair(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """What was read, and what could not be used."""
+    """How much was read, and how much could not be used."""
 
     events: int = 0
     pairs: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
-    """By reason."""
+    """Events and pairs that could not be used, by reason."""
     examples: list[str] = field(default_factory=list)
-    """Where the first of them stand, and what is wrong with them."""
+    """Places of the first of them, and what is wrong there."""
 
     def leave_out(self, place: str, reason: str, detail: str) -> None:
         """Count something that cannot be used."""
@@ -58,9 +65,10 @@ class Reading:
 
 
 def raw_pairs(paths: Sequence[Path], limits: EventLimits, reading: Reading) -> Iterator[RawPair]:
-    """Every pair of every good event, in the order of the files. Raises Misconfigured."""
+    """Yield every pair of every good event, in the order of the files. Raises Misconfigured for a
+    file that cannot be read."""
     for path in paths:
-        for number, entry in enumerate(read(path, limits), start=1):
+        for number, entry in enumerate(read_events(path, limits), start=1):
             if isinstance(entry, BadEntry):
                 reading.leave_out(f"{path} {entry.place}", entry.error.reason, entry.error.detail)
                 continue
@@ -79,18 +87,8 @@ def _pairs_of(event: RecordedEvent, place: str, reading: Reading) -> Iterator[Ra
         yield RawPair(event.stream, source, target, label, time_ms)
 
 
-@dataclass(slots=True)
-class _Gathered:
-    """One stream's features so far."""
-
-    x: list[FloatArray] = field(default_factory=list)
-    y: list[FloatArray] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-
-
 Keep = Callable[[RawPair, FloatArray, FloatArray], None]
-"""Told of every pair with its features: what wants to show it later takes what it needs."""
+"""Is called for every pair with its features, to keep what is to be shown later."""
 
 
 def encoded(
@@ -100,39 +98,102 @@ def encoded(
     reading: Reading,
     keep: Keep = lambda pair, x_D, y_E: None,
 ) -> list[RecordedStream]:
-    """Features of every usable pair, stream by stream, in the order of the files.
+    """Encode every usable pair. Returns streams of features, with pairs in the order of the files.
 
-    A stream keeps its labels only if each of its pairs has one. Raises Misconfigured when nothing
-    is left.
+    A stream keeps its labels only if each of its pairs has one. Raises Misconfigured when no pair
+    is usable.
     """
-    gathered: dict[str, _Gathered] = {}
+    gathered: dict[str, _Gathered[FloatArray]] = {}
     for batch in _batches(_prepared(pairs, source, target, reading)):
-        x_ND = _features(source, [x for _, x, _ in batch])
-        y_NE = _features(target, [y for _, _, y in batch])
-        for (pair, _, _), x_D, y_E in zip(batch, x_ND, y_NE, strict=True):
-            stream = gathered.setdefault(pair.stream, _Gathered())
-            stream.x.append(x_D)
-            stream.y.append(y_E)
-            stream.labels.append(pair.label)
-            stream.times.append(pair.time_ms)
-            keep(pair, x_D, y_E)
-            reading.pairs += 1
+        x_ND = _features(source, [p.source for p in batch])
+        y_NE = _features(target, [p.target for p in batch])
+        for each, x_D, y_E in zip(batch, x_ND, y_NE, strict=True):
+            _gather(gathered, each.pair, x_D, y_E, reading)
+            keep(each.pair, x_D, y_E)
+    _check_any(gathered, reading)
+    return [
+        RecordedStream(name, np.stack(s.x), np.stack(s.y), s.times_N, s.all_labels)
+        for name, s in gathered.items()
+    ]
+
+
+def stored(
+    pairs: Iterable[RawPair], source: StoredSide, target: StoredSide, reading: Reading
+) -> list[ContentStream]:
+    """Store the contents of every usable pair. Returns streams of their numbers, with pairs in the
+    order of the files.
+
+    A stream keeps its labels only if each of its pairs has one. Raises Misconfigured when no pair
+    is usable, BadData when contents take too much memory.
+    """
+    gathered: dict[str, _Gathered[int]] = {}
+    for batch in _batches(_prepared(pairs, source.encoder, target.encoder, reading)):
+        source_N = source.add([p.source for p in batch])
+        target_N = target.add([p.target for p in batch])
+        for each, x, y in zip(batch, source_N.tolist(), target_N.tolist(), strict=True):
+            _gather(gathered, each.pair, x, y, reading)
+    _check_any(gathered, reading)
+    return [
+        ContentStream(
+            name, np.array(s.x, np.int64), np.array(s.y, np.int64), s.times_N, s.all_labels
+        )
+        for name, s in gathered.items()
+    ]
+
+
+@dataclass(slots=True)
+class _Gathered(Generic[V]):
+    """One stream's pairs so far, as values of whatever kind."""
+
+    x: list[V] = field(default_factory=list)
+    y: list[V] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+    @property
+    def times_N(self) -> IndexArray:
+        return np.asarray(self.times, np.int64)
+
+    @property
+    def all_labels(self) -> tuple[str, ...] | None:
+        """The labels, if every pair has one."""
+        labels = tuple(label for label in self.labels if label is not None)
+        return labels if len(labels) == len(self.labels) else None
+
+
+def _gather(gathered: dict[str, _Gathered[V]], pair: RawPair, x: V, y: V, reading: Reading) -> None:
+    stream = gathered.setdefault(pair.stream, _Gathered())
+    stream.x.append(x)
+    stream.y.append(y)
+    stream.labels.append(pair.label)
+    stream.times.append(pair.time_ms)
+    reading.pairs += 1
+
+
+def _check_any(gathered: Mapping[str, object], reading: Reading) -> None:
     if not gathered:
         first = f"; first of what was left out: {reading.examples[0]}" if reading.examples else ""
         raise Misconfigured(f"no usable pair in the events files{first}")
-    return [_stream(name, stream) for name, stream in gathered.items()]
+
+
+class _Prepared(NamedTuple):
+    """A pair with its contents prepared for the encoders."""
+
+    pair: RawPair
+    source: NDArray[Any]
+    target: NDArray[Any]
 
 
 def _prepared(
     pairs: Iterable[RawPair], source: Encoder, target: Encoder, reading: Reading
-) -> Iterator[tuple[RawPair, NDArray[Any], NDArray[Any]]]:
+) -> Iterator[_Prepared]:
     for number, pair in enumerate(pairs, start=1):
         try:
             x, y = _prepare(source, *pair.source), _prepare(target, *pair.target)
         except BadContent as e:
             reading.leave_out(f"pair {number} (stream {pair.stream!r})", e.reason, str(e))
             continue
-        yield pair, x, y
+        yield _Prepared(pair, x, y)
 
 
 def _prepare(encoder: Encoder, modality: str, content: Content) -> NDArray[Any]:
@@ -142,9 +203,9 @@ def _prepare(encoder: Encoder, modality: str, content: Content) -> NDArray[Any]:
 
 
 def _batches(
-    prepared: Iterator[tuple[RawPair, NDArray[Any], NDArray[Any]]],
-) -> Iterator[list[tuple[RawPair, NDArray[Any], NDArray[Any]]]]:
-    batch: list[tuple[RawPair, NDArray[Any], NDArray[Any]]] = []
+    prepared: Iterator[_Prepared],
+) -> Iterator[list[_Prepared]]:
+    batch: list[_Prepared] = []
     for entry in prepared:
         batch.append(entry)
         if len(batch) == ENCODED_AT_ONCE:
@@ -156,14 +217,3 @@ def _batches(
 
 def _features(encoder: Encoder, prepared: Sequence[NDArray[Any]]) -> FloatArray:
     return np.asarray(encoder.encode(prepared).cpu().numpy(), np.float32)
-
-
-def _stream(name: str, stream: _Gathered) -> RecordedStream:
-    labels = [label for label in stream.labels if label is not None]
-    return RecordedStream(
-        name,
-        np.stack(stream.x),
-        np.stack(stream.y),
-        np.asarray(stream.times, np.int64),
-        tuple(labels) if len(labels) == len(stream.labels) else None,
-    )

@@ -1,4 +1,4 @@
-"""`adaptd evaluate` on events files: a θ, and the baselines, on recorded streams."""
+"""Evaluates a θ, beside baselines, on recorded streams."""
 
 from __future__ import annotations
 
@@ -15,55 +15,53 @@ import torch
 from daemon.errors import Misconfigured
 from daemon.offline import dataset
 from daemon.offline.dataset import RawPair, Reading
-from daemon.offline.gallery import Gallery
-from daemon.offline.results import examples_of
+from daemon.offline.gallery import Gallery, gallery_examples
 from daemon.wire.paired_event import EventLimits
 from model.baselines.joint import JointRecipe
-from model.emoji.tables import COMMANDS
 from model.encoders.build import encoder_from
-from model.evaluate import recorded
-from model.evaluate.judged import Judged, Row
-from model.evaluate.recorded import TestPlan
-from model.meta.cuts import Cut
-from model.meta.splits import Part, part_of
-from model.meta.streams import DEFAULT_FRACTIONS, RecordedEpisodes, RecordedStream, select
+from model.evaluate import comparison
+from model.evaluate.comparison import MetaTestPlan
+from model.evaluate.result_table import ResultRow, ResultTable
+from model.meta.episodes import EpisodeSizes
+from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
+from model.meta.splits import Part, part_of, select
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load_meta_init, shipped
+from model.theta.meta_init_file import SHIPPED, load_meta_init, shipped
 from model.values.errors import BadData, BadMetaInit
 
-Judge = Literal["all", "train", "validation", "test"]
-BASELINES = ("theta", "Procrustes on shared", "ridge")
-"""Whose retrievals are shown beside what the gate lets through."""
+JudgedPart = Literal["all", "train", "validation", "test"]
+SHOWN = ("gated", "theta", "Procrustes on shared", "ridge")
+"""Methods whose retrievals are shown side by side."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to judge, on what."""
+class EvaluationRequest:
+    """Which θ to judge, and on which streams."""
 
     events: tuple[Path, ...]
     limits: EventLimits
     meta_init: Path | None = None
-    """None for the first shipped θ that fits the first pair."""
-    part: Judge = "all"
-    """Of the split that meta-train makes with the same seed; baselines that need training streams
-    take those of the part `train`, unless they are judged on."""
+    """The θ's file; None for the first shipped θ that fits the first pair."""
+    part: JudgedPart = "all"
+    """The part of meta-train's split, with the same seed, to judge on. Baselines that need training
+    streams take those of the part `train`, unless it is judged on."""
     seed: int = 0
     extra_steps: int = 0
-    plan: TestPlan = field(default_factory=TestPlan)
+    plan: MetaTestPlan = field(default_factory=MetaTestPlan)
     joint: JointRecipe = field(default_factory=JointRecipe)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What was judged, and how it did."""
+class EvaluationResult:
+    """The θ that was judged, the events that were read, and the figures."""
 
     theta: MetaInit
     reading: Reading
-    judged: Judged
+    table: ResultTable
 
     @property
     def facts(self) -> dict[str, str]:
-        """In words, for people."""
+        """Facts about θ and the data, as text for people."""
         read, theta = self.reading, self.theta
         left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(read.left_out.items()))
         return {
@@ -76,24 +74,31 @@ class Found:
         }
 
 
-def evaluate(wanted: Wanted, note: Callable[[str], None] = lambda line: None) -> Found:
-    """Judge θ. Raises Misconfigured for files, a θ or data that cannot be used."""
+def evaluate_recorded(
+    request: EvaluationRequest, note: Callable[[str], None] = lambda line: None
+) -> EvaluationResult:
+    """Judge θ and the baselines; `note` is called with lines about progress.
+
+    Raises Misconfigured for files, a θ or data that cannot be used.
+    """
     began = time.process_time()
     try:
-        return _evaluate(wanted, note, began)
+        return _evaluate(request, note, began)
     except (BadData, BadMetaInit) as e:
         raise Misconfigured(str(e)) from e
 
 
-def _evaluate(wanted: Wanted, note: Callable[[str], None], began: float) -> Found:
+def _evaluate(
+    request: EvaluationRequest, note: Callable[[str], None], began: float
+) -> EvaluationResult:
     reading = Reading()
-    pairs = dataset.raw_pairs(wanted.events, wanted.limits, reading)
+    pairs = dataset.raw_pairs(request.events, request.limits, reading)
     first = next(pairs, None)
     if first is None:
         fault = f"; the first fault: {reading.examples[0]}" if reading.examples else ""
         raise Misconfigured(f"the events files hold no usable pair{fault}")
-    theta = _theta(wanted.meta_init, first)
-    gallery = Gallery(lambda stream: _is_in(stream, wanted.part, wanted.seed))
+    theta = _theta(request.meta_init, first)
+    gallery = Gallery(lambda stream: _is_in(stream, request.part, request.seed))
     cpu = torch.device("cpu")
     streams = dataset.encoded(
         itertools.chain([first], pairs),
@@ -102,40 +107,41 @@ def _evaluate(wanted: Wanted, note: Callable[[str], None], began: float) -> Foun
         reading,
         gallery.keep,
     )
-    judged = streams if wanted.part == "all" else select(streams, wanted.seed, (wanted.part,))
+    judged = streams if request.part == "all" else select(streams, request.seed, (request.part,))
     note(f"{reading.pairs} pairs of {len(streams)} streams read; judging {len(judged)}")
-    training = _training_streams(streams, wanted)
-    return Found(theta, reading, _judge(theta, judged, training, wanted, gallery, began))
+    training = _training_streams(streams, request)
+    table = _judge(theta, judged, training, request, gallery, began)
+    return EvaluationResult(theta, reading, table)
 
 
 def _judge(
     theta: MetaInit,
     streams: Sequence[RecordedStream],
     training: RecordedEpisodes | None,
-    wanted: Wanted,
+    request: EvaluationRequest,
     gallery: Gallery,
     began: float,
-) -> Judged:
-    episodes = recorded.episodes_of(streams, wanted.plan)
-    engine = recorded.engine_for(theta, wanted.plan, wanted.extra_steps)
-    learned = recorded.meta_learned(engine)
-    baselines = recorded.closed_forms()
+) -> ResultTable:
+    episodes = comparison.episodes_of(streams, request.plan)
+    engine = comparison.engine_for(theta, request.plan, request.extra_steps)
+    learned = comparison.meta_learned(engine)
+    baselines = comparison.closed_form_methods()
     notes = []
     if training is None:
         notes.append("no training streams: baselines that need some are left out (see --part)")
     else:
-        baselines |= recorded.trained(training, wanted.joint, wanted.seed)
+        baselines |= comparison.trained_methods(training, request.joint, request.seed)
     compared = learned | baselines
-    figures = recorded.compare(compared, episodes)
-    shown = {m: compared[m] for m in ("gated", *BASELINES) if m in compared}
+    figures = comparison.compare(compared, episodes)
+    shown = {m: compared[m] for m in SHOWN if m in compared}
     middle = sorted(episodes)[len(episodes) // 2]
-    return Judged(
+    return ResultTable(
         "recorded",
-        f"{theta.version} on recorded streams ({wanted.part})",
+        f"{theta.version} on recorded streams ({request.part})",
         len({e.stream for group in episodes.values() for e in group}),
-        tuple(Row(theta.version if f.method in learned else None, f) for f in figures),
+        tuple(ResultRow(theta.version if f.method in learned else None, f) for f in figures),
         notes=tuple(notes),
-        examples=tuple(examples_of(episodes[middle], shown, gallery)),
+        examples=tuple(gallery_examples(episodes[middle], shown, gallery)),
         cpu_s=time.process_time() - began,
     )
 
@@ -143,7 +149,7 @@ def _judge(
 def _theta(path: Path | None, first: RawPair) -> MetaInit:
     if path is not None:
         return load_meta_init(path)
-    for name in COMMANDS:
+    for name in SHIPPED:
         try:
             theta = load_meta_init(shipped(name))
         except BadMetaInit:  # not shipped here, and another may fit
@@ -167,20 +173,18 @@ def _takes(theta: MetaInit, pair: RawPair) -> bool:
     return True
 
 
-def _is_in(stream: str, part: Judge, seed: int) -> bool:
-    return part == "all" or _part(stream, seed) == part
+def _is_in(stream: str, part: JudgedPart, seed: int) -> bool:
+    return part == "all" or part_of(stream, seed) == part
 
 
-def _part(stream: str, seed: int) -> Part:
-    return part_of(stream, seed, DEFAULT_FRACTIONS)
-
-
-def _training_streams(streams: Sequence[RecordedStream], wanted: Wanted) -> RecordedEpisodes | None:
-    """None where the training part is judged on too, or is too small to train on."""
-    if wanted.part in ("all", "train"):
+def _training_streams(
+    streams: Sequence[RecordedStream], request: EvaluationRequest
+) -> RecordedEpisodes | None:
+    """Return None where the training part is judged on too, or is too small to train on."""
+    if request.part in ("all", "train"):
         return None
     part: Part = "train"
     try:
-        return RecordedEpisodes(select(streams, wanted.seed, (part,)), Cut())
+        return RecordedEpisodes(select(streams, request.seed, (part,)), EpisodeSizes())
     except BadData:
         return None

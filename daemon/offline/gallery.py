@@ -1,36 +1,38 @@
-"""Raw contents kept aside, so that a report can show what was found and not only how often.
+"""Raw contents kept aside, so that a report can show what was retrieved, not only how often.
 
 D = source dim, E = target dim
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daemon.offline.dataset import RawPair
-from model.evaluate.examples import Picture, Shown
+from model.evaluate.episodes import MetaTestEpisode
+from model.evaluate.examples import Example, Picture, Shown, examples_of
+from model.evaluate.methods import Method
 from model.values.arrays import FloatArray
 from model.values.contents import Content, VideoClip
 
 MAX_STREAMS, MAX_PAIRS = 12, 512
-"""Kept at most: streams, and pairs of each."""
+"""The most streams that are kept, and the most pairs of each."""
 MAX_PICTURE_BYTES = 64 * 1024
-"""A larger picture is shown by its label: the page holds all its pictures itself."""
+"""A larger picture is shown by its label instead: the page holds all of its pictures itself."""
 
 
 @dataclass(slots=True)
 class Gallery:
-    """What pairs look like, found again by their features, which name a content as well as any
-    number would and survive every sorting and splitting of the streams."""
+    """Shows pairs. A pair is found again by its features: they name it as well as a number would,
+    and stay the same however streams are sorted and split."""
 
     wanted: Callable[[str], bool]
-    """Whether a stream may be shown."""
+    """Tells whether a stream may be shown."""
     _shown: dict[bytes, tuple[Shown, Shown]] = field(default_factory=dict)
     _pairs: dict[str, int] = field(default_factory=dict)
 
     def keep(self, pair: RawPair, x_D: FloatArray, y_E: FloatArray) -> None:
-        """Take the pair in, if it may be shown and there is room."""
+        """Keep the pair, if it may be shown and there is room."""
         known = pair.stream in self._pairs or len(self._pairs) < MAX_STREAMS
         count = self._pairs.get(pair.stream, 0)
         if known and count < MAX_PAIRS and self.wanted(pair.stream):
@@ -42,8 +44,19 @@ class Gallery:
             )
 
     def find(self, x_D: FloatArray, y_E: FloatArray) -> tuple[Shown, Shown] | None:
-        """Source and target of the pair with these features; None if it was not kept."""
+        """Return source and target of the pair with these features; None if it was not kept."""
         return self._shown.get(_name(x_D, y_E))
+
+
+def gallery_examples(
+    episodes: Sequence[MetaTestEpisode], compared: Mapping[str, Method], gallery: Gallery
+) -> list[Example]:
+    """Return a few queries of different streams, with the targets each method finds nearest."""
+
+    def look(episode: MetaTestEpisode, q: int) -> tuple[Shown, Shown] | None:
+        return gallery.find(episode.x_QD[q], episode.y_QE[q])
+
+    return examples_of(episodes, compared, look)
 
 
 def _name(x_D: FloatArray, y_E: FloatArray) -> bytes:

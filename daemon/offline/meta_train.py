@@ -1,4 +1,4 @@
-"""`adaptd meta-train`: events files to a θ, and what it scores on streams it never saw."""
+"""Meta-trains a θ on events files, and evaluates it on streams that it never saw."""
 
 from __future__ import annotations
 
@@ -10,26 +10,23 @@ from pathlib import Path
 from daemon.errors import Misconfigured
 from daemon.offline import dataset
 from daemon.offline.dataset import Reading
-from daemon.offline.encoders import TRAIN, FreshSizes
-from daemon.offline.encoders import sides as sides_of
-from daemon.offline.gallery import Gallery
-from daemon.offline.parts import Split
-from daemon.offline.results import examples_of
-from daemon.offline.train_sides import Sides, how_trained, trained_sides
+from daemon.offline.encoder_training import how_trained, train_sides
+from daemon.offline.gallery import Gallery, gallery_examples
+from daemon.offline.sides import TRAIN, FreshSizes, Sides, sides_for
 from daemon.wire.paired_event import EventLimits
 from model.baselines.joint import JointRecipe
-from model.evaluate import recorded
+from model.evaluate import comparison
+from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.examples import Example
-from model.evaluate.recorded import TestPlan
 from model.evaluate.scoring import Figures
 from model.meta import distributed
 from model.meta.encoders.training import EncodersRecipe
 from model.meta.episodes import EpisodeSource
+from model.meta.progress import Progress, Saving
 from model.meta.recipe import Recipe
-from model.meta.splits import Fractions, part_of
-from model.meta.state import Progress
-from model.meta.streams import DEFAULT_FRACTIONS, RecordedEpisodes, RecordedStream
-from model.meta.training import Data, Saving, Trained, facts_of, train
+from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
+from model.meta.splits import DEFAULT_FRACTIONS, Fractions, Split, part_of
+from model.meta.training import Data, MetaTrained, facts_of, train_theta
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init
 from model.values.errors import BadCheckpoint, BadData, BadMetaInit
@@ -37,40 +34,41 @@ from model.values.errors import BadCheckpoint, BadData, BadMetaInit
 SHOWN = ("gated", "theta", "ridge")
 """Methods whose retrievals are shown side by side."""
 ENCODERS_EVERY = 50
-"""Steps of an encoder training that a crash costs at most."""
+"""Steps between two checkpoints of a training of encoders: the most that a crash costs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to train, on what."""
+class MetaTrainRequest:
+    """A meta-training that is asked for: its recipe, events, encoders and split."""
 
     events: tuple[Path, ...]
     name: str
     recipe: Recipe
     limits: EventLimits
     parent: Path | None = None
-    """Go on from this θ, and use its encoders."""
+    """The file of a θ to go on from, with its encoders."""
     source_encoder: str | None = None
+    """See `daemon.offline.sides.sides_for`."""
     target_encoder: str | None = None
     fresh: FreshSizes = field(default_factory=FreshSizes)
     encoders: EncodersRecipe = field(default_factory=EncodersRecipe)
-    """Of encoders that are trained first."""
+    """How encoders are trained, where any are to be."""
     split_labels: bool = False
-    """Keep labels apart too: what is judged on shows no label that was trained on."""
+    """Split labels too, so that what is judged on shows no label that was trained on."""
     temporal: bool = False
-    """The query is newer than the support, as in the daemon; else any pairs."""
+    """Whether queries are newer than their supports, as in the daemon."""
     fractions: Fractions = DEFAULT_FRACTIONS
     saving: Saving | None = None
-    test: TestPlan = field(default_factory=TestPlan)
+    test: MetaTestPlan = field(default_factory=MetaTestPlan)
 
     @property
     def split(self) -> Split:
-        """Of streams and labels."""
+        """How streams and labels are split."""
         return Split(self.recipe.seed, self.fractions, self.split_labels)
 
     @property
     def joint(self) -> JointRecipe:
-        """For the baselines: the same mapping, no more steps than θ gets."""
+        """How baselines are trained: the same mapping, no more steps than θ gets."""
         usual, recipe = JointRecipe(), self.recipe
         return JointRecipe(
             steps=min(usual.steps, recipe.steps),
@@ -80,21 +78,21 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A θ, how its training went, and what it scores."""
+class MetaTrainResult:
+    """A θ, the progress of its training, and its figures on test streams."""
 
     theta: MetaInit
     progress: Progress
     sides: Sides
     reading: Reading
     streams: dict[str, int]
-    """How many streams were for training, validation and test."""
+    """Number of streams for training, validation and test."""
     figures: tuple[Figures, ...]
     examples: tuple[Example, ...]
 
     @property
     def facts(self) -> dict[str, str]:
-        """In words, for people."""
+        """Facts about θ, the data and the training, as text for people."""
         read, went = self.reading, self.progress
         left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(read.left_out.items()))
         best = f", the best after {went.best_step}" if went.best_loss is not None else ""
@@ -111,56 +109,58 @@ class Result:
         }
 
 
-def meta_train(
-    wanted: Wanted,
+def meta_train_recorded(
+    request: MetaTrainRequest,
     note: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_encoder_step: Callable[[Progress], None] = lambda progress: None,
-) -> Result | None:
-    """Train, and judge; None on every process of torchrun but the first, which alone judges.
+) -> MetaTrainResult | None:
+    """Train encoders where asked for, meta-train θ, and evaluate it on the test streams.
 
-    Raises Misconfigured for data, a θ or a checkpoint that cannot be used.
+    `note` is called with lines about progress, the others after every step. Returns None on every
+    process of torchrun but the first, which alone evaluates. Raises Misconfigured for data, a θ or
+    a checkpoint that cannot be used, Diverged when a training did not stay finite.
     """
     try:
         with distributed.process_group():
-            return _meta_train(wanted, note, on_step, on_encoder_step)
+            return _meta_train(request, note, on_step, on_encoder_step)
     except (BadData, BadMetaInit, BadCheckpoint) as e:
         raise Misconfigured(str(e)) from e
 
 
 def _meta_train(
-    wanted: Wanted,
+    request: MetaTrainRequest,
     note: Callable[[str], None],
     on_step: Callable[[Progress], None],
     on_encoder_step: Callable[[Progress], None],
-) -> Result | None:
-    parent = None if wanted.parent is None else load_meta_init(wanted.parent)
+) -> MetaTrainResult | None:
+    parent = None if request.parent is None else load_meta_init(request.parent)
     reading = Reading()
-    gallery = Gallery(lambda name: part_of(name, wanted.recipe.seed, wanted.fractions) == "test")
-    sides = _sides(wanted, note, on_encoder_step)
+    gallery = Gallery(lambda name: part_of(name, request.recipe.seed, request.fractions) == "test")
+    sides = _sides(request, note, on_encoder_step)
     streams = dataset.encoded(
-        dataset.raw_pairs(wanted.events, wanted.limits, reading),
+        dataset.raw_pairs(request.events, request.limits, reading),
         sides.source.encoder,
         sides.target.encoder,
         reading,
         gallery.keep,
     )
     note(f"{reading.pairs} pairs of {len(streams)} streams read")
-    parts = wanted.split(streams, note)
-    cut = wanted.recipe.cut(wanted.temporal)
-    source = RecordedEpisodes(parts.train, cut)
-    validation = RecordedEpisodes(parts.validation, cut) if parts.validation else None
+    parts = request.split(streams, note)
+    sizes = request.recipe.episode_sizes(request.temporal)
+    source = RecordedEpisodes(parts.train, sizes)
+    validation = RecordedEpisodes(parts.validation, sizes) if parts.validation else None
     identity = {"train": source.content_hash}
     identity |= {} if validation is None else {"validation": validation.content_hash}
-    trained = train(
-        Data(source, validation, identity), wanted.recipe, parent, wanted.saving, on_step
+    trained = train_theta(
+        Data(source, validation, identity), request.recipe, parent, request.saving, on_step
     )
     if distributed.rank() > 0:
         return None
-    theta = _theta(trained, wanted, sides, parent)
+    theta = _theta(trained, request, sides, parent)
     note(f"trained {theta.version}; judging on {len(parts.test)} test streams")
-    figures, examples = _judged(theta, source, parts.test, wanted, gallery, note)
-    return Result(
+    figures, examples = _judged(theta, source, parts.test, request, gallery, note)
+    return MetaTrainResult(
         _with_evaluation(theta, figures),
         trained.progress,
         sides,
@@ -172,30 +172,30 @@ def _meta_train(
 
 
 def _sides(
-    wanted: Wanted, note: Callable[[str], None], on_step: Callable[[Progress], None]
+    request: MetaTrainRequest, note: Callable[[str], None], on_step: Callable[[Progress], None]
 ) -> Sides:
-    """Both sides as the first pair has them; encoders that are wanted are trained."""
+    """Return sides for pairs like the first one; encoders that are to be trained are trained."""
     reading = Reading()
-    first = next(dataset.raw_pairs(wanted.events, wanted.limits, reading), None)
+    first = next(dataset.raw_pairs(request.events, request.limits, reading), None)
     if first is None:
         raise Misconfigured("the events files hold no usable pair" + _first_fault(reading))
-    chosen = [wanted.source_encoder, wanted.target_encoder]
-    if wanted.parent is not None:
+    chosen = [request.source_encoder, request.target_encoder]
+    if request.parent is not None:
         if TRAIN in chosen:
             raise Misconfigured("a θ to go on from goes on with its own encoders: train none")
-        chosen = [given or _parents(wanted.parent, side) for side, given in enumerate(chosen)]
-    source, target = sides_of(first, chosen[0], chosen[1], wanted.fresh)
-    if not (source.to_train or target.to_train):
-        return Sides(source, target)
-    saving = wanted.saving
+        chosen = [given or _parents(request.parent, side) for side, given in enumerate(chosen)]
+    sides = sides_for(first, chosen[0], chosen[1], request.fresh)
+    if not (sides.source.to_train or sides.target.to_train):
+        return sides
+    saving = request.saving
     if saving is not None:
         saving = Saving(saving.path.with_name(f"{saving.path.name}.encoders"), ENCODERS_EVERY)
-    sides = trained_sides(
-        Sides(source, target),
-        dataset.raw_pairs(wanted.events, wanted.limits, Reading()),
-        wanted.split,
-        wanted.temporal,
-        wanted.encoders,
+    sides = train_sides(
+        sides,
+        dataset.raw_pairs(request.events, request.limits, Reading()),
+        request.split,
+        request.temporal,
+        request.encoders,
         saving,
         on_step,
     )
@@ -213,11 +213,13 @@ def _first_fault(reading: Reading) -> str:
     return f"; the first fault: {reading.examples[0]}" if reading.examples else ""
 
 
-def _theta(trained: Trained, wanted: Wanted, sides: Sides, parent: MetaInit | None) -> MetaInit:
+def _theta(
+    trained: MetaTrained, request: MetaTrainRequest, sides: Sides, parent: MetaInit | None
+) -> MetaInit:
     source, target = sides.source, sides.target
-    encoders = {} if sides.trained is None else {"encoders": f"{wanted.encoders}, {wanted.fresh}"}
+    encoders = {} if sides.trained is None else {"encoders": f"{request.encoders}, {request.fresh}"}
     return trained.parameters.meta_init(
-        wanted.name,
+        request.name,
         source.modality,
         target.modality,
         source.spec,
@@ -225,14 +227,14 @@ def _theta(trained: Trained, wanted: Wanted, sides: Sides, parent: MetaInit | No
         parent=None if parent is None else parent.version,
         facts={
             **facts_of(trained),
-            "data": ", ".join(path.name for path in wanted.events),
+            "data": ", ".join(path.name for path in request.events),
             **encoders,
         },
     )
 
 
 def _with_evaluation(theta: MetaInit, figures: Sequence[Figures]) -> MetaInit:
-    """θ with what it scored among its facts, where operators find it: `adaptd meta-init show`."""
+    """Return θ with its figures among its facts, where `adaptd meta-init show` finds them."""
     if not figures:
         return theta
     rows: dict[int, dict[str, float]] = {}
@@ -247,18 +249,18 @@ def _judged(
     theta: MetaInit,
     source: EpisodeSource,
     test: Sequence[RecordedStream],
-    wanted: Wanted,
+    request: MetaTrainRequest,
     gallery: Gallery,
     note: Callable[[str], None],
 ) -> tuple[tuple[Figures, ...], tuple[Example, ...]]:
     try:
-        episodes = recorded.episodes_of(test, wanted.test)
+        episodes = comparison.episodes_of(test, request.test)
     except BadData as e:  # the training was not for nothing
         note(str(e))
         return (), ()
-    compared = recorded.meta_learned(recorded.engine_for(theta, wanted.test))
-    compared |= recorded.closed_forms()
-    compared |= recorded.trained(source, wanted.joint, wanted.recipe.seed)
+    compared = comparison.meta_learned(comparison.engine_for(theta, request.test))
+    compared |= comparison.closed_form_methods()
+    compared |= comparison.trained_methods(source, request.joint, request.recipe.seed)
     shown = {name: compared[name] for name in SHOWN}
-    examples = examples_of(episodes[max(episodes)], shown, gallery)
-    return tuple(recorded.compare(compared, episodes)), tuple(examples)
+    examples = gallery_examples(episodes[max(episodes)], shown, gallery)
+    return tuple(comparison.compare(compared, episodes)), tuple(examples)

@@ -1,4 +1,4 @@
-"""`adaptd record`: the events topic, or the newest part of it, as an events file."""
+"""Records the events topic, or the newest part of it, to an events file."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from pathlib import Path
 from daemon.adapters.kafka_python.reader import read_topic
 from daemon.config import Settings
 from daemon.errors import MalformedEvent, Misconfigured
-from daemon.offline.files import RecordedEvent, writer
+from daemon.offline.events_file import RecordedEvent, event_writer
 from daemon.wire import paired_event
 from daemon.wire.paired_event import EventLimits
 
 
 @dataclass(slots=True)
 class Recorded:
-    """What a recording came to."""
+    """What a recording holds, and what was left out."""
 
     events: int = 0
     streams: set[str] = field(default_factory=set)
     malformed: Counter[str] = field(default_factory=Counter)
-    """By reason; they are in the dead-letter topic too, as a daemon put them there."""
+    """Malformed events by reason; a daemon has put them into the dead-letter topic."""
 
 
-def record(
+def record_topic(
     settings: Settings,
     out: Path,
     limit: int | None,
     since_ms: int | None,
     progress: Callable[[Recorded], None],
 ) -> Recorded:
-    """Write what the topic holds now, partition by partition in order of offsets.
+    """Write the events that the topic holds now, partition by partition in order of offsets.
 
-    `limit` is the most events, `since_ms` the earliest record time (ms, UTC). The file appears
-    under its name when it is whole. Raises Unavailable, Misconfigured.
+    `limit` is the most events, `since_ms` the earliest record time (ms, UTC); `progress` is called
+    every 1,000 events. The file appears under its name when it is whole. Raises Unavailable when
+    Kafka does not answer, Misconfigured when the file cannot be written or the topic is not there.
     """
     part = out.with_name(out.name + ".part")
     found = Recorded()
     try:
         with part.open("wb") as file:
-            write = writer(out, file)
+            write = event_writer(out, file)
             for event in _events(settings, since_ms, found):
                 write(event)
                 found.events += 1

@@ -1,4 +1,5 @@
-"""What adaptation has to beat, each fitted on a stream's support alone or on what all share.
+"""Baselines that adaptation has to beat. Some are fitted on a stream's support alone, some begin
+with what was trained on all streams.
 
-Every one comes down to a `Fit`: support in, mapping out, numpy arrays on both sides.
+Each is a `Fit`: it takes a support and returns a mapping, both as numpy arrays.
 """

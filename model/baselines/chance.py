@@ -1,4 +1,4 @@
-"""Outputs that know nothing of their inputs: what luck alone scores.
+"""Random outputs, whatever the inputs: what luck alone scores.
 
 S = support pairs, N = inputs, D = source dim, E = target dim
 """
@@ -19,8 +19,8 @@ class Chance:
     seed: int = 0
 
     def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
-        """Normal outputs of the targets' root mean square; the same for the same support and
-        seed, others for another support."""
+        """Return a mapping to normal random outputs of the targets' root mean square. The same
+        support and seed give the same outputs, another support gives others."""
         support = zlib.crc32(np.ascontiguousarray(x_SD).tobytes())
         size = np.sqrt(np.square(y_SE).mean())
 

@@ -2,9 +2,9 @@
 
 T = streams in batch, S = support pairs (padded), Q = query pairs, D = source dim, E = target dim
 
-What people do who do not meta-learn: the same mapping and the same kind of steps as an adapted
-one, but a start that was never trained to be adapted. How far to go is chosen on training
-streams, never on the streams it is judged on.
+The usual alternative to meta-learning: the same mapping and the same kind of steps as an adapted
+one, but from a start that was never trained to be adapted. The rate and the number of steps are
+chosen on training streams, never on the streams it is judged on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ STEPS = (1, 2, 5, 10, 20, 50, 100)
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """So many steps of full-batch gradient descent, all tensors at one rate."""
+    """A fixed number of steps of full-batch gradient descent, all tensors at one rate."""
 
     start: JointMapping
     rate: float
     steps: int
 
     def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
-        """The mapping after the last step on this support."""
+        """Descend on this support and return the mapping after the last step."""
         x_1SD, y_1SE = torch.tensor(x_SD)[None], torch.tensor(y_SE)[None]
         real_1S = torch.ones(1, len(x_SD), dtype=torch.bool)
         activation, mlp = self.start.activation, expand(self.start.mlp, 1)
@@ -44,31 +44,32 @@ class FineTuning:
         return JointMapping(Mlp(*(tensor[0] for tensor in mlp)), activation)
 
 
-def choose(
+def choose_fine_tuning(
     start: JointMapping,
     batch: EpisodeBatch,
     rates: Sequence[float] = RATES,
     steps: Sequence[int] = STEPS,
 ) -> FineTuning:
-    """The rate and number of steps whose results find most on the queries of training streams
-    (by MRR, which is smoother than R@1).
+    """Choose the rate and the number of steps with the best MRR on the queries of training streams
+    (it is smoother than R@1).
 
-    What is best depends on how many pairs there are: draw the batch with as many as will be used.
+    The best choice depends on the number of support pairs: draw the batch with as many as there
+    will be.
     """
     found = {
-        (rate, step): _mrr(mlp, batch, start.activation)
+        (rate, step): mean_reciprocal_rank(mlp, batch, start.activation)
         for rate in rates
-        for step, mlp in _path(start, batch, rate, max(steps))
+        for step, mlp in fine_tuning_path(start, batch, rate, max(steps))
         if step in steps
     }
     rate, step = max(found, key=lambda choice: found[choice])
     return FineTuning(start, rate, step)
 
 
-def _path(
+def fine_tuning_path(
     start: JointMapping, batch: EpisodeBatch, rate: float, steps: int
 ) -> Iterator[tuple[int, Mlp]]:
-    """Every stream's mapping after 1, 2, ... steps."""
+    """Yield every stream's mapping, stacked, after 1, 2, ... steps."""
     x, y, real = batch.x_support_TSD, batch.y_support_TSE, batch.real_support_TS
     mlp = expand(start.mlp, len(x))
     for step in range(1, steps + 1):
@@ -79,7 +80,8 @@ def _path(
 def _descended(
     mlp: Mlp, x_TSD: Tensor, y_TSE: Tensor, real_TS: Tensor, rate: float, activation: Activation
 ) -> Mlp:
-    """One step of every stream; the streams' losses are added, so none feels another's."""
+    """Return the mappings after one step of every stream. The streams' losses are added, so none
+    changes another's gradient."""
     leaves = Mlp(*(tensor.detach().requires_grad_() for tensor in mlp))
     o_TSE = apply_batched(leaves, x_TSD, activation)
     loss = masked_mean_squared_error(o_TSE, y_TSE, real_TS).sum()
@@ -87,8 +89,9 @@ def _descended(
     return Mlp(*(t.detach() - rate * g for t, g in zip(leaves, gradients, strict=True)))
 
 
-def _mrr(mlp: Mlp, batch: EpisodeBatch, activation: Activation) -> float:
-    """Over all streams, each query's own target among the targets of its stream's queries."""
+def mean_reciprocal_rank(mlp: Mlp, batch: EpisodeBatch, activation: Activation) -> float:
+    """Return the mean reciprocal rank, over all streams, of each query's own target among the
+    targets of its stream's queries."""
     o_TQE = apply_batched(mlp, batch.x_query_TQD, activation)
     score_TQQ = euclidean_scores(o_TQE.numpy(), batch.y_query_TQE.numpy())
     real_TQ = batch.real_query_TQ.numpy()

@@ -1,4 +1,4 @@
-"""What every baseline comes down to.
+"""The form that every baseline has.
 
 S = support pairs, N = inputs, D = source dim, E = target dim
 """

@@ -20,7 +20,7 @@ from model.mappings.mlp import Activation, Mlp, apply
 from model.meta.episodes import EpisodeBatch, EpisodeSource
 from model.values.arrays import FloatArray
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+PairsLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Outputs (T, P, E), targets (T, P, E) and which are real (T, P), to a scalar."""
 
 
@@ -30,11 +30,11 @@ class JointRecipe:
 
     steps: int = 2_000
     streams: int = 16
-    """In a mini-batch, with all pairs of their episodes."""
+    """Streams in a mini-batch, each with all pairs of an episode."""
     hidden_dim: int = 128
     activation: Activation = "gelu"
     rate: float = 3e-3
-    """Adam's at the start; it falls to 0 along half a cosine."""
+    """Adam's learning rate at the start; it falls to 0 along half a cosine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +45,25 @@ class JointMapping:
     activation: Activation
 
     def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Outputs (N, E)."""
+        """Return outputs (N, E)."""
         with torch.inference_mode():
             outputs: FloatArray = apply(self.mlp, torch.tensor(x_ND), self.activation).numpy()
         return outputs
 
     def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
-        """Itself: a support teaches it nothing."""
+        """Return the mapping itself: a support changes nothing."""
         return self
 
 
 def train_joint(source: EpisodeSource, recipe: JointRecipe, seed: int) -> JointMapping:
-    """The mapping of least mean squared error over the pairs of all streams that are drawn."""
+    """Train one mapping on the mean squared error over the pairs of all streams."""
     return train_on_pairs(source, recipe, seed, mean_loss)
 
 
 def train_on_pairs(
-    source: EpisodeSource, recipe: JointRecipe, seed: int, loss: Loss
+    source: EpisodeSource, recipe: JointRecipe, seed: int, loss: PairsLoss
 ) -> JointMapping:
-    """A mapping from source to target dims trained by Adam on `loss`.
+    """Train one mapping by Adam on `loss` over the pairs of all streams.
 
     The same seed gives the same mapping.
     """
@@ -81,12 +81,12 @@ def train_on_pairs(
 
 
 def mean_loss(o_TPE: Tensor, y_TPE: Tensor, real_TP: Tensor) -> Tensor:
-    """The mean squared error of a stream, averaged over streams."""
+    """Return the mean squared error of each stream, averaged over streams."""
     return masked_mean_squared_error(o_TPE, y_TPE, real_TP).mean()
 
 
 def all_pairs(batch: EpisodeBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Support and query one after the other: inputs, targets, which are real."""
+    """Return inputs, targets and which pairs are real, of support and query together."""
     return (
         torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1),
         torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1),

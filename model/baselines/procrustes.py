@@ -26,14 +26,14 @@ class Procrustes:
     y_mean_E: FloatArray
 
     def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Predictions (N, E)."""
+        """Return outputs (N, E)."""
         return np.asarray((x_ND - self.x_mean_D) @ self.weight_DE + self.y_mean_E, np.float32)
 
 
 def fit_procrustes(
     x_SD: FloatArray, y_SE: FloatArray, *, scale: bool = True, centre: bool = False
 ) -> Procrustes:
-    """The best rotation of the support, with the best scale or, without `scale`, with 1.
+    """Fit the best rotation of the support, with the best scale or, without `scale`, with 1.
 
     Directions that the support does not reach (fewer pairs than dims) are mapped to 0, not to an
     arbitrary completion of the rotation; on emoji tenants with 5 pairs that finds more. So does a

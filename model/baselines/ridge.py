@@ -26,7 +26,7 @@ class Ridge:
     y_mean_E: FloatArray
 
     def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Predictions (N, E)."""
+        """Return outputs (N, E)."""
         o_NE = (x_ND - self.x_mean_D) @ self.weight_ED.T + self.y_mean_E
         return np.asarray(o_NE, np.float32)
 
@@ -34,7 +34,7 @@ class Ridge:
 def fit_ridge(x_SD: FloatArray, y_SE: FloatArray, penalty: float = RIDGE_LAMBDA) -> Ridge:
     """Minimise Σ |weight·(x − x̄) − (y − ȳ)|² + penalty · |weight|², in closed form.
 
-    Solved in the dual, (S, S), in float64; the intercept is not penalised.
+    The system is solved in the dual, (S, S), in float64; the intercept is not penalised.
     """
     x_mean_D = np.asarray(x_SD.mean(axis=0), np.float32)
     y_mean_E = np.asarray(y_SE.mean(axis=0), np.float32)

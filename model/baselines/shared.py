@@ -24,36 +24,36 @@ from model.values.arrays import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class OnSharedFeatures:
-    """Another baseline, given φ(x) for x: `OnSharedFeatures(phi, fit_ridge)`."""
+    """Another baseline on φ(x) instead of x: `OnSharedFeatures(phi, fit_ridge)`."""
 
     features: MapTo
     head: Fit
 
     def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
-        """x ↦ head(φ(x)), the head fitted on φ of the support."""
+        """Return x ↦ head(φ(x)), with the head fitted on φ of the support."""
         mapping = self.head(self.features(x_SD), y_SE)
         return lambda x_ND: mapping(self.features(x_ND))
 
 
 @dataclass(frozen=True, slots=True)
 class FirstDims:
-    """φ(x) = the first columns of x: for encoders whose features already predict the targets'
-    space before a stream rotated it, as the shipped emoji encoder's do."""
+    """φ(x) = the first columns of x: for encoders whose features already predict the targets' space
+    as it is before a stream rotates it."""
 
     dims: int
 
     def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Features (N, dims)."""
+        """Return features (N, dims)."""
         return x_ND[:, : self.dims]
 
 
 def train_shared(source: EpisodeSource, recipe: JointRecipe, seed: int) -> JointMapping:
-    """φ, with as many features as the targets have dims, trained on all streams together."""
+    """Train φ, with as many features as the targets have dims, on all streams together."""
     return train_on_pairs(source, recipe, seed, rotated_loss)
 
 
 def rotated_loss(o_TPE: Tensor, y_TPE: Tensor, real_TP: Tensor) -> Tensor:
-    """The mean squared error when each stream's outputs are rotated as suits it best."""
+    """Return the mean squared error after each stream's best rotation of its outputs."""
     with torch.no_grad():
         weighted_TPE = o_TPE.masked_fill(~real_TP.unsqueeze(2), 0.0)
         u, _, vh = torch.linalg.svd(weighted_TPE.transpose(1, 2) @ y_TPE)

@@ -1,10 +1,11 @@
-"""Pictures as another vendor might draw them: what an encoder learns not to care about.
+"""Augmentation: pictures as another vendor might draw them, so that an encoder learns to ignore
+the difference.
 
 N = pictures, C = 3 colours, P = pixels a side
 
-All work on ink (N, 3, P, P) in 0..1, 0 on paper, and draw from the generator alone. None flips:
-left and right mean something. The colour and contour changes are of the kind that generalises to
-unseen styles (domain randomisation, Tobin et al., arXiv:1703.06907).
+All changes work on ink (N, 3, P, P) in 0..1, 0 on paper, and draw from the generator alone. None
+flips a picture: left and right mean something. The colour and contour changes are of the kind that
+generalises to unseen styles (domain randomisation, Tobin et al., arXiv:1703.06907).
 """
 
 import math
@@ -21,7 +22,7 @@ Change = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def redrawn(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """All of the changes below, each on a part of the pictures."""
+    """Apply all of the changes below, each to a part of the pictures."""
     ink_NCPP = sometimes(0.3, thicker_or_thinner, ink_NCPP, generator)
     ink_NCPP = recoloured(warped(ink_NCPP, generator), generator)
     ink_NCPP = sometimes(0.15, outlined, ink_NCPP, generator)
@@ -32,7 +33,7 @@ def redrawn(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
 def sometimes(
     probability: float, change: Change, ink_NCPP: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """The change made to each picture with this probability; a copy."""
+    """Apply a change to each picture with this probability. Returns a copy."""
     chosen = torch.nonzero(torch.rand(len(ink_NCPP), generator=generator) < probability).flatten()
     ink_NCPP = ink_NCPP.clone()
     if len(chosen):
@@ -43,8 +44,9 @@ def sometimes(
 def mixed(
     ink_NCPP: Tensor, other_NCPP: Tensor, probability: float, generator: torch.Generator
 ) -> Tensor:
-    """A picture and another of the same concept as one: half the time the two laid over each other
-    (mixup, arXiv:1710.09412), half the time with a box cut from the other (CutMix, 1905.04899)."""
+    """Mix each picture, with this probability, with another of the same concept: half the time as a
+    blend (mixup, arXiv:1710.09412), half the time with a box cut from the other (CutMix,
+    1905.04899)."""
     n = len(ink_NCPP)
     over_NCPP = torch.lerp(ink_NCPP, other_NCPP, _uniform(generator, 0.0, 1.0, n, 1, 1, 1))
     box_N1PP = _boxes(n, ink_NCPP.shape[-1], 6.0, 20.0, generator)
@@ -55,7 +57,8 @@ def mixed(
 
 
 def warped(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """Another size, proportion, angle, slant, place, and a smooth bend; 0 from outside."""
+    """Change size, proportion, angle, slant and place, and bend smoothly; 0 comes in from
+    outside."""
     n, _, height, width = ink_NCPP.shape
     size_N = torch.exp(_uniform(generator, math.log(0.75), math.log(1.3), n))
     aspect_N = torch.exp(_uniform(generator, -0.12, 0.12, n))
@@ -76,7 +79,8 @@ def warped(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def recoloured(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """Another hue (two in five far away), saturation (one in seven grey), contrast and gain."""
+    """Change hue (far away in two of five), saturation (grey in one of seven), contrast and
+    gain."""
     n = len(ink_NCPP)
     far_N = torch.rand(n, generator=generator) < 0.4
     turn_N = _uniform(generator, -1.0, 1.0, n) * torch.where(far_N, 1.2, 0.25)
@@ -91,7 +95,7 @@ def recoloured(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def thicker_or_thinner(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """Lines and shapes grown or shrunk by up to a pixel."""
+    """Grow or shrink lines and shapes by up to a pixel."""
     n = len(ink_NCPP)
     grow_N111 = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
     new_NCPP = torch.where(
@@ -101,14 +105,14 @@ def thicker_or_thinner(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def blurred_or_sharpened(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """Towards the mean of a 3 × 3 neighbourhood, or away from it."""
+    """Move each pixel towards the mean of its 3 × 3 neighbourhood, or away from it."""
     mean_NCPP = _over_3x3(ink_NCPP, torch.add) / 9.0
     amount_N111 = _uniform(generator, -0.8, 1.0, len(ink_NCPP), 1, 1, 1)
     return torch.lerp(ink_NCPP, mean_NCPP, amount_N111).clamp(0.0, 1.0)
 
 
 def outlined(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """With its contours in grey: laid over it, or (two in five) alone."""
+    """Draw the contours in grey: over the picture, or (in two of five) alone."""
     n = len(ink_NCPP)
     grey_N1PP = ink_NCPP.mean(1, keepdim=True)
     edge_N1PP = _over_3x3(grey_N1PP, torch.maximum) - _over_3x3(grey_N1PP, torch.minimum)
@@ -119,7 +123,7 @@ def outlined(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def with_a_hole(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """A box of 4 to 12 pixels a side left blank (Cutout, arXiv:1708.04552)."""
+    """Blank a box of 4 to 12 pixels a side (Cutout, arXiv:1708.04552)."""
     box_N1PP = _boxes(len(ink_NCPP), ink_NCPP.shape[-1], 4.0, 12.0, generator)
     return ink_NCPP.masked_fill(box_N1PP, 0.0)
 
@@ -137,7 +141,7 @@ def _turned(ink_NCPP: Tensor, turn_N: Tensor, vivid_N: Tensor) -> Tensor:
 def _boxes(
     n: int, side: int, smallest: float, largest: float, generator: torch.Generator
 ) -> Tensor:
-    """True inside one box a picture (N, 1, P, P), centred anywhere."""
+    """Return a mask (N, 1, P, P) that is true inside one box per picture, centred anywhere."""
     centre_N2 = _uniform(generator, 0.0, float(side), n, 2, 1)
     half_N2 = 0.5 * _uniform(generator, smallest, largest, n, 2, 1)
     inside_N2P = (torch.arange(side) - centre_N2).abs() < half_N2
@@ -145,7 +149,7 @@ def _boxes(
 
 
 def _over_3x3(x_NCPP: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Each pixel's 3 × 3 neighbourhood combined; beyond the border the border goes on."""
+    """Combine each pixel's 3 × 3 neighbourhood; the border's pixels are repeated beyond it."""
     x = functional.pad(x_NCPP, (1, 1, 1, 1), mode="replicate")
     x = combine(combine(x[..., :-2], x[..., 1:-1]), x[..., 2:])
     return combine(combine(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])

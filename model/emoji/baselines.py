@@ -2,8 +2,8 @@
 
 N = inputs, D = source dim, E = target dim
 
-A baseline may have variants (features that it works on, say): of those the one that finds most is
-taken, and named, so that it is the best of its kind that θs are compared with.
+A baseline may have variants, for example by the features that it works on. The one that finds most
+is taken, and named, so that θs are compared with the best of each kind.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,28 +19,27 @@ from model.baselines.joint import JointRecipe, train_joint
 from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
 from model.baselines.shared import FirstDims, OnSharedFeatures, train_shared
-from model.emoji import drawings as emoji
 from model.emoji.streams import tenant_seed
 from model.emoji.tables import EmojiTable
+from model.emoji.tenants import Family, Tenant
 from model.evaluate import methods
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.methods import Method, Outputs
 from model.inner import batched
 from model.mappings.mlp import Mlp, apply
-from model.meta.cuts import Cut
-from model.meta.episodes import EpisodeSource
-from model.meta.state import seeded
+from model.meta.episodes import EpisodeSizes, EpisodeSource
+from model.meta.progress import seeded
 from model.theta.meta_init import MetaInit
 from model.values.arrays import FloatArray
 
 Choices = dict[str, dict[str, Method]]
-"""By baseline, then by variant."""
+"""Methods by baseline, then by variant."""
 TUNING_STREAMS = 32
 """Training streams on whose episodes fine-tuning's rate and steps are chosen."""
 
 
-def closed_forms(table: EmojiTable, theta: MetaInit) -> Choices:
-    """What is fitted on a support alone, on the encoder's features."""
+def closed_form_choices(table: EmojiTable, theta: MetaInit) -> Choices:
+    """Return the baselines that are fitted on a support alone, on the encoder's features."""
     found: Choices = {
         "ridge": {"": methods.fitted(fit_ridge)},
         "random": {"": methods.fitted(Chance().fit)},
@@ -56,7 +55,7 @@ def closed_forms(table: EmojiTable, theta: MetaInit) -> Choices:
 
 
 def on_shared(features: MapTo, variant: str) -> Choices:
-    """Ridge and orthogonal Procrustes on features that all streams share."""
+    """Return ridge and orthogonal Procrustes on features that all streams share."""
     heads: dict[str, Fit] = {"ridge on shared": fit_ridge, "Procrustes on shared": fit_procrustes}
     return {
         name: {variant: methods.fitted(OnSharedFeatures(features, head).fit)}
@@ -64,27 +63,34 @@ def on_shared(features: MapTo, variant: str) -> Choices:
     }
 
 
-def trained(
-    source: Callable[[Cut], EpisodeSource], recipe: JointRecipe, sizes: tuple[int, ...], seed: int
+def trained_choices(
+    source: Callable[[EpisodeSizes], EpisodeSource],
+    recipe: JointRecipe,
+    sizes: tuple[int, ...],
+    seed: int,
 ) -> Choices:
-    """What is trained on training streams: joint training, fine-tuning with the rate and steps
-    that are best there at each size, and shared features φ."""
-    joint = train_joint(source(Cut()), recipe, seed)
+    """Train the baselines that need training streams: joint training, fine-tuning with the rate and
+    steps that are best there at each size, and shared features φ."""
+    joint = train_joint(source(EpisodeSizes()), recipe, seed)
     tuned: dict[int, Method] = {}
     for size in sizes:
-        episodes = source(Cut(size, size)).draw(seeded(seed, "fine-tuning"), TUNING_STREAMS)
-        tuned[size] = fine_tuned(fine_tuning.choose(joint, episodes))
+        episodes = source(EpisodeSizes(size, size)).draw(
+            seeded(seed, "fine-tuning"), TUNING_STREAMS
+        )
+        tuned[size] = fine_tuned(fine_tuning.choose_fine_tuning(joint, episodes))
     found: Choices = {
         "joint": {"": methods.constant(joint)},
         "joint + fine-tuning": {"": methods.by_pairs(tuned)},
     }
-    return found | on_shared(train_shared(source(Cut()), recipe, seed), "φ trained on all streams")
+    shared = train_shared(source(EpisodeSizes()), recipe, seed)
+    return found | on_shared(shared, "φ trained on all streams")
 
 
 def fine_tuned(tuning: FineTuning) -> Method:
-    """`tuning.fit` on every support, all of them at once: they have as many pairs each."""
+    """Make the method of `tuning.fit`, run on all supports at once: they have as many pairs
+    each."""
 
-    def outputs(episodes: Sequence[TestEpisode]) -> Outputs:
+    def outputs(episodes: Sequence[MetaTestEpisode]) -> Outputs:
         x_BSD, y_BSE = (
             torch.tensor(np.stack([getattr(e, name) for e in episodes]))
             for name in ("x_SD", "y_SE")
@@ -102,9 +108,9 @@ def fine_tuned(tuning: FineTuning) -> Method:
     return outputs
 
 
-def ceilings(table: EmojiTable, thetas: Mapping[str, MetaInit], first: MetaInit) -> Choices:
-    """What a mapping would find that knew its tenant's matrix: from the encoder's first features,
-    or from the u(x) of a θ whose generator has one. For streams that are tenants."""
+def ceiling_choices(table: EmojiTable, thetas: Mapping[str, MetaInit], first: MetaInit) -> Choices:
+    """Return what a mapping would find that knew its tenant's matrix: from the encoder's first
+    features, or from the u(x) of a θ whose generator has one. Empty where streams are languages."""
     if table.family is None:
         return {}
     features: dict[str, MapTo] = {}
@@ -118,8 +124,8 @@ def ceilings(table: EmojiTable, thetas: Mapping[str, MetaInit], first: MetaInit)
     return {"ceiling": known} if known else {}
 
 
-def merged(*several: Choices) -> Choices:
-    """Variants of the same baseline side by side, baselines in order."""
+def merged_choices(*several: Choices) -> Choices:
+    """Put variants of the same baseline side by side, with the baselines in order."""
     found: Choices = {}
     for choices in several:
         for name, variants in choices.items():
@@ -129,18 +135,20 @@ def merged(*several: Choices) -> Choices:
 
 def _u(theta: MetaInit) -> MapTo:
     def u(x_ND: FloatArray) -> FloatArray:
-        return methods.run(theta.mapping, x_ND, theta.activation, theta.output_activation)
+        return methods.mapping_outputs(
+            theta.mapping, x_ND, theta.activation, theta.output_activation
+        )
 
     return u
 
 
-def _with_matrix(features: MapTo, family: emoji.Family, dim: int) -> Method:
+def _with_matrix(features: MapTo, family: Family, dim: int) -> Method:
     matrices: dict[str, FloatArray] = {}
 
-    def outputs(episodes: Sequence[TestEpisode]) -> Outputs:
+    def outputs(episodes: Sequence[MetaTestEpisode]) -> Outputs:
         for e in episodes:
             if e.stream not in matrices:
-                tenant = emoji.Tenant(tenant_seed(e.stream), family, dim)
+                tenant = Tenant(tenant_seed(e.stream), family, dim)
                 matrices[e.stream] = tenant.matrix_EE()
         return [np.asarray(features(e.x_QD) @ matrices[e.stream], np.float32) for e in episodes]
 

@@ -1,94 +1,94 @@
-"""Meta-test on the held-out vendor's drawings: shipped θs beside baselines, table by table.
+"""`adaptd evaluate` without events files: which θs are judged, on which tables of emoji."""
 
-S = support pairs, Q = query pairs, D = source dim, E = target dim
-
-A tenant is synthetic; its support and query share no concept. Each query is to be found among the
-128 query concepts of its stream. All methods see the same episodes; a θ with an encoder of its own
-sees them by that, the baselines by the first θ's.
-"""
-
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from model.baselines.joint import JointRecipe
-from model.emoji import baselines as emoji_baselines
-from model.emoji import drawings as emoji
-from model.emoji import names as emoji_names
-from model.emoji import streams as emoji_streams
-from model.emoji.baselines import Choices
-from model.emoji.episodes import Names
-from model.emoji.streams import FeatureCache, part_version
+from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
 from model.emoji.tables import ALTERNATIVES, COMMANDS, STABILITY, TABLES, EmojiTable
-from model.emoji.train_tenants import cache_features
-from model.evaluate import recorded
-from model.evaluate.episodes import TestEpisode
-from model.evaluate.examples import Example, Picture, Shown, examples_of
-from model.evaluate.goals import goal
-from model.evaluate.judged import AgainstRidge, Judged, Row, named
-from model.evaluate.methods import Method
-from model.evaluate.recorded import TestPlan
-from model.evaluate.scoring import Scores, difference, scored, summarised
-from model.evaluate.stability import stability
-from model.meta.streams import RecordedStream
+from model.emoji.tenants import TENANT_SEED
+from model.evaluate.result_table import ResultTable
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, shipped
-from model.values.errors import BadMetaInit
-
-Episodes = dict[int, list[TestEpisode]]
-"""By number of support pairs."""
-Found = dict[int, list[Scores]]
-"""Of every episode, by number of support pairs."""
-STABILITY_PAIRS = 16
+from model.values.errors import BadData, BadMetaInit
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How large a meta-test is."""
+class EmojiEvaluation:
+    """An evaluation that is ready to run, table by table."""
 
-    tenants: int = 40
-    plan: TestPlan = field(default_factory=TestPlan)
-    languages: int = 24
-    """Trained languages that are judged on, evenly chosen; held-out ones are judged on all."""
-    joint: JointRecipe = field(default_factory=lambda: JointRecipe(steps=1_000))
-    """Half the default, for time: with all of it fine-tuning finds 0.01 more with 16 pairs."""
-    extra_steps: int = 25
-    """Of the table `stability`: five times the five that θs are trained for."""
+    thetas: Mapping[str, MetaInit]
+    missing: Mapping[str, str]
+    """For each θ that cannot be used, a line that says why, and how to train it."""
+    tables: tuple[EmojiTable, ...]
+    with_stability: bool
+    """Whether the table of extra inner steps is made too."""
+    options: EmojiTestOptions
 
-
-def full(seed: int = 0) -> Options:
-    """What is worth reporting."""
-    return Options(plan=TestPlan(seed=seed))
-
-
-def quick(seed: int = 0) -> Options:
-    """Shows that everything works; its figures are not worth comparing."""
-    return Options(4, TestPlan((5, 16), 1, seed=seed), 3, JointRecipe(steps=30, streams=4), 5)
-
-
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """A method and what it found."""
-
-    theta: str | None
-    method: str
-    run: Method
-    found: Found
-    same_features: bool = True
-    """Whether it sees the features that the baselines see."""
+    def steps(self) -> Iterator[tuple[str, Callable[[], ResultTable]]]:
+        """Yield each table's title and the function that judges it, which takes seconds to
+        minutes."""
+        test = EmojiTest(self.thetas, self.missing, self.options)
+        for table in self.tables:
+            yield table.title, partial(test.judge, table)
+        if self.with_stability:
+            yield "extra inner steps", test.stability
 
     @property
-    def name(self) -> str:
-        return named(self.theta, self.method)
+    def facts(self) -> dict[str, Any]:
+        """Seeds, θs and conditions of the evaluation, JSON-like; `facts` in it are for people."""
+        plan = self.options.plan
+        return {
+            "seeds": {
+                "episodes": plan.seed,
+                "baselines": plan.seed,
+                "first_tenant": TENANT_SEED,
+                "episodes_per_stream": plan.episodes,
+            },
+            "thetas": {name: f"{t.version} {t.content_hash}" for name, t in self.thetas.items()},
+            "facts": {
+                "drawings": "twemoji, never trained on, unless a table says otherwise",
+                "tenants": "synthetic; support and query share no concept; 128 candidates",
+                "θ": ", ".join(t.version for t in self.thetas.values()) or "none",
+                "run": f"seed {plan.seed}; {self.options.tenants} tenants, "
+                f"{plan.episodes} episodes each"
+                + ("; quick: figures not worth comparing" if self.options.quick else ""),
+            },
+        }
+
+
+def emoji_evaluation(
+    meta_init: Path | None, names: Sequence[str], options: EmojiTestOptions
+) -> EmojiEvaluation:
+    """Prepare an evaluation of the θ in a file, or of the shipped θs, on the tables of these names,
+    or on all tables that fit.
+
+    Raises BadMetaInit for a file that is no θ or fits no table, BadData for a name that no table
+    has.
+    """
+    thetas, missing = shipped_thetas() if meta_init is None else ({}, {})
+    every: Sequence[EmojiTable] = TABLES
+    if meta_init is not None:
+        theta = load_meta_init(meta_init)
+        thetas, every = {theta.version: theta}, tables_for(theta, theta.version)
+        if not every:
+            raise BadMetaInit(
+                f"{theta.version} maps {theta.source_modality} to {theta.target_modality} "
+                f"({theta.target_dim}); no emoji table has such streams: name events files"
+            )
+    known = [*(table.name for table in every), STABILITY]
+    if unknown := [name for name in names if name not in known]:
+        raise BadData(f"{unknown[0]!r} is none of {', '.join(known)}")
+    chosen = tuple(table for table in every if not names or table.name in names)
+    return EmojiEvaluation(thetas, missing, chosen, not names or STABILITY in names, options)
 
 
 def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dict[str, str]]:
-    """The θs that ship (or lie in `folder`) by name, and a line about each that cannot be used."""
+    """Load the θs that ship, or those in `folder`, by name. Return them, and for each that cannot
+    be used a line that says why and how to train it."""
     found, missing = {}, {}
     for name in (*COMMANDS, *ALTERNATIVES):
         path = shipped(name) if folder is None else folder / f"{name}.safetensors"
@@ -106,154 +106,8 @@ def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dic
 
 
 def tables_for(theta: MetaInit, name: str) -> tuple[EmojiTable, ...]:
-    """The tables whose streams θ can map, with it alone."""
+    """Return the tables whose streams θ can map, each with this θ alone."""
     return tuple(replace(table, thetas=(name,)) for table in TABLES if _fits(theta, table))
-
-
-class EmojiTest:
-    """Judges tables; what they share (features, trained baselines) is made once."""
-
-    def __init__(
-        self,
-        thetas: Mapping[str, MetaInit],
-        missing: Mapping[str, str] | None = None,
-        options: Options | None = None,
-    ) -> None:
-        """`missing` says why a θ that a table names is not among `thetas`."""
-        self._thetas = thetas
-        self._missing = missing or {}
-        self._options = options or Options()
-        self._cache = FeatureCache()
-        self._drawn: dict[str, Tensor] = {}
-        self._trained: dict[tuple[str, str | None, int], Choices] = {}
-
-    def judge(self, table: EmojiTable) -> Judged:
-        """Every method's figures at every size, and a note for each θ that is missing."""
-        began = time.process_time()
-        thetas = {name: self._thetas[name] for name in table.thetas if name in self._thetas}
-        missing = [name for name in table.thetas if name not in (*thetas, *ALTERNATIVES)]
-        notes = [self._missing.get(name, f"θ {name} is not there") for name in missing]
-        if not thetas:
-            return Judged(table.name, table.title, notes=tuple(notes))
-        first = next(iter(thetas.values()))
-        episodes = self._episodes(table, first)
-        compared = self._learned(table, thetas, episodes)
-        compared += self._baselines(table, thetas, episodes, notes)
-        rows = [
-            _row(table, thetas, c, pairs, episodes[pairs]) for pairs in episodes for c in compared
-        ]
-        return Judged(
-            table.name,
-            table.title,
-            len({e.stream for group in episodes.values() for e in group}),
-            tuple(rows),
-            _against_ridge(compared, episodes) if table.against_ridge else (),
-            tuple(notes),
-            tuple(_examples(table, compared, episodes)),
-            setting=table.setting,
-            cpu_s=time.process_time() - began,
-        )
-
-    def stability(self) -> Judged:
-        """Extra inner steps, by the learner of each low-rank θ and by every other."""
-        title = "Extra inner steps: capped, rolled back where they do not help, gated"
-        names = [name for name in ("emoji-lowrank-maml", "emoji-lowrank") if name in self._thetas]
-        if not names:
-            return Judged(STABILITY, title, notes=tuple(self._missing.values()))
-        theta, table = self._thetas[names[0]], TABLES[0]
-        plan = replace(self._options.plan, episodes=1, sizes=(STABILITY_PAIRS,))
-        streams = self._streams(table, theta)
-        (episodes,) = recorded.episodes_of(streams, plan).values()
-        found = stability(theta, episodes, plan, self._options.extra_steps)
-        note = f"θ {names[0]}, low-rank tenants, {STABILITY_PAIRS} pairs"
-        return Judged(STABILITY, title, len(streams), notes=(note,), stability=tuple(found))
-
-    def _learned(
-        self, table: EmojiTable, thetas: Mapping[str, MetaInit], episodes: Episodes
-    ) -> list[_Compared]:
-        compared, version = [], next(iter(thetas.values())).encoder_version
-        for name, theta in thetas.items():
-            own = episodes
-            if theta.encoder_version != version:
-                own = self._episodes(table, theta)
-            methods = recorded.meta_learned(recorded.engine_for(theta, self._options.plan))
-            compared += [
-                _Compared(name, method, run, _scored(run, own), same_features=own is episodes)
-                for method, run in methods.items()
-            ]
-        return compared
-
-    def _baselines(
-        self,
-        table: EmojiTable,
-        thetas: Mapping[str, MetaInit],
-        episodes: Episodes,
-        notes: list[str],
-    ) -> list[_Compared]:
-        first = next(iter(thetas.values()))
-        choices = emoji_baselines.merged(
-            self._joint(table, first) if table.baselines == "all" else {},
-            emoji_baselines.closed_forms(table, first),
-            emoji_baselines.ceilings(table, thetas, first),
-        )
-        compared = []
-        for name, variants in choices.items():
-            scores = {variant: _scored(run, episodes) for variant, run in variants.items()}
-            best = max(scores, key=lambda variant: _recall(scores[variant]))
-            if len(variants) > 1:
-                notes.append(f"{name}: on {best}, the best of {len(variants)}")
-            compared.append(_Compared(None, name, variants[best], scores[best]))
-        return compared
-
-    def _joint(self, table: EmojiTable, theta: MetaInit) -> Choices:
-        key = (theta.encoder_version, table.family, theta.target_dim)
-        if key not in self._trained:
-            x_VAD, names = self._training_pictures(theta), self._training_names(table, theta)
-            options = self._options
-            self._trained[key] = emoji_baselines.trained(
-                lambda cut: emoji_streams.training_source(table, theta, x_VAD, names, cut),
-                options.joint,
-                options.plan.sizes,
-                options.plan.seed,
-            )
-        return self._trained[key]
-
-    def _training_pictures(self, theta: MetaInit) -> Tensor:
-        assert theta.source_encoder is not None  # its source is pictures
-        version = part_version(theta.source_encoder)
-        if version not in self._drawn:
-            seed = self._options.plan.seed
-            features = cache_features(theta.source_encoder, theta.target_dim, seed)
-            self._drawn[version] = features.x_VAD
-        return self._drawn[version]
-
-    def _training_names(self, table: EmojiTable, theta: MetaInit) -> Names | None:
-        if table.family is not None:
-            return None
-        languages = self._languages(emoji_names.trained_languages())
-        return emoji_streams.training_names(self._cache, theta, languages)
-
-    def _episodes(self, table: EmojiTable, theta: MetaInit) -> Episodes:
-        return recorded.episodes_of(self._streams(table, theta), self._options.plan)
-
-    def _streams(self, table: EmojiTable, theta: MetaInit) -> list[RecordedStream]:
-        concepts_N = emoji.drawn_by(table.vendor, table.split)
-        pixels = emoji_streams.noisy(emoji.sheet(table.vendor)[concepts_N], table.noise, seed=0)
-        name = f"{table.vendor} {table.split} {table.noise}"
-        x_ND = self._cache.pictures(theta, name, pixels)
-        if table.family is None:
-            every = emoji_names.HELD_OUT_LANGUAGES
-            if table.languages == "trained":
-                every = emoji_names.trained_languages()
-            languages = self._languages(every)
-            return emoji_streams.language_streams(self._cache, theta, concepts_N, x_ND, languages)
-        return emoji_streams.tenant_streams(
-            concepts_N, x_ND, table.family, theta.target_dim, self._options.tenants
-        )
-
-    def _languages(self, every: Sequence[str]) -> list[str]:
-        count = min(self._options.languages, len(every))
-        return [every[int(i)] for i in np.linspace(0, len(every) - 1, count)]
 
 
 def _fits(theta: MetaInit, table: EmojiTable) -> bool:
@@ -261,66 +115,3 @@ def _fits(theta: MetaInit, table: EmojiTable) -> bool:
     if (theta.source_modality, theta.target_modality) != ("image", target):
         return False
     return table.family is None or theta.target_dim == table.dim
-
-
-def _scored(run: Method, episodes: Episodes) -> Found:
-    return {pairs: scored(run, group) for pairs, group in episodes.items()}
-
-
-def _recall(found: Found) -> float:
-    return float(np.mean([scores["r_at_1"] for group in found.values() for scores in group]))
-
-
-def _row(
-    table: EmojiTable,
-    thetas: Mapping[str, MetaInit],
-    compared: _Compared,
-    pairs: int,
-    episodes: Sequence[TestEpisode],
-) -> Row:
-    method, judged = compared.method, False
-    if compared.theta is not None:
-        theta = thetas[compared.theta]
-        conditioned = theta.generator.kind == "attention"
-        method = theta.generator.kind if conditioned else theta.learner.kind
-        method = "none" if compared.method == "theta" else method
-        judged = compared.method in ("gated", "adapted") and (conditioned or len(table.thetas) == 1)
-    return Row(
-        compared.theta,
-        summarised(compared.method, pairs, episodes, compared.found[pairs]),
-        goal(table.setting, method, pairs, judged=judged),
-    )
-
-
-def _against_ridge(compared: Sequence[_Compared], episodes: Episodes) -> tuple[AgainstRidge, ...]:
-    ridge = next(c.found for c in compared if c.method == "ridge")
-    return tuple(
-        AgainstRidge(
-            c.theta,
-            pairs,
-            difference(group, c.found[pairs], ridge[pairs], "r_at_1"),
-            difference(group, c.found[pairs], ridge[pairs], "loss"),
-        )
-        for pairs, group in episodes.items()
-        for c in compared
-        if c.method == "gated" and c.theta is not None
-    )
-
-
-def _examples(
-    table: EmojiTable, compared: Sequence[_Compared], episodes: Episodes
-) -> list[Example]:
-    shown = {
-        c.name: c.run
-        for c in compared
-        if c.same_features and c.method in ("gated", "Procrustes on shared", "ridge")
-    }
-
-    def look(episode: TestEpisode, q: int) -> tuple[Shown, Shown]:
-        index = int((episode.labels_Q or ())[q])
-        picture = Picture(emoji.picture_png(index, table.vendor))
-        if table.family is None:
-            return picture, emoji_names.names(episode.stream)[index].name
-        return picture, picture
-
-    return examples_of(episodes[sorted(episodes)[len(episodes) // 2]], shown, look)

@@ -1,4 +1,4 @@
-"""How well a text encoder knows what emoji names mean, language by language.
+"""Measures how well a text encoder knows what emoji names mean, language by language.
 
 N = concepts, C = candidates, U = features
 
@@ -31,28 +31,29 @@ class NamedConcepts:
     features_NU: FloatArray
 
 
-def named(encoder: TextEncoder, language: str, concepts: Sequence[int]) -> NamedConcepts:
-    """Those of the concepts that the language names."""
-    known = emoji_names.names(language)
+def named_concepts(encoder: TextEncoder, language: str, concepts: Sequence[int]) -> NamedConcepts:
+    """Encode the language's names of those concepts that it names."""
+    known = emoji_names.names_in(language)
     chosen = [c for c in concepts if c in known]
     features_NU = encoder.encode([encoder.prepare(known[c].name) for c in chosen])
     return NamedConcepts(np.array(chosen, np.int64), features_NU.cpu().numpy())
 
 
 def name_to_concept(names: NamedConcepts, dims: int, seed: int = 0) -> float:
-    """R@1 of names among concept vectors, both by their first `dims` numbers."""
+    """Return R@1 of names among concept vectors, both by their first `dims` numbers."""
     vectors_NU = emoji.concept_vectors(dims)[names.concepts_N]
     return _recall(names.features_NU[:, :dims], vectors_NU, seed)
 
 
 def name_to_name(queries: NamedConcepts, candidates: NamedConcepts, seed: int = 0) -> float:
-    """R@1 of one language's names among another's."""
+    """Return R@1 of one language's names among another's."""
     _, ours, theirs = np.intersect1d(queries.concepts_N, candidates.concepts_N, return_indices=True)
     return _recall(queries.features_NU[ours], candidates.features_NU[theirs], seed)
 
 
 def closeness(a: NamedConcepts, b: NamedConcepts) -> tuple[float, float]:
-    """The mean cosine between two languages' names of the same concept, and of different ones."""
+    """Return the mean cosine between two languages' names of the same concept, and that between
+    names of different concepts."""
     _, ours, theirs = np.intersect1d(a.concepts_N, b.concepts_N, return_indices=True)
     cosine_NN = cosine_scores(a.features_NU[ours], b.features_NU[theirs])
     same = float(np.diag(cosine_NN).mean())
@@ -63,30 +64,31 @@ def closeness(a: NamedConcepts, b: NamedConcepts) -> tuple[float, float]:
 def by_language(
     encoder: TextEncoder, languages: Sequence[str], split: emoji.Split
 ) -> Mapping[str, tuple[float, ...]]:
-    """`name_to_concept` of every language, for each of `DIMS`."""
+    """Return `name_to_concept` of every language, for each of `DIMS`."""
     concepts = emoji_names.concepts_of(split)
     return {
         language: tuple(name_to_concept(names, dims) for dims in DIMS)
         for language in languages
-        for names in [named(encoder, language, concepts)]
+        for names in [named_concepts(encoder, language, concepts)]
     }
 
 
 def across_languages(
     encoder: TextEncoder, languages: Sequence[str], split: emoji.Split
 ) -> tuple[float, float, float]:
-    """Means over ordered pairs of languages: `name_to_name`, and both of `closeness`."""
+    """Return means over ordered pairs of languages: of `name_to_name`, and of both numbers of
+    `closeness`."""
     concepts = emoji_names.concepts_of(split)
-    names = [named(encoder, language, concepts) for language in languages]
+    names = [named_concepts(encoder, language, concepts) for language in languages]
     pairs = [(a, b) for a in names for b in names if a is not b]
     rows = [(name_to_name(a, b), *closeness(a, b)) for a, b in pairs]
     recall, same, different = np.mean(rows, axis=0)
     return float(recall), float(same), float(different)
 
 
-def summary(encoder: TextEncoder, languages: Sequence[str] | None = None) -> dict[str, str]:
-    """Figures for people, one line each: for trained and held-out languages, seen concepts and
-    unseen; `languages` limits the trained ones."""
+def retrieval_facts(encoder: TextEncoder, languages: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the figures as lines of text: for trained and held-out languages, seen and unseen
+    concepts. `languages` limits the trained ones."""
     trained = emoji_names.trained_languages() if languages is None else languages
     groups = {"trained languages": trained, "held-out languages": emoji_names.HELD_OUT_LANGUAGES}
     splits: tuple[tuple[emoji.Split, str], ...] = (("train", "seen"), ("validation", "unseen"))

@@ -1,7 +1,7 @@
-"""What people call emoji: short names and keywords in 102 languages.
+"""Names of emoji: short names and keywords in 102 languages, from Unicode CLDR.
 
-From Unicode CLDR (`model/emoji/data/NOTICE.md`). A language is its CLDR code; not every language
-names every emoji. An emoji is its index in `model.emoji.drawings.concepts()`.
+A language is known by its CLDR code; not every language names every emoji. An emoji is known by its
+index in `model.emoji.drawings.concepts()`. `model/emoji/data/NOTICE.md` has the licence.
 """
 
 import gzip
@@ -28,22 +28,22 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "hu": (),
     "ka": (),
 }
-"""Languages that no text encoder is trained on, and trained ones near them (not all there are).
-Hungarian shares an alphabet with many; Georgian has its own, so it shows the floor."""
+"""Languages that no text encoder is trained on, and some trained ones that are near them. Hungarian
+shares an alphabet with many; Georgian has one of its own, so it shows the floor."""
 HELD_OUT_LANGUAGES = tuple(RELATIVES)
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """How one language calls one emoji."""
+    """One language's name of one emoji, and its keywords."""
 
     name: str
     keywords: tuple[str, ...]
 
 
 @cache
-def names(language: str) -> Mapping[int, Name]:
-    """A language's names by emoji; raises KeyError for a language that is not there."""
+def names_in(language: str) -> Mapping[int, Name]:
+    """Return a language's names by emoji. Raises KeyError for a language that is not there."""
     rows = (line.split("\t") for line in _lines()[language])
     return {
         int(emoji): Name(name, tuple(word for word in keywords.split("|") if word))
@@ -53,7 +53,7 @@ def names(language: str) -> Mapping[int, Name]:
 
 @cache
 def _lines() -> Mapping[str, tuple[str, ...]]:
-    """What the file says of each language: emoji, name and keywords, with tabs between."""
+    """Return the file's lines by language: emoji, name and keywords, separated by tabs."""
     by_language: dict[str, list[str]] = defaultdict(list)
     with gzip.open(_FILE, "rt", encoding="utf-8", newline="\n") as file:
         next(file)
@@ -64,15 +64,15 @@ def _lines() -> Mapping[str, tuple[str, ...]]:
 
 
 def concepts_of(split: Split) -> list[int]:
-    """A split's emoji, whoever draws them."""
+    """Return the emoji of a split, whoever draws them."""
     return [i for i, concept in enumerate(concepts()) if concept.split == split]
 
 
 def languages() -> tuple[str, ...]:
-    """All 102, sorted."""
+    """Return all 102 languages, sorted."""
     return tuple(sorted(_lines()))
 
 
 def trained_languages() -> tuple[str, ...]:
-    """Those that a text encoder may be trained on, sorted."""
+    """Return the languages that a text encoder may be trained on, sorted."""
     return tuple(language for language in languages() if language not in RELATIVES)

@@ -1,10 +1,10 @@
-"""The emoji data as streams to be judged on, and as episodes to train baselines on.
+"""Emoji data as streams to be judged on, and as episodes to train baselines on.
 
 N = pictures, V = concepts, A = pictures of a concept, P = pixels a side, D = source dim,
 E = target dim
 
-A tenant is synthetic and stands for one stream; so does a language, which is not synthetic. Every
-concept is one pair, labelled with its index in `model.emoji.drawings.concepts()`.
+A stream is a synthetic tenant, or a language, which is not synthetic. Every concept is one pair,
+labelled with its index in `model.emoji.drawings.concepts()`.
 """
 
 import hashlib
@@ -18,38 +18,42 @@ from torch import Tensor
 
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
-from model.emoji.episodes import LanguageEpisodes, Names, Pictures, TenantEpisodes
 from model.emoji.tables import EmojiTable
+from model.emoji.tenants import TENANT_SEED, Family, Tenant
+from model.emoji.training_episodes import (
+    LanguageEpisodes,
+    NameFeatures,
+    Pictures,
+    TenantEpisodes,
+)
 from model.encoders.build import encoder_from
-from model.meta.cuts import Cut
-from model.meta.episodes import EpisodeSource
-from model.meta.streams import RecordedStream
+from model.meta.episodes import EpisodeSizes, EpisodeSource, IndexArray
+from model.meta.recorded_streams import RecordedStream
 from model.theta.meta_init import MetaInit, Modality, canonical_json
 from model.theta.part import PartSpec
 from model.values.arrays import FloatArray
 
-TENANT_SEED = 1_000_000
-"""Test tenants' seeds start here, far from any that training or the demo draws."""
 CPU = torch.device("cpu")
 
-IndexArray = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(slots=True)
 class FeatureCache:
-    """Every drawing and every name is encoded once, however many θs share an encoder."""
+    """Encodes every drawing and every name once, however many θs share an encoder."""
 
     _known: dict[tuple[str, str], FloatArray] = field(default_factory=dict)
 
     def pictures(self, theta: MetaInit, name: str, pixels_NPPC: Pixels) -> FloatArray:
-        """Features (N, D) of the pictures of that name. Raises BadMetaInit."""
+        """Return features (N, D) of pictures by θ's encoder; `name` tells these pictures from
+        others. Raises BadMetaInit."""
         return self._features(
             theta.source_encoder, "image", theta.source_dim, name, list(pixels_NPPC)
         )
 
     def texts(self, theta: MetaInit, name: str, texts: Sequence[str]) -> FloatArray:
-        """Features (N, E) of the texts of that name. Raises BadMetaInit."""
+        """Return features (N, E) of texts by θ's encoder; `name` tells these texts from others.
+        Raises BadMetaInit."""
         return self._features(theta.target_encoder, "text", theta.target_dim, name, texts)
 
     def _features(
@@ -69,24 +73,25 @@ class FeatureCache:
 
 
 def tenant_streams(
-    concepts_N: IndexArray, x_ND: FloatArray, family: emoji.Family, dim: int, tenants: int
+    concepts_N: IndexArray, x_ND: FloatArray, family: Family, dim: int, tenants: int
 ) -> list[RecordedStream]:
-    """Tenants never trained on, each with a pair for every concept, which all share pictures."""
+    """Make streams of tenants never trained on, each with a pair for every concept. All tenants
+    have the same pictures."""
     labels, times_N = _labels(concepts_N), np.zeros(len(concepts_N), np.int64)
     return [
         RecordedStream(tenant_name(seed), x_ND, targets[concepts_N], times_N, labels)
         for seed in range(TENANT_SEED, TENANT_SEED + tenants)
-        for targets in [emoji.Tenant(seed, family, dim).targets()]
+        for targets in [Tenant(seed, family, dim).targets()]
     ]
 
 
 def tenant_name(seed: int) -> str:
-    """The stream's name; `tenant_seed` reads it."""
+    """Return the name of a tenant's stream, which `tenant_seed` reads."""
     return f"tenant {seed}"
 
 
 def tenant_seed(stream: str) -> int:
-    """The tenant that a stream is."""
+    """Return the seed of the tenant whose stream has this name."""
     return int(stream.removeprefix("tenant "))
 
 
@@ -97,10 +102,10 @@ def language_streams(
     x_ND: FloatArray,
     languages: Sequence[str],
 ) -> list[RecordedStream]:
-    """A stream per language: pictures and what the language calls them."""
+    """Make a stream per language: pictures and the language's names of them."""
     streams = []
     for language in languages:
-        known = emoji_names.names(language)
+        known = emoji_names.names_in(language)
         rows = [n for n, c in enumerate(concepts_N.tolist()) if c in known]
         called = concepts_N[rows]
         texts = [known[c].name for c in called.tolist()]
@@ -111,7 +116,7 @@ def language_streams(
 
 
 def noisy(pixels_NPPC: Pixels, deviation: float, seed: int) -> Pixels:
-    """Normal noise on every pixel, `deviation` of the range from black to white."""
+    """Add normal noise to every pixel; `deviation` is a share of the range from black to white."""
     if not deviation:
         return pixels_NPPC
     noise = np.random.default_rng(seed).standard_normal(pixels_NPPC.shape) * 255.0 * deviation
@@ -119,24 +124,29 @@ def noisy(pixels_NPPC: Pixels, deviation: float, seed: int) -> Pixels:
 
 
 def training_source(
-    table: EmojiTable, theta: MetaInit, x_VAD: Tensor, names: Names | None, cut: Cut
+    table: EmojiTable,
+    theta: MetaInit,
+    x_VAD: Tensor,
+    names: NameFeatures | None,
+    sizes: EpisodeSizes,
 ) -> EpisodeSource:
-    """Episodes of streams like the table's, of the training part: what baselines may train on.
+    """Return a source of episodes like the table's but of the training part, for baselines.
 
-    `x_VAD` are the training vendors' pictures of the training concepts, as θ's encoder sees them;
-    `names` are needed where streams are languages.
+    `x_VAD` are features, by θ's encoder, of the training vendors' pictures of the training
+    concepts. `names` are needed where streams are languages. Raises ValueError for a family of
+    tenants that nothing is trained on.
     """
     pictures = Pictures(x_VAD)
     if names is not None:
-        return LanguageEpisodes(pictures, names, cut)
+        return LanguageEpisodes(pictures, names, sizes)
     if table.family not in ("low-rank", "rotation"):
         raise ValueError(f"no training tenants of the family {table.family!r}")
     u_VE = emoji.concept_vectors(theta.target_dim)[training_concepts()]
-    return TenantEpisodes(pictures, torch.tensor(u_VE), table.family, cut)
+    return TenantEpisodes(pictures, torch.tensor(u_VE), table.family, sizes)
 
 
-def training_names(cache: FeatureCache, theta: MetaInit, languages: Sequence[str]) -> Names:
-    """The languages' names of the training concepts, encoded once for training and judging."""
+def training_names(cache: FeatureCache, theta: MetaInit, languages: Sequence[str]) -> NameFeatures:
+    """Encode the languages' names of the training concepts, once for training and for judging."""
     concepts_V = training_concepts()
     y_LVE = torch.zeros(len(languages), len(concepts_V), theta.target_dim)
     known_LV = torch.zeros(y_LVE.shape[:2], dtype=torch.bool)
@@ -145,11 +155,11 @@ def training_names(cache: FeatureCache, theta: MetaInit, languages: Sequence[str
     for row, stream in enumerate(streams):
         v = np.searchsorted(concepts_V, [int(label) for label in stream.labels or ()])
         y_LVE[row, v], known_LV[row, v] = torch.from_numpy(stream.y_NE), True
-    return Names(y_LVE, known_LV)
+    return NameFeatures(y_LVE, known_LV)
 
 
 def training_concepts() -> IndexArray:
-    """V: those that `model.emoji.train_tenants.cache_features` has pictures of."""
+    """Return the concepts (V) that `model.emoji.train_tenants.cache_features` has pictures of."""
     return emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
 
 
@@ -158,7 +168,7 @@ def _labels(concepts_N: IndexArray) -> tuple[str, ...]:
 
 
 def part_version(spec: PartSpec | None) -> str:
-    """Equal for equal encoders, sha256 (hex)."""
+    """Return a sha256 (hex) that is the same for equal encoders."""
     digest = hashlib.sha256(canonical_json({} if spec is None else spec.config).encode())
     for name, tensor in sorted(({} if spec is None else spec.tensors).items()):
         digest.update(name.encode() + np.ascontiguousarray(tensor).tobytes())

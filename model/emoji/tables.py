@@ -1,14 +1,14 @@
-"""Which tables the emoji meta-test has: tenants, drawings, θs and baselines of each. Data alone."""
+"""The tables of the emoji meta-test: tenants, drawings, θs and baselines of each. Data alone."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from model.emoji import drawings as emoji
-from model.evaluate.goals import Setting
+from model.emoji.drawings import HELD_OUT_VENDOR, Split
+from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM, Family
 
 Baselines = Literal["all", "closed forms", "ridge"]
-"""`all` adds to the closed forms what is trained on training tenants first; `ridge` is that and
-luck."""
+"""`all` adds baselines that are trained on training tenants to the closed forms; `ridge` is ridge
+and luck alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +20,27 @@ class EmojiTable:
     thetas: tuple[str, ...]
     """Names of shipped θs."""
     dim: int
-    """Of the targets."""
-    family: emoji.Family | None = "low-rank"
+    """Dimensions of the targets."""
+    family: Family | None = "low-rank"
     """None where streams are languages."""
     languages: Literal["trained", "held out"] = "trained"
-    split: emoji.Split = "train"
-    vendor: str = emoji.HELD_OUT_VENDOR
+    split: Split = "train"
+    vendor: str = HELD_OUT_VENDOR
     noise: float = 0.0
-    """Of the drawings, of the range from black to white."""
+    """Standard deviation of the noise on drawings, as a share of the range from black to white."""
     baselines: Baselines = "closed forms"
-    setting: Setting | None = None
-    """Whose prototypes and targets are printed beside."""
+    setting: str | None = None
+    """The table's name in the summary; None keeps the table out of it."""
     against_ridge: bool = False
-    """Whether the gate's result is compared with ridge, episode by episode."""
+    """Whether what the gate publishes is compared with ridge, episode by episode."""
 
 
-_LOW, _BOTH = emoji.LOW_RANK_DIM, emoji.ROTATION_DIM
+_LOW, _BOTH = LOW_RANK_DIM, ROTATION_DIM
 _FOR_LOW, _FOR_BOTH = ("emoji-lowrank",), ("emoji-both",)
 _NOISY = "fluent-emoji-high-contrast"
 
 
-def _neither(thetas: tuple[str, ...], dim: int, family: emoji.Family, words: str) -> EmojiTable:
+def _neither(thetas: tuple[str, ...], dim: int, family: Family, words: str) -> EmojiTable:
     return EmojiTable(
         f"neither-{family}-{dim}",
         f"Tenants of neither family: {words}, {dim} dimensions",
@@ -149,6 +149,8 @@ COMMANDS: dict[str, str] = {
     "emoji-both": f"{_TENANTS} --families both",
     "emoji-names": f"{_EMOJI} names --encoder-from FILE --text-from FILE",
 }
-"""What trains each shipped θ, but for --out; FILE is the encoder, or a θ that has it."""
+"""The command that trains each shipped θ, without --out; FILE is the encoder, or a θ that has
+it."""
 ALTERNATIVES = ("emoji-rotation",)
-"""Judged where they are there, and not missed where they are not: `emoji-both` maps the same."""
+"""θs that are judged where their files are there, and not missed otherwise: `emoji-both` maps the
+same streams."""

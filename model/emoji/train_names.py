@@ -1,4 +1,4 @@
-"""Trains the text encoder to say where a name's concept lies in the universal embedding.
+"""Trains the text encoder to map a name to its concept's place in the universal embedding.
 
 N = texts in batch, L = characters, V = concepts of the split, U = features, A = texts in all
 
@@ -24,12 +24,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.emoji import drawings as emoji
-from model.emoji import name_retrieval as evaluate
 from model.emoji import names as emoji_names
+from model.emoji.name_retrieval import retrieval_facts
+from model.emoji.step_budget import StepBudget
+from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM
 from model.encoders.sequences import padded_batch
 from model.encoders.text import BASE_LENGTH, TextEncoder, TextNet, TextSizes, code_points
 from model.encoders.trained_part import fresh_net
-from model.meta.schedule import Schedule
 from model.theta.part import PartSpec
 from model.theta.part_file import save_part
 from model.values.errors import BadContent
@@ -37,26 +38,26 @@ from model.values.errors import BadContent
 log = logging.getLogger(__name__)
 
 FEATURES = 64
-DIMS = (FEATURES, emoji.LOW_RANK_DIM, emoji.ROTATION_DIM)
+DIMS = (FEATURES, LOW_RANK_DIM, ROTATION_DIM)
 """The leading dims over which a text must find its concept."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRecipe:
-    """How the encoder is trained; the shipped one with these values."""
+    """How the text encoder is trained; the shipped one was trained with these values."""
 
     sizes: TextSizes = field(default_factory=lambda: TextSizes(dim=FEATURES))
     steps: int = 4_000
     batch: int = 512
     name_share: float = 0.5
-    """Of a batch; the rest are a concept's keywords, up to `most_keywords` in a row."""
+    """The share of names in a batch; the rest are keywords, up to `most_keywords` in a row."""
     most_keywords: int = 3
     longest: int = 48
-    """Characters; training texts are cut there, for speed."""
+    """Characters after which training texts are cut, for speed."""
     pool: int = 16
     """Batches drawn together, so that texts of like length can share one."""
     blank: float = 0.05
-    """Characters read as unknown (code point 0), so that no n-gram is relied on alone."""
+    """The share of characters replaced by code point 0, so that no n-gram is relied on alone."""
     rate: float = 1e-2
     weight_decay: float = 0.01
     temperature: float = 0.1
@@ -65,7 +66,7 @@ class TextRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Training texts by row: one row per language and concept."""
+    """Training texts, one row per language and concept."""
 
     concept_A: NDArray[np.int64]
     """Each row's place among the training concepts."""
@@ -74,7 +75,7 @@ class Texts:
 
 
 def train_text(recipe: TextRecipe, seed: int, minutes: float | None) -> PartSpec:
-    """The encoder, trained on the training concepts in all but the held-out languages."""
+    """Train the text encoder on the training concepts, in all but the held-out languages."""
     texts = training_texts(emoji_names.trained_languages(), recipe.longest)
     log.info("%d names in %d languages", len(texts.names), len(emoji_names.trained_languages()))
     vectors_VU = torch.from_numpy(emoji.concept_vectors(FEATURES)[emoji_names.concepts_of("train")])
@@ -82,29 +83,29 @@ def train_text(recipe: TextRecipe, seed: int, minutes: float | None) -> PartSpec
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
     )
-    schedule, losses = Schedule(recipe.steps, minutes), []
+    budget, losses = StepBudget(recipe.steps, minutes), []
     for codes_NL, length_N, concept_N in batches(texts, recipe, np.random.default_rng(seed)):
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * schedule.rate_factor()
+            group["lr"] = recipe.rate * budget.rate_factor()
         loss = concept_loss(net(codes_NL, length_N), vectors_VU, concept_N, recipe)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        schedule.advance()
+        budget.advance()
         losses.append(loss.item())
-        if schedule.step % 100 == 0:
-            log.info("text %s loss %.3f", schedule, np.mean(losses[-100:]))
-        if schedule.finished:
+        if budget.step % 100 == 0:
+            log.info("text %s loss %.3f", budget, np.mean(losses[-100:]))
+        if budget.finished:
             break
     return net.spec()
 
 
 def training_texts(languages: tuple[str, ...], longest: int) -> Texts:
-    """Names and keywords of the training concepts, as the encoder reads them."""
+    """Return names and keywords of the training concepts as code points."""
     concept_A, names, keywords = [], [], []
     for language in languages:
-        known = emoji_names.names(language)
+        known = emoji_names.names_in(language)
         for place, concept in enumerate(emoji_names.concepts_of("train")):
             if concept in known:
                 concept_A.append(place)
@@ -126,7 +127,7 @@ def _readable(words: tuple[str, ...], longest: int) -> list[NDArray[np.int32]]:
 def batches(
     texts: Texts, recipe: TextRecipe, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Code points (N, L), lengths (N) and concepts (N), without end."""
+    """Yield code points (N, L), lengths (N) and concepts (N), without end."""
     while True:
         rows = rng.integers(len(texts.names), size=recipe.batch * recipe.pool)
         drawn = [drawn_text(texts, row, recipe, rng) for row in rows]
@@ -142,7 +143,8 @@ def batches(
 def drawn_text(
     texts: Texts, row: int, recipe: TextRecipe, rng: np.random.Generator
 ) -> NDArray[np.int32]:
-    """A row's name, or some of its keywords with spaces between, a few characters blanked."""
+    """Return a row's name, or some of its keywords with spaces between, with a few characters
+    blanked."""
     words = texts.keywords[row]
     if not words or rng.random() < recipe.name_share:
         text = texts.names[row].copy()
@@ -161,7 +163,8 @@ _SPACE = np.array([ord(" ")], np.int32)
 def concept_loss(
     features_NU: Tensor, vectors_VU: Tensor, concept_N: Tensor, recipe: TextRecipe
 ) -> Tensor:
-    """Cross-entropy over concepts by cosine, in the leading dims of each size, plus distance."""
+    """Return the cross-entropy over concepts by cosine, plus one minus the right concept's cosine;
+    summed over the leading dims of each size."""
     loss = features_NU.new_zeros(())
     for dims in DIMS:
         predicted_NU = functional.normalize(features_NU[:, :dims], dim=1)
@@ -173,7 +176,7 @@ def concept_loss(
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Train the text encoder that ships with adaptd.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -187,7 +190,7 @@ def main() -> None:
     spec = train_text(recipe, arguments.seed, arguments.minutes).rounded()
     log.info("trained in %.0f CPU-seconds", time.process_time() - started)
     facts = {"training": f"seed {arguments.seed}, {recipe}"}
-    facts |= evaluate.summary(TextEncoder(spec, torch.device("cpu")))
+    facts |= retrieval_facts(TextEncoder(spec, torch.device("cpu")))
     for name, fact in facts.items():
         log.info("%s: %s", name, fact)
     save_part(spec, arguments.out, facts)

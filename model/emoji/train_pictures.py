@@ -1,4 +1,4 @@
-"""Trains the image encoder to say where a picture's concept lies in the universal embedding.
+"""Trains the image encoder to map a picture to its concept's place in the universal embedding.
 
 N = pictures in batch, P = pixels a side, C = channels, V = concepts of the split, K = key dims,
 U = features
@@ -28,8 +28,9 @@ from torch.nn import functional
 
 from model.emoji import drawings as emoji
 from model.emoji.augment import mixed, redrawn
+from model.emoji.step_budget import StepBudget
+from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM
 from model.encoders.image import BLOCKS, config_of, normalised, scaled
-from model.meta.schedule import Schedule
 from model.theta.part import PartSpec
 from model.theta.part_file import save_part
 
@@ -37,21 +38,21 @@ log = logging.getLogger(__name__)
 
 FEATURES = 64
 KEY_DIM = 128
-JUDGED_DIMS = ((64, 0.1), (emoji.LOW_RANK_DIM, 0.06), (emoji.ROTATION_DIM, 0.03))
-"""(first dims, temperature) in which the direct head is judged."""
+JUDGED_DIMS = ((64, 0.1), (LOW_RANK_DIM, 0.06), (ROTATION_DIM, 0.03))
+"""(leading dims, temperature) in which the direct head is judged."""
 TRAIN_VENDORS = tuple(v for v in emoji.VENDORS if v != emoji.HELD_OUT_VENDOR)
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderRecipe:
-    """How the encoder is trained; the shipped one with these values."""
+    """How the image encoder is trained; the shipped one was trained with these values."""
 
     steps: int = 5_000
     batch: int = 128
     rate: float = 3e-3
     weight_decay: float = 0.05
     threads: int = 1
-    """Of torch, while it trains: sums, and so the last bits, depend on it."""
+    """Threads of torch while it trains: sums, and so the last bits, depend on them."""
     mix: float = 0.4
     """The share of pictures mixed with another vendor's drawing of the same concept."""
     kinship: float = 0.2
@@ -65,7 +66,7 @@ class EncoderRecipe:
 
 
 class TrainableEncoder(nn.Module):
-    """The shipped CNN with batch normalisation, which `folded` takes away again."""
+    """The shipped CNN with batch normalisation, which `folded` turns into weights."""
 
     def __init__(self, known: int = 796) -> None:
         super().__init__()
@@ -83,7 +84,8 @@ class TrainableEncoder(nn.Module):
         self.direct = nn.Linear(KEY_DIM, FEATURES)
 
     def forward(self, ink_NCPP: Tensor) -> tuple[Tensor, Tensor]:
-        """How well each key matches (N, V), as logits, and the direct head (N, U)."""
+        """Return logits of how well each key matches (N, V), and the direct head's output (N,
+        U)."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.training and fast_bfloat16()):
             h_NCPP = self.convolved(ink_NCPP)
         key_NK = self.linear_norm(self.linear(self.dropout(h_NCPP.float().flatten(1))))
@@ -91,7 +93,7 @@ class TrainableEncoder(nn.Module):
         return key_NK @ self.scaled_keys().T, self.direct(key_NK)
 
     def convolved(self, h_NCPP: Tensor) -> Tensor:
-        """The last block's output."""
+        """Return the last block's output."""
         for conv, norm, (_, pool) in zip(self.convs, self.norms, BLOCKS, strict=True):
             new_NCPP = functional.relu(norm(conv(h_NCPP)))
             h_NCPP = new_NCPP + h_NCPP if new_NCPP.shape == h_NCPP.shape else new_NCPP
@@ -99,18 +101,19 @@ class TrainableEncoder(nn.Module):
         return h_NCPP
 
     def scaled_keys(self) -> Tensor:
-        """The keys (V, K), all at the one learned norm."""
+        """Return the keys (V, K), all at the one learned norm."""
         return self.log_scale.exp() * functional.normalize(self.keys_VK, dim=1)
 
     def features(self, ink_NCPP: Tensor, vectors_VU: Tensor, recipe: EncoderRecipe) -> Tensor:
-        """What the encoder is to give (N, U), in the slow obvious form."""
+        """Return the encoder's features (N, U), computed in the slow obvious way."""
         match_NV, direct_NU = self(ink_NCPP)
         unit_VU = functional.normalize(vectors_VU, dim=1)
         looked_up_NU = (recipe.sharpness * match_NV).softmax(1) @ unit_VU
         return scaled(looked_up_NU + recipe.trust * functional.normalize(direct_NU, dim=1))
 
     def folded(self, vectors_VU: Tensor, recipe: EncoderRecipe) -> PartSpec:
-        """The same function without batch normalisation: its running statistics become weights."""
+        """Return the same function without batch normalisation, whose running statistics become
+        weights."""
         tensors = {}
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             assert isinstance(conv, nn.Conv2d)
@@ -131,12 +134,13 @@ class TrainableEncoder(nn.Module):
 
 
 def fast_bfloat16() -> bool:
-    """Whether this CPU convolves in bfloat16: in half the time where it has AVX512-BF16 or AMX."""
+    """Return whether this CPU convolves in bfloat16 (AVX512-BF16 or AMX), which takes half the
+    time."""
     return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def train_encoder(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpec:
-    """The encoder, trained on the training concepts as drawn by all but the held-out vendor.
+    """Train the image encoder on the training concepts as drawn by all but the held-out vendor.
 
     Without a time limit the same recipe and seed give the same bytes on the same machine.
     """
@@ -157,10 +161,10 @@ def _trained(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpe
     label_VV = labels(vectors_VU, recipe.kinship)
     model = TrainableEncoder(len(vectors_VU)).to(memory_format=torch.channels_last)
     optimiser = _optimiser(model, recipe)
-    schedule = Schedule(recipe.steps, minutes)
-    while not schedule.finished:
+    budget = StepBudget(recipe.steps, minutes)
+    while not budget.finished:
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * schedule.rate_factor()
+            group["lr"] = recipe.rate * budget.rate_factor()
         pick_N = torch.randint(len(concept_N), (recipe.batch,), generator=generator)
         other_N = _one_of_each(drawings_VA[concept_N[pick_N]], generator)
         drawn_NCPP = mixed(ink_NCPP[pick_N], ink_NCPP[other_N], recipe.mix, generator)
@@ -170,14 +174,15 @@ def _trained(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpe
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        schedule.advance()
-        if schedule.step % 100 == 0:
-            log.info("encoder %s loss %.3f", schedule, loss.item())
+        budget.advance()
+        if budget.step % 100 == 0:
+            log.info("encoder %s loss %.3f", budget, loss.item())
     return model.eval().folded(vectors_VU, recipe).rounded()
 
 
 def training_pictures() -> tuple[Tensor, Tensor, Tensor]:
-    """Drawings (N, P, P, 3), each one's place among the training concepts, and their vectors."""
+    """Return drawings (N, P, P, 3), each one's place among the training concepts (N), and those
+    concepts' vectors (V, U)."""
     train_V = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
     place = np.full(len(emoji.concepts()), -1)
     place[train_V] = np.arange(len(train_V))
@@ -189,21 +194,22 @@ def training_pictures() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def drawings_of(concept_N: Tensor) -> Tensor:
-    """For each concept the numbers of its drawings (V, A), some twice where vendors lack it."""
+    """Return the indices of each concept's drawings (V, A); some are repeated where vendors lack
+    the concept."""
     drawings = [torch.nonzero(concept_N == v).flatten() for v in range(int(concept_N.max()) + 1)]
     most = torch.arange(max(len(numbers) for numbers in drawings))
     return torch.stack([numbers[most % len(numbers)] for numbers in drawings])
 
 
 def labels(vectors_VU: Tensor, kinship: float) -> Tensor:
-    """What the lookup is to say of each concept (V, V): itself, and its kin by meaning."""
+    """Return the lookup's target for each concept (V, V): itself, and concepts of like meaning."""
     unit_VU = functional.normalize(vectors_VU, dim=1)
     kin_VV = (unit_VU @ unit_VU.T / 0.1).softmax(1)
     return torch.lerp(torch.eye(len(vectors_VU)), kin_VV, kinship)
 
 
 def direct_loss(direct_NU: Tensor, vectors_VU: Tensor, concept_N: Tensor) -> Tensor:
-    """Cross-entropy over concepts by cosine, in all and in the first dims."""
+    """Return the cross-entropy over concepts by cosine, averaged over all and the leading dims."""
     losses = []
     for dims, temperature in JUDGED_DIMS:
         predicted_NU = functional.normalize(direct_NU[:, :dims], dim=1)
@@ -214,12 +220,12 @@ def direct_loss(direct_NU: Tensor, vectors_VU: Tensor, concept_N: Tensor) -> Ten
 
 
 def augmented(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures as another vendor might draw them; ink is 0 on paper."""
+    """Return pictures as another vendor might draw them; ink is 0 on paper."""
     return redrawn(ink_NCPP, generator).contiguous(memory_format=torch.channels_last)
 
 
 def _optimiser(model: TrainableEncoder, recipe: EncoderRecipe) -> torch.optim.Optimizer:
-    """AdamW; gains, biases and the keys' one scale do not decay."""
+    """Return AdamW, without decay for gains, biases and the keys' one scale."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -229,13 +235,13 @@ def _optimiser(model: TrainableEncoder, recipe: EncoderRecipe) -> torch.optim.Op
 
 
 def _one_of_each(choices_NA: Tensor, generator: torch.Generator) -> Tensor:
-    """One column of each row, at random (N)."""
+    """Return one random column of each row (N)."""
     n, most = choices_NA.shape
     return choices_NA[torch.arange(n), torch.randint(most, (n,), generator=generator)]
 
 
 def _as_weights(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The gain and the bias that batch normalisation amounts to after training."""
+    """Return the gain and the bias that batch normalisation amounts to after training."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain_C = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -243,7 +249,7 @@ def _as_weights(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Train the image encoder that ships with adaptd.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)

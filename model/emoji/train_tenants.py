@@ -1,4 +1,4 @@
-"""Meta-trains the θ that ships with an attention generator: emoji pictures into tenants' spaces.
+"""Meta-trains the θs that ship with an attention generator: emoji pictures into tenants' spaces.
 
 N = pictures, V = concepts of the training split, A = pictures of a concept, S = support pairs,
 Q = query pairs, T = tenants, D = features, E = target dim
@@ -8,7 +8,8 @@ Q = query pairs, T = tenants, D = features, E = target dim
 
 1. The image encoder is trained, or that of an existing θ is taken; then every training drawing is
    augmented a few times and encoded once.
-2. `model.emoji.tenants` trains u(x) and the generator over synthetic tenants, on those features.
+2. `model.emoji.tenant_training` trains u(x) and the generator on those features, over synthetic
+   tenants.
 3. The held-out vendor's drawings are used for the first time, to report.
 """
 
@@ -29,7 +30,13 @@ from torch import Tensor
 from model.baselines.ridge import fit_ridge
 from model.emoji import drawings as emoji
 from model.emoji.augment import redrawn
-from model.emoji.tenants import Features, TenantRecipe, Trained, train
+from model.emoji.tenant_training import (
+    Features,
+    TenantModel,
+    TenantRecipe,
+    train_tenant_model,
+)
+from model.emoji.tenants import ROTATION_DIM, TENANT_SEED, Family, Tenant
 from model.emoji.train_pictures import TRAIN_VENDORS, EncoderRecipe, train_encoder
 from model.encoders.image import ImageEncoder, normalised
 from model.inner import learners
@@ -45,26 +52,25 @@ RECIPES = {
     "low-rank": TenantRecipe(),
     "both": TenantRecipe(
         shares=(("low-rank", 0.45), ("rotation", 0.45), ("sheared", 0.1)),
-        dim=emoji.ROTATION_DIM,
+        dim=ROTATION_DIM,
         steps=2_500,
         generators=8,
     ),
 }
 AUGMENTATIONS = 4
-"""Pictures cached for each drawing, the drawing itself included."""
+"""Cached pictures of each drawing, the drawing itself included."""
 PICTURES_PER_CHUNK = 64
-FAMILIES: tuple[emoji.Family, ...] = ("low-rank", "rotation", "linear", "permutation")
+FAMILIES: tuple[Family, ...] = ("low-rank", "rotation", "linear", "permutation")
 SUPPORT_SIZES = (0, 5, 16, 64)
 CANDIDATES = 128
-TENANT_SEED = 1_000_000
-"""Test tenants' seeds start here, far from any that training draws."""
 IDLE_RATE = 1e-9
-"""The generator alone makes the mapping: the inner step that follows it moves nothing."""
+"""Inner learning rate: the generator alone makes the mapping, the step after it moves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """R@1 among 128 by Euclidean distance: means over tenants and seeds."""
+class TenantFigures:
+    """R@1 among 128 by Euclidean distance for one family at one number of pairs: means over tenants
+    and seeds."""
 
     family: str
     pairs: int
@@ -77,7 +83,7 @@ class Row:
 
 
 def cache_features(spec: PartSpec, dim: int, seed: int) -> Features:
-    """Features of every training concept as drawn by every training vendor, augmented."""
+    """Encode augmented pictures of every training concept as drawn by every training vendor."""
     encoder = ImageEncoder(spec, torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
     concepts_V = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
@@ -93,32 +99,32 @@ def cache_features(spec: PartSpec, dim: int, seed: int) -> Features:
 
 
 def measure(
-    trained: Trained,
+    trained: TenantModel,
     recipe: TenantRecipe,
     x_ND: Tensor,
     drawn_N: Tensor,
-    families: tuple[emoji.Family, ...] = FAMILIES,
+    families: tuple[Family, ...] = FAMILIES,
     tenants: int = 40,
     seeds: int = 3,
-) -> list[Row]:
-    """How tenants never trained on fare, given a vendor's features `x_ND` of concepts `drawn_N`."""
+) -> list[TenantFigures]:
+    """Judge on tenants never trained on, with a vendor's features `x_ND` of concepts `drawn_N`."""
     vectors_NE = torch.tensor(emoji.concept_vectors(recipe.dim))[drawn_N]
     rows = []
     for family in families:
-        drawn = [emoji.Tenant(TENANT_SEED + t, family, recipe.dim) for t in range(tenants)]
+        drawn = [Tenant(TENANT_SEED + t, family, recipe.dim) for t in range(tenants)]
         matrix_TEE = torch.from_numpy(np.stack([tenant.matrix_EE() for tenant in drawn]))
         for pairs in SUPPORT_SIZES:
             scores = [
                 _scores(trained, recipe, x_ND, vectors_NE, matrix_TEE, pairs, seed)
                 for seed in range(seeds)
             ]
-            rows.append(Row(family, pairs, *np.mean(scores, axis=0).tolist()))
+            rows.append(TenantFigures(family, pairs, *np.mean(scores, axis=0).tolist()))
     return rows
 
 
 @torch.inference_mode()
 def _scores(
-    trained: Trained,
+    trained: TenantModel,
     recipe: TenantRecipe,
     x_ND: Tensor,
     vectors_NE: Tensor,
@@ -126,7 +132,8 @@ def _scores(
     pairs: int,
     seed: int,
 ) -> tuple[float, float, float, float]:
-    """Adapted, ceiling, ridge, loss of one episode of every tenant."""
+    """Return R@1 adapted, with the known matrix and of ridge, and the loss, over one episode of
+    every tenant."""
     orders = [
         np.random.default_rng([t, seed]).permutation(len(x_ND)) for t in range(len(matrix_TEE))
     ]
@@ -158,9 +165,9 @@ def _recall_at_1(o_TQE: Tensor, y_TQE: Tensor) -> float:
 
 
 def as_meta_init(
-    trained: Trained, recipe: TenantRecipe, encoder: PartSpec, name: str, facts: dict[str, str]
+    trained: TenantModel, recipe: TenantRecipe, encoder: PartSpec, name: str, facts: dict[str, str]
 ) -> MetaInit:
-    """θ, its attention and its encoder, as they are published."""
+    """Return θ with its generator and its encoder, as it is published."""
     theta: Mlp = trained.theta()
     mapping = {n: tensor.detach().numpy().copy() for n, tensor in theta._asdict().items()}
     hidden_dim, source_dim = mapping["w1"].shape
@@ -182,8 +189,8 @@ def as_meta_init(
     return replace(meta_init, version=f"{name}-{meta_init.content_hash[:8]}")
 
 
-def as_table(title: str, rows: list[Row]) -> Table:
-    """For a terminal."""
+def tenant_table(title: str, rows: list[TenantFigures]) -> Table:
+    """Return the figures as a table for a terminal."""
     table = Table(title=title)
     for heading in ("tenants", "pairs", "R@1", "known matrix", "ridge", "loss"):
         table.add_column(heading, justify="right")
@@ -193,8 +200,8 @@ def as_table(title: str, rows: list[Row]) -> Table:
     return table
 
 
-def as_fact(rows: list[Row]) -> str:
-    """For θ's facts: JSON, rounded."""
+def tenant_fact(rows: list[TenantFigures]) -> str:
+    """Return the figures as a fact for θ's file: JSON, rounded."""
     names = ("family", "pairs", "adapted", "ceiling", "ridge", "loss")
     values = [[getattr(row, name) for name in names] for row in rows]
     rounded = [[round(v, 3) if isinstance(v, float) else v for v in row] for row in values]
@@ -204,7 +211,8 @@ def as_fact(rows: list[Row]) -> str:
 def held_out(
     spec: PartSpec, split: emoji.Split = "train", vendor: str = emoji.HELD_OUT_VENDOR
 ) -> tuple[Tensor, Tensor]:
-    """A vendor's drawings of the split's concepts: features (N, D), and the concepts (N)."""
+    """Encode a vendor's drawings of the split's concepts. Return features (N, D) and the concepts
+    (N)."""
     drawn_N = emoji.drawn_by(vendor, split)
     ink = normalised(torch.from_numpy(emoji.sheet(vendor)[drawn_N]))
     return _encoded(ImageEncoder(spec, torch.device("cpu")), ink), torch.from_numpy(drawn_N)
@@ -217,7 +225,7 @@ def _encoded(encoder: ImageEncoder, ink_NCPP: Tensor) -> Tensor:
 
 
 def _without_gaps(x_VAD: Tensor) -> Tensor:
-    """Where a vendor does not draw a concept, another vendor's drawing stands in."""
+    """Replace features of a missing drawing (NaN) by those of another vendor's drawing."""
     filled_VAD = x_VAD.clone()
     for v, x_AD in enumerate(x_VAD):
         drawn_A = torch.nonzero(~x_AD[:, 0].isnan()).flatten()
@@ -226,7 +234,8 @@ def _without_gaps(x_VAD: Tensor) -> Tensor:
 
 
 def encoder_for(path: Path | None, seed: int) -> tuple[PartSpec, str]:
-    """An encoder that there is, or a new one; and in words where it is from."""
+    """Load the encoder from a file, or train a new one where there is none. Return it, and a text
+    that says where it is from."""
     if path is None:
         recipe = EncoderRecipe()
         return train_encoder(recipe, seed, None), str(recipe)
@@ -234,7 +243,7 @@ def encoder_for(path: Path | None, seed: int) -> tuple[PartSpec, str]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Meta-train a θ with an attention generator.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--encoder-from", type=Path, help="the image encoder, or a θ that has it")
@@ -250,18 +259,18 @@ def main() -> None:
     recipe = replace(recipe, steps=arguments.steps or recipe.steps)
     started = time.process_time()
     features = cache_features(encoder, recipe.dim, arguments.seed)
-    trained = train(features, recipe, arguments.seed, arguments.minutes)
+    trained = train_tenant_model(features, recipe, arguments.seed, arguments.minutes)
     log.info("trained in %.0f s of a core", time.process_time() - started)
     rows = measure(trained, recipe, *held_out(encoder))
     unseen = measure(trained, recipe, *held_out(encoder, "validation"))
     console = Console()
-    console.print(as_table(f"{emoji.HELD_OUT_VENDOR}, training concepts", rows))
-    console.print(as_table(f"{emoji.HELD_OUT_VENDOR}, concepts never trained on", unseen))
+    console.print(tenant_table(f"{emoji.HELD_OUT_VENDOR}, training concepts", rows))
+    console.print(tenant_table(f"{emoji.HELD_OUT_VENDOR}, concepts never trained on", unseen))
     facts = {
         "training": f"seed {arguments.seed}, {origin}, {recipe}",
         "data": f"{', '.join(TRAIN_VENDORS)}; training split; synthetic tenants",
-        "evaluation": as_fact(rows),
-        "evaluation_unseen_concepts": as_fact(unseen),
+        "evaluation": tenant_fact(rows),
+        "evaluation_unseen_concepts": tenant_fact(unseen),
     }
     save(as_meta_init(trained, recipe, encoder, arguments.out.stem, facts), arguments.out)
 

@@ -1,4 +1,4 @@
-"""Meta-trains the θs that ship without an attention generator, on what `model.meta.training` is.
+"""Meta-trains the θs that ship without an attention generator, by `model.meta.training`.
 
     python -m model.emoji.train_thetas maml  --encoder-from FILE --out FILE
     python -m model.emoji.train_thetas names --encoder-from FILE --text-from FILE --out FILE
@@ -7,8 +7,8 @@ maml: emoji pictures into low-rank tenants' spaces, by exact second-order gradie
 learned rates (Meta-SGD per tensor), beside which the attention generator's θ is judged.
 names: emoji pictures to what a language calls them; a stream is a language.
 
-Both take the image encoder as it is. Nothing here sees the held-out vendor, the
-held-out languages, or a concept outside the training split.
+Both take the image encoder as it is. Nothing here sees the held-out vendor, the held-out languages,
+or a concept outside the training split.
 """
 
 import argparse
@@ -23,15 +23,21 @@ from rich.logging import RichHandler
 
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
-from model.emoji.episodes import LanguageEpisodes, Pictures, TenantEpisodes, read_names
+from model.emoji.tenants import LOW_RANK_DIM
 from model.emoji.train_pictures import TRAIN_VENDORS
 from model.emoji.train_tenants import cache_features
+from model.emoji.training_episodes import (
+    LanguageEpisodes,
+    Pictures,
+    TenantEpisodes,
+    read_names,
+)
 from model.encoders.build import encoder_from
 from model.inner.cost_rule import Form
 from model.losses import MSE, Loss
+from model.meta.progress import Progress
 from model.meta.recipe import Recipe, Term
-from model.meta.state import Progress
-from model.meta.training import Data, train
+from model.meta.training import Data, train_theta
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import save
 from model.theta.part import PartSpec
@@ -52,12 +58,12 @@ MAML = Recipe(
     patience=1_000,
 )
 FORM: Form = "full"
-"""As the θs that ship were trained, so that they come out byte for byte."""
+"""The form in which the θs that ship were trained, so that they come out byte for byte."""
 RECIPES = {"maml": MAML, "names": replace(MAML, inner_steps=3, steps=1_000)}
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Meta-train a θ that ships with adaptd.")
     parser.add_argument("kind", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, required=True)
@@ -75,19 +81,21 @@ def main() -> None:
     if arguments.steps:
         recipe = Recipe.from_config(recipe.to_config() | {"steps": arguments.steps})
     if arguments.kind == "maml":
-        theta = maml(encoder, recipe)
+        theta = maml_theta(encoder, recipe)
     else:
-        theta = names(encoder, load_encoder(arguments.text_from, "text"), recipe)
+        theta = names_theta(encoder, load_encoder(arguments.text_from, "text"), recipe)
     log.info("trained in %.0f s of a core", time.process_time() - started)
     save(theta, arguments.out)
     Console().print(f"wrote {arguments.out}: {theta.version}")
 
 
-def maml(encoder: PartSpec, recipe: Recipe) -> MetaInit:
-    """Pictures into low-rank tenants' spaces."""
-    features = cache_features(encoder, emoji.LOW_RANK_DIM, recipe.seed)
-    source = TenantEpisodes(Pictures(features.x_VAD), features.u_VE, "low-rank", recipe.cut())
-    trained = train(Data(source), recipe, on_step=_tell, form=FORM)
+def maml_theta(encoder: PartSpec, recipe: Recipe) -> MetaInit:
+    """Meta-train the θ from pictures into low-rank tenants' spaces."""
+    features = cache_features(encoder, LOW_RANK_DIM, recipe.seed)
+    source = TenantEpisodes(
+        Pictures(features.x_VAD), features.u_VE, "low-rank", recipe.episode_sizes()
+    )
+    trained = train_theta(Data(source), recipe, on_step=_log, form=FORM)
     return trained.parameters.meta_init(
         "emoji-lowrank-maml",
         "image",
@@ -97,14 +105,14 @@ def maml(encoder: PartSpec, recipe: Recipe) -> MetaInit:
     )
 
 
-def names(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
-    """Pictures to names."""
+def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
+    """Meta-train the θ from pictures to names."""
     text_encoder = encoder_from(text, "text", int(text.config["dim"]), CPU)
     concepts = [int(c) for c in emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")]
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
     x_VAD = cache_features(encoder, text_encoder.dim, recipe.seed).x_VAD
-    source = LanguageEpisodes(Pictures(x_VAD), spoken, recipe.cut())
-    trained = train(Data(source), recipe, on_step=_tell, form=FORM)
+    source = LanguageEpisodes(Pictures(x_VAD), spoken, recipe.episode_sizes())
+    trained = train_theta(Data(source), recipe, on_step=_log, form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
         "image",
@@ -119,7 +127,7 @@ def _facts(recipe: Recipe, data: str) -> dict[str, str]:
     return {"training": f"{recipe.to_config()}", "data": f"{', '.join(TRAIN_VENDORS)}; {data}"}
 
 
-def _tell(progress: Progress) -> None:
+def _log(progress: Progress) -> None:
     if progress.history and progress.step % 250 == 0:
         log.info("step %d %s", progress.step, progress.history[-1])
 

@@ -30,13 +30,13 @@ class Curve:
     name: str
     points: Sequence[tuple[float, float]]
     dashed: bool = False
-    """For what is no result: targets and bounds."""
+    """Draw it dashed: for bounds, which are no results."""
     colour: str | None = None
-    """None for the next one."""
+    """None takes the next colour."""
 
 
 def chart(curves: Sequence[Curve], x_name: str, y_name: str, log_x: bool = False) -> str:
-    """The chart; empty where nothing can be drawn."""
+    """Draw a line chart as SVG; empty text where there is no point to draw."""
     drawn = [p for c in curves for p in c.points if math.isfinite(p[1])]
     if not drawn:
         return ""
@@ -78,7 +78,8 @@ def _x(x: float, log_x: bool) -> float:
 
 
 def _round_up(value: float) -> float:
-    """To a quarter of a power of ten: marks are then round numbers."""
+    """Round up to a multiple of 4 tenths of a power of ten, so that four marks are round
+    numbers."""
     if value <= 0.0:
         return value
     step = 10.0 ** math.floor(math.log10(value)) / 2.5

@@ -1,4 +1,4 @@
-"""Meta-test episodes: what a method may learn from, and what it is judged on.
+"""Episodes of a meta-test: what a method may learn from, and what it is judged on.
 
 S = support pairs, G = gate pairs, Q = query pairs, D = source dim, E = target dim
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.meta.streams import RecordedStream
+from model.meta.recorded_streams import RecordedStream
 from model.values.arrays import FloatArray
 from model.values.episode import Episode
 
@@ -19,11 +19,9 @@ CANDIDATES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class TestEpisode:
+class MetaTestEpisode:
     """One stream at one number of support pairs; support, gate and query share no pair, and no
     label where there are labels."""
-
-    __test__ = False  # for pytest, which takes the name for its own
 
     stream: str
     x_SD: FloatArray
@@ -36,15 +34,14 @@ class TestEpisode:
 
     @property
     def for_engine(self) -> Episode:
-        """What an engine adapts on, and judges by: the query that scores are made on stays
-        unseen."""
+        """The episode as an engine sees it: support and gate pairs. The query stays unseen."""
         return Episode(self.x_SD, self.y_SE, self.x_GD, self.y_GE)
 
 
-def cut(
+def cut_test_episode(
     stream: RecordedStream, pairs: int, rng: np.random.Generator, candidates: int = CANDIDATES
-) -> TestEpisode | None:
-    """A random episode with so many support pairs; None where the stream is too short.
+) -> MetaTestEpisode | None:
+    """Draw a random episode with so many support pairs; None where the stream is too short.
 
     Labels are dealt out whole: all pairs of a label go to the same part. At least two queries are
     left, or there is nothing to find among.
@@ -57,7 +54,7 @@ def cut(
     query = rest[:candidates]
     if len(support) < pairs or len(gate) < GATE_PAIRS or len(query) < 2:
         return None
-    return TestEpisode(
+    return MetaTestEpisode(
         stream.name,
         stream.x_ND[support],
         stream.y_NE[support],
@@ -77,7 +74,7 @@ def _by_label(labels: Sequence[str]) -> list[list[int]]:
 
 
 def _without(rest: list[int], taken: list[int], labels: Sequence[str] | None) -> list[int]:
-    """What is left but for the labels that were taken: a label's pairs may straddle the cut."""
+    """Return `rest` without pairs of a label in `taken`: a label's pairs may straddle the cut."""
     if labels is None:
         return rest
     known = {labels[i] for i in taken}

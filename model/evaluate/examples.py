@@ -1,4 +1,4 @@
-"""A few queries to look at: what was asked, what was right, what each method found first.
+"""A few queries to look at: the source, its own target, and the targets each method found first.
 
 Q = query pairs, E = target dim
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.methods import Method
 from model.retrieval import euclidean_scores
 from model.values.arrays import FloatArray
@@ -28,23 +28,24 @@ Shown = Picture | str
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One query: what was asked, what was right, and what each method found first."""
+    """One query: its source, its own target, and the targets that each method found nearest."""
 
     stream: str
     source: Shown
     target: Shown
     found: Mapping[str, Sequence[tuple[Shown, bool]]]
-    """By method: the nearest candidates in order, and whether each is the query's own target."""
+    """For each method, the nearest targets in order, and whether each is the query's own."""
 
 
-Look = Callable[[TestEpisode, int], tuple[Shown, Shown] | None]
-"""What source and target of an episode's n-th query look like; None if nobody knows."""
+Look = Callable[[MetaTestEpisode, int], tuple[Shown, Shown] | None]
+"""Shows source and target of an episode's n-th query; None where they are not known."""
 
 
 def examples_of(
-    episodes: Sequence[TestEpisode], compared: Mapping[str, Method], look: Look
+    episodes: Sequence[MetaTestEpisode], compared: Mapping[str, Method], look: Look
 ) -> list[Example]:
-    """Queries of different streams with what each method finds nearest."""
+    """Return queries of up to EXAMPLES different streams, with the targets that each method finds
+    nearest. Queries that `look` cannot show are left out."""
     by_stream = {episode.stream: episode for episode in reversed(episodes)}
     chosen = list(by_stream.values())[:EXAMPLES]
     outputs = {name: method(chosen) for name, method in compared.items()}
@@ -57,7 +58,7 @@ def examples_of(
 
 
 def _example(
-    episode: TestEpisode, q: int, outputs: Mapping[str, FloatArray], look: Look
+    episode: MetaTestEpisode, q: int, outputs: Mapping[str, FloatArray], look: Look
 ) -> Example | None:
     own = look(episode, q)
     if own is None:
@@ -71,7 +72,7 @@ def _example(
 
 
 def _nearest(
-    episode: TestEpisode, q: int, o_QE: FloatArray, look: Look
+    episode: MetaTestEpisode, q: int, o_QE: FloatArray, look: Look
 ) -> list[tuple[Shown, bool]]:
     scores_Q = euclidean_scores(o_QE[q : q + 1], episode.y_QE)[0]
     order = np.argsort(-np.nan_to_num(scores_Q, nan=-np.inf), kind="stable")[:NEAREST]

@@ -1,6 +1,6 @@
 """A mean over streams and how far it may be trusted.
 
-N = streams, R = resamples
+N = streams
 
 A stream's own value is a mean over its episodes; streams are what vary, so intervals are over
 them. NaN (a stream that could not be scored) is left out and counted.
@@ -13,25 +13,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
-RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the bounds of its confidence interval; NaN bounds where they say nothing (fewer
-    than 2 streams), all NaN without streams."""
+    """A mean and the bounds of its confidence interval. The bounds are NaN with fewer than 2
+    streams, and so is the mean without any."""
 
     mean: float
     low: float
     high: float
     streams: int
-    """How many the mean is over."""
+    """Number of streams that the mean is over."""
     left_out: int
-    """How many had no value."""
+    """Number of streams without a value."""
 
 
 def t_interval(values_N: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """mean ± t · s/√n, with Student's t of n − 1 degrees of freedom."""
+    """Return mean ± t · s/√n, with Student's t of n − 1 degrees of freedom."""
     values_N, left_out = _valued(values_N)
     n = len(values_N)
     if n < 2:
@@ -41,25 +40,11 @@ def t_interval(values_N: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     return Interval(mean, mean - half, mean + half, n, left_out)
 
 
-def bootstrap_interval(
-    values_N: ArrayLike, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """The percentile bootstrap (Efron 1979): quantiles of the means of streams drawn again with
-    replacement; for values far from normal. The same seed gives the same interval."""
-    values_N, left_out = _valued(values_N)
-    n = len(values_N)
-    if n < 2:
-        return _of_too_few(values_N, left_out)
-    drawn_RN = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(values_N[drawn_RN].mean(axis=1), [tail, 1.0 - tail])
-    return Interval(float(values_N.mean()), float(low), float(high), n, left_out)
-
-
 def t_quantile(probability: float, degrees: int) -> float:
-    """The value that Student's t of so many degrees of freedom stays below with a probability.
+    """Return the value that Student's t of so many degrees of freedom stays below with a
+    probability, by bisection on `t_within`.
 
-    Bisection on `t_within`. Raises ValueError unless 0 < probability < 1 and degrees >= 1.
+    Raises ValueError unless 0 < probability < 1 and degrees >= 1.
     """
     if not 0.0 < probability < 1.0 or degrees < 1:
         raise ValueError(f"no quantile {probability} of t with {degrees} degrees of freedom")
@@ -73,7 +58,7 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def t_within(t: float, degrees: int) -> float:
-    """P(|T| < t), t >= 0, by the finite sums of Abramowitz & Stegun 26.7.3 and 26.7.4."""
+    """Return P(|T| < t) for t >= 0, by the finite sums of Abramowitz & Stegun 26.7.3 and 26.7.4."""
     angle = math.atan(t / math.sqrt(degrees))
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = degrees % 2

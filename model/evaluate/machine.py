@@ -10,8 +10,8 @@ from typing import Any
 
 
 def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """The hardware, as far as the kernel tells, and the versions of Python and of these packages;
-    None for one that is not installed."""
+    """Describe the hardware, as far as the kernel tells, and the versions of Python and of these
+    packages; None for one that is not installed."""
     return {
         "cpu": cpu_model() or platform.processor() or "unknown",
         "cores": os.cpu_count(),
@@ -22,14 +22,14 @@ def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """The first CPU's name, where the kernel tells one."""
+    """Return the first CPU's name; None where the kernel does not tell it."""
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else None
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most, to four digits."""
+    """Return median, minimum and maximum, to four digits."""
     figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: float(f"{value:.4g}") for name, value in figures.items()}
 

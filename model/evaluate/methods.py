@@ -1,4 +1,4 @@
-"""The methods that a meta-test compares: each gives outputs for every episode's queries.
+"""The methods that a meta-test compares: each maps every episode's query to outputs.
 
 N = inputs, Q = query pairs, D = source dim, E = target dim
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from model.baselines.fit import Fit, MapTo
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.mappings.mlp import AnyActivation, Mlp, apply
 from model.serving.engine import Engine
 from model.values.arrays import FloatArray
@@ -16,31 +16,33 @@ from model.values.episode import Adaptation
 from model.values.gate import Outcome, judge
 
 Outputs = list[FloatArray]
-"""(Q, E) of every episode."""
-Method = Callable[[Sequence[TestEpisode]], Outputs]
-Adapt = Callable[[Sequence[TestEpisode]], list[Adaptation]]
+"""Outputs (Q, E) on the query of every episode."""
+Method = Callable[[Sequence[MetaTestEpisode]], Outputs]
+Adapt = Callable[[Sequence[MetaTestEpisode]], list[Adaptation]]
 
 
 def fitted(fit: Fit) -> Method:
-    """A baseline that is fitted on each support alone."""
+    """Make a method of a baseline that is fitted on each support alone."""
     return lambda episodes: [fit(e.x_SD, e.y_SE)(e.x_QD) for e in episodes]
 
 
 def constant(mapping: MapTo) -> Method:
-    """The same mapping for every stream."""
+    """Make a method of a mapping that is the same for every stream."""
     return lambda episodes: [mapping(e.x_QD) for e in episodes]
 
 
 def by_pairs(methods: Mapping[int, Method]) -> Method:
-    """The method for as many support pairs as the episodes have, the same number in all of them."""
+    """Make one method of several, chosen by the number of support pairs, which all episodes of a
+    call share."""
     return lambda episodes: methods[len(episodes[0].x_SD)](episodes) if episodes else []
 
 
 def adapting(engine: Engine) -> Adapt:
-    """The engine's adaptations, made once for methods that ask for the same episodes in turn."""
-    last: list[tuple[Sequence[TestEpisode], list[Adaptation]]] = []
+    """Return a function that adapts episodes by the engine, and keeps the last result for methods
+    that ask for the same episodes in turn."""
+    last: list[tuple[Sequence[MetaTestEpisode], list[Adaptation]]] = []
 
-    def adapt(episodes: Sequence[TestEpisode]) -> list[Adaptation]:
+    def adapt(episodes: Sequence[MetaTestEpisode]) -> list[Adaptation]:
         if not last or last[0][0] is not episodes:
             last[:] = [(episodes, engine.adapt([e.for_engine for e in episodes]))]
         return last[0][1]
@@ -49,22 +51,23 @@ def adapting(engine: Engine) -> Adapt:
 
 
 def theta(engine: Engine) -> Method:
-    """θ unadapted."""
+    """Make the method that uses θ unadapted."""
     tensors = engine.theta_mapping()
-    return lambda episodes: [_run(engine, tensors, e.x_QD) for e in episodes]
+    return lambda episodes: [_outputs(engine, tensors, e.x_QD) for e in episodes]
 
 
 def adapted(engine: Engine, adapt: Adapt | None = None) -> Method:
-    """θ′, whatever the gate would say."""
+    """Make the method that uses θ′, whatever the gate would say."""
     adapt = adapt or adapting(engine)
     return lambda episodes: [
-        _run(engine, adaptation.tensors, e.x_QD)
+        _outputs(engine, adaptation.tensors, e.x_QD)
         for adaptation, e in zip(adapt(episodes), episodes, strict=True)
     ]
 
 
 def gated(engine: Engine, adapt: Adapt | None = None) -> Method:
-    """What the daemon would publish: θ′, or ridge, or θ, by their losses on the gate pairs."""
+    """Make the method that uses what the daemon would publish: θ′, or ridge, or θ, by their losses
+    on the gate pairs."""
     adapt = adapt or adapting(engine)
     return lambda episodes: [
         published(engine, adaptation, e.x_QD)
@@ -73,24 +76,25 @@ def gated(engine: Engine, adapt: Adapt | None = None) -> Method:
 
 
 def published(engine: Engine, adaptation: Adaptation, x_ND: FloatArray) -> FloatArray:
-    """Outputs (N, E) of the mapping that the gate lets through."""
+    """Return outputs (N, E) of the mapping that the gate lets through."""
     match judge(adaptation):
         case Outcome.ADAPTED:
-            return _run(engine, adaptation.tensors, x_ND)
+            return _outputs(engine, adaptation.tensors, x_ND)
         case Outcome.RIDGE:
             assert adaptation.ridge is not None  # or the gate would not have said so
-            return run(adaptation.ridge, x_ND, "none", "none")
+            return mapping_outputs(adaptation.ridge, x_ND, "none", "none")
         case _:
-            return _run(engine, engine.theta_mapping(), x_ND)
+            return _outputs(engine, engine.theta_mapping(), x_ND)
 
 
-def run(
+def mapping_outputs(
     tensors: Mapping[str, FloatArray],
     x_ND: FloatArray,
     activation: AnyActivation,
     output_activation: AnyActivation,
 ) -> FloatArray:
-    """A mapping on N inputs (N, E); by torch, whose error function is 50 times numpy's."""
+    """Return a mapping's outputs (N, E), computed by torch: its error function is 50 times as fast
+    as numpy's."""
     mlp = Mlp(**{name: torch.tensor(tensor) for name, tensor in tensors.items()})
     with torch.inference_mode():
         outputs_NE: FloatArray = apply(
@@ -99,5 +103,5 @@ def run(
     return outputs_NE
 
 
-def _run(engine: Engine, tensors: Mapping[str, FloatArray], x_ND: FloatArray) -> FloatArray:
-    return run(tensors, x_ND, engine.theta.activation, engine.theta.output_activation)
+def _outputs(engine: Engine, tensors: Mapping[str, FloatArray], x_ND: FloatArray) -> FloatArray:
+    return mapping_outputs(tensors, x_ND, engine.theta.activation, engine.theta.output_activation)

@@ -10,9 +10,8 @@ from html import escape
 
 from model.evaluate.chart import GREY, Curve, chart
 from model.evaluate.examples import Example, Shown
-from model.evaluate.goals import SOURCE
 from model.evaluate.intervals import Interval
-from model.evaluate.judged import AgainstRidge, Judged, Row, summary
+from model.evaluate.result_table import AgainstRidge, ResultRow, ResultTable, setting_summaries
 from model.evaluate.scoring import MEASURES
 from model.evaluate.stability import Stability
 
@@ -24,19 +23,18 @@ HEADINGS = {
     "map": "mAP",
     "ndcg": "NDCG",
 }
-"""What MEASURES are called."""
+"""Column headings of MEASURES."""
 NEVER_CHARTED = ("theta",)
 BOUNDS = ("random", "ceiling")
-TARGET = "#d97706"
 
 
 def page(
     title: str,
     facts: Mapping[str, str],
-    tables: Sequence[Judged],
+    tables: Sequence[ResultTable],
     training: Sequence[Curve] = (),
 ) -> str:
-    """The whole page: facts, the summary where there are targets, training, table by table."""
+    """Return the whole page: facts, a summary of the settings, training curves, table by table."""
     head = f"<header><h1>{escape(title)}</h1>{_facts(facts)}</header>"
     parts = [head, _summary(tables)]
     if training:
@@ -56,31 +54,26 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f"<dl>{rows}</dl>"
 
 
-def _contents(tables: Sequence[Judged]) -> str:
+def _contents(tables: Sequence[ResultTable]) -> str:
     links = "".join(f'<li><a href="#{escape(t.name)}">{escape(t.title)}</a></li>' for t in tables)
     return f"<nav><ol>{links}</ol></nav>"
 
 
-def _summary(tables: Sequence[Judged]) -> str:
+def _summary(tables: Sequence[ResultTable]) -> str:
     rows = []
-    for line in summary(tables):
-        reached = [_reached(b, t) for b, t in zip(line.best, line.to_reach, strict=True)]
-        cells = [_number(t) for t in line.to_reach]
-        for pairs, best, to_reach, mark in zip(line.pairs, line.best, cells, reached, strict=True):
-            first = "" if pairs != line.pairs[0] else escape(line.setting)
-            rows.append(
-                f"<tr><th>{first}</th><td>{pairs}</td><td><b>{best:.3f}</b></td>"
-                f"<td>{to_reach}</td><td>{mark}</td></tr>"
-            )
+    for summary in setting_summaries(tables):
+        for pairs, best in zip(summary.pairs, summary.best, strict=True):
+            first = "" if pairs != summary.pairs[0] else escape(summary.setting)
+            rows.append(f"<tr><th>{first}</th><td>{pairs}</td><td><b>{_number(best)}</b></td></tr>")
     if not rows:
         return ""
-    head = "".join(f"<th>{h}</th>" for h in ("tenants", "pairs", "R@1", "to reach", ""))
+    head = "".join(f"<th>{h}</th>" for h in ("streams", "pairs", "R@1"))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    note = f"<p class=note>What the gate publishes, by the best θ. {escape(SOURCE)}.</p>"
-    return _card("Against the targets", table + note)
+    note = "<p class=note>What the gate publishes, by the best θ.</p>"
+    return _card("Summary", table + note)
 
 
-def _table(table: Judged) -> str:
+def _table(table: ResultTable) -> str:
     parts = []
     if table.rows:
         measured = f"{table.streams} streams; means and 95 % confidence intervals over streams."
@@ -98,48 +91,32 @@ def _table(table: Judged) -> str:
     return _card(table.title, "".join(parts), table.name)
 
 
-def _by_pairs(rows: Sequence[Row]) -> str:
+def _by_pairs(rows: Sequence[ResultRow]) -> str:
     curves = []
     for name in dict.fromkeys(r.name for r in rows if r.figures.method not in NEVER_CHARTED):
         points = [(float(r.figures.pairs), r.r_at_1.mean) for r in rows if r.name == name]
         bound = name in BOUNDS
         curves.append(Curve(name, points, dashed=bound, colour=GREY if bound else None))
-    goals = {r.figures.pairs: r.goal.to_reach for r in rows if r.goal.to_reach is not None}
-    if goals:
-        curves.append(Curve("to reach", [(float(p), y) for p, y in goals.items()], True, TARGET))
     return chart(curves, "support pairs", "R@1", log_x=True)
 
 
-def _recalls(rows: Sequence[Row]) -> str:
-    """Methods down, numbers of pairs across: R@1, and what it is measured against."""
+def _recalls(rows: Sequence[ResultRow]) -> str:
+    """Return a table of R@1: methods down, numbers of pairs across."""
     sizes = list(dict.fromkeys(r.figures.pairs for r in rows))
-    goals = any(r.goal.prototype is not None or r.goal.to_reach is not None for r in rows)
-    per_size = ["R@1", "prototype", "to reach"] if goals else ["R@1"]
-    top = "".join(f"<th colspan={len(per_size)}>{size} pairs</th>" for size in sizes)
-    below = "".join(f"<th>{h}</th>" for _ in sizes for h in per_size)
-    head = f"<tr><th></th>{top}</tr><tr><th></th>{below}</tr>"
-    body = "".join(_recall_line(name, rows, sizes, goals) for name in _names(rows))
-    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    head = "".join(f"<th>{size} pairs</th>" for size in sizes)
+    body = "".join(_recall_line(name, rows, sizes) for name in _names(rows))
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _recall_line(name: str, rows: Sequence[Row], sizes: Sequence[int], goals: bool) -> str:
-    cells, strong = [], False
-    for size in sizes:
-        row = next((r for r in rows if r.name == name and r.figures.pairs == size), None)
-        if row is None:
-            cells.append("<td></td>" * (3 if goals else 1))
-            continue
-        cells.append(f"<td>{_interval(row.r_at_1)}</td>")
-        if goals:
-            reached = _reached(row.r_at_1.mean, row.goal.to_reach)
-            cells.append(f"<td class=pale>{_number(row.goal.prototype)}</td>")
-            cells.append(f"<td>{_number(row.goal.to_reach)} {reached}</td>")
-        strong = strong or row.figures.method == "gated"
+def _recall_line(name: str, rows: Sequence[ResultRow], sizes: Sequence[int]) -> str:
+    found = {r.figures.pairs: r for r in rows if r.name == name}
+    cells = [f"<td>{_interval(found[s].r_at_1) if s in found else ''}</td>" for s in sizes]
+    strong = any(r.figures.method == "gated" for r in found.values())
     kind = " class=strong" if strong else ""
     return f"<tr{kind}><th>{escape(name)}</th>{''.join(cells)}</tr>"
 
 
-def _measures(rows: Sequence[Row]) -> str:
+def _measures(rows: Sequence[ResultRow]) -> str:
     head = "".join(f"<th>{escape(HEADINGS[m])}</th>" for m in MEASURES)
     lines = []
     for r in rows:
@@ -186,7 +163,7 @@ def _stability(found: Sequence[Stability]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
 
 
-def _names(rows: Sequence[Row]) -> Iterable[str]:
+def _names(rows: Sequence[ResultRow]) -> Iterable[str]:
     return dict.fromkeys(r.name for r in rows)
 
 
@@ -201,14 +178,8 @@ def _signed(interval: Interval) -> str:
     return f"{interval.mean:+.3f} <small>{interval.low:+.3f} to {interval.high:+.3f}</small>"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" if math.isfinite(value) else "–"
-
-
-def _reached(value: float, target: float | None) -> str:
-    if target is None:
-        return ""
-    return _mark(value >= target, "reached", f"−{target - value:.3f}")
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
 def _mark(good: bool, yes: str, no: str) -> str:
@@ -277,7 +248,6 @@ a {{ color: inherit; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }}
 td, th {{ padding: .22rem .6rem; text-align: right; white-space: nowrap; }}
 th {{ font-weight: 500; }} thead th {{ color: var(--pale); font-size: .82rem; }}
-thead th[colspan] {{ text-align: center; border-bottom: 1px solid var(--line); }}
 tbody th {{ text-align: left; }} tbody tr {{ border-top: 1px solid var(--line); }}
 tr.strong {{ background: var(--strong); }} tr.strong th {{ font-weight: 650; }}
 .good {{ color: var(--good); }} .bad {{ color: var(--bad); }} span.good, span.bad {{

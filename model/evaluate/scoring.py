@@ -15,21 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.evaluate.episodes import TestEpisode
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.intervals import Interval, t_interval
 from model.evaluate.methods import Method
 from model.retrieval import Floats, relevance_of_pairs, scores_of
 from model.values.arrays import FloatArray
 
 MEASURES = ("loss", "r_at_1", "r_at_5", "mrr", "map", "ndcg")
-"""`loss` is the mean squared error of one target number."""
+"""`loss` is the squared error of one target number, averaged over numbers and queries."""
 Scores = Mapping[str, float]
 """One episode's measures by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One method at one number of support pairs."""
+    """Every measure of one method at one number of support pairs."""
 
     method: str
     pairs: int
@@ -37,43 +37,51 @@ class Figures:
     measures: Mapping[str, Interval]
 
 
-def figures(name: str, method: Method, pairs: int, episodes: Sequence[TestEpisode]) -> Figures:
-    """The method's scores; all NaN without episodes."""
+def method_figures(
+    name: str, method: Method, pairs: int, episodes: Sequence[MetaTestEpisode]
+) -> Figures:
+    """Score the method on the episodes and return its figures; all NaN without episodes."""
     return summarised(name, pairs, episodes, scored(method, episodes))
 
 
-def scored(method: Method, episodes: Sequence[TestEpisode]) -> list[Scores]:
-    """The method's measures of every episode, in order."""
-    return [scores(e, o_QE) for e, o_QE in zip(episodes, method(episodes), strict=True)]
+def scored(method: Method, episodes: Sequence[MetaTestEpisode]) -> list[Scores]:
+    """Return the method's measures of every episode, in order."""
+    return [episode_scores(e, o_QE) for e, o_QE in zip(episodes, method(episodes), strict=True)]
 
 
 def summarised(
-    name: str, pairs: int, episodes: Sequence[TestEpisode], found: Sequence[Scores]
+    name: str, pairs: int, episodes: Sequence[MetaTestEpisode], found: Sequence[Scores]
 ) -> Figures:
-    """Means and intervals over streams of what was `scored`."""
+    """Return means and intervals over streams of measures that `scored` returned."""
     names = [episode.stream for episode in episodes]
     measures = {m: over_streams(names, [scores[m] for scores in found]) for m in MEASURES}
     return Figures(name, pairs, len(episodes), measures)
 
 
 def difference(
-    episodes: Sequence[TestEpisode], ours: Sequence[Scores], theirs: Sequence[Scores], measure: str
+    episodes: Sequence[MetaTestEpisode],
+    ours: Sequence[Scores],
+    theirs: Sequence[Scores],
+    measure: str,
 ) -> Interval:
-    """Ours less theirs, paired by episode: what both find hard or easy alike cancels out."""
+    """Return a measure of ours minus theirs, paired by episode, so that what both find hard or easy
+    cancels out."""
     names = [episode.stream for episode in episodes]
     return over_streams(names, [a[measure] - b[measure] for a, b in zip(ours, theirs, strict=True)])
 
 
 def over_streams(names: Sequence[str], values: Sequence[float]) -> Interval:
-    """Of one value per episode, each episode with its stream's name."""
+    """Return the interval over streams of one value per episode; `names` has each episode's
+    stream."""
     by_stream: dict[str, list[float]] = defaultdict(list)
     for name, value in zip(names, values, strict=True):
         by_stream[name].append(value)
     return t_interval([float(np.mean(values)) for values in by_stream.values()])
 
 
-def scores(episode: TestEpisode, o_QE: FloatArray) -> dict[str, float]:
-    """Every measure of one episode. Outputs that are not finite rank last; their loss is NaN."""
+def episode_scores(episode: MetaTestEpisode, o_QE: FloatArray) -> dict[str, float]:
+    """Return every measure of one episode. Outputs that are not finite rank last; their loss is
+    NaN."""
     y_QE, count = episode.y_QE, len(episode.y_QE)
     score_QQ = nearness(o_QE, y_QE)
     own = scores_of(score_QQ, np.eye(count))
@@ -93,8 +101,9 @@ def scores(episode: TestEpisode, o_QE: FloatArray) -> dict[str, float]:
 
 
 def nearness(o_QE: FloatArray, y_QE: FloatArray) -> Floats:
-    """`model.retrieval.euclidean_scores`, (Q, Q), by torch on its one thread: numpy's would wait
-    for each other where cores are busy, up to 100 times as long as they work."""
+    """Return what `model.retrieval.euclidean_scores` returns, (Q, Q), computed by torch on its one
+    thread: numpy's threads wait for each other where cores are busy, up to 100 times as long as
+    they work."""
     o, y = (torch.tensor(t, dtype=torch.float64) for t in (o_QE, y_QE))
     squares_QQ = o.square().sum(1, keepdim=True) + y.square().sum(1)
     score_QQ: Floats = (2.0 * (o @ y.T) - squares_QQ).numpy()

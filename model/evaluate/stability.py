@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.evaluate import methods, recorded
-from model.evaluate.episodes import TestEpisode
+from model.evaluate import comparison, methods
+from model.evaluate.comparison import MetaTestPlan
+from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.intervals import Interval
-from model.evaluate.recorded import TestPlan
 from model.evaluate.scoring import scored, summarised
 from model.inner import learners
 from model.serving.engine import Engine
@@ -26,36 +26,37 @@ from model.values.episode import Adaptation
 from model.values.gate import Outcome, judge
 
 TOLERANCE = 1e-5
-"""Relative: what rounding may do to a loss that is computed twice."""
+"""Relative difference that rounding may make to a loss that is computed twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """One learner; counts are of episodes."""
+    """What extra inner steps did to one learner; counts are of episodes."""
 
     learner: str
     steps: int
     extra_steps: int
-    """Asked for; the engine caps the sum at 64."""
+    """Extra steps asked for; the engine caps the sum of all steps at 64."""
     episodes: int
     worse_on_support: int
-    """With a larger support loss after the extra steps than before them."""
+    """Episodes whose support loss is larger after the extra steps than before them."""
     published_worse: int
-    """Whose published mapping is worse than θ on the newest pairs."""
+    """Episodes whose published mapping is worse than θ on the newest pairs."""
     fallbacks: int
-    """Where the gate let θ or ridge through instead."""
+    """Episodes in which the gate let θ or ridge through instead."""
     blindly_worse: int
-    """With a larger support loss (or none) if the same steps are taken without rolling back."""
+    """Episodes whose support loss would be larger, or not finite, without rolling back."""
     r_at_1: Interval
-    """Of what is published, without extra steps."""
+    """R@1 of what is published without extra steps."""
     r_at_1_extra: Interval
-    """The same with them."""
+    """R@1 of what is published with extra steps."""
 
 
 def stability(
-    theta: MetaInit, episodes: Sequence[TestEpisode], plan: TestPlan, extra_steps: int
+    theta: MetaInit, episodes: Sequence[MetaTestEpisode], plan: MetaTestPlan, extra_steps: int
 ) -> list[Stability]:
-    """θ's own learner first where it takes steps, then every kind, untrained, on θ's mapping."""
+    """Judge extra steps by θ's own learner first, then by every kind of learner, untrained, on θ's
+    mapping."""
     own = theta.learner.config["kind"]
     thetas = {} if theta.generator.kind == "attention" else {f"{own} (trained)": theta}
     if theta.generator.kind == "attention":
@@ -67,16 +68,20 @@ def stability(
 
 
 def _judged(
-    name: str, theta: MetaInit, episodes: Sequence[TestEpisode], plan: TestPlan, extra_steps: int
+    name: str,
+    theta: MetaInit,
+    episodes: Sequence[MetaTestEpisode],
+    plan: MetaTestPlan,
+    extra_steps: int,
 ) -> Stability:
     steps = len(theta.learner.tensors.get("rates", ()))
-    engine = recorded.engine_for(theta, plan)
-    longer = recorded.engine_for(theta, plan, extra_steps)
+    engine = comparison.engine_for(theta, plan)
+    longer = comparison.engine_for(theta, plan, extra_steps)
     before, after = (_adapted(e, episodes) for e in (engine, longer))
     blind = (
         before
         if not steps
-        else _adapted(recorded.engine_for(_repeating(theta, steps, extra_steps), plan), episodes)
+        else _adapted(comparison.engine_for(_repeating(theta, steps, extra_steps), plan), episodes)
     )
     pairs = len(episodes[0].x_SD)
     r_at_1 = [
@@ -98,12 +103,12 @@ def _judged(
     )
 
 
-def _adapted(engine: Engine, episodes: Sequence[TestEpisode]) -> list[Adaptation]:
+def _adapted(engine: Engine, episodes: Sequence[MetaTestEpisode]) -> list[Adaptation]:
     return engine.adapt([e.for_engine for e in episodes])
 
 
 def _repeating(theta: MetaInit, steps: int, extra_steps: int) -> MetaInit:
-    """θ as if trained for the extra steps too, at the last rates."""
+    """Return θ as if it were trained for the extra steps too, at the rates of the last step."""
     extra = min(extra_steps, MAX_STEPS - steps)
     rates = theta.learner.tensors["rates"]
     longer = np.concatenate([rates, np.repeat(rates[-1:], extra, axis=0)])
@@ -122,11 +127,12 @@ def _worse(loss: float, than: float) -> bool:
 
 
 def _gate_losses(
-    engine: Engine, adaptation: Adaptation, episode: TestEpisode
+    engine: Engine, adaptation: Adaptation, episode: MetaTestEpisode
 ) -> tuple[float, float]:
-    """On the newest pairs: what is published, and θ; measured anew, not as the gate was told."""
+    """Return losses on the newest pairs, of what is published and of θ; measured anew, not as the
+    gate was told."""
     mapping = engine.theta_mapping()
-    thetas = methods.run(
+    thetas = methods.mapping_outputs(
         mapping, episode.x_GD, engine.theta.activation, engine.theta.output_activation
     )
     ours = methods.published(engine, adaptation, episode.x_GD)

@@ -21,11 +21,10 @@ from torch.nn import functional
 from model.losses import pair_weight
 from model.meta.episodes import EpisodeBatch
 from model.meta.recipe import Recipe
-from model.meta.schedule import ramp
 
 
 class Discriminator(nn.Module):
-    """Two hidden layers; a logit above 0 says "a true target"."""
+    """Tells targets from outputs by two hidden layers; a logit above 0 says "a true target"."""
 
     def __init__(self, target_dim: int, recipe: Recipe) -> None:
         super().__init__()
@@ -44,7 +43,7 @@ class Discriminator(nn.Module):
                 layer.bias.zero_()
 
     def forward(self, y_TQE: Tensor, context_TE: Tensor) -> Tensor:
-        """Logits (T, Q)."""
+        """Return logits (T, Q) of targets or outputs; `context_TE` is `context_of` their batch."""
         h_TQI = y_TQE
         if self.conditioned:
             h_TQI = torch.cat([y_TQE, context_TE.unsqueeze(1).expand_as(y_TQE)], 2)
@@ -55,7 +54,7 @@ class Discriminator(nn.Module):
 
 
 def context_of(batch: EpisodeBatch) -> Tensor:
-    """The mean of every stream's support targets (T, E)."""
+    """Return the mean of every stream's support targets (T, E)."""
     real_TS = batch.real_support_TS
     y_TSE = batch.y_support_TSE.masked_fill(~real_TS.unsqueeze(2), 0.0)
     return y_TSE.sum(1) * pair_weight(real_TS, 1, like=y_TSE).unsqueeze(1)
@@ -64,7 +63,10 @@ def context_of(batch: EpisodeBatch) -> Tensor:
 def discriminator_loss(
     discriminator: Discriminator, batch: EpisodeBatch, o_TQE: Tensor, penalty: float
 ) -> Tensor:
-    """Every stream's loss (T); `o_TQE` counts as given."""
+    """Return the discriminator's loss on every stream (T), without a gradient for `o_TQE`.
+
+    `penalty` is γ.
+    """
     real_TQ, context_TE = batch.real_query_TQ, context_of(batch)
     y_TQE = batch.y_query_TQE.masked_fill(~real_TQ.unsqueeze(2), 0.0).requires_grad_()
     true_TQ = discriminator(y_TQE, context_TE)
@@ -76,15 +78,20 @@ def discriminator_loss(
 
 
 def output_loss(discriminator: Discriminator, batch: EpisodeBatch, o_TQE: Tensor) -> Tensor:
-    """How badly every stream's outputs (T) pass for targets."""
+    """Return the outputs' loss on every stream (T): large where they do not pass for targets."""
     logits_TQ = discriminator(o_TQE, context_of(batch))
     return _mean_of_real(functional.softplus(-logits_TQ), batch.real_query_TQ)
 
 
 def weight_at(progress: float, recipe: Recipe) -> float:
-    """What the outputs' adversarial loss weighs at this share of the training."""
+    """Return the weight of the outputs' loss at a progress of 0 to 1: 0 before `ramp_start`, the
+    recipe's from `ramp_end` on, a straight line between."""
     adversary = recipe.adversary
-    return adversary.weight * ramp(progress, adversary.ramp_start, adversary.ramp_end)
+    start, end = adversary.ramp_start, adversary.ramp_end
+    if progress < start:
+        return 0.0
+    share = 1.0 if progress >= end else (progress - start) / (end - start)
+    return adversary.weight * share
 
 
 def _mean_of_real(values_TQ: Tensor, real_TQ: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""A meta-training's state as one safetensors file: tensors, and everything else as JSON.
+"""A training's state as one safetensors file: tensors, and everything else as JSON.
 
-The file appears whole or not at all, and says which recipe and data it belongs to: continuing
-with others would give a θ that no seed explains. Never pickle.
+The file appears whole or not at all, and says which recipe and data it belongs to: continuing with
+others would give a θ that no seed explains. Never pickle.
 """
 
 import json
@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as write_safetensors
 from torch import Tensor
+from torch.optim import Optimizer
 
+from model.meta.progress import Progress
 from model.theta.meta_init import canonical_json
 from model.values.errors import BadCheckpoint
 
@@ -25,47 +27,55 @@ FORMAT = "meta-training/1"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a meta-training stands."""
+    """Where a training stands."""
 
     identity: Mapping[str, Any]
-    """What it belongs to, JSON-like: recipe, data, start."""
+    """The recipe, the data and the start that the training belongs to; JSON-like."""
     progress: Mapping[str, Any]
-    """Step, history and counters, JSON-like."""
+    """The fields of `Progress`; JSON-like."""
     tensors: Mapping[str, Tensor]
-    """Parameters, their average, the best so far, moments, the discriminator."""
+    """Parameters, their average, the best so far, and the optimisers' moments, by name."""
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a checkpoint file."""
+        metadata = {
+            "adaptd.format": FORMAT,
+            "adaptd.identity": canonical_json(self.identity),
+            "adaptd.progress": canonical_json(self.progress),
+        }
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
+        return write_safetensors(tensors, metadata)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> "Checkpoint":
+        """Read what `to_bytes` returned; errors name the place `where`. Raises BadCheckpoint."""
+        try:
+            # cloned: what safetensors returns may lie across cache lines, and sum in another order
+            tensors = {name: tensor.clone() for name, tensor in parse_safetensors(data).items()}
+            size = int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+            found = metadata.get("adaptd.format")
+            if found != FORMAT:
+                raise BadCheckpoint(
+                    f"{where}: format is {found!r}, this adaptd continues {FORMAT!r}"
+                )
+            identity = json.loads(metadata["adaptd.identity"])
+            progress = json.loads(metadata["adaptd.progress"])
+        except BadCheckpoint:
+            raise
+        except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
+            raise BadCheckpoint(f"{where}: not a readable checkpoint: {error}") from error
+        return cls(identity, progress, tensors)
+
+    def progress_at(self, where: str) -> Progress:
+        """Return the progress; errors name the place `where`. Raises BadCheckpoint."""
+        try:
+            return Progress(**self.progress)
+        except TypeError as error:
+            raise BadCheckpoint(f"{where}: progress is malformed: {error}") from error
 
 
-def to_bytes(checkpoint: Checkpoint) -> bytes:
-    """The file's content."""
-    metadata = {
-        "adaptd.format": FORMAT,
-        "adaptd.identity": canonical_json(checkpoint.identity),
-        "adaptd.progress": canonical_json(checkpoint.progress),
-    }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
-    return write_safetensors(tensors, metadata)
-
-
-def from_bytes(data: bytes, where: str) -> Checkpoint:
-    """Read it back; `where` names the place in errors. Raises BadCheckpoint."""
-    try:
-        # cloned: what safetensors returns may lie across cache lines, and sum in another order
-        tensors = {name: tensor.clone() for name, tensor in parse_safetensors(data).items()}
-        size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-        found = metadata.get("adaptd.format")
-        if found != FORMAT:
-            raise BadCheckpoint(f"{where}: format is {found!r}, this adaptd continues {FORMAT!r}")
-        identity = json.loads(metadata["adaptd.identity"])
-        progress = json.loads(metadata["adaptd.progress"])
-    except BadCheckpoint:
-        raise
-    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
-        raise BadCheckpoint(f"{where}: not a readable checkpoint: {error}") from error
-    return Checkpoint(identity, progress, tensors)
-
-
-def write(path: Path, data: bytes) -> None:
+def write_checkpoint(path: Path, data: bytes) -> None:
     """Replace the file at once: after a crash at any moment it is the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -81,8 +91,8 @@ def write(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def read(path: Path) -> bytes | None:
-    """The file's content; None where there is no file. Raises BadCheckpoint."""
+def read_checkpoint(path: Path) -> bytes | None:
+    """Return the file's content, or None where there is no file. Raises BadCheckpoint."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -108,7 +118,8 @@ def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
-    """Overwrite every target with the tensor of its name. Raises BadCheckpoint."""
+    """Overwrite every target with the tensor of its name. Raises BadCheckpoint where that one is
+    missing or of another shape or dtype."""
     for name, target in targets.items():
         found = tensors.get(name)
         if found is None or found.shape != target.shape or found.dtype != target.dtype:
@@ -117,3 +128,21 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], wher
             raise BadCheckpoint(f"{where}: {name} is {described}, not {expected}")
         with torch.no_grad():
             target.copy_(found)
+
+
+def optimiser_tensors(name: str, optimiser: Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's moments and step counts, as tensors whose names begin with `name`."""
+    state = optimiser.state_dict()["state"]
+    return {f"{name}.{i}.{key}": t for i, each in state.items() for key, t in each.items()}
+
+
+def restore_optimiser(name: str, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the state that `optimiser_tensors` returned under this name."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        owner, _, rest = path.partition(".")
+        if owner == name:
+            index, _, key = rest.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -26,7 +26,8 @@ TIMEOUT = timedelta(minutes=10)
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, over gloo; alone when it did not start us."""
+    """Join the processes that torchrun started, over gloo, while the context lasts. Do nothing when
+    torchrun did not start this process."""
     if "WORLD_SIZE" not in os.environ or distributed.is_initialized():
         yield
         return
@@ -38,17 +39,18 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Which process this is; 0 writes."""
+    """Return this process's number; process 0 writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def share(batch: EpisodeBatch) -> EpisodeBatch:
-    """This process's streams of the batch: neighbours, sizes differing by at most one."""
+    """Return this process's streams of the batch: neighbours, and as many as any other process has,
+    give or take one."""
     streams = len(batch.x_support_TSD)
     first = streams * rank() // world()
     last = streams * (rank() + 1) // world()
@@ -58,7 +60,7 @@ def share(batch: EpisodeBatch) -> EpisodeBatch:
 def sum_gradients(parameters: Iterable[torch.nn.Parameter], figures: Tensor) -> Tensor:
     """Sum every parameter's gradient, in place, and `figures` over all processes, in one message.
 
-    A parameter without a gradient counts as one of zeros. Returns the summed figures.
+    A missing gradient counts as zeros. Returns the summed figures.
     """
     parameters = list(parameters)
     for parameter in parameters:
@@ -77,14 +79,15 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter], figures: Tensor) -> 
 
 
 def total(figures: Tensor) -> Tensor:
-    """The sum of `figures` over all processes."""
+    """Return the sum of `figures` over all processes."""
     if world() > 1:
         distributed.all_reduce(figures)
     return figures
 
 
 def from_rank_0(data: bytes | None) -> bytes | None:
-    """What rank 0 has, on every process: so that all continue from the same checkpoint."""
+    """Return on every process the bytes that process 0 passes (None stays None), so that all of
+    them continue from the same checkpoint."""
     if world() == 1:
         return data
     size = torch.tensor([-1 if data is None else len(data)])

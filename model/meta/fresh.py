@@ -15,7 +15,7 @@ from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
 
-def fresh_theta(
+def fresh_theta_of_kind(
     dims: tuple[int, int, int],
     generator: str = "mlp",
     learner: str = "maml",
@@ -25,7 +25,8 @@ def fresh_theta(
     steps: int = 5,
     seed: int = 0,
 ) -> MetaInit:
-    """Vector → vector of `dims` (D, H, E), all of it given by the arguments.
+    """Make a random θ that maps vectors to vectors of `dims` (D, H, E), with the generator and the
+    learner that are asked for; `model.theta.meta_init.fresh` makes the plain one it starts from.
 
     Streams then learn from their own pairs alone. Raises BadMetaInit for a kind that is not known
     or dims that the kind cannot have.

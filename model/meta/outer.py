@@ -28,30 +28,30 @@ from model.meta.episodes import EpisodeBatch
 from model.meta.parameters import MetaParameters
 
 
-def support_of(batch: EpisodeBatch) -> Support:
-    """The pairs to adapt on."""
-    return Support(batch.x_support_TSD, batch.y_support_TSE, batch.real_support_TS)
-
-
-def query_outputs(parameters: MetaParameters, batch: EpisodeBatch) -> Tensor:
-    """What every stream's θ′ makes of its query (T, Q, E)."""
-    return parameters.query_outputs(support_of(batch), _query_inputs(batch))
+def adapted_outputs(parameters: MetaParameters, batch: EpisodeBatch) -> Tensor:
+    """Adapt every stream on its support. Return the outputs of its θ′ on its query (T, Q, E)."""
+    return parameters.query_outputs(batch.support, _query_inputs(batch))
 
 
 def paired_loss(parameters: MetaParameters, batch: EpisodeBatch, o_TQE: Tensor) -> Tensor:
-    """The outer loss of every stream (T): the recipe's losses, weighted and summed."""
+    """Return the outer loss of every stream (T) for outputs `o_TQE` on its query: the recipe's
+    losses, weighted and summed."""
     terms = parameters.recipe.outer_losses
     y_TQE, real_TQ = batch.y_query_TQE, batch.real_query_TQ
     return torch.stack([t.weight * value(t.loss, o_TQE, y_TQE, real_TQ) for t in terms]).sum(0)
 
 
 def accumulate(parameters: MetaParameters, batch: EpisodeBatch, streams: int) -> Tensor:
-    """Add the outer gradient of the recipe's learner; the share of the outer loss, a scalar."""
+    """Add the outer gradient of these streams to the parameters' gradients, by the rule of the
+    recipe's learner. Return these streams' share of the outer loss, a scalar.
+
+    `streams` is the number of streams of the whole batch, over all processes.
+    """
     if not len(batch.x_support_TSD):
         return torch.zeros(())
     if parameters.recipe.learner == "reptile":
         return _accumulate_reptile(parameters, batch, streams)
-    loss = paired_loss(parameters, batch, query_outputs(parameters, batch)).sum() / streams
+    loss = paired_loss(parameters, batch, adapted_outputs(parameters, batch)).sum() / streams
     torch.autograd.backward(loss)
     return loss.detach()
 
@@ -59,7 +59,8 @@ def accumulate(parameters: MetaParameters, batch: EpisodeBatch, streams: int) ->
 def accumulate_discriminator(
     discriminator: Discriminator, batch: EpisodeBatch, o_TQE: Tensor, streams: int, penalty: float
 ) -> Tensor:
-    """Add the discriminator's gradient; the share of its loss, a scalar."""
+    """Add the discriminator's gradient for outputs `o_TQE` on these streams' queries. Return these
+    streams' share of its loss, a scalar."""
     loss_T = discriminator_loss(discriminator, batch, o_TQE, penalty)
     loss = loss_T.sum() / streams
     torch.autograd.backward(loss, inputs=list(discriminator.parameters()))
@@ -74,9 +75,10 @@ def accumulate_against(
     streams: int,
     weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """Add the outer gradient of paired and adversarial loss; the shares of both, scalars.
+    """Add the outer gradient of the paired loss plus `weight` times the adversarial one. Return
+    these streams' shares of both, scalars.
 
-    `o_TQE` are this batch's `query_outputs`, with their graph.
+    `o_TQE` are this batch's `adapted_outputs`, with their graph.
     """
     paired = paired_loss(parameters, batch, o_TQE).sum() / streams
     adversarial = output_loss(discriminator, batch, o_TQE).sum() / streams
@@ -105,7 +107,7 @@ def _query_inputs(batch: EpisodeBatch) -> Tensor:
 
 
 def _minibatches(parameters: MetaParameters, batch: EpisodeBatch) -> list[Support]:
-    """All of an episode's pairs, dealt out in turn."""
+    """Deal all of an episode's pairs out in turn to the parts that reptile's steps use."""
     pairs = Support(
         torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1),
         torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1),

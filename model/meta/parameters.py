@@ -1,4 +1,5 @@
-"""Everything that is meta-learned, as one module: θ's mapping, the generator's and the learner's.
+"""Everything that is meta-learned, as one module: the tensors of θ's mapping, of its generator and
+of its learner.
 
 H = hidden, D = source dim, E = target dim, K = inner steps
 
@@ -31,11 +32,13 @@ from model.values.errors import BadMetaInit
 LOGARITHMS = "rates"
 """The learner's tensor that is positive, and kept as its logarithm."""
 ALWAYS_LEARNED = ("meta-sgd", "r2d2")
+"""Learners whose rates (penalties) are learned whatever the recipe says."""
 FIRST_ORDER_IS_A_SETTING = ("meta-sgd", "anil", "adam")
 
 
 class MetaParameters(nn.Module):
-    """θ's mapping, the generator's parameters and the learner's tensors, as they are trained."""
+    """θ's mapping, the generator and the learner's tensors, in the form in which they are
+    trained."""
 
     def __init__(
         self,
@@ -59,13 +62,14 @@ class MetaParameters(nn.Module):
             }
         )
         self.form = self._form(form)
-        """Of the inner loop: hidden or full."""
+        """Form of the inner loop: "hidden" or "full"."""
 
     @classmethod
     def fresh(
         cls, source_dim: int, target_dim: int, recipe: Recipe, form: Form = "auto"
     ) -> MetaParameters:
-        """Random: LeCun-normal weights, zero biases, by the recipe's seed."""
+        """Make parameters to begin with, from the recipe's seed: LeCun-normal weights, zero
+        biases."""
         seeds = torch.Generator().manual_seed(recipe.seed)
         hidden_dim = recipe.hidden_dim
         mapping = {
@@ -82,10 +86,11 @@ class MetaParameters(nn.Module):
     def from_meta_init(
         cls, parent: MetaInit, recipe: Recipe, form: Form = "auto"
     ) -> MetaParameters:
-        """Go on from a θ. Its learner and generator are taken over where the recipe has the same
-        kind (and as many inner steps), else they begin afresh.
+        """Make parameters that begin with the values of a θ.
 
-        Raises BadMetaInit when the recipe asks for another mapping than the parent's.
+        Its learner and its generator are kept where the recipe has the same kind (and as many inner
+        steps); otherwise they begin afresh. Raises BadMetaInit when the recipe asks for another
+        mapping than the parent's.
         """
         for name in ("hidden_dim", "activation", "output_activation"):
             if getattr(parent, name) != getattr(recipe, name):
@@ -105,11 +110,11 @@ class MetaParameters(nn.Module):
         return cls(mapping, learner, attention, recipe, form)
 
     def theta(self) -> Mlp:
-        """The mapping shared by all streams."""
+        """Return the mapping that all streams share."""
         return Mlp(**self.mapping)
 
     def learner(self) -> Learner:
-        """The learner on its tensors, which may require gradients."""
+        """Return the learner, built on tensors that may require gradients."""
         tensors = {n: _to_used(n, tensor) for n, tensor in self.learner_tensors.items()}
         recipe = self.recipe
         return learners.build(
@@ -117,25 +122,28 @@ class MetaParameters(nn.Module):
         )
 
     def start(self, support: Support) -> Mlp:
-        """Every stream's parameters before the first inner step."""
+        """Return every stream's mapping before the first inner step, stacked."""
         if self.attention is None:
             return expand(self.theta(), len(support.x_BSD))
         return self.attention.start(self.theta(), *support, self.recipe.activation)
 
     def adapted(self, support: Support) -> Mlp:
-        """θ′ of every stream."""
+        """Return θ′ of every stream, stacked."""
         return adapt(self.learner(), self.start(support), support).mlp
 
     def query_outputs(self, support: Support, x_TQD: Tensor) -> Tensor:
-        """What every stream's θ′ makes of its query (T, Q, E): in hidden space, where no stream
-        has weights of its own, or in full, as `form` says."""
+        """Adapt every stream and return the outputs of its θ′ on its query (T, Q, E).
+
+        As `form` says this runs in hidden space, where no stream has weights of its own, or in
+        full.
+        """
         descend = outer_descend_by(self.learner()) if self.form == "hidden" else None
         if descend is None:
             return self.outputs(self.adapted(support), x_TQD)
         return hidden_outer.query_outputs(terms(self.theta()), support, x_TQD, descend).o_CQE
 
     def _form(self, asked: Form) -> Form:
-        """What a form that was asked for comes to."""
+        """Return the form that runs when `asked` is asked for."""
         recipe, theta = self.recipe, self.theta()
         possible = self.attention is None and recipe.output_activation == "none"
         if not possible or outer_descend_by(self.learner()) is None:
@@ -148,7 +156,7 @@ class MetaParameters(nn.Module):
         return "hidden" if pays else "full"
 
     def outputs(self, mlp: Mlp, x_BND: Tensor) -> Tensor:
-        """What stacked mappings make of inputs: (B, N, E)."""
+        """Return the outputs (B, N, E) of stacked mappings on inputs (B, N, D)."""
         return apply_batched(mlp, x_BND, self.recipe.activation, self.recipe.output_activation)
 
     def meta_init(
@@ -161,7 +169,8 @@ class MetaParameters(nn.Module):
         parent: str | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> MetaInit:
-        """θ as it is published; its version is `name` and the first eight digits of its hash."""
+        """Return θ as it is published; its version is `name` and the first eight digits of its
+        content hash."""
         mapping = {n: _array(tensor) for n, tensor in self.mapping.items()}
         used = {n: _to_used(n, tensor) for n, tensor in self.learner_tensors.items()}
         generator = PartSpec({"kind": self.recipe.generator})

@@ -1,4 +1,4 @@
-"""How a θ is meta-trained: every choice and number, as one JSON-able value."""
+"""How a θ is meta-trained: every choice and every number, as one value that JSON can hold."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from model.losses import MSE, Loss
-from model.meta.cuts import Cut
+from model.meta.episodes import EpisodeSizes
 from model.theta.meta_init import Activation, OutputActivation
 from model.values.errors import BadMetaInit
 
@@ -34,7 +34,7 @@ COUNTS = (
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One loss of the outer loop and what it weighs."""
+    """One loss of the outer loop, and its weight in the sum."""
 
     loss: Loss
     weight: float = 1.0
@@ -45,11 +45,11 @@ class Adversary:
     """How the discriminator of the adversarial generator takes part."""
 
     weight: float = 0.3
-    """Of the adversarial loss in the outer loss, once it has its full weight."""
+    """Full weight of the adversarial loss in the outer loss."""
     ramp_start: float = 0.0
     """The share of the training before which outputs are trained on the paired loss alone."""
     ramp_end: float = 0.2
-    """The share of the training from which on the weight is the full one."""
+    """The share of the training after which the weight is the full one."""
     condition: Condition = "none"
     """What the discriminator sees beside a target: nothing, or the mean of the stream's support
     targets."""
@@ -61,19 +61,20 @@ class Adversary:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that, with the data, decides θ."""
+    """Everything that, together with the data, decides θ."""
 
     generator: GeneratorKind = "mlp"
     generator_config: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the attention, as its file reads them; empty for its defaults."""
+    """Fields of `model.mappings.attention.AttentionConfig` other than the dims; what is not there
+    has its default."""
     learner: LearnerKind = "maml"
     inner_steps: int = 5
     inner_loss: Loss = MSE
     inner_rate: float | None = None
-    """What inner rates begin with (r2d2: the penalties); None for what suits the dims, see
+    """Initial inner learning rates (r2d2: ridge penalties); None for what suits the dims, see
     `model.inner.learners.fresh_spec`."""
     first_order: bool = False
-    """Of meta-sgd, anil and adam: whether their inner gradients count as constants."""
+    """For meta-sgd, anil and adam: whether inner gradients count as constants in the outer one."""
     learn_rates: bool = False
     """Whether maml, fomaml, anil and adam learn their rates too; meta-sgd and r2d2 always do."""
     outer_losses: tuple[Term, ...] = (Term(MSE), Term(Loss("infonce"), 0.2))
@@ -84,36 +85,37 @@ class Recipe:
     max_support: int = 64
     query: int = 64
     streams: int = 16
-    """In a batch, over all processes."""
+    """Streams in a batch, over all processes."""
     steps: int = 4_500
     """Outer steps, unless validation stops earlier."""
     rate: float = 2e-3
     """Peak outer learning rate (AdamW)."""
     epsilon: float = 0.5
-    """Of reptile, instead: the peak of ε in θ += ε·(θ′ − θ)."""
+    """For reptile, instead of `rate`: the peak of ε in θ += ε·(θ′ − θ)."""
     log_rate_rate: float = 4e-3
     """Peak outer learning rate of what is learned as a logarithm: inner rates, λ."""
     minibatches: int = 2
-    """Of reptile: its inner steps take turns with so many parts of an episode's pairs."""
+    """For reptile: the number of parts of an episode's pairs that its inner steps take turns
+    with."""
     weight_decay: float = 0.0
-    """Of the mapping and the generator (AdamW)."""
+    """Weight decay of the mapping and the generator (AdamW)."""
     warm_up: float = 0.05
-    """The share of the steps in which the rates rise; they fall as half a cosine after."""
+    """The share of the steps in which the rates rise; then they fall along half a cosine."""
     max_gradient_norm: float = 1.0
     averaging: float = 5e-3
     """How much of each step's parameters goes into the moving average, which is the result."""
     validate_every: int = 100
     validation_streams: int = 64
-    """Episodes judged on, the same ones every time."""
+    """Episodes that validation judges on, the same ones every time."""
     patience: int = 10
     """How many validations without a new best end the training."""
     max_skipped: int = 10
-    """How many steps in a row may be not finite."""
+    """The number of steps in a row without a finite loss and gradient that ends the training."""
     adversary: Adversary = Adversary()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be; `cut` checks the sizes of support and query."""
+        """Raise ValueError for settings that are out of range or do not go together."""
         for name, choices in (
             ("generator", GeneratorKind),
             ("learner", LearnerKind),
@@ -136,14 +138,14 @@ class Recipe:
             raise ValueError("reptile moves θ alone: it goes with the generator mlp")
         if self.generator == "attention" and self.output_activation != "none":
             raise ValueError("the generator attention needs the output activation none")
-        self.cut()
+        self.episode_sizes()  # which checks the sizes of support and query
 
-    def cut(self, temporal: bool = False) -> Cut:
-        """The sizes of an episode."""
-        return Cut(self.min_support, self.max_support, self.query, temporal)
+    def episode_sizes(self, temporal: bool = False) -> EpisodeSizes:
+        """Return the sizes of an episode. Raises ValueError where they do not fit together."""
+        return EpisodeSizes(self.min_support, self.max_support, self.query, temporal)
 
     def to_config(self) -> dict[str, Any]:
-        """JSON-like; `from_config` reads it."""
+        """Return the recipe as a JSON-like dict, which `from_config` reads."""
         config = dataclasses.asdict(self)
         config["inner_loss"] = self.inner_loss.config()
         config["outer_losses"] = [
@@ -153,9 +155,9 @@ class Recipe:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Recipe":
-        """Read what `to_config` wrote, or a part of it; what is not there is the default.
+        """Read what `to_config` wrote, or a part of it; what is not there has its default.
 
-        Raises ValueError, naming what is wrong.
+        Raises ValueError, which names the setting that is wrong.
         """
         settings = dict(config)
         if unknown := sorted(set(settings) - {f.name for f in dataclasses.fields(cls)}):

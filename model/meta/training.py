@@ -1,4 +1,4 @@
-"""Meta-training: outer steps over a source of episodes, until they no longer help.
+"""Meta-training of θ: outer steps over a source of episodes, until they no longer help.
 
 T = streams in batch
 
@@ -6,8 +6,8 @@ T = streams in batch
     every so often: validate the average, keep the best, write a checkpoint
 
 The result is a function of recipe, data, parent and the inner loop's form: a training that was
-killed at any moment and continued from its checkpoint gives the same bytes as one that was not (on
-the same machine, with as many threads and processes).
+killed at any moment and continued from its checkpoint gives the same bytes as one that was not, on
+the same machine with as many threads and processes.
 """
 
 import math
@@ -19,60 +19,58 @@ import torch
 from torch import Tensor
 
 from model.inner.cost_rule import Form
-from model.meta import adversary, checkpoint, distributed, outer
+from model.meta import adversary, distributed, outer
+from model.meta.checkpoint import (
+    Checkpoint,
+    check_identity,
+    read_checkpoint,
+    write_checkpoint,
+)
 from model.meta.episodes import EpisodeBatch, EpisodeSource
 from model.meta.parameters import MetaParameters
+from model.meta.progress import Progress, Saving, cosine, seeded
 from model.meta.recipe import Recipe
-from model.meta.schedule import cosine
-from model.meta.state import Progress, TrainingState, seeded
+from model.meta.state import TrainingState
 from model.theta.meta_init import MetaInit, canonical_json
 from model.values.errors import BadData, Diverged
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What is trained on, and judged on to stop in time."""
+    """Episodes to train on, and to validate on."""
 
     train: EpisodeSource
     validation: EpisodeSource | None = None
-    """None: all steps are done, and the last average is the result."""
+    """None: no validation; all steps are done, and the last average is the result."""
     identity: Mapping[str, str] | None = None
-    """What tells this data from other, for checkpoints: hashes, splits, paths."""
+    """What tells this data from other data in a checkpoint: content hashes, for example."""
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
-    """Where and how often the training's state is written."""
-
-    path: Path
-    every: int = 250
-    """Outer steps; what a crash costs at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """The outcome."""
+class MetaTrained:
+    """The result of a meta-training."""
 
     parameters: MetaParameters
-    """The averaged parameters that validated best; without validation the last."""
+    """The averaged parameters that validated best; without validation the last ones."""
     progress: Progress
 
 
-def train(
+def train_theta(
     data: Data,
     recipe: Recipe,
     parent: MetaInit | None = None,
     saving: Saving | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     form: Form = "auto",
-) -> Trained:
-    """Meta-train from scratch or from `parent`; continue where `saving.path` left off, if it
-    exists.
+) -> MetaTrained:
+    """Meta-train from scratch or from `parent`; continue from the checkpoint `saving.path` where
+    there is one.
 
-    `on_step` is told after every step. `form` is the inner loop's: both agree to rounding, so a
-    training gives about the same in either, though not the same bytes. Raises BadData when dims of
-    the sources (or the parent) differ, BadCheckpoint when the checkpoint cannot be read or is of
-    another recipe, data, parent or form, Diverged when too many steps in a row are not finite.
+    `on_step` is called after every step. `form` is the form of the inner loop: the two agree to
+    rounding, so a training gives about the same in either, though not the same bytes. Raises
+    BadData when dims of the sources (or the parent) differ, BadCheckpoint when the checkpoint
+    cannot be read or is of another recipe, data, parent or form, Diverged when too many steps in a
+    row are not finite.
     """
     state = _begin(data, recipe, parent, form)
     identity = _identity(data, recipe, parent, state.parameters.form)
@@ -83,14 +81,14 @@ def train(
         _one_step(state, data.train)
         if state.progress.step % recipe.validate_every == 0 or state.progress.step == recipe.steps:
             _close_row(state, validation)
-        if saving is not None and _is_due(state.progress, saving):
+        if saving is not None and state.progress.is_due(saving):
             _save(state, saving.path, identity)
         on_step(state.progress)
-    return Trained(state.average if validation is None else state.best, state.progress)
+    return MetaTrained(state.average if validation is None else state.best, state.progress)
 
 
-def facts_of(trained: Trained) -> dict[str, str]:
-    """How it was trained, as a θ's facts: the recipe with its seed, and how it went."""
+def facts_of(trained: MetaTrained) -> dict[str, str]:
+    """Return how θ was trained as facts for its file: the recipe with its seed, and the outcome."""
     progress = trained.progress
     outcome: dict[str, int | float | str | None] = {
         "form": trained.parameters.form,
@@ -131,21 +129,17 @@ def _identity(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -
 
 
 def _continue(state: TrainingState, path: Path, identity: Mapping[str, object]) -> None:
-    here = checkpoint.read(path) if distributed.rank() == 0 else None
+    here = read_checkpoint(path) if distributed.rank() == 0 else None
     found = distributed.from_rank_0(here)
     if found is not None:
-        read = checkpoint.from_bytes(found, str(path))
-        checkpoint.check_identity(read.identity, identity, str(path))
-        state.restore(read, str(path))
-
-
-def _is_due(progress: Progress, saving: Saving) -> bool:
-    return progress.step % saving.every == 0 or progress.ended is not None
+        checkpoint = Checkpoint.from_bytes(found, str(path))
+        check_identity(checkpoint.identity, identity, str(path))
+        state.restore(checkpoint, str(path))
 
 
 def _save(state: TrainingState, path: Path, identity: Mapping[str, object]) -> None:
     if distributed.rank() == 0:
-        checkpoint.write(path, checkpoint.to_bytes(state.checkpoint(identity)))
+        write_checkpoint(path, state.checkpoint(identity).to_bytes())
 
 
 def _one_step(state: TrainingState, source: EpisodeSource) -> None:
@@ -158,12 +152,9 @@ def _one_step(state: TrainingState, source: EpisodeSource) -> None:
     figures = _update(state, batch)
     progress.step += 1
     if all(map(math.isfinite, figures.values())):
-        progress.skipped_in_a_row = 0
-        for name, figure in (figures | {"count": 1.0}).items():
-            progress.recent[name] = progress.recent.get(name, 0.0) + figure
+        progress.count(figures)
         return
-    progress.skipped += 1
-    progress.skipped_in_a_row += 1
+    progress.skip()
     if progress.skipped_in_a_row >= recipe.max_skipped:
         raise Diverged(
             f"{progress.skipped_in_a_row} outer steps in a row, up to step {progress.step} of "
@@ -173,7 +164,8 @@ def _one_step(state: TrainingState, source: EpisodeSource) -> None:
 
 
 def _update(state: TrainingState, batch: EpisodeBatch) -> dict[str, float]:
-    """One step of everything that learns; figures that are not finite mean it did not happen."""
+    """Make one step of everything that learns, unless its loss or gradient is not finite. Return
+    the step's figures."""
     state.optimiser.zero_grad()
     if state.discriminator is None:
         loss = outer.accumulate(state.parameters, batch, state.recipe.streams)
@@ -191,13 +183,14 @@ def _update(state: TrainingState, batch: EpisodeBatch) -> dict[str, float]:
 
 
 def _against_discriminator(state: TrainingState, batch: EpisodeBatch) -> dict[str, Tensor]:
-    """The discriminator's step on outputs as they are, then the outputs' gradient against it."""
+    """Make the discriminator's step on the outputs as they are, then add the outer gradient against
+    it. Return the losses, scalars."""
     recipe, discriminator = state.recipe, state.discriminator
     assert discriminator is not None
     assert state.discriminator_optimiser is not None
     here = len(batch.x_support_TSD) > 0
     zero = torch.zeros(())
-    o_TQE = outer.query_outputs(state.parameters, batch) if here else zero
+    o_TQE = outer.adapted_outputs(state.parameters, batch) if here else zero
     state.discriminator_optimiser.zero_grad()
     loss = zero
     if here:
@@ -219,7 +212,8 @@ def _against_discriminator(state: TrainingState, batch: EpisodeBatch) -> dict[st
 
 
 def _move_average(state: TrainingState) -> None:
-    """A plain mean at first, so that short trainings do not stick to where they began."""
+    """Move the average towards the parameters: as a plain mean at first, so that short trainings
+    do not stick to where they began."""
     weight = max(state.recipe.averaging, 1.0 / (state.progress.step - state.progress.skipped + 1))
     pairs = zip(state.average.parameters(), state.parameters.parameters(), strict=True)
     for slow, fast in pairs:
@@ -227,40 +221,27 @@ def _move_average(state: TrainingState) -> None:
 
 
 def _close_row(state: TrainingState, validation: EpisodeBatch | None) -> None:
-    """Write the row of history, judge the average, and see whether this is the end."""
+    """Close the row of history, validate the average, keep it if it is the best, and end the
+    training where it is over."""
     progress, recipe = state.progress, state.recipe
-    sums, progress.recent = progress.recent, {}
-    count = sums.pop("count", 0.0)
-    row = {"step": float(progress.step), "skipped": float(progress.skipped)}
-    row |= {name: total / count for name, total in sums.items()}
+    row = progress.close_row()
     row["rate"] = float(state.optimiser.param_groups[0]["lr"])
     if validation is not None:
         row["validation_loss"] = validation_loss(state.average, validation)
-        _judge(state, row["validation_loss"])
-    progress.history.append(row)
+        if progress.judge(row["validation_loss"], recipe.patience):
+            state.best.load_state_dict(state.average.state_dict())
     if progress.ended is None and progress.step >= recipe.steps:
         progress.ended = "steps"
 
 
-def _judge(state: TrainingState, loss: float) -> None:
-    progress = state.progress
-    if math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
-        progress.best_loss, progress.best_step, progress.since_best = loss, progress.step, 0
-        state.best.load_state_dict(state.average.state_dict())
-        return
-    progress.since_best += 1
-    if progress.since_best >= state.recipe.patience:
-        progress.ended = "patience"
-
-
 def validation_loss(parameters: MetaParameters, batch: EpisodeBatch) -> float:
-    """The mean paired loss over all processes' streams of the batch."""
+    """Return the mean paired loss over the batch's streams, those of all processes."""
     shares, streams = distributed.share(batch), parameters.recipe.streams
     total = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
         for first in range(0, len(shares.x_support_TSD), streams):
             part = EpisodeBatch(*(tensor[first : first + streams] for tensor in shares))
-            o_TQE = outer.query_outputs(parameters, part)
+            o_TQE = outer.adapted_outputs(parameters, part)
             total += outer.paired_loss(parameters, part, o_TQE).sum()
     return float(distributed.total(total)) / len(batch.x_support_TSD)
 

@@ -26,6 +26,8 @@ from model.values.errors import BadMetaInit
 FORMAT = "meta-init/2"
 MAX_BYTES = 256 * 2**20
 PARTS = ("generator", "learner", "source_encoder", "target_encoder")
+SHIPPED = ("emoji-lowrank", "emoji-lowrank-maml", "emoji-both", "emoji-names")
+"""Names of the θs that ship with adaptd; the first one that fits is taken."""
 
 
 def to_bytes(meta_init: MetaInit) -> bytes:

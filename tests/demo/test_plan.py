@@ -36,8 +36,9 @@ from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import EventLimits
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
-from model.encoders.build import fresh_spec
-from model.meta.fresh import fresh_theta
+from model.emoji.tenants import LOW_RANK_DIM
+from model.encoders.build import fresh_encoder_spec
+from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
 
 PLAN = Plan(tenants=3, events_per_tenant=12, events_per_language=7, seconds=6.0)
@@ -54,15 +55,15 @@ def planned() -> list[PlannedEvent]:
 @pytest.fixture(scope="module")
 def engines() -> dict[ScenarioName, Engine]:
     """Untrained, for the demo's modalities."""
-    pictures = fresh_spec("cnn/2", DIM, 0, blocks=((8, True),))
-    texts = fresh_spec("char-gru/1", DIM, 0, buckets=64, width=8, hidden=8)
+    pictures = fresh_encoder_spec("cnn/2", DIM, 0, blocks=((8, True),))
+    texts = fresh_encoder_spec("char-gru/1", DIM, 0, buckets=64, width=8, hidden=8)
     theta = replace(
-        fresh_theta((DIM, HIDDEN, emoji.LOW_RANK_DIM)),
+        fresh_theta_of_kind((DIM, HIDDEN, LOW_RANK_DIM)),
         source_modality="image",
         source_encoder=pictures,
     )
     names = replace(
-        fresh_theta((DIM, HIDDEN, DIM)),
+        fresh_theta_of_kind((DIM, HIDDEN, DIM)),
         source_modality="image",
         source_encoder=pictures,
         target_modality="text",

@@ -31,11 +31,11 @@ from daemon.wire.record import Message
 from daemon.wire.topics import specs
 from daemon.worker.wiring import load_engine, loop_policy, message_builder, open_ports
 from model.encoders import audio, image, text, vector, video
-from model.encoders.build import fresh_spec
+from model.encoders.build import fresh_encoder_spec
 from model.inner.generators import KINDS as GENERATORS
 from model.inner.learners import KINDS as LEARNERS
 from model.losses import Loss
-from model.meta.fresh import fresh_theta
+from model.meta.fresh import fresh_theta_of_kind
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import save
 from model.theta.part import PartSpec
@@ -45,13 +45,13 @@ DIMS = (16, 16, 8)
 MOST_TURNS = 400
 
 THETAS = {
-    **{f"learner {kind}": fresh_theta(DIMS, learner=kind) for kind in LEARNERS},
-    **{f"generator {kind}": fresh_theta(DIMS, generator=kind) for kind in GENERATORS},
-    "attention, then r2d2": fresh_theta(DIMS, generator="attention", learner="r2d2"),
-    "infonce": fresh_theta(DIMS, loss=Loss("infonce")),
-    "hinge": fresh_theta(DIMS, loss=Loss("hinge")),
-    "cosine": fresh_theta(DIMS, loss=Loss("cosine")),
-    "tanh on the output": fresh_theta(DIMS, output_activation="tanh"),
+    **{f"learner {kind}": fresh_theta_of_kind(DIMS, learner=kind) for kind in LEARNERS},
+    **{f"generator {kind}": fresh_theta_of_kind(DIMS, generator=kind) for kind in GENERATORS},
+    "attention, then r2d2": fresh_theta_of_kind(DIMS, generator="attention", learner="r2d2"),
+    "infonce": fresh_theta_of_kind(DIMS, loss=Loss("infonce")),
+    "hinge": fresh_theta_of_kind(DIMS, loss=Loss("hinge")),
+    "cosine": fresh_theta_of_kind(DIMS, loss=Loss("cosine")),
+    "tanh on the output": fresh_theta_of_kind(DIMS, output_activation="tanh"),
 }
 
 
@@ -91,11 +91,11 @@ def _png(rng: np.random.Generator) -> bytes:
 
 
 MODALITIES: dict[str, tuple[PartSpec, Callable[[np.random.Generator], Content]]] = {
-    "image": (fresh_spec(image.KIND, DIMS[0], 0, side=8, blocks=((4, True),)), picture_of),
-    "text": (fresh_spec(text.KIND, DIMS[0], 0, width=8, hidden=8, buckets=64), text_of),
-    "audio": (fresh_spec(audio.KIND, DIMS[0], 0, channels=(4, 4)), audio_of),
-    "video": (fresh_spec(video.KIND, DIMS[0], 0, frame_dim=8, hidden=8), video_of),
-    "vector": (fresh_spec(vector.KIND, DIMS[0], 0, input_dim=16), vector_of),
+    "image": (fresh_encoder_spec(image.KIND, DIMS[0], 0, side=8, blocks=((4, True),)), picture_of),
+    "text": (fresh_encoder_spec(text.KIND, DIMS[0], 0, width=8, hidden=8, buckets=64), text_of),
+    "audio": (fresh_encoder_spec(audio.KIND, DIMS[0], 0, channels=(4, 4)), audio_of),
+    "video": (fresh_encoder_spec(video.KIND, DIMS[0], 0, frame_dim=8, hidden=8), video_of),
+    "vector": (fresh_encoder_spec(vector.KIND, DIMS[0], 0, input_dim=16), vector_of),
 }
 
 
@@ -211,7 +211,7 @@ def test_every_modality_is_a_source(
     tmp_path: Path,
 ) -> None:
     encoder, source = MODALITIES[modality]
-    theta = replace(fresh_theta(DIMS), source_modality=modality, source_encoder=encoder)
+    theta = replace(fresh_theta_of_kind(DIMS), source_modality=modality, source_encoder=encoder)
     path = tmp_path / "theta.safetensors"
     settings = worker_settings(services, topic_names("x"), redis_namespace, path)
     for mapping in run_on(theta, settings, path, source, _target).values():
@@ -226,7 +226,7 @@ def test_texts_of_pictures(
     tmp_path: Path,
 ) -> None:
     theta = replace(
-        fresh_theta((DIMS[0], DIMS[1], DIMS[0])),
+        fresh_theta_of_kind((DIMS[0], DIMS[1], DIMS[0])),
         source_modality="image",
         source_encoder=MODALITIES["image"][0],
         target_modality="text",

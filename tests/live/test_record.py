@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.offline.files import RecordedEvent, read
+from daemon.offline.events_file import RecordedEvent, read_events
 from daemon.wire.paired_event import EventLimits
 from model.theta.meta_init_file import load_meta_init
 
@@ -45,7 +45,7 @@ def test_every_good_event_is_recorded_in_the_order_of_its_stream(
     assert done.returncode == 0, done.stderr
     assert f"{STREAMS * EVENTS} events of {STREAMS} streams" in done.stdout
     assert f"left out as malformed: {MALFORMED} undecodable" in done.stdout
-    events = list(read(tmp_path / name, LIMITS))
+    events = list(read_events(tmp_path / name, LIMITS))
     assert all(isinstance(event, RecordedEvent) for event in events)
     offsets: dict[tuple[str, int | None], list[int]] = {}
     for event in events:
@@ -60,7 +60,7 @@ def test_every_good_event_is_recorded_in_the_order_of_its_stream(
 def test_limit_and_since_choose_a_part(daemon_at_work: Any, tmp_path: Path) -> None:
     some = adaptd("record", str(tmp_path / "a.jsonl"), "--limit", "7", at_work=daemon_at_work)
     assert "7 events of" in some.stdout
-    assert len(list(read(tmp_path / "a.jsonl", LIMITS))) == 7
+    assert len(list(read_events(tmp_path / "a.jsonl", LIMITS))) == 7
     late = ("record", str(tmp_path / "b.jsonl"), "--since", "2100-01-01T00:00:00Z")
     none = adaptd(*late, at_work=daemon_at_work)
     assert "0 events of 0 streams" in none.stdout

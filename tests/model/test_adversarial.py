@@ -21,9 +21,9 @@ from model.meta.adversary import (
     weight_at,
 )
 from model.meta.episodes import EpisodeBatch
+from model.meta.progress import seeded
 from model.meta.recipe import Adversary, Recipe, Term
-from model.meta.state import seeded
-from model.meta.training import Data, Trained, train
+from model.meta.training import Data, MetaTrained, train_theta
 
 RECIPE = Recipe(
     generator="adversarial",
@@ -57,11 +57,11 @@ class TwoMeanings:
         return EpisodeBatch(*(t[:, :8] for t in whole), *(t[:, 8:] for t in whole))
 
 
-def judged(result: Trained) -> tuple[Tensor, Tensor]:
+def judged(result: MetaTrained) -> tuple[Tensor, Tensor]:
     """Outputs and targets of twenty new streams, (N, E) each."""
     batch = TwoMeanings().draw(seeded(1, "judged"), 20)
     with torch.no_grad():
-        o_TQE = outer.query_outputs(result.parameters, batch)
+        o_TQE = outer.adapted_outputs(result.parameters, batch)
     return o_TQE.flatten(0, 1), batch.y_query_TQE.flatten(0, 1)
 
 
@@ -72,8 +72,8 @@ def energy_distance(a_NE: Tensor, b_NE: Tensor) -> float:
 
 
 def test_the_paired_loss_shrinks_outputs_and_the_adversarial_one_spreads_them_again() -> None:
-    paired, y_NE = judged(train(Data(TwoMeanings()), replace(RECIPE, generator="mlp")))
-    adversarial, _ = judged(train(Data(TwoMeanings()), RECIPE))
+    paired, y_NE = judged(train_theta(Data(TwoMeanings()), replace(RECIPE, generator="mlp")))
+    adversarial, _ = judged(train_theta(Data(TwoMeanings()), RECIPE))
     assert y_NE[:, 1].std() > 0.95
     assert paired[:, 1].std() < 0.35
     assert adversarial[:, 1].std() > 0.6
@@ -86,9 +86,9 @@ def test_the_paired_loss_shrinks_outputs_and_the_adversarial_one_spreads_them_ag
 
 def test_without_weight_the_mapping_is_the_plain_one_to_the_last_bit() -> None:
     short = replace(RECIPE, steps=6)
-    plain = train(Data(TwoMeanings()), replace(short, generator="mlp"))
+    plain = train_theta(Data(TwoMeanings()), replace(short, generator="mlp"))
     for adversary in (Adversary(weight=0.0), Adversary(weight=9.0, ramp_start=1.0, ramp_end=1.0)):
-        found = train(Data(TwoMeanings()), replace(short, adversary=adversary))
+        found = train_theta(Data(TwoMeanings()), replace(short, adversary=adversary))
         for name, tensor in plain.parameters.mapping.items():
             assert torch.equal(tensor, found.parameters.mapping[name])
 
@@ -100,7 +100,7 @@ def test_the_weight_rises_between_start_and_end() -> None:
 
 
 def test_what_is_published_is_a_plain_mapping() -> None:
-    result = train(Data(TwoMeanings()), replace(RECIPE, steps=2))
+    result = train_theta(Data(TwoMeanings()), replace(RECIPE, steps=2))
     meta_init = result.parameters.meta_init("theta")
     assert dict(meta_init.generator.config) == {"kind": "adversarial"}
     assert not meta_init.generator.tensors

@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from model.baselines import fine_tuning
 from model.baselines.chance import Chance
-from model.baselines.fine_tuning import FineTuning, choose
+from model.baselines.fine_tuning import FineTuning, choose_fine_tuning
 from model.baselines.fit import Fit
 from model.baselines.joint import JointMapping, JointRecipe, all_pairs, mean_loss, train_joint
 from model.baselines.procrustes import fit_procrustes
@@ -274,11 +274,13 @@ def test_choosing_is_trying_each_on_each_stream_alone() -> None:
         for rate in rates
         for step in steps
     }
-    chosen = choose(SMALL, batch, rates, steps)
+    chosen = choose_fine_tuning(SMALL, batch, rates, steps)
     assert (chosen.rate, chosen.steps) == max(mrr, key=lambda choice: mrr[choice])
     for (rate, step), expected in mrr.items():
-        mlp = dict(fine_tuning._path(SMALL, batch, rate, step))[step]
-        assert fine_tuning._mrr(mlp, batch, "gelu") == pytest.approx(float(expected), abs=1e-9)
+        mlp = dict(fine_tuning.fine_tuning_path(SMALL, batch, rate, step))[step]
+        assert fine_tuning.mean_reciprocal_rank(mlp, batch, "gelu") == pytest.approx(
+            float(expected), abs=1e-9
+        )
 
 
 def _mrr_alone(method: FineTuning, batch: EpisodeBatch, t: int) -> float:
@@ -291,7 +293,7 @@ def _mrr_alone(method: FineTuning, batch: EpisodeBatch, t: int) -> float:
 
 def test_a_rate_that_diverges_is_not_chosen() -> None:
     batch = Streams(rotate=False).draw(torch.Generator().manual_seed(2), 3)
-    assert choose(SMALL, batch, (1e6, 0.1), (20,)).rate == 0.1
+    assert choose_fine_tuning(SMALL, batch, (1e6, 0.1), (20,)).rate == 0.1
 
 
 # --- inputs that say little ---

@@ -19,9 +19,9 @@ from model.inner import learners
 from model.meta import distributed, outer
 from model.meta.episodes import EpisodeBatch
 from model.meta.parameters import MetaParameters
+from model.meta.progress import Saving, seeded
 from model.meta.recipe import Recipe
-from model.meta.state import seeded
-from model.meta.training import Data, Saving, train
+from model.meta.training import Data, train_theta
 
 D, E, T = 4, 3, 3
 """Three streams over two processes: one and two."""
@@ -84,7 +84,7 @@ def all_of_it(folder: Path | None = None) -> dict[str, Tensor]:
     found |= {f"float64.{n}": g for n, g in gradients(torch.float64).items()}
     for name, recipe in TRAINED.items():
         saving = None if folder is None else Saving(folder / name, every=10)
-        result = train(Data(Drawn(), Drawn()), recipe, saving=saving)
+        result = train_theta(Data(Drawn(), Drawn()), recipe, saving=saving)
         state = result.parameters.state_dict()
         found |= {f"trained.{name}.{n}": t.contiguous() for n, t in state.items()}
         losses = [row["validation_loss"] for row in result.progress.history]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from model.emoji import drawings as emoji
+from model.emoji.tenants import Tenant, low_rank_rotation
 from model.encoders.pixels import decode_picture
 
 
@@ -51,20 +52,20 @@ def test_a_low_rank_rotation_is_the_exponential_of_its_generators() -> None:
         for a_q, g in zip(a, generators, strict=True)
     )
     expected = torch.matrix_exp(torch.from_numpy(np.asarray(exponent))).numpy()
-    np.testing.assert_allclose(emoji.low_rank_rotation(a), expected, atol=1e-6)
+    np.testing.assert_allclose(low_rank_rotation(a), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("family", "dim"), [("low-rank", 32), ("rotation", 16)])
 def test_a_tenants_space_is_a_rotation_of_the_universal_one(family: str, dim: int) -> None:
-    tenant = emoji.Tenant(5, "rotation" if family == "rotation" else "low-rank")
+    tenant = Tenant(5, "rotation" if family == "rotation" else "low-rank")
     rotation = tenant.matrix_EE().astype(np.float64)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(dim), atol=1e-6)
     assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-5)
     targets = tenant.targets()
     assert targets.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(targets, axis=1), np.sqrt(dim), rtol=1e-5)
-    np.testing.assert_array_equal(targets, emoji.Tenant(5, tenant.family).targets())
-    assert not np.allclose(targets, emoji.Tenant(6, tenant.family).targets())
+    np.testing.assert_array_equal(targets, Tenant(5, tenant.family).targets())
+    assert not np.allclose(targets, Tenant(6, tenant.family).targets())
 
 
 def test_shared_arrays_cannot_be_written() -> None:

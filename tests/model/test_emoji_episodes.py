@@ -9,20 +9,21 @@ import torch
 
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
-from model.emoji.episodes import (
+from model.emoji.step_budget import StepBudget
+from model.emoji.tenants import LOW_RANK_DIM
+from model.emoji.train_pictures import TRAIN_VENDORS
+from model.emoji.train_thetas import RECIPES, maml_theta
+from model.emoji.training_episodes import (
     LanguageEpisodes,
-    Names,
+    NameFeatures,
     Pictures,
     TenantEpisodes,
     read_names,
 )
-from model.emoji.train_pictures import TRAIN_VENDORS
-from model.emoji.train_thetas import RECIPES, maml
-from model.encoders.build import encoder_from, fresh_spec
-from model.meta.cuts import Cut
-from model.meta.schedule import Schedule
+from model.encoders.build import encoder_from, fresh_encoder_spec
+from model.meta.episodes import EpisodeSizes
 
-CUT = Cut(min_support=2, max_support=6, query=4)
+SIZES = EpisodeSizes(min_support=2, max_support=6, query=4)
 CONCEPTS = 40
 
 
@@ -33,7 +34,7 @@ def numbered() -> Pictures:
 
 
 def test_support_and_query_share_no_concept_and_lengths_are_within_the_cut() -> None:
-    source = TenantEpisodes(numbered(), torch.randn(CONCEPTS, 4), "rotation", CUT)
+    source = TenantEpisodes(numbered(), torch.randn(CONCEPTS, 4), "rotation", SIZES)
     assert (source.source_dim, source.target_dim) == (5, 4)
     generator, lengths = torch.Generator().manual_seed(0), set()
     for _ in range(30):
@@ -41,13 +42,13 @@ def test_support_and_query_share_no_concept_and_lengths_are_within_the_cut() -> 
         for support, query in zip(batch.x_support_TSD, batch.x_query_TQD, strict=True):
             assert not set(support[:, 0].tolist()) & set(query[:, 0].tolist())
         lengths |= set(batch.real_support_TS.sum(1).tolist())
-    assert lengths == set(range(CUT.min_support, CUT.max_support + 1))
+    assert lengths == set(range(SIZES.min_support, SIZES.max_support + 1))
 
 
 @pytest.mark.parametrize("family", ["low-rank", "rotation"])
 def test_a_tenants_targets_are_one_rotation_of_the_concepts_vectors(family: str) -> None:
     u_VE = torch.randn(CONCEPTS, 8, generator=torch.Generator().manual_seed(1))
-    source = TenantEpisodes(numbered(), u_VE, family, CUT)  # type: ignore[arg-type]
+    source = TenantEpisodes(numbered(), u_VE, family, SIZES)  # type: ignore[arg-type]
     batch = source.draw(torch.Generator().manual_seed(2), 3)
     y_TNE = torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1)
     v_TN = torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1)[:, :, 0].round().long() - 1
@@ -58,7 +59,7 @@ def test_a_tenants_targets_are_one_rotation_of_the_concepts_vectors(family: str)
 
 
 def test_the_same_generator_state_gives_the_same_batch() -> None:
-    source = TenantEpisodes(numbered(), torch.ones(CONCEPTS, 4), "rotation", CUT)
+    source = TenantEpisodes(numbered(), torch.ones(CONCEPTS, 4), "rotation", SIZES)
     one, two = (source.draw(torch.Generator().manual_seed(5), 4) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
@@ -75,8 +76,8 @@ def test_noise_leaves_a_pictures_norm() -> None:
 def test_a_language_without_a_name_has_no_pair_there() -> None:
     known_LV = torch.zeros(1, CONCEPTS, dtype=torch.bool)
     known_LV[0, :20] = True
-    names = Names(torch.arange(1.0, CONCEPTS + 1).view(1, -1, 1).expand(1, -1, 3), known_LV)
-    batch = LanguageEpisodes(numbered(), names, CUT).draw(torch.Generator().manual_seed(0), 16)
+    names = NameFeatures(torch.arange(1.0, CONCEPTS + 1).view(1, -1, 1).expand(1, -1, 3), known_LV)
+    batch = LanguageEpisodes(numbered(), names, SIZES).draw(torch.Generator().manual_seed(0), 16)
     real = batch.real_query_TQ
     assert (batch.x_query_TQD[:, :, 0] <= 20)[real].all()
     assert (batch.x_query_TQD[:, :, 0] > 20)[~real].all()
@@ -84,10 +85,10 @@ def test_a_language_without_a_name_has_no_pair_there() -> None:
 
 
 def test_names_are_read_as_the_encoder_reads_them() -> None:
-    spec = fresh_spec("char-gru/1", 8, 0, width=8, hidden=8, buckets=64)
+    spec = fresh_encoder_spec("char-gru/1", 8, 0, width=8, hidden=8, buckets=64)
     encoder = encoder_from(spec, "text", 8, torch.device("cpu"))
     names = read_names(encoder, ("en", "cs"), [0, 5])
-    expected = encoder.encode([encoder.prepare(emoji_names.names("cs")[5].name)])
+    expected = encoder.encode([encoder.prepare(emoji_names.names_in("cs")[5].name)])
     assert torch.equal(names.y_LVE[1, 1], expected[0])
     assert names.known_LV.all()
 
@@ -95,22 +96,22 @@ def test_names_are_read_as_the_encoder_reads_them() -> None:
 def test_meta_training_on_tenants_lowers_the_loss_and_sees_no_held_out_vendor() -> None:
     assert emoji.HELD_OUT_VENDOR not in TRAIN_VENDORS
     assert not set(emoji_names.trained_languages()) & set(emoji_names.HELD_OUT_LANGUAGES)
-    spec = fresh_spec("cnn/2", 64, 0, blocks=((8, True), (8, True), (8, True)))
+    spec = fresh_encoder_spec("cnn/2", 64, 0, blocks=((8, True), (8, True), (8, True)))
     config = RECIPES["maml"].to_config()
     small = {"steps": 30, "streams": 4, "hidden_dim": 16, "validate_every": 10}
-    theta = maml(spec, RECIPES["maml"].from_config(config | small))
-    assert (theta.source_modality, theta.target_dim) == ("image", emoji.LOW_RANK_DIM)
+    theta = maml_theta(spec, RECIPES["maml"].from_config(config | small))
+    assert (theta.source_modality, theta.target_dim) == ("image", LOW_RANK_DIM)
     assert theta.learner.kind == "meta-sgd"
     assert np.ptp(theta.learner.tensors["rates"]) > 0  # the rates were learned
 
 
-def test_a_schedule_rises_falls_and_ends_by_steps_or_by_time() -> None:
-    schedule = Schedule(steps=100, minutes=None)
+def test_a_budget_rises_falls_and_ends_by_steps_or_by_time() -> None:
+    budget = StepBudget(steps=100, minutes=None)
     factors = []
-    while not schedule.finished:
-        factors.append(schedule.rate_factor())
-        schedule.advance()
+    while not budget.finished:
+        factors.append(budget.rate_factor())
+        budget.advance()
     assert len(factors) == 100
     assert max(factors) == factors[5] == 1.0
     assert factors[-1] < 0.01
-    assert Schedule(steps=100, minutes=1e-9).finished
+    assert StepBudget(steps=100, minutes=1e-9).finished

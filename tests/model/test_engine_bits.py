@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.emoji import drawings as emoji
 from model.encoders.picture import ROWS
-from model.meta.fresh import fresh_theta
+from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
 from model.theta.meta_init import Activation, MetaInit, fresh
 from model.theta.meta_init_file import load_meta_init, shipped
@@ -74,7 +74,7 @@ def test_alone_or_in_any_company_a_stream_gets_the_same_bits(
 def test_no_generator_or_learner_reads_across_streams(
     dims: tuple[int, int, int], generator: str, learner: str, device: str
 ) -> None:
-    theta = fresh_theta(dims, generator, learner)
+    theta = fresh_theta_of_kind(dims, generator, learner)
     engine = Engine(theta, device, support_capacity=9, query_capacity=3)
     episodes = [episode(theta, seed, seed % 10, 1 + seed % 3) for seed in range(20)]
     episodes[4].x_support_SD[0, 0] = np.nan

@@ -19,29 +19,37 @@ from model.baselines.ridge import fit_ridge
 from model.baselines.shared import FirstDims
 from model.emoji import baselines as emoji_baselines
 from model.emoji import drawings as emoji
-from model.emoji import evaluate as judging
+from model.emoji import judge_tables
 from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
-from model.emoji.evaluate import EmojiTest, Options, quick, shipped_thetas, tables_for
+from model.emoji.evaluate import shipped_thetas, tables_for
+from model.emoji.judge_tables import EmojiTest, EmojiTestOptions, quick_options
 from model.emoji.tables import ALTERNATIVES, COMMANDS, NAMES, TABLES, EmojiTable
-from model.emoji.tenants import Features
-from model.encoders.build import encoder_from, fresh_spec
-from model.evaluate import methods, recorded
-from model.evaluate.episodes import GATE_PAIRS, TestEpisode, cut
-from model.evaluate.goals import PAIRS, PROTOTYPES, TO_REACH, Goal, goal
+from model.emoji.tenant_training import Features
+from model.emoji.tenants import TENANT_SEED
+from model.encoders.build import encoder_from, fresh_encoder_spec
+from model.evaluate import comparison, methods
+from model.evaluate.comparison import MetaTestPlan
+from model.evaluate.episodes import GATE_PAIRS, MetaTestEpisode, cut_test_episode
 from model.evaluate.intervals import t_interval
-from model.evaluate.judged import Judged, Row, summary
-from model.evaluate.recorded import TestPlan
-from model.evaluate.scoring import Figures, difference, figures, nearness, scored, scores
+from model.evaluate.result_table import ResultRow, ResultTable, setting_summaries
+from model.evaluate.scoring import (
+    Figures,
+    difference,
+    episode_scores,
+    method_figures,
+    nearness,
+    scored,
+)
 from model.evaluate.stability import stability
 from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
-from model.meta.cuts import Cut
-from model.meta.streams import RecordedStream
+from model.meta.episodes import EpisodeSizes
+from model.meta.recorded_streams import RecordedStream
 from model.retrieval import euclidean_scores
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import save
+from model.theta.meta_init_file import SHIPPED, save
 from model.theta.part import PartSpec
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Episode
@@ -61,17 +69,19 @@ def stream(
     return RecordedStream(name, x_ND, x_ND @ normal(seed + 1, D, E), np.arange(n), labels)
 
 
-def episode(name: str = "s", seed: int = 0, labels: tuple[str, ...] | None = None) -> TestEpisode:
-    made = cut(stream(name, seed, labels=labels), 16, np.random.default_rng(seed), 20)
+def episode(
+    name: str = "s", seed: int = 0, labels: tuple[str, ...] | None = None
+) -> MetaTestEpisode:
+    made = cut_test_episode(stream(name, seed, labels=labels), 16, np.random.default_rng(seed), 20)
     assert made is not None
     return made
 
 
-def perfect(episodes: Sequence[TestEpisode]) -> list[FloatArray]:
+def perfect(episodes: Sequence[MetaTestEpisode]) -> list[FloatArray]:
     return [e.y_QE for e in episodes]
 
 
-def blind(episodes: Sequence[TestEpisode]) -> list[FloatArray]:
+def blind(episodes: Sequence[MetaTestEpisode]) -> list[FloatArray]:
     return [normal(7 + i, *e.y_QE.shape) for i, e in enumerate(episodes)]
 
 
@@ -85,10 +95,10 @@ def theta(rate: float, kind: str = "maml", seed: int = 0, steps: int = 5) -> Met
 
 def test_a_perfect_method_finds_all_and_a_blind_one_what_luck_gives() -> None:
     episodes = [episode(f"s{i}", i) for i in range(30)]
-    found = figures("perfect", perfect, 16, episodes).measures
+    found = method_figures("perfect", perfect, 16, episodes).measures
     assert found["loss"].mean == 0.0
     assert {found[m].mean for m in ("r_at_1", "r_at_5", "mrr", "map", "ndcg")} == {1.0}
-    luck = figures("blind", blind, 16, episodes).measures
+    luck = method_figures("blind", blind, 16, episodes).measures
     assert luck["r_at_1"].mean == pytest.approx(1 / 20, abs=0.05)
     assert luck["r_at_5"].mean == pytest.approx(5 / 20, abs=0.1)
 
@@ -96,7 +106,7 @@ def test_a_perfect_method_finds_all_and_a_blind_one_what_luck_gives() -> None:
 def test_intervals_are_over_streams_and_not_over_episodes() -> None:
     episodes = [episode("a", 1), episode("a", 2), episode("a", 3), episode("b", 4)]
     each = scored(blind, episodes)
-    found = figures("blind", blind, 16, episodes)
+    found = method_figures("blind", blind, 16, episodes)
     losses = [s["loss"] for s in each]
     assert found.episodes == 4
     assert found.measures["loss"] == t_interval([float(np.mean(losses[:3])), losses[3]])
@@ -108,23 +118,23 @@ def test_labels_grade_what_is_found() -> None:
     y_QE = np.array([[0.0], [10.0], [1.0]], np.float32)
     o_QE = np.array([[0.9], [10.0], [1.0]], np.float32)
     none = np.zeros((0, 1), np.float32)
-    e = TestEpisode("s", none, none, none, none, o_QE, y_QE, ("cat", "dog", "cat"))
-    found = scores(e, o_QE)
+    e = MetaTestEpisode("s", none, none, none, none, o_QE, y_QE, ("cat", "dog", "cat"))
+    found = episode_scores(e, o_QE)
     assert found["r_at_1"] == pytest.approx(2 / 3)
     assert found["mrr"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     assert found["map"] == pytest.approx(1.0)
     low, high = 1 / np.log2(3), 1.0
     query_0 = (1 * high + 2 * low) / (2 * high + 1 * low)
     assert found["ndcg"] == pytest.approx((query_0 + 1 + 1) / 3)
-    unlabelled = scores(replace(e, labels_Q=None), o_QE)
+    unlabelled = episode_scores(replace(e, labels_Q=None), o_QE)
     assert unlabelled["map"] == pytest.approx((1 / 2 + 1 + 1) / 3)
-    apart = scores(replace(e, labels_Q=("a", "b", "c")), o_QE)
+    apart = episode_scores(replace(e, labels_Q=("a", "b", "c")), o_QE)
     assert apart == unlabelled
 
 
 def test_outputs_that_are_not_finite_find_nothing_and_have_no_loss() -> None:
     e = episode()
-    found = scores(e, np.full_like(e.y_QE, np.nan))
+    found = episode_scores(e, np.full_like(e.y_QE, np.nan))
     assert np.isnan(found["loss"])
     assert found["r_at_1"] == found["r_at_5"] == 0.0
 
@@ -148,9 +158,9 @@ def test_a_difference_is_paired_by_episode() -> None:
 # --- what the gate lets through ---
 
 
-def outputs_of(meta_init: MetaInit, episodes: list[TestEpisode]) -> dict[str, list[FloatArray]]:
-    engine = recorded.engine_for(meta_init, TestPlan((16,)))
-    return {name: run(episodes) for name, run in recorded.meta_learned(engine).items()}
+def outputs_of(meta_init: MetaInit, episodes: list[MetaTestEpisode]) -> dict[str, list[FloatArray]]:
+    engine = comparison.engine_for(meta_init, MetaTestPlan((16,)))
+    return {name: run(episodes) for name, run in comparison.meta_learned(engine).items()}
 
 
 def test_the_gate_takes_ridge_where_it_is_the_best() -> None:
@@ -160,13 +170,13 @@ def test_the_gate_takes_ridge_where_it_is_the_best() -> None:
     assert np.abs(found["adapted"][0] - found["gated"][0]).max() > 0.1
 
 
-def of_theta(rate: float) -> tuple[MetaInit, TestEpisode]:
+def of_theta(rate: float) -> tuple[MetaInit, MetaTestEpisode]:
     """A stream that is θ's own mapping, so that nothing is better than θ."""
     made = theta(rate)
     x = normal(3, 60, D)
     y = apply_numpy(made.mapping, x, "gelu")
     s, g, q = slice(0, 16), slice(16, 16 + GATE_PAIRS), slice(40, 60)
-    return made, TestEpisode("s", x[s], y[s], x[g], y[g], x[q], y[q])
+    return made, MetaTestEpisode("s", x[s], y[s], x[g], y[g], x[q], y[q])
 
 
 def test_the_gate_keeps_theta_where_adaptation_explodes() -> None:
@@ -180,7 +190,7 @@ def test_the_gate_lets_an_adaptation_through_that_is_no_worse() -> None:
     made, e = of_theta(rate=0.0)
     found = outputs_of(made, [e])
     np.testing.assert_array_equal(found["gated"][0], found["adapted"][0])
-    assert scores(e, found["gated"][0])["r_at_1"] == 1.0
+    assert episode_scores(e, found["gated"][0])["r_at_1"] == 1.0
 
 
 def test_episodes_are_adapted_once_for_all_methods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +219,8 @@ def test_the_method_for_as_many_pairs_is_taken() -> None:
 
 def test_extra_steps_never_harm_and_would_without_the_guard() -> None:
     streams = [stream(f"s{i}", 10 * i) for i in range(5)]
-    plan = TestPlan((16,), 1, candidates=20)
-    (episodes,) = recorded.episodes_of(streams, plan).values()
+    plan = MetaTestPlan((16,), 1, candidates=20)
+    (episodes,) = comparison.episodes_of(streams, plan).values()
     rates = np.array([[0.3] * 4] * 4 + [[30.0] * 4], np.float32)  # the last step overshoots
     made = replace(theta(0.3), learner=PartSpec({"kind": "maml"}, {"rates": rates}))
     own, *others = stability(made, episodes, plan, extra_steps=25)
@@ -230,14 +240,14 @@ def test_whoever_knows_the_tenants_matrix_finds_everything() -> None:
     concepts_N = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")[:150]
     x_ND = np.hstack([emoji.concept_vectors(16)[concepts_N], normal(0, 150, 8)])
     streams = emoji_streams.tenant_streams(concepts_N, x_ND, "linear", 16, tenants=3)
-    episodes = recorded.episodes_of(streams, TestPlan((5,), 1))[5]
+    episodes = comparison.episodes_of(streams, MetaTestPlan((5,), 1))[5]
     made, linear = tiny(16), table("neither-linear-16")
-    variants = emoji_baselines.ceilings(linear, {"t": made}, made)["ceiling"]
+    variants = emoji_baselines.ceiling_choices(linear, {"t": made}, made)["ceiling"]
     assert list(variants) == ["the encoder's first 16 features"]
-    found = figures("ceiling", next(iter(variants.values())), 5, episodes).measures
+    found = method_figures("ceiling", next(iter(variants.values())), 5, episodes).measures
     assert found["r_at_1"].mean == 1.0
     assert found["loss"].mean < 1e-10
-    assert emoji_streams.tenant_seed(streams[2].name) == emoji_streams.TENANT_SEED + 2
+    assert emoji_streams.tenant_seed(streams[2].name) == TENANT_SEED + 2
 
 
 def test_baselines_train_on_tenants_of_the_tables_family_and_on_no_test_concept() -> None:
@@ -245,13 +255,13 @@ def test_baselines_train_on_tenants_of_the_tables_family_and_on_no_test_concept(
     concepts_V = emoji_streams.training_concepts()
     assert {emoji.concepts()[v].split for v in concepts_V} == {"train"}
     x_VAD = torch.tensor(emoji.concept_vectors(16)[concepts_V]).unsqueeze(1)
-    source = emoji_streams.training_source(chosen, made, x_VAD, None, Cut(5, 5, 7))
+    source = emoji_streams.training_source(chosen, made, x_VAD, None, EpisodeSizes(5, 5, 7))
     batch = source.draw(torch.Generator().manual_seed(0), 2)
     norm = batch.y_query_TQE.norm(dim=2)
     torch.testing.assert_close(norm, torch.full((2, 7), 4.0))  # rotated, so as long as they were
     assert batch.real_support_TS.all()
     with pytest.raises(ValueError, match="no training tenants of the family 'linear'"):
-        emoji_streams.training_source(table("neither-linear-16"), made, x_VAD, None, Cut())
+        emoji_streams.training_source(table("neither-linear-16"), made, x_VAD, None, EpisodeSizes())
 
 
 def test_fine_tuning_all_supports_at_once_is_fine_tuning_each() -> None:
@@ -274,7 +284,9 @@ def test_noise_is_the_same_every_time_and_none_leaves_pictures_alone() -> None:
 
 def test_variants_of_a_baseline_stand_side_by_side() -> None:
     first = emoji_baselines.on_shared(FirstDims(2), "first")
-    merged = emoji_baselines.merged(first, emoji_baselines.on_shared(FirstDims(3), "second"))
+    merged = emoji_baselines.merged_choices(
+        first, emoji_baselines.on_shared(FirstDims(3), "second")
+    )
     assert list(merged["ridge on shared"]) == ["first", "second"]
 
 
@@ -284,11 +296,13 @@ def test_variants_of_a_baseline_stand_side_by_side() -> None:
 def tiny(dim: int) -> MetaInit:
     """Pictures to vectors, untrained."""
     made = fresh(24, dim, 8)
-    encoder = fresh_spec("cnn/2", 24, seed=0, blocks=((2, True), (2, True), (2, True)))
+    encoder = fresh_encoder_spec("cnn/2", 24, seed=0, blocks=((2, True), (2, True), (2, True)))
     return replace(made, source_modality="image", source_encoder=encoder)
 
 
-TINY = Options(3, TestPlan((5, 16), 1), 2, JointRecipe(steps=2, streams=2, hidden_dim=4), 3)
+TINY = EmojiTestOptions(
+    3, MetaTestPlan((5, 16), 1), 2, JointRecipe(steps=2, streams=2, hidden_dim=4), 3
+)
 
 
 def table(name: str) -> EmojiTable:
@@ -301,8 +315,10 @@ def test_a_table_has_every_method_at_every_size_and_says_what_is_missing(
     concepts_V = emoji_streams.training_concepts()
     x_VAD = torch.randn(len(concepts_V), 1, 24)
     drawn = Features(x_VAD, torch.tensor(emoji.concept_vectors(16)[concepts_V]))
-    monkeypatch.setattr(judging, "cache_features", lambda spec, dim, seed: drawn)
-    monkeypatch.setattr(fine_tuning, "choose", partial(fine_tuning.choose, steps=(1, 2)))
+    monkeypatch.setattr(judge_tables, "cache_features", lambda spec, dim, seed: drawn)
+    monkeypatch.setattr(
+        fine_tuning, "choose_fine_tuning", partial(fine_tuning.choose_fine_tuning, steps=(1, 2))
+    )
     thetas = ("emoji-lowrank", "emoji-both")
     chosen = replace(table("rotation"), thetas=thetas)
     test = EmojiTest({"emoji-both": tiny(16)}, {"emoji-lowrank": "train it"}, TINY)
@@ -356,10 +372,11 @@ def test_a_theta_is_judged_on_the_tables_that_it_fits() -> None:
 def test_tables_have_names_of_their_own_and_thetas_that_are_known() -> None:
     assert len(set(NAMES)) == len(NAMES)
     assert {t for table in TABLES for t in table.thetas} == {*COMMANDS, *ALTERNATIVES}
+    assert tuple(COMMANDS) == SHIPPED
 
 
 def test_languages_are_streams_of_names() -> None:
-    text = fresh_spec("char-gru/1", 24, seed=0)
+    text = fresh_encoder_spec("char-gru/1", 24, seed=0)
     made = replace(tiny(24), target_modality="text", target_encoder=text)
     chosen = replace(table("names-held-out"), baselines="closed forms")
     judged = EmojiTest({"emoji-names": made}, {}, TINY).judge(chosen)
@@ -367,16 +384,16 @@ def test_languages_are_streams_of_names() -> None:
     assert {e.stream for e in judged.examples} <= set(emoji_names.HELD_OUT_LANGUAGES)
     name = judged.examples[0].target
     assert isinstance(name, str)
-    assert name in {n.name for n in emoji_names.names(judged.examples[0].stream).values()}
+    assert name in {n.name for n in emoji_names.names_in(judged.examples[0].stream).values()}
     assert "encoders as they are" in {r.name for r in judged.rows}
 
 
 def test_training_names_stand_at_their_concepts() -> None:
-    text = fresh_spec("char-gru/1", 24, seed=0)
+    text = fresh_encoder_spec("char-gru/1", 24, seed=0)
     made = replace(tiny(24), target_modality="text", target_encoder=text)
     names = emoji_streams.training_names(emoji_streams.FeatureCache(), made, ["de"])
     concepts_V = emoji_streams.training_concepts()
-    known = emoji_names.names("de")
+    known = emoji_names.names_in("de")
     assert names.known_LV[0].tolist() == [c in known for c in concepts_V.tolist()]
     v = int(names.known_LV[0].nonzero()[9])
     encoder = encoder_from(text, "text", 24, torch.device("cpu"))
@@ -384,39 +401,20 @@ def test_training_names_stand_at_their_concepts() -> None:
     torch.testing.assert_close(names.y_LVE[0, v], own[0])
 
 
-# --- goals ---
-
-
-def test_goals_are_those_of_the_method_and_the_number_of_pairs() -> None:
-    assert goal("low-rank", "maml", 16, judged=False) == Goal(0.279, None)
-    assert goal("both: rotation", "attention", 64, judged=True) == Goal(0.565, 0.57)
-    assert goal("low-rank", "ceiling", 5, judged=False) == Goal(0.69, None)
-    assert goal(None, "maml", 5, judged=True) == goal("rotation", "x", 7, judged=True)
-    for setting, by_method in PROTOTYPES.items():
-        assert all(len(found) == len(PAIRS) for found in by_method.values())
-        assert len(TO_REACH[setting]) == len(PAIRS)
+# --- the summary ---
 
 
 def test_the_summary_takes_the_best_theta_of_each_setting() -> None:
     rows = []
     for name, recall in (("a", 0.5), ("b", 0.7)):
         measures = dict.fromkeys(("r_at_1",), t_interval([recall, recall]))
-        rows.append(
-            Row(
-                name,
-                Figures("gated", 5, 2, measures),
-                goal("low-rank", "attention", 5, judged=True),
-            )
-        )
-    (line,) = summary([Judged("t", "T", 2, tuple(rows), setting="low-rank"), Judged("u", "U")])
-    assert line.best == (0.7,)
-    assert line.to_reach == (0.66,)
-    assert line.methods == {"a gated": (0.5,), "b gated": (0.7,)}
-    assert Goal(None, 0.6).missed_by(0.5) == pytest.approx(0.1)
-    assert Goal(None, 0.6).missed_by(0.7) == 0.0
-    assert Goal(0.5, None).missed_by(0.1) is None
+        rows.append(ResultRow(name, Figures("gated", 5, 2, measures)))
+    tables = [ResultTable("t", "T", 2, tuple(rows), setting="low-rank"), ResultTable("u", "U")]
+    (found,) = setting_summaries(tables)
+    assert found.best == (0.7,)
+    assert found.methods == {"a gated": (0.5,), "b gated": (0.7,)}
 
 
 def test_quick_options_are_small_and_keep_the_seed() -> None:
-    assert quick(7).plan.seed == 7
-    assert quick().tenants < Options().tenants
+    assert quick_options(7).plan.seed == 7
+    assert quick_options().tenants < EmojiTestOptions().tenants

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.losses import MSE, Loss, LossKind
 from model.mappings.numpy_mlp import apply_numpy
-from model.meta.fresh import fresh_theta
+from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
 from model.serving.hidden_windows import HiddenWindows
 from model.theta.meta_init import MetaInit
@@ -29,7 +29,7 @@ KINDS = ("maml", "anil", "r2d2")
 
 
 def theta(learner: str = "maml", loss: Loss = MSE) -> MetaInit:
-    made = fresh_theta(DIMS, learner=learner, loss=loss, steps=3)
+    made = fresh_theta_of_kind(DIMS, learner=learner, loss=loss, steps=3)
     rng = np.random.default_rng(3)
     biases = {name: rng.standard_normal(len(made.mapping[name])) for name in ("b1", "b2")}
     mapping = dict(made.mapping) | {n: b.astype(np.float32) for n, b in biases.items()}

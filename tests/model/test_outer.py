@@ -197,7 +197,7 @@ def test_the_gradient_reaches_through_the_attention_as_finite_differences_say() 
             moved = parameters_of(recipe)
             with torch.no_grad():
                 dict(moved.named_parameters())[name].add_(step * direction)
-                o_TQE = outer.query_outputs(moved, drawn())
+                o_TQE = outer.adapted_outputs(moved, drawn())
                 losses.append(outer.paired_loss(moved, drawn(), o_TQE).mean().item())
         slope = (losses[0] - losses[1]) / 2e-6
         expected = float((found[name] * direction).sum())
@@ -296,7 +296,7 @@ def test_what_is_exported_adapts_the_same_and_goes_on_from_there(recipe: Recipe)
     again = MetaParameters.from_meta_init(from_bytes(to_bytes(meta_init), "here"), recipe)
     batch = EpisodeBatch(*(t.float() if t.is_floating_point() else t for t in drawn()))
     with torch.no_grad():
-        one, two = outer.query_outputs(trained, batch), outer.query_outputs(again, batch)
+        one, two = outer.adapted_outputs(trained, batch), outer.adapted_outputs(again, batch)
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
 
 
@@ -356,10 +356,10 @@ def test_a_recipe_survives_json_and_refuses_nonsense() -> None:
 def test_the_output_activation_is_part_of_the_mapping() -> None:
     parameters = parameters_of(replace(RECIPE, output_activation="sigmoid"))
     batch = drawn()
-    o_TQE = outer.query_outputs(parameters, batch)
+    o_TQE = outer.adapted_outputs(parameters, batch)
     assert o_TQE.min() > 0
     assert o_TQE.max() < 1
-    support: Support = outer.support_of(batch)
+    support: Support = batch.support
     plain = Mlp(*(t[0] for t in parameters.adapted(support)))
     z = forward(plain, batch.x_query_TQD[0])
     torch.testing.assert_close(o_TQE[0], torch.sigmoid(z))

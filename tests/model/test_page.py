@@ -9,53 +9,50 @@ import pytest
 from model.emoji import drawings as emoji
 from model.evaluate.chart import Curve, chart
 from model.evaluate.examples import Example, Picture
-from model.evaluate.goals import Goal
 from model.evaluate.intervals import Interval, t_interval
-from model.evaluate.judged import AgainstRidge, Judged, Row
 from model.evaluate.page import page
+from model.evaluate.result_table import AgainstRidge, ResultRow, ResultTable
 from model.evaluate.scoring import MEASURES, Figures
 from model.evaluate.stability import Stability
 
 HALF = t_interval([0.4, 0.6])
 
 
-def row(method: str, mean: float, goal: Goal, theta: str | None = None, pairs: int = 5) -> Row:
+def row(method: str, mean: float, theta: str | None = None, pairs: int = 5) -> ResultRow:
     interval = Interval(mean, mean - 0.05, mean + 0.05, 2, 0)
-    return Row(theta, Figures(method, pairs, 2, dict.fromkeys(MEASURES, interval)), goal)
+    return ResultRow(theta, Figures(method, pairs, 2, dict.fromkeys(MEASURES, interval)))
 
 
-def judged() -> Judged:
+def judged() -> ResultTable:
     rows = (
-        row("gated", 0.5, Goal(0.45, 0.48), "mine"),
-        row("ridge", 0.1, Goal(0.03, None)),
-        row("gated", 0.6, Goal(0.62, 0.65), "mine", 16),
-        row("ridge", math.nan, Goal(0.06, None), pairs=16),
+        row("gated", 0.5, "mine"),
+        row("ridge", 0.1),
+        row("gated", 0.6, "mine", 16),
+        row("ridge", math.nan, pairs=16),
     )
     picture = Picture(emoji.picture_png(5, "noto"))
     example = Example("a stream", picture, "<right>", {"ridge": [("<wrong>", False)]})
-    return Judged("t", "A <table>", 2, rows, notes=("a note & more",), examples=(example,))
+    return ResultTable("t", "A <table>", 2, rows, notes=("a note & more",), examples=(example,))
 
 
-def test_every_figure_is_on_the_page_with_its_interval_and_its_goal() -> None:
+def test_every_figure_is_on_the_page_with_its_interval() -> None:
     text = page("Title <1>", {"fact": "a & b"}, [judged()])
     assert "Title &lt;1&gt;" in text
     assert "<dd>a &amp; b</dd>" in text
     assert "A &lt;table&gt;" in text
     assert "0.500 <small>±0.050</small>" in text
-    assert '0.480 <span class="good">reached</span>' in text
-    assert '0.650 <span class="bad">−0.050</span>' in text
     assert "a note &amp; more" in text
     assert "<th>mine gated</th>" in text
 
 
-def test_the_summary_lists_settings_with_targets_alone() -> None:
-    with_setting = Judged("u", "U", 2, judged().rows, setting="rotation")
+def test_the_summary_lists_tables_with_a_setting_alone() -> None:
+    with_setting = ResultTable("u", "U", 2, judged().rows, setting="rotation")
     text = page("T", {}, [judged(), with_setting])
-    assert text.count("Against the targets") == 1
-    (section,) = re.findall(r"Against the targets.*?</section>", text, re.DOTALL)
+    assert text.count("<h2>Summary</h2>") == 1
+    (section,) = re.findall(r"<h2>Summary</h2>.*?</section>", text, re.DOTALL)
     assert "<th>rotation</th>" in section
     assert "<b>0.600</b>" in section
-    assert "Against the targets" not in page("T", {}, [judged()])
+    assert "<h2>Summary</h2>" not in page("T", {}, [judged()])
 
 
 def test_pictures_are_inside_and_nothing_is_outside() -> None:
@@ -70,7 +67,7 @@ def test_pictures_are_inside_and_nothing_is_outside() -> None:
 
 def test_tags_are_balanced() -> None:
     """Parsed as XML: after what XML has not (doctype, void tags, bare attributes) is taken away."""
-    text = page("T", {"f": "v"}, [judged(), Judged("u", "U", notes=("missing",))])
+    text = page("T", {"f": "v"}, [judged(), ResultTable("u", "U", notes=("missing",))])
     text = text.removeprefix("<!doctype html>")
     text = re.sub(r"<(meta|img)\b[^>]*>", "", text)
     text = re.sub(r"(class|colspan)=([\w-]+)", r'\1="\2"', text)
@@ -81,7 +78,7 @@ def test_ridge_and_stability_have_tables_of_their_own() -> None:
     worse = Interval(-0.1, -0.2, -0.05, 4, 0)
     against = AgainstRidge("mine", 5, worse, HALF)
     stable = Stability("maml", 5, 25, 40, 0, 0, 7, 33, HALF, HALF)
-    text = page("T", {}, [Judged("t", "T", against_ridge=(against,), stability=(stable,))])
+    text = page("T", {}, [ResultTable("t", "T", against_ridge=(against,), stability=(stable,))])
     assert "-0.100 <small>-0.200 to -0.050</small>" in text
     assert '<span class="bad">worse</span>' in text
     assert "<td>33</td>" in text

@@ -9,17 +9,18 @@ from functools import cache
 
 import pytest
 
-from model.emoji.evaluate import EmojiTest, Options, shipped_thetas
+from model.emoji.evaluate import shipped_thetas
+from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
 from model.emoji.tables import COMMANDS, TABLES
-from model.evaluate.judged import Judged
-from model.evaluate.recorded import TestPlan
+from model.evaluate.comparison import MetaTestPlan
+from model.evaluate.result_table import ResultTable
 from model.theta.meta_init_file import load_meta_init, shipped
 
-FEW = Options(8, TestPlan((5, 16, 64), 1), languages=4)
+FEW = EmojiTestOptions(8, MetaTestPlan((5, 16, 64), 1), languages=4)
 
 
 @cache
-def judged(name: str) -> Judged:
+def judged(name: str) -> ResultTable:
     thetas, missing = shipped_thetas()
     assert not missing
     table = next(table for table in TABLES if table.name == name)

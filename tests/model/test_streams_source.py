@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.meta.cuts import Cut, can_be_cut, cut_episode
-from model.meta.splits import Fractions, Part, part_of
-from model.meta.streams import RecordedEpisodes, RecordedStream, select
+from model.meta.episodes import EpisodeSizes, can_be_cut, cut_episode
+from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
+from model.meta.splits import Fractions, Part, part_of, select
 from model.values.errors import BadData
 
-CUT = Cut(min_support=2, max_support=8, query=4)
+SIZES = EpisodeSizes(min_support=2, max_support=8, query=4)
 
 
 def recorded(name: str, pairs: int, labels: Sequence[str] | None = None) -> RecordedStream:
@@ -51,7 +51,7 @@ def test_every_cut_is_disjoint_within_bounds_and_refused_only_when_impossible(
     query: int,
     seed: int,
 ) -> None:
-    cut = Cut(min_support, min_support + more, query, temporal)
+    cut = EpisodeSizes(min_support, min_support + more, query, temporal)
     label_N = np.array(labels, np.int64) if labelled else None
     if not can_be_cut(len(labels), label_N, cut):
         assert not _some_cut_exists(labels if labelled else None, len(labels), cut)
@@ -66,7 +66,7 @@ def test_every_cut_is_disjoint_within_bounds_and_refused_only_when_impossible(
         assert max(support) < min(asked)
 
 
-def _some_cut_exists(labels: list[int] | None, pairs: int, cut: Cut) -> bool:
+def _some_cut_exists(labels: list[int] | None, pairs: int, cut: EpisodeSizes) -> bool:
     """By the definition: one query pair (and its label) apart leaves enough for a support."""
     if labels is None:
         return pairs > cut.min_support
@@ -76,7 +76,7 @@ def _some_cut_exists(labels: list[int] | None, pairs: int, cut: Cut) -> bool:
 
 
 def test_support_sizes_are_log_uniform() -> None:
-    cut = Cut(min_support=2, max_support=31, query=4)
+    cut = EpisodeSizes(min_support=2, max_support=31, query=4)
     rng = np.random.default_rng(0)
     sizes = [len(cut_episode(200, None, cut, rng)[0]) for _ in range(8_000)]
     shares = np.histogram(sizes, [2, 4, 8, 16, 32])[0] / len(sizes)
@@ -85,7 +85,7 @@ def test_support_sizes_are_log_uniform() -> None:
 
 def test_a_batch_holds_the_streams_own_pairs_and_zeros_as_padding() -> None:
     streams = [recorded("a", 30), recorded("b", 5), recorded("c", 12)]
-    batch = RecordedEpisodes(streams, CUT).draw(seeded(0), 3)
+    batch = RecordedEpisodes(streams, SIZES).draw(seeded(0), 3)
     assert batch.x_support_TSD.shape == (3, 8, 2)
     assert batch.y_query_TQE.shape == (3, 4, 2)
     seen = set()
@@ -101,7 +101,7 @@ def test_a_batch_holds_the_streams_own_pairs_and_zeros_as_padding() -> None:
 
 
 def test_the_same_generator_state_gives_the_same_batch() -> None:
-    source = RecordedEpisodes([recorded("a", 30), recorded("b", 20)], CUT)
+    source = RecordedEpisodes([recorded("a", 30), recorded("b", 20)], SIZES)
     one, two, other = (source.draw(seeded(s), 5) for s in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert not torch.equal(one.x_support_TSD, other.x_support_TSD)
@@ -113,7 +113,7 @@ def test_a_temporal_query_is_the_newest_of_its_moment() -> None:
     stream = RecordedStream(
         "a", shuffled.x_ND[order], shuffled.y_NE[order], shuffled.times_N[order]
     )
-    source = RecordedEpisodes([stream], Cut(2, 8, 4, temporal=True))
+    source = RecordedEpisodes([stream], EpisodeSizes(2, 8, 4, temporal=True))
     ends = set()
     for seed in range(40):
         batch = source.draw(seeded(seed), 1)
@@ -152,31 +152,31 @@ def test_selections_share_neither_stream_nor_label() -> None:
 
 def test_what_cannot_be_used_is_refused_with_what_it_lacks() -> None:
     with pytest.raises(BadData, match="longest has 2 pairs, an episode needs 2 for the support"):
-        RecordedEpisodes([recorded("a", 2), recorded("b", 1)], CUT)
+        RecordedEpisodes([recorded("a", 2), recorded("b", 1)], SIZES)
     with pytest.raises(BadData, match="no streams"):
-        RecordedEpisodes([], CUT)
+        RecordedEpisodes([], SIZES)
     with pytest.raises(BadData, match="of another label"):
-        RecordedEpisodes([recorded("a", 9, ["same"] * 9)], CUT)
+        RecordedEpisodes([recorded("a", 9, ["same"] * 9)], SIZES)
     with pytest.raises(BadData, match="none of the 1 streams falls into test"):
         select([recorded("a", 9)], 0, {"test"}, fractions=Fractions(0.0, 0.0))
     broken = recorded("b", 9)
     broken.x_ND[3, 0] = np.nan
     with pytest.raises(BadData, match="'b': source features hold NaN"):
-        RecordedEpisodes([recorded("a", 9), broken], CUT)
+        RecordedEpisodes([recorded("a", 9), broken], SIZES)
     x_ND, y_NE = np.zeros((9, 3), np.float32), np.zeros((9, 2), np.float32)
     narrow = RecordedStream("n", x_ND, y_NE, np.arange(9))
     with pytest.raises(BadData, match="'n': source features are"):
-        RecordedEpisodes([recorded("a", 9), narrow], CUT)
+        RecordedEpisodes([recorded("a", 9), narrow], SIZES)
     with pytest.raises(ValueError, match="do not fit together"):
-        Cut(min_support=5, max_support=4)
+        EpisodeSizes(min_support=5, max_support=4)
 
 
 def test_streams_too_short_are_left_out_by_name_and_the_hash_knows_the_data() -> None:
-    source = RecordedEpisodes([recorded("long", 30), recorded("short", 2)], CUT)
+    source = RecordedEpisodes([recorded("long", 30), recorded("short", 2)], SIZES)
     assert source.left_out == ("short",)
     assert source.names == ("long",)
     assert (source.source_dim, source.target_dim) == (2, 2)
-    again = RecordedEpisodes([recorded("long", 30)], CUT)
+    again = RecordedEpisodes([recorded("long", 30)], SIZES)
     assert source.content_hash == again.content_hash
-    longer = RecordedEpisodes([recorded("long", 31)], CUT)
+    longer = RecordedEpisodes([recorded("long", 31)], SIZES)
     assert source.content_hash != longer.content_hash

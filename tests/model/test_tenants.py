@@ -11,15 +11,16 @@ import torch
 
 from model.emoji import drawings as emoji
 from model.emoji import train_tenants
-from model.emoji.tenants import (
+from model.emoji.tenant_training import (
     Features,
+    TenantModel,
     TenantRecipe,
-    Trained,
     draw,
     draw_matrices,
     outer_loss,
-    train,
+    train_tenant_model,
 )
+from model.emoji.tenants import Family, Tenant, low_rank_rotation
 from model.mappings.attention import Attention
 from model.mappings.numpy_mlp import apply_numpy
 from model.theta.part import PartSpec
@@ -51,7 +52,7 @@ def test_low_rank_matrices_are_those_of_the_data(dim: int) -> None:
     found = draw_matrices("low-rank", 2, dim, torch.Generator().manual_seed(4))
     a_T3 = torch.rand(2, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     for matrix_EE, a_3 in zip(found, a_T3, strict=True):
-        expected_EE = emoji.low_rank_rotation(a_3.numpy() * 2.0 - 1.0, dim)
+        expected_EE = low_rank_rotation(a_3.numpy() * 2.0 - 1.0, dim)
         np.testing.assert_allclose(matrix_EE.numpy(), expected_EE, atol=1e-5)
 
 
@@ -71,10 +72,10 @@ def test_rotations_are_rotations_and_sheared_ones_are_not() -> None:
 
 
 @pytest.mark.parametrize("family", ["rotation", "permutation", "linear"])
-def test_a_tenant_of_any_family_has_the_dim_asked_for(family: emoji.Family) -> None:
-    matrix_EE = emoji.Tenant(3, family, 20).matrix_EE()
+def test_a_tenant_of_any_family_has_the_dim_asked_for(family: Family) -> None:
+    matrix_EE = Tenant(3, family, 20).matrix_EE()
     assert matrix_EE.dtype == np.float32
-    assert emoji.Tenant(3, family).matrix_EE().shape == (16, 16)
+    assert Tenant(3, family).matrix_EE().shape == (16, 16)
     product_EE = matrix_EE @ matrix_EE.T
     if family == "linear":
         assert np.trace(product_EE) == pytest.approx(20.0, rel=0.2)
@@ -101,7 +102,7 @@ def test_support_and_query_share_no_concept_and_lengths_stay_in_range() -> None:
     assert 1 not in lengths
 
 
-def losses_of(trained: Trained) -> float:
+def losses_of(trained: TenantModel) -> float:
     g = torch.Generator().manual_seed(3)
     with torch.no_grad():
         batches = [draw(features(), RECIPE, g) for _ in range(8)]
@@ -109,17 +110,17 @@ def losses_of(trained: Trained) -> float:
 
 
 def test_the_outer_loop_lowers_the_outer_loss_and_repeats_itself() -> None:
-    trained = train(features(), RECIPE, seed=1)
-    again = train(features(), RECIPE, seed=1)
+    trained = train_tenant_model(features(), RECIPE, seed=1)
+    again = train_tenant_model(features(), RECIPE, seed=1)
     for mine, theirs in zip(trained.parameters(), again.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    untrained = train(features(), replace(RECIPE, steps=1), seed=1)
+    untrained = train_tenant_model(features(), replace(RECIPE, steps=1), seed=1)
     assert losses_of(trained) < losses_of(untrained) - 0.05
 
 
 def test_what_is_published_is_what_was_trained() -> None:
     torch.manual_seed(0)
-    trained = Trained(16, RECIPE).requires_grad_(False)
+    trained = TenantModel(16, RECIPE).requires_grad_(False)
     encoder = PartSpec({"kind": "cnn/2"}, {"weight": np.zeros((1, 1), np.float32)})
     meta_init = train_tenants.as_meta_init(trained, RECIPE, encoder, "emoji-test", {})
     assert meta_init.version == f"emoji-test-{meta_init.version[-8:]}"
@@ -138,7 +139,7 @@ def test_with_perfect_features_and_many_pairs_a_rotation_is_found() -> None:
     """u(x) = x by two layers: x = relu(x) − relu(−x)."""
     torch.manual_seed(0)
     recipe = replace(RECIPE, activation="relu")
-    trained = Trained(16, recipe).requires_grad_(False)
+    trained = TenantModel(16, recipe).requires_grad_(False)
     half = torch.cat([torch.eye(16), -torch.eye(16)])
     for parameter, value in zip(trained.theta(), (half, 0.0, half.T, 0.0), strict=True):
         parameter.copy_(torch.as_tensor(value))

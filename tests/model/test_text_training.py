@@ -38,17 +38,19 @@ def test_there_are_102_languages_and_some_are_held_out() -> None:
 
 def test_a_name_belongs_to_its_emoji() -> None:
     place = {concept.character: i for i, concept in enumerate(emoji.concepts())}
-    grinning = emoji_names.names("en")[place["😀"]]
+    grinning = emoji_names.names_in("en")[place["😀"]]
     assert grinning.name == "grinning face"
     assert "smile" in grinning.keywords
-    assert emoji_names.names("de")[place["😀"]].name == "grinsendes Gesicht"
+    assert emoji_names.names_in("de")[place["😀"]].name == "grinsendes Gesicht"
 
 
 def test_no_text_of_another_split_is_trained_on(texts: Texts) -> None:
     train = emoji_names.concepts_of("train")
-    known = emoji_names.names("en")
+    known = emoji_names.names_in("en")
     names = {"".join(map(chr, name)) for name in texts.names}
-    assert len(texts.names) == sum(c in emoji_names.names(la) for la in ("en", "cs") for c in train)
+    assert len(texts.names) == sum(
+        c in emoji_names.names_in(la) for la in ("en", "cs") for c in train
+    )
     for row, place in enumerate(texts.concept_A[: len(train)]):
         # languages come in the order asked for
         expected = code_points(known[train[place]].name, SMALL.longest)

@@ -15,17 +15,21 @@ from torch import Tensor
 
 from model.baselines.ridge import fit_ridge
 from model.encoders import audio, image, text, vector, video
-from model.encoders.build import encoder_from, fresh_spec
-from model.meta.encoders.content_episodes import Contents, episodes_of_features
-from model.meta.encoders.content_store import ContentStore, Room, StoringEncoder
+from model.encoders.build import encoder_from, fresh_encoder_spec
+from model.meta.encoders.content_episodes import (
+    ContentEpisodes,
+    Contents,
+    ContentStream,
+    episodes_of_features,
+)
+from model.meta.encoders.content_store import ContentStore, Room, StoredSide
 from model.meta.encoders.state import EncodersState, Nets
 from model.meta.encoders.stream_heads import HeadLoss, predictions
 from model.meta.encoders.trainable import CPU, Pass, features, parts_of, trainable
 from model.meta.encoders.trainable_cnn import TrainableCnn, blocks_for
 from model.meta.encoders.training import EncodersRecipe, TrainedEncoders, train_encoders
 from model.meta.episodes import EpisodeBatch
-from model.meta.streams import RecordedEpisodes, RecordedStream
-from model.meta.training import Saving
+from model.meta.progress import Saving
 from model.retrieval import cosine_scores, euclidean_scores, relevance_from_labels, scores_of
 from model.theta.meta_init import Modality
 from model.theta.part import PartSpec
@@ -135,24 +139,24 @@ def contents_of(
     source: Side, target: Side, train: Sequence[Stream], validation: Sequence[Stream] = ()
 ) -> Contents:
     room = Room()
-    stores = []
+    sides = []
     for side in (source, target):
         encoder = encoder_from(side.spec, side.modality, side.dim, CPU)
-        stores.append(StoringEncoder(encoder, room, features=side.spec is None))
+        sides.append(StoredSide(encoder, room, features=side.spec is None))
 
-    def numbered(name: str, stream: Stream) -> RecordedStream:
-        x, y = (
-            store.encode([store.prepare(c) for c in contents]).numpy()
-            for store, contents in zip(stores, (stream.source, stream.target), strict=True)
+    def numbered(name: str, stream: Stream) -> ContentStream:
+        source_N, target_N = (
+            side.add([side.encoder.prepare(c) for c in contents])
+            for side, contents in zip(sides, (stream.source, stream.target), strict=True)
         )
-        return RecordedStream(name, x, y, np.arange(len(x)))
+        return ContentStream(name, source_N, target_N, np.arange(len(source_N)))
 
-    def episodes(kind: str, streams: Sequence[Stream]) -> RecordedEpisodes:
-        cut = RECIPE.cut()
-        return RecordedEpisodes([numbered(f"{kind}{i}", s) for i, s in enumerate(streams)], cut)
+    def episodes(kind: str, streams: Sequence[Stream]) -> ContentEpisodes:
+        numbers = [numbered(f"{kind}{i}", s) for i, s in enumerate(streams)]
+        return ContentEpisodes(numbers, RECIPE.episode_sizes())
 
     judged = episodes("validation", validation) if validation else None
-    return Contents(stores[0].store, stores[1].store, episodes("train", train), judged)
+    return Contents(sides[0].store, sides[1].store, episodes("train", train), judged)
 
 
 def mrr(source: Side, target: Side, streams: Sequence[Stream]) -> float:
@@ -172,16 +176,16 @@ def mrr(source: Side, target: Side, streams: Sequence[Stream]) -> float:
 
 
 def small_cnn(dim: int) -> PartSpec:
-    return fresh_spec(image.KIND, dim, 0, side=8, blocks=blocks_for(8, (16, 32)))
+    return fresh_encoder_spec(image.KIND, dim, 0, side=8, blocks=blocks_for(8, (16, 32)))
 
 
 SOURCES: dict[Modality, tuple[Draw, PartSpec]] = {
-    "audio": (tone, fresh_spec(audio.KIND, 16, 0, bands=32, channels=(8, 16, 16))),
-    "text": (phrase, fresh_spec(text.KIND, 16, 0, buckets=512, width=16, hidden=16)),
+    "audio": (tone, fresh_encoder_spec(audio.KIND, 16, 0, bands=32, channels=(8, 16, 16))),
+    "text": (phrase, fresh_encoder_spec(text.KIND, 16, 0, buckets=512, width=16, hidden=16)),
     "image": (picture, small_cnn(16)),
     "video": (
         clip,
-        fresh_spec(video.KIND, 16, 0, frame_dim=16, hidden=16, frame=small_cnn(16)),
+        fresh_encoder_spec(video.KIND, 16, 0, frame_dim=16, hidden=16, frame=small_cnn(16)),
     ),
 }
 
@@ -357,7 +361,7 @@ def test_a_net_is_the_encoder_that_its_spec_makes(modality: Modality) -> None:
     rng = np.random.default_rng(5)
     contents: list[Content]
     if modality == "vector":
-        spec = fresh_spec(vector.KIND, 16, 0, input_dim=5, normalise=1)
+        spec = fresh_encoder_spec(vector.KIND, 16, 0, input_dim=5, normalise=1)
         contents = [rng.standard_normal(5) for _ in range(6)]
     else:
         draw, spec = SOURCES[modality]
@@ -375,7 +379,7 @@ def test_a_net_is_the_encoder_that_its_spec_makes(modality: Modality) -> None:
 
 @pytest.mark.parametrize(("side", "left"), [(8, 4), (32, 4), (33, 4), (64, 4), (100, 6), (256, 4)])
 def test_blocks_suit_the_side(side: int, left: int) -> None:
-    spec = fresh_spec(image.KIND, 8, 0, side=side, blocks=blocks_for(side, (2,)))
+    spec = fresh_encoder_spec(image.KIND, 8, 0, side=side, blocks=blocks_for(side, (2,)))
     net = TrainableCnn(spec)
     assert net.sizes.flat == 2 * left**2
     assert net(torch.zeros(2, 3, side, side)).shape == (2, 8)
@@ -443,7 +447,7 @@ def test_a_checkpoint_of_other_contents_weights_or_recipe_is_refused(
     source = Side("text", TEXT, 16)
     train = rotated(phrase, 8, 7, 12)
     other = contents_of(source, vectors(train), train, rotated(phrase, 4, 2, 12))
-    weights = fresh_spec(text.KIND, 16, 1, buckets=512, width=16, hidden=16)
+    weights = fresh_encoder_spec(text.KIND, 16, 1, buckets=512, width=16, hidden=16)
     for data, spec, recipe, names in (
         (other, TEXT, SHORT, "contents"),
         (texts, weights, SHORT, "source.weights"),
@@ -484,7 +488,7 @@ def test_without_validation_streams_all_steps_are_done(texts: Contents) -> None:
 def test_what_cannot_be_trained_is_refused(texts: Contents) -> None:
     with pytest.raises(BadData, match="neither source nor target"):
         train_encoders(texts, None, None, SHORT)
-    lookup = fresh_spec(image.KIND, 8, 0, side=8, blocks=blocks_for(8, (4,)), lookup=(5, 6))
+    lookup = fresh_encoder_spec(image.KIND, 8, 0, side=8, blocks=blocks_for(8, (4,)), lookup=(5, 6))
     with pytest.raises(BadMetaInit, match="lookup"):
         trainable(lookup)
     with pytest.raises(BadMetaInit, match="'other'"):
@@ -496,13 +500,13 @@ def test_what_cannot_be_trained_is_refused(texts: Contents) -> None:
 
 def test_contents_beyond_the_room_are_refused_and_bad_ones_as_ever() -> None:
     encoder = encoder_from(TEXT, "text", 16, CPU)
-    storing = StoringEncoder(encoder, Room(4 * (256 + 4 * 4) - 1), features=False)
-    prepared = [storing.prepare(w) for w in ("abcd", "efgh", "abcd", "ijkl", "mnop")]
-    assert storing.encode(prepared[:4]).tolist() == [[0.0], [1.0], [0.0], [2.0]]
+    side = StoredSide(encoder, Room(4 * (256 + 4 * 4) - 1), features=False)
+    prepared = [side.encoder.prepare(w) for w in ("abcd", "efgh", "abcd", "ijkl", "mnop")]
+    assert side.add(prepared[:4]).tolist() == [0, 1, 0, 2]
     with pytest.raises(BadData, match="MiB of memory"):
-        storing.encode(prepared[4:])
+        side.add(prepared[4:])
     with pytest.raises(BadContent) as refused:
-        storing.prepare("  ")
+        side.encoder.prepare("  ")
     assert refused.value.reason == "empty_text"
 
 
@@ -510,22 +514,26 @@ def test_contents_that_occur_often_and_padding_go_through_the_net_once() -> None
     room = Room()
     source, target = ContentStore(room), ContentStore(room)
     encoder = encoder_from(TEXT, "text", 16, CPU)
-    x_NN = source.add([encoder.prepare(w) for w in ("one", "two", "three")])
-    y_NN = target.add([np.full(2, n, np.float32) for n in range(3)])
-    stream = RecordedStream("s", x_NN, y_NN, np.arange(3))
-    contents = Contents(
-        source, target, RecordedEpisodes([stream], replace(RECIPE, min_support=2).cut())
-    )
+    source_N = source.add([encoder.prepare(w) for w in ("one", "two", "three")])
+    target_N = target.add([np.full(2, n, np.float32) for n in range(3)])
+    stream = ContentStream("s", source_N, target_N, np.arange(3))
+    sizes = replace(RECIPE, min_support=2).episode_sizes()
+    contents = Contents(source, target, ContentEpisodes([stream], sizes))
     numbers = contents.train.draw(torch.Generator().manual_seed(0), 4)
     net, seen = trainable(TEXT), []
     net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     batch, _ = episodes_of_features(contents, numbers, net, 2.0)
     assert seen == [3]
     for real, x, y, number in (
-        (batch.real_support_TS, batch.x_support_TSD, batch.y_support_TSE, numbers.x_support_TSD),
-        (batch.real_query_TQ, batch.x_query_TQD, batch.y_query_TQE, numbers.x_query_TQD),
+        (
+            batch.real_support_TS,
+            batch.x_support_TSD,
+            batch.y_support_TSE,
+            numbers.source_support_TS,
+        ),
+        (batch.real_query_TQ, batch.x_query_TQD, batch.y_query_TQE, numbers.source_query_TQ),
     ):
-        which = number[real][:, 0].long()
+        which = number[real]
         expected = features(net, source.take(which))
         torch.testing.assert_close(x[real].detach(), expected)
         torch.testing.assert_close(y[real], which[:, None].expand(-1, 2) / 2.0)

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from model.losses import MSE
-from model.meta import checkpoint
+from model.meta.checkpoint import write_checkpoint
 from model.meta.episodes import EpisodeBatch
+from model.meta.progress import Progress, Saving
 from model.meta.recipe import Recipe, Term
-from model.meta.state import Progress
-from model.meta.training import Data, Saving, Trained, facts_of, train
+from model.meta.training import Data, MetaTrained, facts_of, train_theta
 from model.values.errors import BadCheckpoint, BadData, Diverged
 
 D, E = 3, 2
@@ -64,11 +64,11 @@ class LinearStreams:
         return EpisodeBatch(x[:, :6], y[:, :6], real_TS, x[:, 6:], y[:, 6:], real_TQ)
 
 
-def trained(recipe: Recipe = RECIPE, saving: Saving | None = None) -> Trained:
-    return train(Data(LinearStreams(), LinearStreams()), recipe, saving=saving)
+def trained(recipe: Recipe = RECIPE, saving: Saving | None = None) -> MetaTrained:
+    return train_theta(Data(LinearStreams(), LinearStreams()), recipe, saving=saving)
 
 
-def content(result: Trained) -> str:
+def content(result: MetaTrained) -> str:
     return result.parameters.meta_init("theta").content_hash
 
 
@@ -123,7 +123,7 @@ def test_the_best_average_is_kept_and_patience_ends_it() -> None:
 
 
 def test_without_validation_all_steps_are_done() -> None:
-    result = train(Data(LinearStreams()), RECIPE)
+    result = train_theta(Data(LinearStreams()), RECIPE)
     assert result.progress.step == 60
     assert result.progress.best_loss is None
 
@@ -134,12 +134,12 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_it_when_they_go_o
             self.poisoned_from = self.drawn if self.drawn in (3, 4) else None
             return super().draw(generator, streams)
 
-    result = train(Data(OncePoisoned(), LinearStreams()), replace(RECIPE, max_skipped=3))
+    result = train_theta(Data(OncePoisoned(), LinearStreams()), replace(RECIPE, max_skipped=3))
     assert result.progress.skipped == 2
     assert result.progress.skipped_in_a_row == 0
     assert result.progress.history[-1]["validation_loss"] < 1.5
     with pytest.raises(Diverged, match="3 outer steps in a row, up to step 23 of 60"):
-        train(Data(LinearStreams(poisoned_from=20)), replace(RECIPE, max_skipped=3))
+        train_theta(Data(LinearStreams(poisoned_from=20)), replace(RECIPE, max_skipped=3))
 
 
 @pytest.mark.parametrize("generator", ["mlp", "adversarial"])
@@ -153,11 +153,11 @@ def test_interrupted_anywhere_and_continued_it_ends_in_the_same_bytes(
     data = Data(LinearStreams(), LinearStreams())
     for stop in (3, 9, 18, 29):
         with pytest.raises(Interrupted):
-            train(data, recipe, saving=saving, on_step=_interrupting(stop))
-    result = train(data, recipe, saving=saving)
+            train_theta(data, recipe, saving=saving, on_step=_interrupting(stop))
+    result = train_theta(data, recipe, saving=saving)
     assert content(result) == content(whole)
     assert result.progress == whole.progress
-    done = train(data, recipe, saving=saving)  # it is over: nothing is done again
+    done = train_theta(data, recipe, saving=saving)  # it is over: nothing is done again
     assert content(done) == content(whole)
 
 
@@ -178,46 +178,46 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_fields_that_differ(
 ) -> None:
     path = tmp_path / "checkpoint"
     data = Data(LinearStreams(), identity={"train": "abc"})
-    train(data, replace(RECIPE, steps=2), saving=Saving(path))
+    train_theta(data, replace(RECIPE, steps=2), saving=Saving(path))
     with pytest.raises(BadCheckpoint, match=r"recipe\.rate is 0\.02 there and 0\.5 here") as caught:
-        train(data, replace(RECIPE, steps=2, rate=0.5, seed=3), saving=Saving(path))
+        train_theta(data, replace(RECIPE, steps=2, rate=0.5, seed=3), saving=Saving(path))
     assert "recipe.seed is 0 there and 3 here" in str(caught.value)
     assert "recipe.hidden_dim" not in str(caught.value)
     other = replace(data, identity={"train": "def"})
     with pytest.raises(BadCheckpoint, match=r"data\.train is 'abc' there and 'def' here"):
-        train(other, replace(RECIPE, steps=2), saving=Saving(path))
+        train_theta(other, replace(RECIPE, steps=2), saving=Saving(path))
     parent = trained().parameters.meta_init("parent")
     with pytest.raises(BadCheckpoint, match="parent is None there"):
-        train(data, replace(RECIPE, steps=2), parent, saving=Saving(path))
+        train_theta(data, replace(RECIPE, steps=2), parent, saving=Saving(path))
     with pytest.raises(BadCheckpoint, match="form is 'full' there and 'hidden' here"):
-        train(data, replace(RECIPE, steps=2), saving=Saving(path), form="hidden")
+        train_theta(data, replace(RECIPE, steps=2), saving=Saving(path), form="hidden")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadCheckpoint, match="not a readable checkpoint"):
-        train(data, replace(RECIPE, steps=2), saving=Saving(path))
+        train_theta(data, replace(RECIPE, steps=2), saving=Saving(path))
 
 
 def test_a_file_is_replaced_at_once_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "checkpoint"
-    checkpoint.write(path, b"old")
+    write_checkpoint(path, b"old")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.write(path, b"new and longer")
+        write_checkpoint(path, b"new and longer")
     assert path.read_bytes() == b"old"
 
 
 def test_it_goes_on_from_a_parent() -> None:
     parent = trained().parameters.meta_init("parent")
-    further = train(Data(LinearStreams(), LinearStreams()), RECIPE, parent)
+    further = train_theta(Data(LinearStreams(), LinearStreams()), RECIPE, parent)
     first = trained().progress.history[0]["validation_loss"]
     assert further.progress.history[0]["validation_loss"] < 0.5 * first
     with pytest.raises(BadData, match=r"validation has source and target dims \(3, 5\)"):
-        train(Data(LinearStreams(), _Wider()), RECIPE)
+        train_theta(Data(LinearStreams(), _Wider()), RECIPE)
 
 
 class _Wider(LinearStreams):
@@ -234,7 +234,7 @@ from test_training import *
 saving = Saving(Path(sys.argv[2]), every=3)
 data = Data(LinearStreams(), LinearStreams())
 say = lambda progress: print(progress.step, flush=True)
-print("content", content(train(data, KILLED_RECIPE, saving=saving, on_step=say)), flush=True)
+print("content", content(train_theta(data, KILLED_RECIPE, saving=saving, on_step=say)), flush=True)
 """
 
 

@@ -11,12 +11,12 @@ import torch
 from daemon.errors import Misconfigured
 from daemon.offline import dataset
 from daemon.offline.dataset import Reading
-from daemon.offline.files import RecordedEvent, writer
+from daemon.offline.events_file import RecordedEvent, event_writer
 from daemon.offline.gallery import Gallery
 from daemon.wire import paired_event
 from daemon.wire.paired_event import Content, EventLimits, Text, WirePair
 from model.encoders.vector import VectorAsItIs
-from model.meta.streams import RecordedStream
+from model.meta.recorded_streams import RecordedStream
 
 LIMITS = EventLimits(max_event_bytes=5_000, max_pairs=8)
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def pair(number: float, label: str | None = None) -> WirePair:
 def events_file(folder: Path, *events: RecordedEvent) -> Path:
     path = folder / "events.jsonl"
     with path.open("wb") as file:
-        put = writer(path, file)
+        put = event_writer(path, file)
         for event in events:
             put(event)
     return path

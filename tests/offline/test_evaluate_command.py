@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from daemon.commands.evaluate import evaluate
 from daemon.errors import Misconfigured
-from daemon.offline.files import RecordedEvent, writer
+from daemon.offline.events_file import RecordedEvent, event_writer
 from daemon.wire.paired_event import Text, WirePair, vector
 from model.emoji import evaluate as emoji
 from model.emoji.tables import COMMANDS, NAMES, TABLES
@@ -44,7 +44,7 @@ def write(path: Path, streams: int = 12, pairs: int = 40) -> Path:
     """Linear streams, each of its own matrix; every pair has a label."""
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
-        put = writer(path, file)
+        put = event_writer(path, file)
         for s in range(streams):
             matrix = rng.standard_normal((D, E))
             for n in range(pairs):
@@ -132,7 +132,7 @@ def test_tables_are_printed_without_json(events: Path, theta: Path) -> None:
 def text_events(tmp_path: Path) -> list[str | Path]:
     path = tmp_path / "events.jsonl"
     with path.open("wb") as file:
-        writer(path, file)(RecordedEvent(stream="s", pairs=[WirePair(Text("a"), Text("b"))]))
+        event_writer(path, file)(RecordedEvent(stream="s", pairs=[WirePair(Text("a"), Text("b"))]))
     return [path]
 
 

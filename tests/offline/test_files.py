@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.errors import Misconfigured
-from daemon.offline.files import BadEntry, RecordedEvent, read, writer
+from daemon.offline.events_file import BadEntry, RecordedEvent, event_writer, read_events
 from daemon.wire import paired_event
 from daemon.wire.paired_event import EventLimits, Image, Text, WirePair
 
@@ -41,7 +41,7 @@ EVENTS = st.builds(
 
 def write(path: Path, events: list[RecordedEvent]) -> None:
     with path.open("wb") as file:
-        put = writer(path, file)
+        put = event_writer(path, file)
         for event in events:
             put(event)
 
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back(
 ) -> None:
     path = tmp_path_factory.mktemp("events") / name
     write(path, events)
-    assert list(read(path, LIMITS)) == events
+    assert list(read_events(path, LIMITS)) == events
 
 
 def an_event(stream: str = "s", **changes: Any) -> RecordedEvent:
@@ -79,7 +79,7 @@ def test_a_bad_line_is_told_by_its_number_and_the_next_one_is_read(
     path = tmp_path / "events.jsonl"
     good = msgspec.json.encode(an_event())
     path.write_bytes(good + b"\n\n" + bad + b"\n" + good)
-    first, middle, last = read(path, LIMITS)
+    first, middle, last = read_events(path, LIMITS)
     assert first == last == an_event()
     assert isinstance(middle, BadEntry)
     assert (middle.place, middle.error.reason) == ("line 3", reason)
@@ -89,7 +89,7 @@ def test_a_bad_msgpack_object_is_told_by_its_byte(tmp_path: Path) -> None:
     path = tmp_path / "events.msgpack"
     good = msgspec.msgpack.encode(an_event())
     path.write_bytes(good + msgspec.msgpack.encode({"stream": "s"}) + good + good[:-3])
-    first, bad, second, cut = read(path, LIMITS)
+    first, bad, second, cut = read_events(path, LIMITS)
     assert first == second == an_event()
     assert isinstance(bad, BadEntry)
     assert (bad.place, bad.error.reason) == (f"byte {len(good)}", "schema")
@@ -99,9 +99,9 @@ def test_a_bad_msgpack_object_is_told_by_its_byte(tmp_path: Path) -> None:
 
 def test_a_name_without_a_known_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"ends in one of \.jsonl"):
-        list(read(tmp_path / "events.csv", LIMITS))
+        list(read_events(tmp_path / "events.csv", LIMITS))
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="cannot be read: No such file"):
-        list(read(tmp_path / "none.jsonl", LIMITS))
+        list(read_events(tmp_path / "none.jsonl", LIMITS))

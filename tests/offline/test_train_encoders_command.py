@@ -15,16 +15,16 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-from daemon.commands.meta_train import meta_train as command
+from daemon.commands.meta_train import meta_train
 from daemon.errors import Misconfigured
-from daemon.offline.encoders import FreshSizes
-from daemon.offline.files import RecordedEvent, writer
-from daemon.offline.meta_train import Wanted, meta_train
+from daemon.offline.events_file import RecordedEvent, event_writer
+from daemon.offline.meta_train import MetaTrainRequest, meta_train_recorded
+from daemon.offline.sides import FreshSizes
 from daemon.wire.paired_event import Audio, EventLimits, Text, WirePair, vector
 from model.meta.encoders.training import EncodersRecipe
+from model.meta.progress import Saving
 from model.meta.recipe import Recipe
 from model.meta.splits import Fractions, part_of
-from model.meta.training import Saving
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init
@@ -32,7 +32,7 @@ from model.theta.part import PartSpec
 from model.values.contents import AudioClip
 
 app = typer.Typer()
-app.command()(command)
+app.command()(meta_train)
 TINY = ("--encoder-dim", "6", "--encoder-steps", "8", "--steps", "12", "--hidden-dim", "8")
 
 
@@ -80,7 +80,7 @@ def greetings(streams: Sequence[str]) -> Iterator[RecordedEvent]:
 
 def written(path: Path, events: Iterator[RecordedEvent]) -> Path:
     with path.open("wb") as file:
-        put = writer(path, file)
+        put = event_writer(path, file)
         for event in events:
             put(event)
     return path
@@ -103,8 +103,8 @@ def events(tmp_path: Path) -> Path:
     return written(tmp_path / "tones.msgpack", tones(NAMES))
 
 
-def wanted(events: Path, saving: Path | None = None) -> Wanted:
-    return Wanted(
+def request(events: Path, saving: Path | None = None) -> MetaTrainRequest:
+    return MetaTrainRequest(
         events=(events,),
         name="tones",
         recipe=Recipe(steps=6, hidden_dim=8, validate_every=3, streams=4),
@@ -133,7 +133,7 @@ def test_the_theta_reads_wav_files_with_the_encoder_that_was_trained(
         cut = Audio(silence.data[:300])
         for bad in (cut, Audio(silence.data[:44] + bytes(len(silence.data) - 44))):
             pair = WirePair(bad, vector(np.zeros(2, np.float32)))
-            writer(events, file)(RecordedEvent(stream=NAMES[0], pairs=[pair]))
+            event_writer(events, file)(RecordedEvent(stream=NAMES[0], pairs=[pair]))
     out, report = tmp_path / "theta.safetensors", tmp_path / "page.html"
     arguments = ("--source-encoder", "train", *TINY, "--json", "--report", report)
     document = json.loads(run(events, "--out", out, *arguments).stdout)
@@ -170,15 +170,15 @@ def killing(at: int) -> Callable[[object], None]:
 
 
 def test_killed_in_either_loop_it_goes_on_to_the_same_theta(events: Path, tmp_path: Path) -> None:
-    whole = meta_train(wanted(events))
+    whole = meta_train_recorded(request(events))
     assert whole is not None
-    asked = wanted(events, tmp_path / "theta.training")
+    asked = request(events, tmp_path / "theta.training")
     with pytest.raises(Killed):
-        meta_train(asked, on_encoder_step=killing(5))
+        meta_train_recorded(asked, on_encoder_step=killing(5))
     with pytest.raises(Killed):
-        meta_train(asked, on_step=killing(3))
+        meta_train_recorded(asked, on_step=killing(3))
     seen: list[object] = []
-    continued = meta_train(asked, on_encoder_step=seen.append)
+    continued = meta_train_recorded(asked, on_encoder_step=seen.append)
     assert continued is not None
     assert continued.theta.content_hash == whole.theta.content_hash
     assert not seen  # finished encoders are not trained again
@@ -188,12 +188,12 @@ def test_killed_in_either_loop_it_goes_on_to_the_same_theta(events: Path, tmp_pa
 def test_encoders_of_other_events_are_not_taken_from_a_checkpoint(
     events: Path, tmp_path: Path
 ) -> None:
-    asked = wanted(events, tmp_path / "theta.training")
+    asked = request(events, tmp_path / "theta.training")
     with pytest.raises(Killed):
-        meta_train(asked, on_step=killing(1))
+        meta_train_recorded(asked, on_step=killing(1))
     others = written(tmp_path / "others.msgpack", tones([*NAMES, "one more room"]))
     with pytest.raises(Misconfigured, match=r"theta\.training.encoders is of another training"):
-        meta_train(replace(asked, events=(others,)))
+        meta_train_recorded(replace(asked, events=(others,)))
 
 
 def test_no_test_stream_is_trained_on(events: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_no_test_stream_is_trained_on(events: Path, tmp_path: Path) -> None:
     fewer = [name for name in NAMES if parts[name] != "test"]
     without = written(tmp_path / "without.msgpack", tones(fewer))
     thinned = written(tmp_path / "thinned.msgpack", tones([n for n in NAMES if n != fewer[0]]))
-    found = [meta_train(wanted(path)) for path in (events, without, thinned)]
+    found = [meta_train_recorded(request(path)) for path in (events, without, thinned)]
     specs = [encoder_of(result.theta) for result in found if result is not None]
     assert equal(specs[0], specs[1])
     assert not equal(specs[0], specs[2])

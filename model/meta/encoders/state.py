@@ -1,39 +1,41 @@
-"""An encoder training's whole state: nets, the best so far, the optimiser's moments, progress."""
+"""The whole state of a training of encoders: nets, the best so far, optimiser and progress."""
 
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict
-from math import isfinite, log
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from model.meta.checkpoint import Checkpoint, copy_into
+from model.meta.checkpoint import Checkpoint, copy_into, optimiser_tensors, restore_optimiser
 from model.meta.encoders.trainable import Trainable, trainable
-from model.meta.state import Progress, moments, restore_moments
+from model.meta.progress import Progress
 from model.theta.part import PartSpec
-from model.values.errors import BadCheckpoint
 
 
 class Nets(nn.Module):
-    """The encoders in training, and the heads' penalty."""
+    """The encoders in training, and the logarithm of the heads' penalty λ."""
 
     def __init__(self, source: PartSpec | None, target: PartSpec | None, penalty: float) -> None:
-        """A side with None has no net. Raises BadMetaInit."""
+        """Build nets with the weights of these specs; a side with None has no net. Raises
+        BadMetaInit for a spec that cannot be trained."""
         super().__init__()
         self.source: Trainable | None = None if source is None else trainable(source)
         self.target: Trainable | None = None if target is None else trainable(target)
         self.log_penalty = nn.Parameter(torch.tensor(log(penalty)))
 
     def specs(self) -> tuple[PartSpec | None, PartSpec | None]:
-        """Source's and target's, rounded to float16."""
+        """Return the specs of source and target, rounded to float16; None for a side without a
+        net."""
         return _rounded(self.source), _rounded(self.target)
 
 
 class EncodersState:
-    """All that the next step starts from; random numbers come from the seed and the step alone."""
+    """Everything that the next step starts from; random numbers come from the seed and the step
+    alone."""
 
     def __init__(
         self, nets: Nets, rate: float, weight_decay: float, log_penalty_rate: float
@@ -55,29 +57,22 @@ class EncodersState:
         self.progress = Progress()
 
     def judge(self, loss: float, patience: int) -> None:
-        """Keep the nets if none had a lower validation loss; end after `patience` that had not."""
-        progress = self.progress
-        if isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss):
-            progress.best_loss, progress.best_step, progress.since_best = loss, progress.step, 0
+        """Keep the nets if their validation loss is the lowest so far; end the training after
+        `patience` validations without a new best."""
+        if self.progress.judge(loss, patience):
             self.best.load_state_dict(self.nets.state_dict())
-            return
-        progress.since_best += 1
-        if progress.since_best >= patience:
-            progress.ended = "patience"
 
     def checkpoint(self, identity: Mapping[str, Any]) -> Checkpoint:
-        """All of it."""
-        tensors = self._tensors() | moments("moment", self.optimiser)
+        """Return the whole state as a checkpoint of the training with this identity."""
+        tensors = self._tensors() | optimiser_tensors("moment", self.optimiser)
         return Checkpoint(identity, asdict(self.progress), tensors)
 
     def restore(self, found: Checkpoint, where: str) -> None:
-        """Take over what a checkpoint of the same identity holds. Raises BadCheckpoint."""
+        """Take over the state that a checkpoint of the same identity holds. Raises
+        BadCheckpoint."""
         copy_into(self._tensors(), found.tensors, where)
-        restore_moments("moment", self.optimiser, found.tensors)
-        try:
-            self.progress = Progress(**found.progress)
-        except TypeError as error:
-            raise BadCheckpoint(f"{where}: progress is malformed: {error}") from error
+        restore_optimiser("moment", self.optimiser, found.tensors)
+        self.progress = found.progress_at(where)
 
     def _tensors(self) -> dict[str, Tensor]:
         nets = {"nets": self.nets, "best": self.best}

@@ -30,12 +30,12 @@ from model.losses import NEVER, Loss, value
 from model.meta.episodes import EpisodeBatch
 
 LEAST_PENALTY = 1e-3
-"""Of λ: below it float32 would no longer solve the support's equations."""
+"""The smallest λ: below it float32 would no longer solve the support's equations."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadLoss:
-    """What streams' heads are judged by."""
+    """The loss that streams' heads leave on their queries."""
 
     target_is_trained: bool
     temperature: float = 0.1
@@ -43,8 +43,8 @@ class HeadLoss:
     """The weight of the mse beside infonce, where targets are given."""
 
     def __call__(self, batch: EpisodeBatch, same_TQQ: Tensor, log_penalty: Tensor) -> Tensor:
-        """The loss of every stream (T); `same_TQQ` is true where queries' targets have the same
-        content."""
+        """Return the loss of every stream (T); `same_TQQ` is true where two queries have targets of
+        the same content, `log_penalty` is log λ."""
         o_TQE, real_TQ = predictions(batch, log_penalty), batch.real_query_TQ
         if self.target_is_trained:
             return _both_ways(o_TQE, batch.y_query_TQE, real_TQ, same_TQQ, self.temperature)
@@ -57,7 +57,7 @@ class HeadLoss:
 
 
 def predictions(batch: EpisodeBatch, log_penalty: Tensor) -> Tensor:
-    """What every stream's head makes of its query (T, Q, E)."""
+    """Fit every stream's head on its support. Return its outputs on the query (T, Q, E)."""
     penalty = log_penalty.exp().clamp(min=LEAST_PENALTY)
     x_TSD = _with_one(batch.x_support_TSD).masked_fill(~batch.real_support_TS[:, :, None], 0.0)
     y_TSE = batch.y_support_TSE.masked_fill(~batch.real_support_TS[:, :, None], 0.0)
@@ -69,7 +69,7 @@ def predictions(batch: EpisodeBatch, log_penalty: Tensor) -> Tensor:
 
 
 def support_mean(y_TSE: Tensor, real_TS: Tensor) -> Tensor:
-    """Over a stream's real pairs (T, 1, E)."""
+    """Return the mean target over each stream's real pairs (T, 1, E)."""
     total_T1E = y_TSE.masked_fill(~real_TS[:, :, None], 0.0).sum(1, keepdim=True)
     return total_T1E / real_TS.sum(1).clamp(min=1)[:, None, None]
 
@@ -77,7 +77,8 @@ def support_mean(y_TSE: Tensor, real_TS: Tensor) -> Tensor:
 def _both_ways(
     o_TQE: Tensor, y_TQE: Tensor, real_TQ: Tensor, same_TQQ: Tensor, temperature: float
 ) -> Tensor:
-    """InfoNCE with predictions searching among targets, and targets among predictions (T)."""
+    """Return InfoNCE per stream (T), the mean of predictions searching among targets and of targets
+    searching among predictions."""
     u_TQE, v_TQE = (
         functional.normalize(f_TQE.masked_fill(~real_TQ[:, :, None], 0.0), dim=2, eps=1e-6)
         for f_TQE in (o_TQE, y_TQE)
@@ -93,7 +94,7 @@ def _both_ways(
 
 
 def _variance(residual_TSE: Tensor, real_TS: Tensor) -> Tensor:
-    """Per number, over all streams' real pairs; a scalar above 0."""
+    """Return the variance of one target number over all streams' real pairs, a scalar above 0."""
     squares = residual_TSE.masked_fill(~real_TS[:, :, None], 0.0).square().sum()
     return (squares / (real_TS.sum() * residual_TSE.shape[2]).clamp(min=1)).clamp(min=1e-6)
 

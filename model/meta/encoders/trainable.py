@@ -35,30 +35,31 @@ Contents = Sequence[NDArray[Any]]
 
 
 class Trainable(nn.Module):
-    """An encoder's net on prepared contents of any lengths."""
+    """An encoder's net, which takes prepared contents of any lengths."""
 
     most: int
-    """Numbers of contents, padding included, that one pass may take; about a GB with its graph."""
+    """The most numbers, padding included, that contents of one pass may have: about a GB with its
+    graph."""
 
     def forward(self, contents: Contents) -> Tensor:
-        """Features (N, D)."""
+        """Return features (N, D)."""
         raise NotImplementedError
 
     def spec(self) -> PartSpec:
-        """Config and weights, as θ files hold them."""
+        """Return config and weights, as files of θ hold them."""
         raise NotImplementedError
 
 
 class TrainableSequence(Trainable):
-    """Texts or waves."""
+    """The net of a text or audio encoder."""
 
     def __init__(self, net: TextNet | AudioNet, most: int, base: int) -> None:
-        """Contents are padded to a multiple of `base`."""
+        """Pad contents to a multiple of `base` numbers."""
         super().__init__()
         self.net, self.most, self._base = net, most, base
 
     def forward(self, contents: Contents) -> Tensor:
-        """Features (N, D)."""
+        """Return features (N, D)."""
         longest = -(-max(map(len, contents)) // self._base) * self._base
         padded_NL, length_N = padded_batch(contents, len(contents), longest)
         whole = not padded_NL.is_floating_point()
@@ -66,12 +67,12 @@ class TrainableSequence(Trainable):
         return features_ND
 
     def spec(self) -> PartSpec:
-        """The net's."""
+        """Return the net's config and weights."""
         return self.net.spec()
 
 
 class TrainableProjection(Trainable):
-    """Vectors."""
+    """The net of an encoder of vectors."""
 
     most = 2**22
 
@@ -80,17 +81,17 @@ class TrainableProjection(Trainable):
         self.net = net
 
     def forward(self, contents: Contents) -> Tensor:
-        """Features (N, D)."""
+        """Return features (N, D)."""
         features_ND: Tensor = self.net(torch.from_numpy(np.stack(contents)))
         return features_ND
 
     def spec(self) -> PartSpec:
-        """The net's."""
+        """Return the net's config and weights."""
         return self.net.spec()
 
 
 class TrainablePicture(Trainable):
-    """Pictures."""
+    """The net of an image encoder."""
 
     most = 2**21
 
@@ -99,17 +100,17 @@ class TrainablePicture(Trainable):
         self.net = net
 
     def forward(self, contents: Contents) -> Tensor:
-        """Features (N, D)."""
+        """Return features (N, D)."""
         features_ND: Tensor = self.net(normalised(torch.from_numpy(np.stack(contents))))
         return features_ND
 
     def spec(self) -> PartSpec:
-        """The net's, batch normalisation folded."""
+        """Return the net's config and weights, with batch normalisation folded in."""
         return self.net.spec()
 
 
 class TrainableVideo(Trainable):
-    """Clips; the CNN of their frames is trained along."""
+    """The nets of a video encoder; the CNN of its frames is trained along."""
 
     most = 2**21
 
@@ -118,7 +119,7 @@ class TrainableVideo(Trainable):
         self.net, self.frames = net, frames
 
     def forward(self, contents: Contents) -> Tensor:
-        """Features (N, D)."""
+        """Return features (N, D)."""
         lengths = [len(clip) for clip in contents]
         every_I = self.frames(normalised(torch.from_numpy(np.concatenate(contents))))
         x_NFI = pad_sequence(list(every_I.split(lengths)), batch_first=True)
@@ -126,12 +127,13 @@ class TrainableVideo(Trainable):
         return features_ND
 
     def spec(self) -> PartSpec:
-        """Both nets'."""
+        """Return config and weights of both nets."""
         return self.net.spec(self.frames.spec())
 
 
 def trainable(spec: PartSpec) -> Trainable:
-    """The net that a spec describes, with its weights. Raises BadMetaInit."""
+    """Build the net that a spec describes, with the spec's weights. Raises BadMetaInit for a spec
+    that cannot be trained."""
     net = _trainable(spec)
     return net.train().requires_grad_(True)
 
@@ -166,10 +168,11 @@ class Pass:
         self._graph_ND = graph_ND
         made_ND = features(net, contents) if graph_ND is None else graph_ND.detach()
         self.features_ND = made_ND.requires_grad_(torch.is_grad_enabled())
-        """Stand in for what the net gives; `backward` takes their gradient on."""
+        """The net's outputs, as a leaf of the loss's graph; `backward` takes their gradient on."""
 
     def backward(self) -> None:
-        """Add to the gradients of the net's parameters."""
+        """Add to the gradients of the net's parameters what the loss's graph left in
+        `features_ND.grad`."""
         gradient_ND = self.features_ND.grad
         assert gradient_ND is not None
         if self._graph_ND is not None:
@@ -184,8 +187,9 @@ class Pass:
 
 
 def parts_of(contents: Contents, most: int) -> list[list[int]]:
-    """Places of contents, all in one part if their padded numbers are no more than `most`, else
-    by length in as few as need be; a content longer than that is a part of its own."""
+    """Return places of contents, part by part: one part if all padded contents have no more than
+    `most` numbers; else, in order of length, as few parts as that takes. A content longer than
+    `most` is a part of its own."""
     sizes = [content.size for content in contents]
     if max(sizes) * len(sizes) <= most:
         return [list(range(len(sizes)))]
@@ -200,7 +204,7 @@ def parts_of(contents: Contents, most: int) -> list[list[int]]:
 
 @torch.no_grad()
 def features(net: Trainable, contents: Contents) -> Tensor:
-    """Features (N, D) without a graph."""
+    """Return features (N, D) without a graph."""
     parts = parts_of(contents, net.most)
     made_ND = torch.cat([net([contents[place] for place in part]) for part in parts])
     back_N = torch.tensor([place for part in parts for place in part]).argsort()

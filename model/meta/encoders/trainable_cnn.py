@@ -18,23 +18,23 @@ from model.values.errors import BadMetaInit
 WIDTHS = (32, 64, 128, 192)
 """Channels of the blocks; further ones have as many as the last."""
 FRAME_WIDTHS = (16, 32, 64, 64)
-"""Of a video's frames, which are many."""
+"""Channels of the blocks for a video's frames, which are many."""
 LEFT = 4
-"""Pixels a side, or up to twice as many, after the last maximum."""
+"""Pixels a side after the last max-pooling; up to twice as many where the side is no power of 2."""
 
 
 def blocks_for(side: int, widths: tuple[int, ...] = WIDTHS) -> tuple[tuple[int, bool], ...]:
-    """(channels, is there a maximum after it) of each block, for pictures of that side."""
+    """Return (channels, whether max-pooling follows) of each block, for pictures of that side."""
     halvings = max(1, (side // LEFT).bit_length() - 1)
     channels = [widths[min(i, len(widths) - 1)] for i in range(halvings + 1)]
     return tuple((c, i < halvings) for i, c in enumerate(channels))
 
 
 class TrainableCnn(nn.Module):
-    """Normalised pictures (N, 3, P, P) to features (N, D) at norm √D."""
+    """Maps normalised pictures (N, 3, P, P) to features (N, D) of norm √D."""
 
     def __init__(self, spec: PartSpec) -> None:
-        """Begin with a spec's weights. Raises BadMetaInit for one with a lookup."""
+        """Begin with a spec's weights. Raises BadMetaInit for a spec with a lookup."""
         super().__init__()
         self.sizes = ImageEncoder(spec, torch.device("cpu")).sizes
         if self.sizes.lookup is not None:
@@ -53,7 +53,8 @@ class TrainableCnn(nn.Module):
         self.load_state_dict(self.state_dict() | begin)
 
     def forward(self, h_NCPP: Tensor) -> Tensor:
-        """Features; in training they depend on the batch, as its statistics do."""
+        """Return features. In training mode they depend on the whole batch, through its
+        statistics."""
         for conv, norm, (_, pool) in zip(self.convs, self.norms, self.sizes.blocks, strict=True):
             new_NCPP = functional.relu(norm(conv(h_NCPP)))
             h_NCPP = new_NCPP + h_NCPP if new_NCPP.shape[1] == h_NCPP.shape[1] else new_NCPP
@@ -61,7 +62,8 @@ class TrainableCnn(nn.Module):
         return scaled(self.linear(h_NCPP.flatten(1)))
 
     def spec(self) -> PartSpec:
-        """The same function outside training, as θ files hold it."""
+        """Return config and weights of the same function outside training, as files of θ hold
+        it."""
         tensors = {"linear.weight": self.linear.weight, "linear.bias": self.linear.bias}
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             assert isinstance(conv, nn.Conv2d)

@@ -1,14 +1,11 @@
 """Trains encoders on recorded streams, end to end through every stream's own head.
 
-T = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = contents of a batch,
-D = features
-
     draw episodes of contents -> features -> heads on the support -> loss on the query -> gradients
     every so often: validate on streams of their own, keep the best, write a checkpoint
 
 Source, target, or both; a side without a net keeps the features it has. The result is a function of
 recipe, data and the specs that it starts from: a training that was killed and continued gives the
-same bytes (on the same machine, with as many threads). Under torchrun every process does all of it.
+same bytes, on the same machine with as many threads. Under torchrun every process does all of it.
 """
 
 import hashlib
@@ -22,26 +19,29 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from model.meta import checkpoint, distributed
-from model.meta.cuts import Cut
-from model.meta.encoders.content_episodes import Contents, episodes_of_features, same_targets
+from model.meta import distributed
+from model.meta.checkpoint import (
+    Checkpoint,
+    check_identity,
+    read_checkpoint,
+    write_checkpoint,
+)
+from model.meta.encoders.content_episodes import ContentBatch, Contents, episodes_of_features
 from model.meta.encoders.state import EncodersState, Nets
 from model.meta.encoders.stream_heads import HeadLoss
 from model.meta.encoders.trainable import Pass
-from model.meta.episodes import EpisodeBatch
-from model.meta.schedule import cosine
-from model.meta.state import Progress, seeded
-from model.meta.training import Saving
+from model.meta.episodes import EpisodeBatch, EpisodeSizes
+from model.meta.progress import Progress, Saving, cosine, seeded
 from model.theta.part import PartSpec
 from model.values.errors import BadData, Diverged
 
 
 @dataclass(frozen=True, slots=True)
 class EncodersRecipe:
-    """How encoders are trained; with data and starting specs it decides the result."""
+    """How encoders are trained; with the data and the specs to start from it decides the result."""
 
     steps: int = 1_000
-    """At most; validation may stop it earlier."""
+    """The most steps; validation may stop the training earlier."""
     streams: int = 8
     min_support: int = 3
     max_support: int = 16
@@ -50,7 +50,7 @@ class EncodersRecipe:
     mse: float = 1.0
     """The weight of the mse beside infonce, where targets are given."""
     penalty: float = 0.1
-    """What the heads' λ begins with, for features of unit norm."""
+    """Initial value of the heads' λ, for features of unit norm."""
     rate: float = 2e-3
     """Peak learning rate (AdamW)."""
     log_penalty_rate: float = 2e-2
@@ -59,22 +59,23 @@ class EncodersRecipe:
     max_gradient_norm: float = 1.0
     validate_every: int = 25
     validation_streams: int = 32
-    """Episodes judged on, the same ones every time."""
+    """Episodes that validation judges on, the same ones every time."""
     patience: int = 12
     """How many validations without a new best end the training."""
     max_skipped: int = 10
-    """How many steps in a row may be not finite."""
+    """The number of steps in a row without a finite loss and gradient that ends the training."""
     threads: int = 1
-    """Of torch, while it trains: sums, and so the last bits, depend on it."""
+    """Threads of torch while it trains: sums, and so the last bits, depend on them."""
     seed: int = 0
 
-    def cut(self, temporal: bool = False) -> Cut:
-        """The sizes of an episode."""
-        return Cut(self.min_support, self.max_support, self.query, temporal)
+    def episode_sizes(self, temporal: bool = False) -> EpisodeSizes:
+        """Return the sizes of an episode. Raises ValueError where they do not fit together."""
+        return EpisodeSizes(self.min_support, self.max_support, self.query, temporal)
 
 
 class TrainedEncoders(NamedTuple):
-    """What validated best, rounded to float16; None for a side that was not trained."""
+    """The encoders that validated best, rounded to float16; None for a side that was not
+    trained."""
 
     source: PartSpec | None
     target: PartSpec | None
@@ -89,32 +90,32 @@ def train_encoders(
     saving: Saving | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainedEncoders:
-    """Train the encoders that are given, from the weights that they have; a side with None keeps
-    its contents, which then are feature vectors of one dim.
+    """Train the encoders that the specs describe, from the specs' weights. A side with None is not
+    trained: its contents are feature vectors of one dim.
 
-    Continues where `saving.path` left off, if it exists. Raises BadData when no side is to be
-    trained, BadMetaInit for an encoder that cannot be, BadCheckpoint when the checkpoint cannot be
-    read or is of other data or another recipe, Diverged when too many steps in a row are not
-    finite.
+    Continues from the checkpoint `saving.path` where there is one; `on_step` is called after every
+    step. Raises BadData when no side is to be trained, BadMetaInit for an encoder that cannot be,
+    BadCheckpoint when the checkpoint cannot be read or is of other data or another recipe, Diverged
+    when too many steps in a row are not finite.
     """
     if source is None and target is None:
         raise BadData("neither source nor target has an encoder to train")
     with _threads(recipe.threads):
         training = _Training(data, source, target, recipe)
         if saving is not None:
-            training.take_over(checkpoint.read(saving.path), str(saving.path))
+            training.take_over(read_checkpoint(saving.path), str(saving.path))
         while training.progress.ended is None:
             training.one_step()
-            if saving is not None and _is_due(training.progress, saving):
+            if saving is not None and training.progress.is_due(saving):
                 training.save(saving.path)
             on_step(training.progress)
         if distributed.world() > 1:  # to the bit, on whatever machines
-            training.take_over(checkpoint.to_bytes(training.checkpoint()), "process 0")
+            training.take_over(training.checkpoint().to_bytes(), "process 0")
         return TrainedEncoders(*training.result().specs(), training.progress)
 
 
 class _Training:
-    """State, and what does not change."""
+    """A training under way: its state, and what does not change."""
 
     def __init__(
         self,
@@ -139,32 +140,32 @@ class _Training:
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
+        """Where the training stands."""
         return self._state.progress
 
     def result(self) -> Nets:
-        """What validated best; without validation the last."""
+        """Return the nets that validated best; without validation the last ones."""
         return self._state.nets if self._judged is None else self._state.best
 
-    def checkpoint(self) -> checkpoint.Checkpoint:
-        """Where it stands."""
+    def checkpoint(self) -> Checkpoint:
+        """Return the state as a checkpoint."""
         return self._state.checkpoint(self._identity)
 
     def save(self, path: Path) -> None:
-        """One process writes."""
+        """Write the checkpoint, in process 0 alone."""
         if distributed.rank() == 0:
-            checkpoint.write(path, checkpoint.to_bytes(self.checkpoint()))
+            write_checkpoint(path, self.checkpoint().to_bytes())
 
     def take_over(self, here: bytes | None, where: str) -> None:
-        """Stand where process 0 stands. Raises BadCheckpoint."""
+        """Restore the checkpoint that process 0 passes, if it passes any. Raises BadCheckpoint."""
         found = distributed.from_rank_0(here)
         if found is not None:
-            read = checkpoint.from_bytes(found, where)
-            checkpoint.check_identity(read.identity, self._identity, where)
-            self._state.restore(read, where)
+            checkpoint = Checkpoint.from_bytes(found, where)
+            check_identity(checkpoint.identity, self._identity, where)
+            self._state.restore(checkpoint, where)
 
     def one_step(self) -> None:
-        """Raises Diverged."""
+        """Make one step. Raises Diverged when too many in a row were not finite."""
         recipe, progress, nets = self._recipe, self.progress, self._state.nets
         generator = seeded(recipe.seed, "encoder episodes", progress.step)
         numbers = self._data.train.draw(generator, recipe.streams)
@@ -175,33 +176,30 @@ class _Training:
         progress.step += 1
         if math.isfinite(loss) and math.isfinite(norm):
             self._state.optimiser.step()
-            progress.skipped_in_a_row = 0
-            for name, figure in {"outer_loss": loss, "count": 1.0}.items():
-                progress.recent[name] = progress.recent.get(name, 0.0) + figure
+            progress.count({"outer_loss": loss})
         else:
             self._skip(loss, norm)
         if progress.step % recipe.validate_every == 0 or progress.step == recipe.steps:
             self._close_row()
 
-    def _accumulate(self, nets: Nets, numbers: EpisodeBatch) -> tuple[float, float]:
-        """Loss and gradient norm; the gradients are the parameters'."""
+    def _accumulate(self, nets: Nets, numbers: ContentBatch) -> tuple[float, float]:
+        """Put the loss's gradients into the nets' parameters. Return loss and gradient norm."""
         self._state.optimiser.zero_grad()
         batch, passes = self._episodes(nets, numbers)
-        loss = self._loss(batch, same_targets(numbers), nets.log_penalty).mean()
+        loss = self._loss(batch, numbers.same_target_TQQ, nets.log_penalty).mean()
         torch.autograd.backward(loss)
         for each in passes:
             each.backward()
         norm = torch.nn.utils.clip_grad_norm_(nets.parameters(), self._recipe.max_gradient_norm)
         return loss.item(), norm.item()
 
-    def _episodes(self, nets: Nets, numbers: EpisodeBatch) -> tuple[EpisodeBatch, list[Pass]]:
+    def _episodes(self, nets: Nets, numbers: ContentBatch) -> tuple[EpisodeBatch, list[Pass]]:
         source = nets.source or self._source_scale
         return episodes_of_features(self._data, numbers, source, nets.target or self._target_scale)
 
     def _skip(self, loss: float, norm: float) -> None:
         progress = self.progress
-        progress.skipped += 1
-        progress.skipped_in_a_row += 1
+        progress.skip()
         if progress.skipped_in_a_row >= self._recipe.max_skipped:
             raise Diverged(
                 f"{progress.skipped_in_a_row} steps of encoder training in a row, up to step "
@@ -211,33 +209,29 @@ class _Training:
 
     def _close_row(self) -> None:
         progress = self.progress
-        sums, progress.recent = progress.recent, {}
-        count = sums.pop("count", 0.0)
-        row = {"step": float(progress.step), "skipped": float(progress.skipped)}
-        row |= {name: total / count for name, total in sums.items()}
+        row = progress.close_row()
         if self._judged is not None:
             row["validation_loss"] = self._validation_loss(self._judged)
             self._state.judge(row["validation_loss"], self._recipe.patience)
-        progress.history.append(row)
         if progress.ended is None and progress.step >= self._recipe.steps:
             progress.ended = "steps"
 
     @torch.no_grad()
-    def _validation_loss(self, numbers: EpisodeBatch) -> float:
+    def _validation_loss(self, numbers: ContentBatch) -> float:
         nets = self._state.nets.eval()
         total = 0.0
-        for first in range(0, len(numbers.x_support_TSD), self._recipe.streams):
-            part = EpisodeBatch(*(t[first : first + self._recipe.streams] for t in numbers))
+        for first in range(0, len(numbers.real_support_TS), self._recipe.streams):
+            part = ContentBatch(*(t[first : first + self._recipe.streams] for t in numbers))
             batch, _ = self._episodes(nets, part)
-            total += float(self._loss(batch, same_targets(part), nets.log_penalty).sum())
+            total += float(self._loss(batch, part.same_target_TQQ, nets.log_penalty).sum())
         nets.train()
-        return total / len(numbers.x_support_TSD)
+        return total / len(numbers.real_support_TS)
 
 
 def _identity(
     data: Contents, source: PartSpec | None, target: PartSpec | None, recipe: EncodersRecipe
 ) -> dict[str, object]:
-    """What a checkpoint belongs to."""
+    """Return what a checkpoint of this training belongs to, JSON-like."""
     return {
         "recipe": asdict(recipe),
         "source": None if source is None else _begins(source),
@@ -253,10 +247,6 @@ def _begins(spec: PartSpec) -> dict[str, object]:
     for name in sorted(spec.tensors):
         digest.update(name.encode() + np.ascontiguousarray(spec.tensors[name]).tobytes())
     return {**spec.config, "weights": digest.hexdigest()}
-
-
-def _is_due(progress: Progress, saving: Saving) -> bool:
-    return progress.step % saving.every == 0 or progress.ended is not None
 
 
 @contextmanager

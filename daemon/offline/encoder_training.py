@@ -1,36 +1,22 @@
-"""Encoders trained on recorded events, before a θ is meta-trained on their features."""
+"""Trains encoders on recorded events, before a θ is meta-trained on their features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from daemon.offline import dataset
 from daemon.offline.dataset import RawPair, Reading
-from daemon.offline.encoders import Side
-from daemon.offline.parts import Split
-from model.meta.cuts import Cut
-from model.meta.encoders.content_episodes import Contents
-from model.meta.encoders.content_store import Room, StoringEncoder
+from daemon.offline.sides import Side, Sides
+from model.meta.encoders.content_episodes import ContentEpisodes, Contents, ContentStream
+from model.meta.encoders.content_store import Room, StoredSide
 from model.meta.encoders.training import EncodersRecipe, train_encoders
-from model.meta.splits import part_of
-from model.meta.state import Progress
-from model.meta.streams import RecordedEpisodes, RecordedStream
-from model.meta.training import Saving
+from model.meta.episodes import EpisodeSizes
+from model.meta.progress import Progress, Saving
+from model.meta.splits import Split, part_of
 from model.values.errors import BadData
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """Both sides, ready to encode with."""
-
-    source: Side
-    target: Side
-    trained: Progress | None = None
-    """How the training of their encoders went, if there was one."""
-
-
-def trained_sides(
+def train_sides(
     sides: Sides,
     pairs: Iterable[RawPair],
     split: Split,
@@ -39,25 +25,23 @@ def trained_sides(
     saving: Saving | None,
     on_step: Callable[[Progress], None],
 ) -> Sides:
-    """Sides whose encoders are trained, on the training streams alone; validation streams say when
-    to stop, and the rest is not looked at.
+    """Train the encoders of the sides that are to be trained, on the training streams alone;
+    validation streams tell when to stop, and test streams are not looked at.
 
-    Raises Misconfigured without usable pairs, BadData where streams do not do or take too much
-    memory, and what `train_encoders` raises.
+    Returns the sides with their new encoders. Raises Misconfigured without usable pairs, BadData
+    where no stream is long enough or contents take too much memory, and what `train_encoders`
+    raises.
     """
     room = Room()
-    source, target = (
-        StoringEncoder(side.encoder, room, features=not side.to_train)
-        for side in (sides.source, sides.target)
-    )
+    source, target = (_stored(side, room) for side in (sides.source, sides.target))
     seen = (p for p in pairs if part_of(p.stream, split.seed, split.fractions) != "test")
-    parts = split(dataset.encoded(seen, source, target, Reading()))
-    cut = recipe.cut(temporal)
+    parts = split(dataset.stored(seen, source, target, Reading()))
+    sizes = recipe.episode_sizes(temporal)
     contents = Contents(
         source.store,
         target.store,
-        RecordedEpisodes(parts.train, cut),
-        _episodes_or_none(parts.validation, cut),
+        ContentEpisodes(parts.train, sizes),
+        _episodes_or_none(parts.validation, sizes),
     )
     started = [side.spec if side.to_train else None for side in (sides.source, sides.target)]
     found = train_encoders(contents, started[0], started[1], recipe, saving, on_step)
@@ -69,7 +53,7 @@ def trained_sides(
 
 
 def how_trained(sides: Sides) -> str:
-    """In words, for people."""
+    """Describe the training of the sides' encoders in a line."""
     progress = sides.trained
     if progress is None:
         return "none trained"
@@ -87,9 +71,13 @@ def how_trained(sides: Sides) -> str:
     )
 
 
-def _episodes_or_none(streams: list[RecordedStream], cut: Cut) -> RecordedEpisodes | None:
-    """None where no stream is long enough: then all steps are done."""
+def _stored(side: Side, room: Room) -> StoredSide:
+    return StoredSide(side.encoder, room, features=not side.to_train)
+
+
+def _episodes_or_none(streams: list[ContentStream], sizes: EpisodeSizes) -> ContentEpisodes | None:
+    """Return None where no stream is long enough: then there is no validation."""
     try:
-        return RecordedEpisodes(streams, cut) if streams else None
+        return ContentEpisodes(streams, sizes) if streams else None
     except BadData:
         return None

@@ -27,7 +27,7 @@ MSGPACK_SUFFIXES = (".msgpack", ".mpk")
 
 
 class RecordedEvent(PairedEvent, frozen=True, kw_only=True):
-    """One event of an events file."""
+    """One event of an events file; `partition` and `offset` are where a recording found it."""
 
     stream: str
     partition: int | None = None
@@ -36,14 +36,15 @@ class RecordedEvent(PairedEvent, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class BadEntry:
-    """An entry that cannot be used: where it stands (line, or byte), and why."""
+    """An entry that cannot be used: its place (a line or a byte), and why."""
 
     place: str
     error: MalformedEvent
 
 
 def is_json(path: Path) -> bool:
-    """By its name. Raises Misconfigured for a name that says neither."""
+    """Return whether a file of this name holds JSON Lines; otherwise it holds MessagePack. Raises
+    Misconfigured for a name that says neither."""
     if path.suffix in JSON_SUFFIXES:
         return True
     if path.suffix in MSGPACK_SUFFIXES:
@@ -52,8 +53,8 @@ def is_json(path: Path) -> bool:
     raise Misconfigured(f"{path}: an events file's name ends in one of {known}")
 
 
-def read(path: Path, limits: EventLimits) -> Iterator[RecordedEvent | BadEntry]:
-    """Every entry in order; a bad one is told and does not end the reading.
+def read_events(path: Path, limits: EventLimits) -> Iterator[RecordedEvent | BadEntry]:
+    """Yield every entry in order; a bad one does not end the reading.
 
     Raises Misconfigured when the file cannot be read or its name says no format.
     """
@@ -67,8 +68,9 @@ def read(path: Path, limits: EventLimits) -> Iterator[RecordedEvent | BadEntry]:
         raise Misconfigured(f"{path}: cannot be read: {e.strerror or e}") from e
 
 
-def writer(path: Path, file: IO[bytes]) -> Callable[[RecordedEvent], None]:
-    """Writes one event after the other, as the path's name says."""
+def event_writer(path: Path, file: IO[bytes]) -> Callable[[RecordedEvent], None]:
+    """Return a function that appends an event to the open file, in the format that the path's name
+    says."""
     if is_json(path):
         return lambda event: _write(file, msgspec.json.encode(event) + b"\n")
     return lambda event: _write(file, msgspec.msgpack.encode(event))
@@ -83,7 +85,8 @@ def _write(file: IO[bytes], data: bytes) -> None:
 
 
 def _lines(file: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
-    """(place, line) of every line that is not blank; None for one that is too long."""
+    """Yield (place, line) of every line that is not blank, with None for a line that is too
+    long."""
     number = 0
     while line := file.readline(max_bytes + 2):
         number += 1
@@ -97,9 +100,10 @@ def _lines(file: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | None]
 
 
 def _objects(file: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
-    """(place, object) of every MessagePack object; what follows garbage cannot be told apart."""
+    """Yield (place, object) of every MessagePack object, with None for one that is too long or
+    garbage. Objects after garbage cannot be found."""
     unpacker = msgpack.Unpacker(file, max_buffer_size=max(max_bytes, 1 << 16), raw=True)
-    with file_again(file) as again:
+    with _opened_again(file) as again:
         start = 0
         while True:
             try:
@@ -118,8 +122,8 @@ def _objects(file: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | Non
             yield f"byte {start}", None
 
 
-def file_again(file: IO[bytes]) -> IO[bytes]:
-    """A second handle on the same file, with a position of its own."""
+def _opened_again(file: IO[bytes]) -> IO[bytes]:
+    """Open the same file again, with a position of its own."""
     return Path(file.name).open("rb")
 
 

@@ -1,4 +1,4 @@
-"""Meta-test on recorded streams: a θ beside the baselines, at several numbers of support pairs.
+"""A meta-test: θ beside the baselines on streams, at several numbers of support pairs.
 
 S = support pairs, D = source dim, E = target dim
 """
@@ -15,12 +15,12 @@ from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
 from model.baselines.shared import OnSharedFeatures, train_shared
 from model.evaluate import methods
-from model.evaluate.episodes import CANDIDATES, GATE_PAIRS, TestEpisode, cut
+from model.evaluate.episodes import CANDIDATES, GATE_PAIRS, MetaTestEpisode, cut_test_episode
 from model.evaluate.methods import Method
-from model.evaluate.scoring import Figures, figures
+from model.evaluate.scoring import Figures, method_figures
 from model.meta.episodes import EpisodeSource
-from model.meta.state import seeded
-from model.meta.streams import RecordedStream
+from model.meta.progress import seeded
+from model.meta.recorded_streams import RecordedStream
 from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit
 from model.values.errors import BadData
@@ -29,21 +29,20 @@ SIZES = (5, 16, 64)
 
 
 @dataclass(frozen=True, slots=True)
-class TestPlan:
-    """How a meta-test is made."""
-
-    __test__ = False  # for pytest, which takes the name for its own
+class MetaTestPlan:
+    """How large a meta-test is."""
 
     sizes: tuple[int, ...] = SIZES
     """Numbers of support pairs."""
     episodes: int = 3
-    """Of each stream at each size."""
+    """Episodes of each stream at each size."""
     candidates: int = CANDIDATES
     seed: int = 0
 
 
-def engine_for(theta: MetaInit, plan: TestPlan, extra_steps: int = 0) -> Engine:
-    """θ on a CPU, for episodes of the plan's sizes. Raises BadMetaInit."""
+def engine_for(theta: MetaInit, plan: MetaTestPlan, extra_steps: int = 0) -> Engine:
+    """Return an engine that serves θ on a CPU, for episodes of the plan's sizes. Raises
+    BadMetaInit."""
     return Engine(
         theta,
         "cpu",
@@ -53,15 +52,22 @@ def engine_for(theta: MetaInit, plan: TestPlan, extra_steps: int = 0) -> Engine:
     )
 
 
-def episodes_of(streams: Sequence[RecordedStream], plan: TestPlan) -> dict[int, list[TestEpisode]]:
-    """The episodes at every size that a stream is long enough for.
+def episodes_of(
+    streams: Sequence[RecordedStream], plan: MetaTestPlan
+) -> dict[int, list[MetaTestEpisode]]:
+    """Draw the episodes of every stream, by size; sizes that no stream is long enough for are left
+    out.
 
-    Raises BadData when there is none at all.
+    Raises BadData when there is no episode at all.
     """
-    found: dict[int, list[TestEpisode]] = {}
+    found: dict[int, list[MetaTestEpisode]] = {}
     for pairs in plan.sizes:
         rng = np.random.default_rng([plan.seed, pairs])
-        drawn = (cut(s, pairs, rng, plan.candidates) for s in streams for _ in range(plan.episodes))
+        drawn = (
+            cut_test_episode(s, pairs, rng, plan.candidates)
+            for s in streams
+            for _ in range(plan.episodes)
+        )
         if episodes := [episode for episode in drawn if episode is not None]:
             found[pairs] = episodes
     if not found:
@@ -75,7 +81,7 @@ def episodes_of(streams: Sequence[RecordedStream], plan: TestPlan) -> dict[int, 
 
 
 def meta_learned(engine: Engine) -> dict[str, Method]:
-    """What θ gives: published, ungated, unadapted."""
+    """Return θ's methods: as the gate publishes it, adapted whatever the gate says, unadapted."""
     adapt = methods.adapting(engine)
     return {
         "gated": methods.gated(engine, adapt),
@@ -84,29 +90,31 @@ def meta_learned(engine: Engine) -> dict[str, Method]:
     }
 
 
-def closed_forms() -> dict[str, Method]:
-    """Baselines that need no training streams."""
+def closed_form_methods() -> dict[str, Method]:
+    """Return the baselines that need no training streams."""
     return {"ridge": methods.fitted(fit_ridge), "random": methods.fitted(Chance().fit)}
 
 
-def trained(source: EpisodeSource, recipe: JointRecipe, seed: int) -> dict[str, Method]:
-    """Baselines trained on the training streams: joint training with and without fine-tuning,
+def trained_methods(source: EpisodeSource, recipe: JointRecipe, seed: int) -> dict[str, Method]:
+    """Train the baselines that need training streams: joint training with and without fine-tuning,
     ridge and Procrustes on shared features."""
     joint = train_joint(source, recipe, seed)
     batch = source.draw(seeded(seed, "fine-tuning"), 2 * recipe.streams)
     shared = train_shared(source, recipe, seed)
     return {
         "joint": methods.constant(joint),
-        "joint + fine-tuning": methods.fitted(fine_tuning.choose(joint, batch).fit),
+        "joint + fine-tuning": methods.fitted(fine_tuning.choose_fine_tuning(joint, batch).fit),
         "ridge on shared": methods.fitted(OnSharedFeatures(shared, fit_ridge).fit),
         "Procrustes on shared": methods.fitted(OnSharedFeatures(shared, fit_procrustes).fit),
     }
 
 
-def compare(compared: dict[str, Method], episodes: dict[int, list[TestEpisode]]) -> list[Figures]:
-    """Every method's figures at every size."""
+def compare(
+    compared: dict[str, Method], episodes: dict[int, list[MetaTestEpisode]]
+) -> list[Figures]:
+    """Return every method's figures at every size."""
     return [
-        figures(name, method, pairs, episodes[pairs])
+        method_figures(name, method, pairs, episodes[pairs])
         for pairs in episodes
         for name, method in compared.items()
     ]

@@ -1,4 +1,4 @@
-"""Which encoders a training on recorded events uses."""
+"""The two sides of a θ to be trained on recorded events: modality, dims and encoder of each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from daemon.errors import Misconfigured
 from daemon.offline.dataset import RawPair
 from model.encoders import audio, image, text, vector, video
-from model.encoders.build import encoder_from, fresh_spec
+from model.encoders.build import encoder_from, fresh_encoder_spec
 from model.encoders.encoder import Encoder
 from model.encoders.video import VideoSizes
 from model.meta.encoders.trainable_cnn import FRAME_WIDTHS, blocks_for
+from model.meta.progress import Progress
 from model.theta.meta_init import Modality
-from model.theta.meta_init_file import shipped
+from model.theta.meta_init_file import SHIPPED, shipped
 from model.theta.part import PartSpec
 from model.theta.part_file import load_encoder
 from model.values.errors import BadMetaInit
@@ -35,40 +36,52 @@ class Side:
     to_train: bool = False
     """Whether the encoder's weights are still random."""
     trained: bool = False
-    """Whether they were trained on these streams."""
+    """Whether the encoder was trained on these streams."""
 
     @property
     def encoder(self) -> Encoder:
-        """On a CPU."""
+        """The encoder, on a CPU."""
         return encoder_from(self.spec, self.modality, self.dim, CPU)
 
     def trained_as(self, spec: PartSpec) -> Side:
-        """The side with the encoder that was trained for it."""
+        """Return the side with the encoder that was trained for it."""
         return replace(self, spec=spec, to_train=False, trained=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both sides of a θ."""
+
+    source: Side
+    target: Side
+    trained: Progress | None = None
+    """The progress of the training of their encoders, if there was one."""
+
+
 TRAIN = "train"
-"""Instead of a θ's file: train an encoder on these streams."""
+"""The option that asks for a new encoder, trained on these streams, instead of a θ's file."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreshSizes:
-    """Of encoders that are to be trained."""
+    """Sizes of encoders that are to be trained."""
 
     dim: int = 64
+    """Features."""
     picture_side: int = 32
-    """Pixels of a picture or a frame, to which all are brought; 8 to 256."""
+    """Pixels a side to which pictures and frames are scaled; 8 to 256."""
     text_chars: int = 128
-    """Longer texts are cut there."""
+    """Characters after which texts are cut."""
     seed: int = 0
 
 
-def sides(
-    first: RawPair, source: str | None, target: str | None, fresh: FreshSizes
-) -> tuple[Side, Side]:
-    """Source and target as the first pair has them, with the encoders that were asked for: a θ's
-    file, "train", "none" for vectors as they are, or None for what fits. Raises Misconfigured."""
-    return (
+def sides_for(first: RawPair, source: str | None, target: str | None, fresh: FreshSizes) -> Sides:
+    """Return sides for pairs like the first one, with the encoders that are asked for: a θ's file,
+    "train", "none" for vectors as they are, or None for what fits.
+
+    Raises Misconfigured for an encoder that cannot be had.
+    """
+    return Sides(
         _side("source", *first.source, source, fresh),
         _side("target", *first.target, target, fresh),
     )
@@ -91,31 +104,30 @@ def _side(name: str, modality: str, content: object, wanted: str | None, fresh: 
 def _fresh(modality: Modality, content: object, fresh: FreshSizes) -> PartSpec:
     side, seed = fresh.picture_side, fresh.seed
     if modality == "text":
-        return fresh_spec(text.KIND, fresh.dim, seed, max_chars=fresh.text_chars)
+        return fresh_encoder_spec(text.KIND, fresh.dim, seed, max_chars=fresh.text_chars)
     if modality == "audio":
-        return fresh_spec(audio.KIND, fresh.dim, seed)
+        return fresh_encoder_spec(audio.KIND, fresh.dim, seed)
     if modality == "image":
-        return fresh_spec(image.KIND, fresh.dim, seed, side=side, blocks=blocks_for(side))
+        return fresh_encoder_spec(image.KIND, fresh.dim, seed, side=side, blocks=blocks_for(side))
     if modality == "video":
         blocks = blocks_for(side, FRAME_WIDTHS)
         frame_dim = VideoSizes().frame_dim
-        frame = fresh_spec(image.KIND, frame_dim, seed, side=side, blocks=blocks)
-        return fresh_spec(video.KIND, fresh.dim, seed, frame=frame)
+        frame = fresh_encoder_spec(image.KIND, frame_dim, seed, side=side, blocks=blocks)
+        return fresh_encoder_spec(video.KIND, fresh.dim, seed, frame=frame)
     assert isinstance(content, np.ndarray)
-    return fresh_spec(vector.KIND, fresh.dim, seed, input_dim=content.shape[0], normalise=1)
-
-
-SHIPPED: dict[Modality, str] = {"image": "emoji-lowrank", "text": "emoji-names"}
-"""θs that ship with adaptd and have an encoder of the modality."""
+    return fresh_encoder_spec(vector.KIND, fresh.dim, seed, input_dim=content.shape[0], normalise=1)
 
 
 def _shipped(name: str, modality: Modality) -> PartSpec:
-    if modality not in SHIPPED:
-        raise Misconfigured(
-            f"no {modality} encoder ships with adaptd: name a θ that has one with "
-            f"--{name}-encoder, or train one: --{name}-encoder {TRAIN}"
-        )
-    return load_encoder(shipped(SHIPPED[modality]), modality)
+    for theta in SHIPPED:
+        try:
+            return load_encoder(shipped(theta), modality)
+        except BadMetaInit:  # it is not there, or has no such encoder; another may
+            continue
+    raise Misconfigured(
+        f"no {modality} encoder ships with adaptd: name a θ that has one with "
+        f"--{name}-encoder, or train one: --{name}-encoder {TRAIN}"
+    )
 
 
 def _from_file(name: str, modality: Modality, path: Path) -> PartSpec:

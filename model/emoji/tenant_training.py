@@ -1,0 +1,311 @@
+"""The outer loop of the attention generator: one θ for synthetic tenants of several families.
+
+T = tenants in batch, S = support pairs (padded), Q = query pairs, M = pictures of the outer step,
+D = source dim, E = target dim, V = concepts, A = pictures of a concept, G = candidates
+
+All tenants of an outer step draw from the same M pictures, whose features u(x) are computed once;
+the first Q of them are every tenant's query, and in no tenant's support. The loss is that of the
+query: squared error, and the cross-entropy of picking the right concept among G by cosine. It is
+taken for the final matrix and, with less weight, for the generator's intermediate ones, so that
+each learns from the first step on.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.emoji.step_budget import StepBudget
+from model.emoji.tenants import low_rank_generators
+from model.mappings.attention import Attention, AttentionConfig, Readout
+from model.mappings.mlp import Activation, Mlp, apply
+
+log = logging.getLogger(__name__)
+
+TrainingFamily = Literal["low-rank", "rotation", "sheared"]
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRecipe:
+    """How θ and its attention are meta-trained; the shipped ones with these values."""
+
+    shares: tuple[tuple[TrainingFamily, float], ...] = (
+        ("low-rank", 0.8),
+        ("rotation", 0.1),
+        ("sheared", 0.1),
+    )
+    """The share of tenants that each family has. `sheared` is two rotations with a stretch between
+    them: it shows the generator tenants that are no rotation."""
+    dim: int = 32
+    steps: int = 1_400
+    feature_steps: int = 2_000
+    """Steps before the outer loop, in which u(x) alone learns the universal embedding."""
+    tenants: int = 32
+    hidden_dim: int = 256
+    activation: Activation = "gelu"
+    width: int = 64
+    generators: int = 4
+    refinements: int = 1
+    repairs: int = 2
+    pictures: int = 512
+    query: int = 64
+    candidates: int = 160
+    min_support: int = 4
+    max_support: int = 64
+    empty: float = 0.04
+    """The share of tenants without a single pair, from which θ learns what to be without any."""
+    feature_noise: float = 0.2
+    """Standard deviation of noise on each number of features of norm √D, while u(x) learns
+    alone."""
+    tenant_noise: float = 0.4
+    """The same in the outer loop: vendors not seen are encoded less well than those trained on."""
+    rate: float = 2e-3
+    feature_rate: float = 1e-4
+    """Peak learning rate of u(x) in the outer loop."""
+    feature_weight: float = 0.3
+    """Weight, in the outer loop, of the loss that u(x) began with."""
+    family_weight: float = 0.5
+    rotation_weight: float = 0.3
+    repair_weight: float = 1.0
+    """Weight of the squared error of the support's repaired features against their concepts'
+    vectors."""
+    feature_temperature: float = 0.03
+    """Temperature of the loss of u(x)."""
+    temperature: float = 0.1
+    """Temperature of the tenants' losses."""
+    max_gradient_norm: float = 2.0
+    averaging: float = 5e-3
+    """How much of each step's parameters goes into the moving average, which is the result."""
+
+
+class Features(NamedTuple):
+    """Features and vectors of concepts, from which tenants' pairs are drawn."""
+
+    x_VAD: Tensor
+    """Features of every picture of every concept."""
+    u_VE: Tensor
+    """The concepts' vectors before a tenant's matrix."""
+
+
+class OuterBatch(NamedTuple):
+    """T tenants and the pictures they share."""
+
+    x_MD: Tensor
+    v_M: Tensor
+    """The concept of each picture; none occurs twice."""
+    matrix_TEE: Tensor
+    """u (a row) is u·matrix in the tenant's space."""
+    support_TS: Tensor
+    """Indices of the support's pictures among the M; never one of the first Q."""
+    real_TS: Tensor
+
+
+class TenantModel(nn.Module):
+    """θ, which all tenants share, and its attention generator."""
+
+    def __init__(self, source_dim: int, recipe: TenantRecipe) -> None:
+        super().__init__()
+        hidden, dim = recipe.hidden_dim, recipe.dim
+        self.w1 = nn.Parameter(torch.randn(hidden, source_dim) / math.sqrt(source_dim))
+        self.b1 = nn.Parameter(torch.zeros(hidden))
+        self.w2 = nn.Parameter(torch.randn(dim, hidden) / math.sqrt(hidden))
+        self.b2 = nn.Parameter(torch.zeros(dim))
+        self.attention = Attention(
+            AttentionConfig(
+                source_dim=source_dim,
+                target_dim=dim,
+                width=recipe.width,
+                generators=recipe.generators,
+                refinements=recipe.refinements,
+                repairs=recipe.repairs,
+            )
+        )
+
+    def theta(self) -> Mlp:
+        """Return θ's mapping, u(x)."""
+        return Mlp(self.w1, self.b1, self.w2, self.b2)
+
+
+def train_tenant_model(
+    features: Features, recipe: TenantRecipe, seed: int, minutes: float | None = None
+) -> TenantModel:
+    """Meta-train θ and its generator. Returns the moving average of the parameters.
+
+    The same arguments give the same result, unless the time limit `minutes` cuts in.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    model = TenantModel(features.x_VAD.shape[2], recipe)
+    train_features(model, features, recipe, generator)
+    average = copy.deepcopy(model).requires_grad_(False)
+    attention = {"params": list(model.attention.parameters()), "peak": recipe.rate}
+    theta = {"params": list(model.theta()), "peak": recipe.feature_rate}
+    optimiser = torch.optim.Adam([attention, theta], lr=recipe.rate)
+    budget = StepBudget(recipe.steps, minutes)
+    while not budget.finished:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * budget.rate_factor()
+        loss = outer_loss(model, features, draw(features, recipe, generator), recipe)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
+        if math.isfinite(float(norm)):  # an episode may be beyond float32; the next is another
+            optimiser.step()
+        for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+            slow.lerp_(fast.detach(), max(recipe.averaging, 1.0 / (budget.step + 1)))
+        budget.advance()
+        if budget.step % 100 == 0:
+            log.info("tenants %s outer loss %.3f", budget, loss.item())
+    return average
+
+
+def train_features(
+    model: TenantModel, features: Features, recipe: TenantRecipe, generator: torch.Generator
+) -> None:
+    """Train u(x) in place to map noisy features to the concepts' vectors."""
+    optimiser = torch.optim.Adam(list(model.theta()), lr=0.0)
+    budget = StepBudget(recipe.feature_steps, None)
+    while not budget.finished:
+        for group in optimiser.param_groups:
+            group["lr"] = 1.5 * recipe.rate * budget.rate_factor()
+        v_M = torch.randint(len(features.u_VE), (recipe.pictures,), generator=generator)
+        x_MD = _pictures(features, v_M, recipe.feature_noise, generator)
+        u_ME = apply(model.theta(), x_MD, recipe.activation)
+        loss = _feature_loss(u_ME, v_M, features, recipe)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        budget.advance()
+
+
+def outer_loss(
+    model: TenantModel, features: Features, batch: OuterBatch, recipe: TenantRecipe
+) -> Tensor:
+    """Return the outer loss of a batch, a scalar."""
+    u_ME = apply(model.theta(), batch.x_MD, recipe.activation)
+    y_TME = features.u_VE[batch.v_M] @ batch.matrix_TEE
+    rows = batch.support_TS.unsqueeze(2).expand(-1, -1, recipe.dim)
+    y_TSE = y_TME.gather(1, rows)
+    x_TSD, u_TSE = batch.x_MD[batch.support_TS], u_ME[batch.support_TS]
+    x_TSD = x_TSD.masked_fill(~batch.real_TS.unsqueeze(2), 0.0)
+    read: Readout = model.attention.read_out(x_TSD, u_TSE, y_TSE, batch.real_TS)
+    u_QE = u_ME[: recipe.query]
+    candidates_TGE = y_TME[:, : recipe.candidates]
+
+    def query_loss_T(matrix_TEE: Tensor, bias_TE: Tensor | float) -> Tensor:
+        e = recipe.dim
+        o_TQE = torch.matmul(u_QE, matrix_TEE[:, :e, :e].transpose(1, 2))
+        bias = bias_TE[:, None, :e] if isinstance(bias_TE, Tensor) else bias_TE
+        return _query_loss(o_TQE + bias, candidates_TGE, recipe)
+
+    final_T = query_loss_T(read.matrix_BEE, read.bias_BE)
+    family_T = _for_its_own(query_loss_T(read.family_BEE, 0.0), final_T)
+    rotation_T = query_loss_T(read.rotation_BEE, 0.0)
+    parts_T = final_T + recipe.family_weight * family_T + recipe.rotation_weight * rotation_T
+    half = recipe.pictures // 2
+    shared = _feature_loss(u_ME[:half], batch.v_M[:half], features, recipe)
+    true_TSE = features.u_VE[batch.v_M][batch.support_TS]
+    wrong_TS = (read.u_BSE[:, :, : recipe.dim] - true_TSE).square().mean(2)
+    repair = (wrong_TS * batch.real_TS).sum() / (batch.real_TS.sum() + 1)
+    return parts_T.mean() + recipe.feature_weight * shared + recipe.repair_weight * repair
+
+
+def draw(features: Features, recipe: TenantRecipe, generator: torch.Generator) -> OuterBatch:
+    """Draw new tenants. S, the longest support, is log-uniform from step to step: most steps are
+    short ones, and cheap."""
+    pictures = min(recipe.pictures, len(features.u_VE))
+    v_M = torch.randperm(len(features.u_VE), generator=generator)[:pictures]
+    low, high = recipe.min_support, recipe.max_support
+    exponent = torch.rand((), generator=generator).item()
+    longest = round(low * (high / low) ** exponent)
+    draws_TM = torch.rand(recipe.tenants, pictures - recipe.query, generator=generator)
+    length_T = longest * (0.4 + 0.6 * torch.rand(recipe.tenants, generator=generator))
+    empty_T = torch.rand(recipe.tenants, generator=generator) < recipe.empty
+    length_T = length_T.ceil().masked_fill(empty_T, 0.0)
+    return OuterBatch(
+        x_MD=_pictures(features, v_M, recipe.tenant_noise, generator),
+        v_M=v_M,
+        matrix_TEE=torch.cat(list(_draw_tenants(recipe, generator))),
+        support_TS=draws_TM.argsort(1)[:, :longest] + recipe.query,
+        real_TS=torch.arange(longest) < length_T[:, None],
+    )
+
+
+def draw_matrices(
+    family: TrainingFamily, count: int, dim: int, generator: torch.Generator
+) -> Tensor:
+    """Draw matrices (count, dim, dim) of new tenants; see `model.emoji.tenants.Tenant`."""
+    if family == "low-rank":
+        a_T3 = torch.rand(count, 3, generator=generator, dtype=torch.float64) * 2.0 - 1.0
+        directions = torch.from_numpy(low_rank_generators(dim))
+        return torch.matrix_exp(4.0 * torch.tensordot(a_T3, directions, dims=1)).float()
+    rotation_TEE = _rotations(count, dim, generator)
+    if family == "rotation":
+        return rotation_TEE
+    spread_T1 = 1.2 * torch.rand(count, 1, generator=generator)
+    stretch_TE = torch.exp(spread_T1 * torch.randn(count, dim, generator=generator))
+    stretch_TE = stretch_TE / stretch_TE.square().mean(1, keepdim=True).sqrt()
+    return rotation_TEE * stretch_TE.unsqueeze(1) @ _rotations(count, dim, generator)
+
+
+def _draw_tenants(recipe: TenantRecipe, generator: torch.Generator) -> Iterator[Tensor]:
+    families = [family for family, _ in recipe.shares]
+    shares = torch.tensor([share for _, share in recipe.shares])
+    drawn = torch.multinomial(shares, recipe.tenants, replacement=True, generator=generator)
+    counts = torch.bincount(drawn, minlength=len(families)).tolist()
+    for family, count in zip(families, counts, strict=True):
+        if count:
+            yield draw_matrices(family, count, recipe.dim, generator)
+
+
+def _rotations(count: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Draw uniformly random rotations (count, dim, dim) of determinant +1."""
+    q_TEE, r_TEE = torch.linalg.qr(torch.randn(count, dim, dim, generator=generator))
+    q_TEE = q_TEE * torch.diagonal(r_TEE, dim1=1, dim2=2).sign().unsqueeze(1)
+    return torch.cat([q_TEE[:, :, :1] * torch.linalg.det(q_TEE)[:, None, None], q_TEE[:, :, 1:]], 2)
+
+
+def _pictures(features: Features, v_M: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """Return features (M, D) of one picture of each concept, with noise but at the norm they
+    had."""
+    a_M = torch.randint(features.x_VAD.shape[1], v_M.shape, generator=generator)
+    x_MD = features.x_VAD[v_M, a_M]
+    strength_M1 = torch.rand(len(v_M), 1, generator=generator) * 0.7 + 0.65
+    noise_MD = torch.randn(x_MD.shape, generator=generator)
+    noisy_MD = x_MD + noise * strength_M1 * noise_MD
+    norm_M1 = x_MD.square().sum(1, keepdim=True).sqrt()
+    return functional.normalize(noisy_MD, dim=1) * norm_M1
+
+
+def _feature_loss(u_ME: Tensor, v_M: Tensor, features: Features, recipe: TenantRecipe) -> Tensor:
+    cosine_MV = _unit(u_ME) @ _unit(features.u_VE).T
+    squared_error = (u_ME - features.u_VE[v_M]).square().mean()
+    return squared_error + functional.cross_entropy(cosine_MV / recipe.feature_temperature, v_M)
+
+
+def _query_loss(o_TQE: Tensor, candidates_TGE: Tensor, recipe: TenantRecipe) -> Tensor:
+    """Return each tenant's loss (T); the first Q candidates are the queries' own targets."""
+    query = o_TQE.shape[1]
+    squared_error_T = (o_TQE - candidates_TGE[:, :query]).square().mean((1, 2))
+    cosine_TQG = torch.bmm(_unit(o_TQE), _unit(candidates_TGE).transpose(1, 2))
+    truth_TQ = torch.arange(query).expand(o_TQE.shape[:2])
+    logits_TGQ = cosine_TQG.transpose(1, 2) / recipe.temperature
+    retrieval_TQ = functional.cross_entropy(logits_TGQ, truth_TQ, reduction="none")
+    return squared_error_T + retrieval_TQ.mean(1)
+
+
+def _for_its_own(family_T: Tensor, final_T: Tensor) -> Tensor:
+    """Return the learned family's loss, softly bounded by the final one plus 3, so that a tenant
+    that is plainly not of the family does not shape it."""
+    bound_T = final_T.detach() + 3.0
+    return -2.0 * torch.logsumexp(torch.stack([-family_T / 2.0, -bound_T / 2.0]), dim=0)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return functional.normalize(vectors, dim=-1, eps=1e-6)
