@@ -43,7 +43,7 @@ lock:
 demo: $(READY)
 	@$(BIN)/adaptd demo
 
-# more test processes than two cores have: tests of faults mostly wait. 0: in this one alone
+# test processes: one more than two cores, since tests of faults mostly wait; 0: all in one
 PROCESSES ?= 3
 
 test: check

@@ -39,7 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`-m "not services"` must leave out every test that needs them, marked by hand or not.
 
-    Of several processes none should be left waiting for services at the end: their files go first.
+    Of several processes, one that waits leaves its core to the others. So files of tests that need
+    services, which mostly wait, go first, and those that compute fill the time beside and after.
     """
     for item in items:
         if NEED_SERVICES & set(getattr(item, "fixturenames", ())):
@@ -51,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Takes over what a test process told; one that crashed tells nothing."""
+    """Collects a test process's lines for the end of the run. One that crashed has none."""
     node.config.stash[TOLD] += getattr(node, "workeroutput", {}).get("told", [])
 
 

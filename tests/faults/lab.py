@@ -318,8 +318,9 @@ class Installation:
                 m["member_id"] for m in admin.describe_groups([self.name])[self.name]["members"]
             ]
 
-    def bury_the_killed(self) -> None:
-        """Tell the group that its members are dead, which it would find out a session later."""
+    def remove_dead_members(self) -> None:
+        """Removes all members of the group. By itself the broker would drop a killed worker only
+        when its session times out."""
         gone = [MemberToRemove(member_id=member) for member in self.members()]
         if gone:
             with KafkaAdminClient(bootstrap_servers=self.kafka) as admin:

@@ -68,8 +68,8 @@ def test_a_service_away_is_waited_for(
     seconds: int,
     client: str,
 ) -> None:
-    """Away for longer than every timeout (session 6 s, delivery 4 s, requests 3 s) and than it
-    takes until retries are as rare as they get (3 s)."""
+    """Kafka is away for longer than each timeout (session 6 s, delivery 4 s, request 3 s), Redis
+    for longer than its own (1 s), and both until retries come at their longest interval (3 s)."""
     server = getattr(private_services, service)
     spring = Spring()
 
