@@ -43,6 +43,9 @@ lock:
 demo: $(READY)
 	@$(BIN)/adaptd demo
 
+# test processes: one more than two cores, since tests of faults mostly wait; 0: all in one
+PROCESSES ?= 3
+
 test: check
 
 check: $(READY)
@@ -50,7 +53,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo build/site/index.html

@@ -4,6 +4,9 @@
 (`topic_names`, `redis_namespace`). `private_services` is a pair per module, for tests that pause,
 kill or restart. Both start only when a test asks. Without services a test is skipped, but with
 CI=true it fails.
+
+`make test` runs several test processes (pytest-xdist), each with services of its own and whole
+files at a time.
 """
 
 from __future__ import annotations
@@ -11,47 +14,73 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 import redis
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
+from daemon.adapters.kafka_python.mended import SocketClosingNetClient
 from daemon.local.errors import ServicesUnavailable
-
-if TYPE_CHECKING:  # it loads kafka-python, which warns, and no filter is in force yet
-    from daemon.local.services import Services
+from daemon.local.services import Services, find_services, local_services
 
 NEED_SERVICES = {"services", "private_services", "topic_names", "redis_namespace"}
-USED = pytest.StashKey[list[str]]()
+TOLD = pytest.StashKey[list[str]]()
+
+os.environ["OMP_NUM_THREADS"] = "1"
+"""Before torch is imported, here and in what tests start: they are small, and threads that wait for
+each other crawl on a busy machine."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[USED] = []
+    config.stash[TOLD] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m "not services"` must leave out every test that needs them, marked by hand or not."""
+    """`-m "not services"` must leave out every test that needs them, marked by hand or not.
+
+    Of several processes, one that waits leaves its core to the others. So files of tests that need
+    services, which mostly wait, go first, and those that compute fill the time beside and after.
+    """
     for item in items:
         if NEED_SERVICES & set(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        waiting = {item.path for item in items if item.get_closest_marker("services")}
+        items.sort(key=lambda item: item.path not in waiting)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collects a test process's lines for the end of the run. One that crashed has none."""
+    node.config.stash[TOLD] += getattr(node, "workeroutput", {}).get("told", [])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # this is one process of several
+        session.config.workeroutput["told"] = session.config.stash[TOLD]
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    for line in config.stash[USED]:
-        terminalreporter.write_line(f"services used: {line}")
+    for line in config.stash[TOLD]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """`measured("ready in 2.1 s")`: said at the end of the run; no test depends on it."""
+    return lambda line: pytestconfig.stash[TOLD].append(f"measured: {line}")
 
 
 @pytest.fixture(scope="session")
 def services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """The Kafka and Redis shared by all tests."""
-    from daemon.local.services import find_services
-
     _mend_kafka_python()
     try:
         with find_services() as used:
-            pytestconfig.stash[USED].append(used.description)
+            pytestconfig.stash[TOLD].append(f"services used: {used.description}")
             yield used
     except ServicesUnavailable as error:
         _without_services(error)
@@ -60,12 +89,10 @@ def services(pytestconfig: pytest.Config) -> Iterator[Services]:
 @pytest.fixture(scope="module")
 def private_services(pytestconfig: pytest.Config) -> Iterator[Services]:
     """A module's own Kafka and Redis, always local: containers keep no port over a restart."""
-    from daemon.local.services import local_services
-
     _mend_kafka_python()
     try:
         with local_services(why="private to a module") as used:
-            pytestconfig.stash[USED].append(used.description)
+            pytestconfig.stash[TOLD].append(f"services used: {used.description}")
             yield used
     except ServicesUnavailable as error:
         _without_services(error)
@@ -74,8 +101,6 @@ def private_services(pytestconfig: pytest.Config) -> Iterator[Services]:
 @pytest.fixture
 def topic_names(services: Services) -> Iterator[Callable[[str], str]]:
     """`topic_names("events")` is a topic name of this test alone; those topics are deleted."""
-    from kafka import KafkaAdminClient  # type: ignore[import-untyped, unused-ignore]
-
     prefix, asked = f"t{uuid.uuid4().hex[:12]}", False
 
     def name(suffix: str) -> str:
@@ -104,10 +129,6 @@ def redis_namespace(services: Services) -> Iterator[str]:
 def _mend_kafka_python() -> None:
     """Clients that tests open by themselves close their sockets too: one left to the collector is a
     warning in whatever test runs then."""
-    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-
-    from daemon.adapters.kafka_python.mended import SocketClosingNetClient
-
     for client in (KafkaAdminClient, KafkaConsumer, KafkaProducer):
         client.DEFAULT_CONFIG["kafka_client"] = SocketClosingNetClient
 

@@ -15,21 +15,6 @@ from tests.faults.lab import HIDDEN_DIM, SOURCE_DIM, TARGET_DIM, Installation
 Install = Callable[..., Installation]
 Measured = Callable[[str], None]
 
-MEASURED = pytest.StashKey[list[str]]()
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for line in config.stash.get(MEASURED, []):
-        terminalreporter.write_line(f"measured: {line}")
-
-
-@pytest.fixture
-def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """`measured("ready in 2.1 s")`: said at the end of the run; no test depends on it."""
-    return pytestconfig.stash.setdefault(MEASURED, []).append
-
 
 @pytest.fixture(scope="session")
 def theta(tmp_path_factory: pytest.TempPathFactory) -> Path:

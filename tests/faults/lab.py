@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import time
 import urllib.error
@@ -27,11 +26,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import redis
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import MemberToRemove
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from daemon.config import Settings
 from daemon.local.process import GuardedProcess
+from daemon.local.server import free_port
 from daemon.wire import adapted_mapping
 from daemon.wire.adapted_mapping import Facts
 from daemon.wire.paired_event import PairedEvent, WirePair, encode_event, vector
@@ -131,8 +132,6 @@ class Truth:
 
     def mappings(self, theta: Path) -> dict[str, Shown]:
         """Each stream's newest mapping (epoch 0), computed stream by stream, undisturbed."""
-        import torch
-
         from daemon.wire.adapted_mapping import content_hash
         from model.serving.engine import Engine
         from model.theta.meta_init_file import load_meta_init
@@ -142,8 +141,6 @@ class Truth:
         engine = Engine(
             load_meta_init(theta), "cpu", support_capacity=SUPPORT, query_capacity=QUERY
         )
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as the workers have; bits depend on it
         shown: dict[str, Shown] = {}
         alone = engine.windows(1)
         for (_, stream), window in self.windows().items():
@@ -161,7 +158,6 @@ class Truth:
                 tensors = adaptation.ridge
             version = _order(window[-1])[0] - 1
             shown[stream] = Shown(0, version, outcome.value, content_hash(tensors), n)
-        torch.set_num_threads(threads)
         return shown
 
 
@@ -203,7 +199,7 @@ class Installation:
         plain = self.settings.model_dump(exclude_unset=True) | {"redis_url": self.redis_url}
         told = {f"ADAPTD_{name.upper()}": str(value) for name, value in plain.items()}
         kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
-        return kept | told | {"OMP_NUM_THREADS": "1"}
+        return kept | told
 
     @property
     def settings(self) -> Settings:
@@ -321,6 +317,14 @@ class Installation:
             return [
                 m["member_id"] for m in admin.describe_groups([self.name])[self.name]["members"]
             ]
+
+    def remove_dead_members(self) -> None:
+        """Removes all members of the group. By itself the broker would drop a killed worker only
+        when its session times out."""
+        gone = [MemberToRemove(member_id=member) for member in self.members()]
+        if gone:
+            with KafkaAdminClient(bootstrap_servers=self.kafka) as admin:
+                admin.remove_group_members(self.name, gone)
 
     def wait_until_done(self, timeout_s: float = 60) -> float:
         """Until the group has committed every event; how long it took."""
@@ -460,9 +464,3 @@ def eventually(
         if time.monotonic() > give_up_at:
             raise AssertionError(f"not within {timeout_s} s: {why()}")
         time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -211,6 +211,7 @@ def test_killed_amid_a_change_of_theta_it_ends_in_the_same_state(
             amid += worker.status().get("streams_to_renew", 0) > 0
             worker.process.send_signal(signal.SIGKILL)
             worker.process.wait(10)
+        lab.remove_dead_members()
     measured(f"killed 4 times around a change of θ, {amid} times with streams half renewed")
     for last in ("b", "c"):
         operator.says("activate", last)

@@ -50,12 +50,12 @@ def away(server: Server, how: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("service", "how", "seconds", "client"),
     [
-        ("kafka", "killed", 20, "kafka-python"),
-        ("kafka", "paused", 12, "kafka-python"),
-        ("kafka", "killed", 20, "librdkafka"),
-        ("kafka", "paused", 12, "librdkafka"),
-        ("redis", "killed", 20, "kafka-python"),
-        ("redis", "paused", 8, "kafka-python"),
+        ("kafka", "killed", 10, "kafka-python"),
+        ("kafka", "paused", 9, "kafka-python"),
+        ("kafka", "killed", 10, "librdkafka"),
+        ("kafka", "paused", 9, "librdkafka"),
+        ("redis", "killed", 8, "kafka-python"),
+        ("redis", "paused", 6, "kafka-python"),
     ],
 )
 def test_a_service_away_is_waited_for(
@@ -68,6 +68,8 @@ def test_a_service_away_is_waited_for(
     seconds: int,
     client: str,
 ) -> None:
+    """Kafka is away for longer than each timeout (session 6 s, delivery 4 s, request 3 s), Redis
+    for longer than its own (1 s), and both until retries come at their longest interval (3 s)."""
     server = getattr(private_services, service)
     spring = Spring()
 
@@ -84,7 +86,8 @@ def test_a_service_away_is_waited_for(
                 send(200)
             eventually(lambda: worker.get("/readyz")[0] == 503, 15, worker.tail)
             unready_s = time.monotonic() - left_at
-            while time.monotonic() < left_at + seconds:
+            return_at = left_at + max(seconds, unready_s + 3)
+            while time.monotonic() < return_at:
                 code, reason = worker.get("/readyz")
                 assert (code, reason.split(":")[0]) == (503, service), reason
                 assert worker.get("/livez")[0] == 200
@@ -100,7 +103,7 @@ def test_a_service_away_is_waited_for(
     assert_windows(lab.windows(), lab.truth)
     assert_newest(kept_by_reader(lab.mappings()), lab.truth.mappings(theta))
     complaints = lines.count("unavailable")
-    assert complaints < 60
+    assert complaints < 30
     assert threads < MOST_THREADS[client], "clients that were thrown away live on"
     assert files < 60
     measured(

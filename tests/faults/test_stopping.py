@@ -83,6 +83,7 @@ def test_without_kafka_it_still_ends_in_time(
         finally:
             kafka.resume() if fault == "paused" else kafka.start()
     measured(f"Kafka {fault}: SIGTERM to exit {took_s:.1f} s, code {worker.process.returncode}")
+    lab.remove_dead_members()
     with lab.worker() as successor:
         successor.wait_until_ready(4)
         lab.wait_until_done()

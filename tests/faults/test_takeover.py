@@ -140,16 +140,13 @@ def test_one_that_slept_in_a_turn_does_not_speak_for_the_new_owner(
     install: Install, asleep_in: str
 ) -> None:
     """Deterministic where the one above is not: the partition changes hands within a turn."""
-    import torch
-
     from daemon.turn.loop import Loop
     from daemon.worker.wiring import load_engine, loop_policy, message_builder, open_ports
 
-    lab, threads = install(1), torch.get_num_threads()
+    lab = install(1)
     spring = Spring()
     lab.send([spring.event("stream") for _ in range(6)])
     engine = load_engine(lab.settings)
-    torch.set_num_threads(threads)
     with (
         open_ports(lab.settings, engine, "sleeper") as ports,
         open_ports(lab.settings, engine, "owner") as new_owner,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import urllib.request
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from daemon.local.process import GuardedProcess
+from daemon.local.server import free_port
 from daemon.local.services import Services
 
 STREAMS, EVENTS_PER_STREAM = 6, 40
@@ -38,7 +40,7 @@ class DaemonAtWork:
             return str(answer.read().decode())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def daemon_at_work(
     services: Services, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonAtWork]:
@@ -48,7 +50,7 @@ def daemon_at_work(
 
     folder = tmp_path_factory.mktemp("daemon")
     prefix = f"live-{uuid.uuid4().hex[:8]}"
-    port = _free_port()
+    port = free_port()
     environment = {
         "ADAPTD_KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap_servers,
         "ADAPTD_REDIS_URL": services.redis_url,
@@ -110,18 +112,7 @@ def _theta(folder: Path) -> Path:
 
 
 def _clean_environment() -> dict[str, str]:
-    import os
-
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
-    return kept | {"OMP_NUM_THREADS": "1"}
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    return {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
 
 
 def _produce(settings: object) -> None:

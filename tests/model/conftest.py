@@ -9,8 +9,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
-
-
-def pytest_configure() -> None:
-    """One thread: tests are small, and threads that wait for each other crawl on a busy machine."""
-    torch.set_num_threads(1)
