@@ -26,7 +26,7 @@ from daemon.thetas import publish as meta_inits
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Active, Catalogue, Published
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load, to_bytes
+from model.theta.meta_init_file import load, meta_init_to_bytes
 from model.values.errors import BadMetaInit
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def publish(
     settings = config.load(config_file)
     theta = _load(file, settings)
     with _opened(settings) as topic:
-        new = meta_inits.publish(topic, theta, to_bytes(theta))
+        new = meta_inits.publish(topic, theta, meta_init_to_bytes(theta))
         _say(f"{theta.version}: {'published' if new else 'was published already'}")
         if then_activate:
             _activate(topic, theta.version, change_dimensions)

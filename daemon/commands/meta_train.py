@@ -131,7 +131,7 @@ def _train(wanted: Wanted, out: Path, report: Path | None, *, as_json: bool) -> 
 
     from daemon.offline import results
     from daemon.offline.meta_train import meta_train as run
-    from model.theta.meta_init_file import save
+    from model.theta.meta_init_file import save_meta_init
     from model.values.errors import Diverged
 
     torch.set_num_threads(1)  # matrices this small gain nothing from a second
@@ -146,7 +146,7 @@ def _train(wanted: Wanted, out: Path, report: Path | None, *, as_json: bool) -> 
         raise typer.Exit(1) from e
     if result is None:
         return
-    save(result.theta, out)
+    save_meta_init(result.theta, out)
     if result.figures:
         console.print(results.as_table(result.theta.version, result.figures))
     if report is not None:

@@ -9,7 +9,7 @@ from daemon.thetas.port import MetaInits
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active, Catalogue, Published
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import from_bytes
+from model.theta.meta_init_file import meta_init_from_bytes
 from model.values.errors import BadMetaInit
 
 
@@ -75,7 +75,7 @@ def read(port: MetaInits, catalogue: Catalogue, version: str) -> MetaInit:
             "ADAPTD_META_INIT_MAX_BYTES",
         )
     try:
-        theta = from_bytes(data, f"published θ {version!r}")
+        theta = meta_init_from_bytes(data, f"published θ {version!r}")
     except BadMetaInit as e:
         raise RefusedMetaInit("unreadable", str(e)) from e
     if theta.version != version:

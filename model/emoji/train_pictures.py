@@ -28,7 +28,8 @@ from torch.nn import functional
 
 from model.emoji import drawings as emoji
 from model.emoji.augment import mixed, redrawn
-from model.encoders.image import BLOCKS, config_of, normalised, scaled
+from model.encoders.image import BLOCKS, config_of, normalised
+from model.encoders.sequences import scaled
 from model.meta.schedule import Schedule
 from model.theta.part import PartSpec
 from model.theta.part_file import save_part

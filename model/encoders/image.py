@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.encoders.sequences import scaled
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
@@ -124,12 +124,6 @@ class ImageEncoder:
 def normalised(pixels_NPPC: Tensor) -> Tensor:
     """uint8 or float pixels 0..255 (N, P, P, 3) -> float32 (N, 3, P, P), ink positive, paper 0."""
     return (1.0 - pixels_NPPC.to(torch.float32) / 255.0).permute(0, 3, 1, 2).contiguous()
-
-
-def scaled(features_ND: Tensor) -> Tensor:
-    """Each row at norm √D; an all-zero row stays zero."""
-    norm_N1 = features_ND.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
-    return features_ND / norm_N1 * float(np.sqrt(features_ND.shape[1]))
 
 
 def config_of(

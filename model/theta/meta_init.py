@@ -111,7 +111,7 @@ class MetaInit:
         return header | {"facts": dict(self.facts)}
 
 
-def fresh(
+def fresh_meta_init(
     source_dim: int,
     target_dim: int,
     hidden_dim: int = 128,

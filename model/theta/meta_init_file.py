@@ -28,7 +28,7 @@ MAX_BYTES = 256 * 2**20
 PARTS = ("generator", "learner", "source_encoder", "target_encoder")
 
 
-def to_bytes(meta_init: MetaInit) -> bytes:
+def meta_init_to_bytes(meta_init: MetaInit) -> bytes:
     """θ as a safetensors file; equal contents give equal bytes."""
     header = {"adaptd.format": FORMAT, "adaptd.content_hash": meta_init.content_hash}
     header |= {"adaptd.facts": canonical_json(meta_init.header())}
@@ -36,7 +36,7 @@ def to_bytes(meta_init: MetaInit) -> bytes:
     return with_sorted_header(write_safetensors(tensors, header))
 
 
-def from_bytes(data: bytes, where: str) -> MetaInit:
+def meta_init_from_bytes(data: bytes, where: str) -> MetaInit:
     """Read θ back; `where` names the place in errors.
 
     Raises BadMetaInit when it is not safetensors, of another format, damaged, or inconsistent in
@@ -66,18 +66,18 @@ def from_bytes(data: bytes, where: str) -> MetaInit:
     return meta_init
 
 
-def save(meta_init: MetaInit, path: Path) -> None:
+def save_meta_init(meta_init: MetaInit, path: Path) -> None:
     """Write θ to a file."""
-    path.write_bytes(to_bytes(meta_init))
+    path.write_bytes(meta_init_to_bytes(meta_init))
 
 
 def load(path: Path, max_bytes: int = MAX_BYTES) -> MetaInit:
     """Read θ from a file.
 
     Raises BadMetaInit when the file is missing, larger than `max_bytes` (checked before reading),
-    or for what `from_bytes` refuses.
+    or for what `meta_init_from_bytes` refuses.
     """
-    return from_bytes(read_limited(path, max_bytes), str(path))
+    return meta_init_from_bytes(read_limited(path, max_bytes), str(path))
 
 
 def shipped(name: str = "emoji-lowrank") -> Path:

@@ -12,7 +12,7 @@ from model.theta.meta_init_file import FORMAT as META_INIT_FORMAT
 from model.theta.meta_init_file import (
     MAX_BYTES,
     compact,
-    from_bytes,
+    meta_init_from_bytes,
     read_limited,
     safetensors_header,
     widened,
@@ -45,7 +45,7 @@ def load_encoder(path: Path, modality: Modality) -> PartSpec:
         raise BadMetaInit(f"{path}: not a readable safetensors file: {error}") from error
     if metadata.get("adaptd.format") != META_INIT_FORMAT:
         raise BadMetaInit(f"{path}: neither a θ nor an encoder")
-    theta = from_bytes(data, str(path))
+    theta = meta_init_from_bytes(data, str(path))
     for found, encoder in (
         (theta.source_modality, theta.source_encoder),
         (theta.target_modality, theta.target_encoder),

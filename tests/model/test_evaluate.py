@@ -25,7 +25,7 @@ from model.emoji import streams as emoji_streams
 from model.emoji.evaluate import EmojiTest, Options, quick, shipped_thetas, tables_for
 from model.emoji.tables import ALTERNATIVES, COMMANDS, NAMES, TABLES, EmojiTable
 from model.emoji.tenants import Features
-from model.encoders.build import encoder_from, fresh_spec
+from model.encoders.build import encoder_from, fresh_encoder
 from model.evaluate import methods, recorded
 from model.evaluate.episodes import GATE_PAIRS, TestEpisode, cut
 from model.evaluate.goals import PAIRS, PROTOTYPES, TO_REACH, Goal, goal
@@ -40,8 +40,8 @@ from model.meta.cuts import Cut
 from model.meta.streams import RecordedStream
 from model.retrieval import euclidean_scores
 from model.serving.engine import Engine
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import save
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import save_meta_init
 from model.theta.part import PartSpec
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Episode
@@ -76,7 +76,7 @@ def blind(episodes: Sequence[TestEpisode]) -> list[FloatArray]:
 
 
 def theta(rate: float, kind: str = "maml", seed: int = 0, steps: int = 5) -> MetaInit:
-    made = fresh(D, E, 16, steps, rate, seed)
+    made = fresh_meta_init(D, E, 16, steps, rate, seed)
     return replace(made, learner=PartSpec({"kind": kind}, made.learner.tensors))
 
 
@@ -283,8 +283,8 @@ def test_variants_of_a_baseline_stand_side_by_side() -> None:
 
 def tiny(dim: int) -> MetaInit:
     """Pictures to vectors, untrained."""
-    made = fresh(24, dim, 8)
-    encoder = fresh_spec("cnn/2", 24, seed=0, blocks=((2, True), (2, True), (2, True)))
+    made = fresh_meta_init(24, dim, 8)
+    encoder = fresh_encoder("cnn/2", 24, seed=0, blocks=((2, True), (2, True), (2, True)))
     return replace(made, source_modality="image", source_encoder=encoder)
 
 
@@ -335,7 +335,7 @@ def test_a_table_without_its_theta_is_a_note() -> None:
 
 
 def test_thetas_that_are_not_there_or_cannot_be_used_name_the_command(tmp_path: Path) -> None:
-    save(tiny(16), tmp_path / "emoji-both.safetensors")
+    save_meta_init(tiny(16), tmp_path / "emoji-both.safetensors")
     (tmp_path / "emoji-lowrank.safetensors").write_bytes(b"no")
     found, missing = shipped_thetas(tmp_path)
     assert list(found) == ["emoji-both"]
@@ -350,7 +350,7 @@ def test_a_theta_is_judged_on_the_tables_that_it_fits() -> None:
     chosen = tables_for(tiny(16), "mine")
     assert {t.dim for t in chosen} == {16}
     assert {t.thetas for t in chosen} == {("mine",)}
-    assert tables_for(fresh(24, 16), "vectors") == ()
+    assert tables_for(fresh_meta_init(24, 16), "vectors") == ()
 
 
 def test_tables_have_names_of_their_own_and_thetas_that_are_known() -> None:
@@ -359,7 +359,7 @@ def test_tables_have_names_of_their_own_and_thetas_that_are_known() -> None:
 
 
 def test_languages_are_streams_of_names() -> None:
-    text = fresh_spec("char-gru/1", 24, seed=0)
+    text = fresh_encoder("char-gru/1", 24, seed=0)
     made = replace(tiny(24), target_modality="text", target_encoder=text)
     chosen = replace(table("names-held-out"), baselines="closed forms")
     judged = EmojiTest({"emoji-names": made}, {}, TINY).judge(chosen)
@@ -372,7 +372,7 @@ def test_languages_are_streams_of_names() -> None:
 
 
 def test_training_names_stand_at_their_concepts() -> None:
-    text = fresh_spec("char-gru/1", 24, seed=0)
+    text = fresh_encoder("char-gru/1", 24, seed=0)
     made = replace(tiny(24), target_modality="text", target_encoder=text)
     names = emoji_streams.training_names(emoji_streams.FeatureCache(), made, ["de"])
     concepts_V = emoji_streams.training_concepts()

@@ -27,7 +27,8 @@ from model.emoji.train_pictures import (
     train_encoder,
     training_pictures,
 )
-from model.encoders.image import ImageEncoder, config_of, normalised, scaled
+from model.encoders.image import ImageEncoder, config_of, normalised
+from model.encoders.sequences import scaled
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
