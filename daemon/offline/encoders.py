@@ -12,7 +12,7 @@ import torch
 from daemon.errors import Misconfigured
 from daemon.offline.dataset import RawPair
 from model.encoders import audio, image, text, vector, video
-from model.encoders.build import encoder_from, fresh_encoder
+from model.encoders.build import encoder_from, fresh_encoder_spec
 from model.encoders.encoder import Encoder
 from model.encoders.video import VideoSizes
 from model.meta.encoders.trainable_cnn import FRAME_WIDTHS, blocks_for
@@ -91,18 +91,18 @@ def _side(name: str, modality: str, content: object, wanted: str | None, fresh: 
 def _fresh(modality: Modality, content: object, fresh: FreshSizes) -> PartSpec:
     side, seed = fresh.picture_side, fresh.seed
     if modality == "text":
-        return fresh_encoder(text.KIND, fresh.dim, seed, max_chars=fresh.text_chars)
+        return fresh_encoder_spec(text.KIND, fresh.dim, seed, max_chars=fresh.text_chars)
     if modality == "audio":
-        return fresh_encoder(audio.KIND, fresh.dim, seed)
+        return fresh_encoder_spec(audio.KIND, fresh.dim, seed)
     if modality == "image":
-        return fresh_encoder(image.KIND, fresh.dim, seed, side=side, blocks=blocks_for(side))
+        return fresh_encoder_spec(image.KIND, fresh.dim, seed, side=side, blocks=blocks_for(side))
     if modality == "video":
         blocks = blocks_for(side, FRAME_WIDTHS)
         frame_dim = VideoSizes().frame_dim
-        frame = fresh_encoder(image.KIND, frame_dim, seed, side=side, blocks=blocks)
-        return fresh_encoder(video.KIND, fresh.dim, seed, frame=frame)
+        frame = fresh_encoder_spec(image.KIND, frame_dim, seed, side=side, blocks=blocks)
+        return fresh_encoder_spec(video.KIND, fresh.dim, seed, frame=frame)
     assert isinstance(content, np.ndarray)
-    return fresh_encoder(vector.KIND, fresh.dim, seed, input_dim=content.shape[0], normalise=1)
+    return fresh_encoder_spec(vector.KIND, fresh.dim, seed, input_dim=content.shape[0], normalise=1)
 
 
 SHIPPED: dict[Modality, str] = {"image": "emoji-lowrank", "text": "emoji-names"}

@@ -45,7 +45,7 @@ def encoder_from(
     return encoder
 
 
-def fresh_encoder(kind: str, dim: int, seed: int, **sizes: Any) -> PartSpec:
+def fresh_encoder_spec(kind: str, dim: int, seed: int, **sizes: Any) -> PartSpec:
     """An untrained encoder of a kind, all of it given by the arguments.
 
     `sizes` are fields of the kind's sizes; for pictures `side`, `blocks` and `lookup`, for videos

@@ -85,7 +85,7 @@ class TextNet(nn.Module):
         stride = self.sizes.stride
         h_NTW = h_NLW.reshape(n, longest // stride, stride * width)
         step_N = (length_N + stride - 1) // stride
-        h_NTH = bidirectional_states(h_NTW, step_N, self.forwards, self.backwards)
+        h_NTH = bidirectional(h_NTW, step_N, self.forwards, self.backwards)
         gone_NT1 = ~valid_NL(step_N, h_NTH.shape[1])[:, :, None]
         most_NH = h_NTH.masked_fill(gone_NT1, float("-inf")).amax(1)
         return scaled(self.linear(torch.cat([mean_NW, most_NH], 1)))
@@ -159,9 +159,7 @@ def hashed_grams(codes_NL: Tensor, grams: tuple[int, ...], buckets: int) -> Tens
     return torch.stack(places, 2)
 
 
-def bidirectional_states(
-    h_NTW: Tensor, step_N: Tensor, forwards: nn.GRU, backwards: nn.GRU
-) -> Tensor:
+def bidirectional(h_NTW: Tensor, step_N: Tensor, forwards: nn.GRU, backwards: nn.GRU) -> Tensor:
     """Hidden states (N, T, 2H) of two GRUs; those of the first step_N steps see those alone."""
     ahead_NTH = forwards(h_NTW)[0]
     back_NTH = backwards(reversed_NL(h_NTW, step_N))[0]

@@ -36,7 +36,7 @@ from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import EventLimits
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
-from model.encoders.build import fresh_encoder
+from model.encoders.build import fresh_encoder_spec
 from model.meta.fresh import fresh_theta
 from model.serving.engine import Engine
 
@@ -54,8 +54,8 @@ def planned() -> list[PlannedEvent]:
 @pytest.fixture(scope="module")
 def engines() -> dict[ScenarioName, Engine]:
     """Untrained, for the demo's modalities."""
-    pictures = fresh_encoder("cnn/2", DIM, 0, blocks=((8, True),))
-    texts = fresh_encoder("char-gru/1", DIM, 0, buckets=64, width=8, hidden=8)
+    pictures = fresh_encoder_spec("cnn/2", DIM, 0, blocks=((8, True),))
+    texts = fresh_encoder_spec("char-gru/1", DIM, 0, buckets=64, width=8, hidden=8)
     theta = replace(
         fresh_theta((DIM, HIDDEN, emoji.LOW_RANK_DIM)),
         source_modality="image",

@@ -17,7 +17,7 @@ from daemon.adapters.kafka_python.meta_inits import KafkaMetaInits
 from daemon.commands.meta_init import app
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
-from model.encoders.build import fresh_encoder
+from model.encoders.build import fresh_encoder_spec
 from model.mappings.numpy_mlp import apply_numpy
 from model.theta.meta_init import MetaInit, fresh_meta_init
 from model.theta.meta_init_file import meta_init_to_bytes, save_meta_init
@@ -52,7 +52,7 @@ def theta_of(name: str, seed: int = 1) -> MetaInit:
 
 def encoding(name: str, seed: int = 1) -> MetaInit:
     """A θ whose features are another projection of the vectors."""
-    projection = fresh_encoder("projection/1", SOURCE_DIM, seed, input_dim=SOURCE_DIM)
+    projection = fresh_encoder_spec("projection/1", SOURCE_DIM, seed, input_dim=SOURCE_DIM)
     return replace(theta_of(name, seed), source_encoder=projection)
 
 

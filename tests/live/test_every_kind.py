@@ -31,7 +31,7 @@ from daemon.wire.record import Message
 from daemon.wire.topics import specs
 from daemon.worker.wiring import connect, load_engine, loop_policy, outlet
 from model.encoders import audio, image, text, vector, video
-from model.encoders.build import fresh_encoder
+from model.encoders.build import fresh_encoder_spec
 from model.inner.generators import KINDS as GENERATORS
 from model.inner.learners import KINDS as LEARNERS
 from model.losses import Loss
@@ -91,11 +91,11 @@ def _png(rng: np.random.Generator) -> bytes:
 
 
 MODALITIES: dict[str, tuple[PartSpec, Callable[[np.random.Generator], Content]]] = {
-    "image": (fresh_encoder(image.KIND, DIMS[0], 0, side=8, blocks=((4, True),)), picture_of),
-    "text": (fresh_encoder(text.KIND, DIMS[0], 0, width=8, hidden=8, buckets=64), text_of),
-    "audio": (fresh_encoder(audio.KIND, DIMS[0], 0, channels=(4, 4)), audio_of),
-    "video": (fresh_encoder(video.KIND, DIMS[0], 0, frame_dim=8, hidden=8), video_of),
-    "vector": (fresh_encoder(vector.KIND, DIMS[0], 0, input_dim=16), vector_of),
+    "image": (fresh_encoder_spec(image.KIND, DIMS[0], 0, side=8, blocks=((4, True),)), picture_of),
+    "text": (fresh_encoder_spec(text.KIND, DIMS[0], 0, width=8, hidden=8, buckets=64), text_of),
+    "audio": (fresh_encoder_spec(audio.KIND, DIMS[0], 0, channels=(4, 4)), audio_of),
+    "video": (fresh_encoder_spec(video.KIND, DIMS[0], 0, frame_dim=8, hidden=8), video_of),
+    "vector": (fresh_encoder_spec(vector.KIND, DIMS[0], 0, input_dim=16), vector_of),
 }
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.encoders.audio import BASE_FRAMES, KIND, AudioEncoder, AudioNet, AudioSizes
-from model.encoders.build import fresh_encoder
+from model.encoders.build import fresh_encoder_spec
 from model.encoders.spectrogram import (
     FFT,
     FLOOR,
@@ -27,7 +27,7 @@ from model.values.errors import BadContent
 
 CPU = torch.device("cpu")
 SIZES = AudioSizes(dim=6, bands=16, channels=(4, 8))
-ENCODER = AudioEncoder(fresh_encoder(KIND, 6, seed=1, bands=16, channels=(4, 8)), CPU)
+ENCODER = AudioEncoder(fresh_encoder_spec(KIND, 6, seed=1, bands=16, channels=(4, 8)), CPU)
 
 
 def noise(seconds: float, seed: int = 0, rate: int = 16_000) -> AudioClip:

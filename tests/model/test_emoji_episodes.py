@@ -18,7 +18,7 @@ from model.emoji.episodes import (
 )
 from model.emoji.train_pictures import TRAIN_VENDORS
 from model.emoji.train_thetas import RECIPES, maml
-from model.encoders.build import encoder_from, fresh_encoder
+from model.encoders.build import encoder_from, fresh_encoder_spec
 from model.meta.cuts import Cut
 from model.meta.schedule import Schedule
 
@@ -84,7 +84,7 @@ def test_a_language_without_a_name_has_no_pair_there() -> None:
 
 
 def test_names_are_read_as_the_encoder_reads_them() -> None:
-    spec = fresh_encoder("char-gru/1", 8, 0, width=8, hidden=8, buckets=64)
+    spec = fresh_encoder_spec("char-gru/1", 8, 0, width=8, hidden=8, buckets=64)
     encoder = encoder_from(spec, "text", 8, torch.device("cpu"))
     names = read_names(encoder, ("en", "cs"), [0, 5])
     expected = encoder.encode([encoder.prepare(emoji_names.names("cs")[5].name)])
@@ -95,7 +95,7 @@ def test_names_are_read_as_the_encoder_reads_them() -> None:
 def test_meta_training_on_tenants_lowers_the_loss_and_sees_no_held_out_vendor() -> None:
     assert emoji.HELD_OUT_VENDOR not in TRAIN_VENDORS
     assert not set(emoji_names.trained_languages()) & set(emoji_names.HELD_OUT_LANGUAGES)
-    spec = fresh_encoder("cnn/2", 64, 0, blocks=((8, True), (8, True), (8, True)))
+    spec = fresh_encoder_spec("cnn/2", 64, 0, blocks=((8, True), (8, True), (8, True)))
     config = RECIPES["maml"].to_config()
     small = {"steps": 30, "streams": 4, "hidden_dim": 16, "validate_every": 10}
     theta = maml(spec, RECIPES["maml"].from_config(config | small))

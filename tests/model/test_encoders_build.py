@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.encoders import audio, image, text, vector, video
-from model.encoders.build import encoder_from, fresh_encoder
+from model.encoders.build import encoder_from, fresh_encoder_spec
 from model.encoders.encoder import Encoder
 from model.encoders.picture import ROWS
 from model.encoders.trained_part import fresh_net
@@ -29,7 +29,7 @@ SMALL: dict[Modality, tuple[str, dict[str, Any]]] = {
         {
             "frame_dim": 8,
             "hidden": 4,
-            "frame": fresh_encoder(image.KIND, 8, 0, side=8, blocks=((4, True),)),
+            "frame": fresh_encoder_spec(image.KIND, 8, 0, side=8, blocks=((4, True),)),
         },
     ),
     "vector": (vector.KIND, {"input_dim": 5}),
@@ -39,7 +39,7 @@ LEARNED = list(SMALL)
 
 def spec(modality: Modality, dim: int = 6, seed: int = 0) -> PartSpec:
     kind, sizes = SMALL[modality]
-    return fresh_encoder(kind, dim, seed, **sizes)
+    return fresh_encoder_spec(kind, dim, seed, **sizes)
 
 
 @pytest.mark.parametrize("modality", LEARNED)
@@ -157,12 +157,12 @@ def test_sizes_that_do_not_fit_each_other_are_refused(
 
 def test_an_unknown_kind_cannot_be_made_afresh() -> None:
     with pytest.raises(BadMetaInit, match="no encoder is of kind 'hologram/1'"):
-        fresh_encoder("hologram/1", 6, 0)
+        fresh_encoder_spec("hologram/1", 6, 0)
 
 
 @pytest.mark.parametrize("normalise", [0, 1])
 def test_the_projection_is_the_linear_map(normalise: int) -> None:
-    part = fresh_encoder(vector.KIND, 6, 0, input_dim=5, normalise=normalise)
+    part = fresh_encoder_spec(vector.KIND, 6, 0, input_dim=5, normalise=normalise)
     encoder = encoder_from(part, "vector", 6, CPU)
     x_NC = np.random.default_rng(0).standard_normal((37, 5))
     features_ND = encoder.encode([encoder.prepare(x) for x in x_NC]).numpy()

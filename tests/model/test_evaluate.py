@@ -25,7 +25,7 @@ from model.emoji import streams as emoji_streams
 from model.emoji.evaluate import EmojiTest, Options, quick, shipped_thetas, tables_for
 from model.emoji.tables import ALTERNATIVES, COMMANDS, NAMES, TABLES, EmojiTable
 from model.emoji.tenants import Features
-from model.encoders.build import encoder_from, fresh_encoder
+from model.encoders.build import encoder_from, fresh_encoder_spec
 from model.evaluate import methods, recorded
 from model.evaluate.episodes import GATE_PAIRS, TestEpisode, cut
 from model.evaluate.goals import PAIRS, PROTOTYPES, TO_REACH, Goal, goal
@@ -284,7 +284,7 @@ def test_variants_of_a_baseline_stand_side_by_side() -> None:
 def tiny(dim: int) -> MetaInit:
     """Pictures to vectors, untrained."""
     made = fresh_meta_init(24, dim, 8)
-    encoder = fresh_encoder("cnn/2", 24, seed=0, blocks=((2, True), (2, True), (2, True)))
+    encoder = fresh_encoder_spec("cnn/2", 24, seed=0, blocks=((2, True), (2, True), (2, True)))
     return replace(made, source_modality="image", source_encoder=encoder)
 
 
@@ -359,7 +359,7 @@ def test_tables_have_names_of_their_own_and_thetas_that_are_known() -> None:
 
 
 def test_languages_are_streams_of_names() -> None:
-    text = fresh_encoder("char-gru/1", 24, seed=0)
+    text = fresh_encoder_spec("char-gru/1", 24, seed=0)
     made = replace(tiny(24), target_modality="text", target_encoder=text)
     chosen = replace(table("names-held-out"), baselines="closed forms")
     judged = EmojiTest({"emoji-names": made}, {}, TINY).judge(chosen)
@@ -372,7 +372,7 @@ def test_languages_are_streams_of_names() -> None:
 
 
 def test_training_names_stand_at_their_concepts() -> None:
-    text = fresh_encoder("char-gru/1", 24, seed=0)
+    text = fresh_encoder_spec("char-gru/1", 24, seed=0)
     made = replace(tiny(24), target_modality="text", target_encoder=text)
     names = emoji_streams.training_names(emoji_streams.FeatureCache(), made, ["de"])
     concepts_V = emoji_streams.training_concepts()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.encoders.build import fresh_encoder
+from model.encoders.build import fresh_encoder_spec
 from model.encoders.sequences import padded_length, reversed_NL
 from model.encoders.text import (
     KIND,
@@ -20,7 +20,7 @@ from model.encoders.text import (
     TextEncoder,
     TextNet,
     TextSizes,
-    bidirectional_states,
+    bidirectional,
     code_points,
     hashed_grams,
 )
@@ -181,7 +181,7 @@ def test_reversing_turns_each_round_within_its_length() -> None:
 
 def test_both_ways_sees_nothing_behind_the_end() -> None:
     h_NTW = torch.randn(2, 4, 16, requires_grad=True)
-    out_NTH = bidirectional_states(h_NTW, torch.tensor([3, 1]), NET.forwards, NET.backwards)
+    out_NTH = bidirectional(h_NTW, torch.tensor([3, 1]), NET.forwards, NET.backwards)
     (grad_NTW,) = torch.autograd.grad(out_NTH[0, :3].sum() + out_NTH[1, :1].sum(), h_NTW)
     seen = grad_NTW.abs().sum(2) > 0
     assert seen.tolist() == [[True, True, True, False], [True, False, False, False]]
@@ -235,7 +235,9 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator() 
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    a, b, c = (fresh_encoder(KIND, 6, seed, buckets=16, width=8, hidden=4) for seed in (0, 0, 1))
+    a, b, c = (
+        fresh_encoder_spec(KIND, 6, seed, buckets=16, width=8, hidden=4) for seed in (0, 0, 1)
+    )
     assert torch.rand(1) == expected
     assert all(np.array_equal(a.tensors[n], b.tensors[n]) for n in a.tensors)
     assert not np.array_equal(a.tensors["embedding.weight"], c.tensors["embedding.weight"])

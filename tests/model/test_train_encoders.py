@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.baselines.ridge import fit_ridge
 from model.encoders import audio, image, text, vector, video
-from model.encoders.build import encoder_from, fresh_encoder
+from model.encoders.build import encoder_from, fresh_encoder_spec
 from model.meta.encoders.content_episodes import Contents, episodes_of_features
 from model.meta.encoders.content_store import ContentStore, Room, StoringEncoder
 from model.meta.encoders.state import EncodersState, Nets
@@ -172,16 +172,16 @@ def mrr(source: Side, target: Side, streams: Sequence[Stream]) -> float:
 
 
 def small_cnn(dim: int) -> PartSpec:
-    return fresh_encoder(image.KIND, dim, 0, side=8, blocks=blocks_for(8, (16, 32)))
+    return fresh_encoder_spec(image.KIND, dim, 0, side=8, blocks=blocks_for(8, (16, 32)))
 
 
 SOURCES: dict[Modality, tuple[Draw, PartSpec]] = {
-    "audio": (tone, fresh_encoder(audio.KIND, 16, 0, bands=32, channels=(8, 16, 16))),
-    "text": (phrase, fresh_encoder(text.KIND, 16, 0, buckets=512, width=16, hidden=16)),
+    "audio": (tone, fresh_encoder_spec(audio.KIND, 16, 0, bands=32, channels=(8, 16, 16))),
+    "text": (phrase, fresh_encoder_spec(text.KIND, 16, 0, buckets=512, width=16, hidden=16)),
     "image": (picture, small_cnn(16)),
     "video": (
         clip,
-        fresh_encoder(video.KIND, 16, 0, frame_dim=16, hidden=16, frame=small_cnn(16)),
+        fresh_encoder_spec(video.KIND, 16, 0, frame_dim=16, hidden=16, frame=small_cnn(16)),
     ),
 }
 
@@ -357,7 +357,7 @@ def test_a_net_is_the_encoder_that_its_spec_makes(modality: Modality) -> None:
     rng = np.random.default_rng(5)
     contents: list[Content]
     if modality == "vector":
-        spec = fresh_encoder(vector.KIND, 16, 0, input_dim=5, normalise=1)
+        spec = fresh_encoder_spec(vector.KIND, 16, 0, input_dim=5, normalise=1)
         contents = [rng.standard_normal(5) for _ in range(6)]
     else:
         draw, spec = SOURCES[modality]
@@ -375,7 +375,7 @@ def test_a_net_is_the_encoder_that_its_spec_makes(modality: Modality) -> None:
 
 @pytest.mark.parametrize(("side", "left"), [(8, 4), (32, 4), (33, 4), (64, 4), (100, 6), (256, 4)])
 def test_blocks_suit_the_side(side: int, left: int) -> None:
-    spec = fresh_encoder(image.KIND, 8, 0, side=side, blocks=blocks_for(side, (2,)))
+    spec = fresh_encoder_spec(image.KIND, 8, 0, side=side, blocks=blocks_for(side, (2,)))
     net = TrainableCnn(spec)
     assert net.sizes.flat == 2 * left**2
     assert net(torch.zeros(2, 3, side, side)).shape == (2, 8)
@@ -443,7 +443,7 @@ def test_a_checkpoint_of_other_contents_weights_or_recipe_is_refused(
     source = Side("text", TEXT, 16)
     train = rotated(phrase, 8, 7, 12)
     other = contents_of(source, vectors(train), train, rotated(phrase, 4, 2, 12))
-    weights = fresh_encoder(text.KIND, 16, 1, buckets=512, width=16, hidden=16)
+    weights = fresh_encoder_spec(text.KIND, 16, 1, buckets=512, width=16, hidden=16)
     for data, spec, recipe, names in (
         (other, TEXT, SHORT, "contents"),
         (texts, weights, SHORT, "source.weights"),
@@ -484,7 +484,7 @@ def test_without_validation_streams_all_steps_are_done(texts: Contents) -> None:
 def test_what_cannot_be_trained_is_refused(texts: Contents) -> None:
     with pytest.raises(BadData, match="neither source nor target"):
         train_encoders(texts, None, None, SHORT)
-    lookup = fresh_encoder(image.KIND, 8, 0, side=8, blocks=blocks_for(8, (4,)), lookup=(5, 6))
+    lookup = fresh_encoder_spec(image.KIND, 8, 0, side=8, blocks=blocks_for(8, (4,)), lookup=(5, 6))
     with pytest.raises(BadMetaInit, match="lookup"):
         trainable(lookup)
     with pytest.raises(BadMetaInit, match="'other'"):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.encoders import image
-from model.encoders.build import fresh_encoder
+from model.encoders.build import fresh_encoder_spec
 from model.encoders.pixels import decode_picture
 from model.encoders.trained_part import fresh_net
 from model.encoders.video import VideoEncoder, VideoNet, VideoSizes, split_spec
@@ -19,7 +19,7 @@ from model.values.contents import Content, VideoClip
 from model.values.errors import BadContent, BadMetaInit
 
 CPU = torch.device("cpu")
-FRAME = fresh_encoder(image.KIND, 8, seed=2, side=8, blocks=((4, True),))
+FRAME = fresh_encoder_spec(image.KIND, 8, seed=2, side=8, blocks=((4, True),))
 SIZES = VideoSizes(dim=6, max_frames=9, frame_dim=8, hidden=5)
 NET = fresh_net(lambda: VideoNet(SIZES), 3)
 ENCODER = VideoEncoder(NET.spec(FRAME), CPU)
