@@ -10,5 +10,5 @@ ALIGNMENT = 16
 
 
 def aligned(size: int, to: int = ALIGNMENT) -> int:
-    """The next multiple of `to`."""
+    """Returns the smallest multiple of `to` that is at least `size`."""
     return size + -size % to

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.encoders.build import fresh_encoder_spec
-from model.encoders.sequences import padded_length, reversed_NL
+from model.encoders.sequences import padded_length, reversed_RT
 from model.encoders.text import (
     KIND,
     ROWS,
@@ -174,7 +174,7 @@ def test_order_matters() -> None:
 
 def test_reversing_turns_each_round_within_its_length() -> None:
     h_NLC = torch.arange(8.0).reshape(2, 4, 1)
-    turned = reversed_NL(h_NLC, torch.tensor([3, 1]))
+    turned = reversed_RT(h_NLC, torch.tensor([3, 1]))
     assert turned[0, :3, 0].tolist() == [2, 1, 0]
     assert turned[1, :1, 0].tolist() == [4]
 
