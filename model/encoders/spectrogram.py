@@ -43,7 +43,8 @@ class LogMel(nn.Module):
 
     def __init__(self, bands: int) -> None:
         super().__init__()
-        window = torch.hann_window(FRAME, dtype=torch.float64).to(torch.float32)
+        # by numpy, so that they hold numbers on torch's meta device too
+        window = torch.from_numpy(np.hanning(FRAME + 1)[:-1]).to(torch.float32)
         filters = torch.from_numpy(mel_filters(bands)).to(torch.float32)
         self.window: Tensor
         self.filters: Tensor
