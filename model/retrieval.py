@@ -85,7 +85,7 @@ def scores_of(
     real_candidate_BY = np.broadcast_to(np.asarray(real_candidate_BY, bool), (*batch, c))
     real_BQY = real_query_BQ[..., np.newaxis] & real_candidate_BY[..., np.newaxis, :]
     rows_by_c = (math.prod((*batch, n)), c)
-    score_RY = _rankable(score_BQY, real_BQY).reshape(rows_by_c)
+    score_RY = rankable(score_BQY, real_BQY).reshape(rows_by_c)
     grade_BQY = relevance_BQY if np.all(real_BQY) else np.where(real_BQY, relevance_BQY, 0.0)
     gain_RY = np.broadcast_to(_gains(grade_BQY, gain), score_BQY.shape).reshape(rows_by_c)
     least = float(_gains(relevant_at, gain))
@@ -182,7 +182,7 @@ def _gains(grades: ArrayLike, gain: Gain) -> Floats:
     return np.exp2(grades) - 1.0 if gain == "exponential" else grades
 
 
-def _rankable(score_BQY: Floats, real_BQY: Mask) -> Floats:
+def rankable(score_BQY: Floats, real_BQY: Mask) -> Floats:
     """Returns scores with -inf for what is not finite, and NaN for padding.
 
     NaN is behind everything in a sort and larger than nothing in a comparison.
@@ -200,19 +200,24 @@ def _in_chunks(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
     rows, c = score_RY.shape
     if not rows:
         return np.zeros((6, 0))
-    measures = _of_several_relevant if np.count_nonzero(gain_RY) > rows else _of_one_relevant
+    several = np.count_nonzero(gain_RY) > rows
+    measures = measures_of_several_relevant if several else measures_of_one_relevant
     parts = [slice(i, i + max(1, CHUNK // c)) for i in range(0, rows, max(1, CHUNK // c))]
     return np.concatenate([measures(score_RY[p], gain_RY[p], least) for p in parts], axis=1)
 
 
-def _of_one_relevant(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
-    """Needs no sorting: the rank is how many score at least as well, the relevant one included."""
+def measures_of_one_relevant(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
+    """Returns every measure (6, R) of queries with one relevant candidate each.
+
+    Needs no sorting: the rank is how many score at least as well, the relevant one included.
+    """
     true_R1 = np.take_along_axis(score_RY, gain_RY.argmax(axis=1)[:, np.newaxis], axis=1)
     rank_R = np.count_nonzero(score_RY >= true_R1, axis=1)
     return _stack(rank_R, 1.0 / rank_R, 1.0 / np.log2(1.0 + rank_R))
 
 
-def _of_several_relevant(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
+def measures_of_several_relevant(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
+    """Returns every measure (6, R) of queries with one relevant candidate or more."""
     ranked_RY = _ranked(score_RY, gain_RY)
     relevant_RY = _relevant(ranked_RY, least)
     rank_Y = np.arange(1.0, score_RY.shape[1] + 1.0)

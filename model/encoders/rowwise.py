@@ -16,10 +16,10 @@ from model.values.arrays import ALIGNMENT
 class RowwiseLinear(nn.Linear):
     """W·x + b, as torch.nn.Linear, but for the last bits."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x_RI: Tensor) -> Tensor:
         """Returns outputs (R, O) of inputs (R, I)."""
         inputs, outputs = -self.in_features % ALIGNMENT, -self.out_features % ALIGNMENT
         weight_OI = functional.pad(self.weight, (0, inputs, 0, outputs))
         bias_O = functional.pad(self.bias, (0, outputs))
-        result_RO = functional.linear(functional.pad(input, (0, inputs)), weight_OI, bias_O)
+        result_RO = functional.linear(functional.pad(x_RI, (0, inputs)), weight_OI, bias_O)
         return result_RO[..., : self.out_features]

@@ -46,8 +46,8 @@ def spec(modality: Modality, dim: int = 6, seed: int = 0) -> PartSpec:
 def test_every_kind_is_built_by_its_modality(modality: Modality) -> None:
     encoder: Encoder = encoder_from(spec(modality), modality, 6, CPU)
     assert (encoder.modality, encoder.dim) == (modality, 6)
-    empty_ND = encoder.encode([])
-    assert (empty_ND.shape, empty_ND.dtype) == ((0, 6), torch.float32)
+    empty_RX = encoder.encode([])
+    assert (empty_RX.shape, empty_RX.dtype) == ((0, 6), torch.float32)
 
 
 @pytest.mark.parametrize("modality", LEARNED)
@@ -164,14 +164,14 @@ def test_an_unknown_kind_cannot_be_made_afresh() -> None:
 def test_the_projection_is_the_linear_map(normalise: int) -> None:
     part = fresh_encoder_spec(vector.KIND, 6, 0, input_dim=5, normalise=normalise)
     encoder = encoder_from(part, "vector", 6, CPU)
-    x_NC = np.random.default_rng(0).standard_normal((37, 5))
-    features_ND = encoder.encode([encoder.prepare(x) for x in x_NC]).numpy()
-    expected_ND = x_NC @ part.tensors["linear.weight"].T + part.tensors["linear.bias"]
+    x_RI = np.random.default_rng(0).standard_normal((37, 5))
+    features_RX = encoder.encode([encoder.prepare(x) for x in x_RI]).numpy()
+    expected_RX = x_RI @ part.tensors["linear.weight"].T + part.tensors["linear.bias"]
     if normalise:
-        expected_ND *= 6**0.5 / np.linalg.norm(expected_ND, axis=1, keepdims=True)
-    np.testing.assert_allclose(features_ND, expected_ND, atol=1e-5)
-    alone = [encoder.encode([encoder.prepare(x)])[0].numpy() for x in x_NC]
-    np.testing.assert_array_equal(np.stack(alone), features_ND)
+        expected_RX *= 6**0.5 / np.linalg.norm(expected_RX, axis=1, keepdims=True)
+    np.testing.assert_allclose(features_RX, expected_RX, atol=1e-5)
+    alone = [encoder.encode([encoder.prepare(x)])[0].numpy() for x in x_RI]
+    np.testing.assert_array_equal(np.stack(alone), features_RX)
 
 
 @pytest.mark.parametrize("spec_or_none", [None, spec("vector", dim=5)], ids=["as it is", "learned"])
@@ -194,26 +194,26 @@ def test_bad_vectors_are_named(
 
 def test_the_projection_is_exported_and_learns() -> None:
     net = fresh_net(lambda: ProjectionNet(ProjectionSizes(dim=3, input_dim=5, normalise=1)), 0)
-    x_NC = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
-    exported = torch.export.export(net, (x_NC,))
-    torch.testing.assert_close(exported.module()(x_NC), net(x_NC))
+    x_RI = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+    exported = torch.export.export(net, (x_RI,))
+    torch.testing.assert_close(exported.module()(x_RI), net(x_RI))
     optimiser = torch.optim.SGD(net.parameters(), 0.05)
-    before = net(x_NC)[:, 0].mean()
+    before = net(x_RI)[:, 0].mean()
     for _ in range(20):
         optimiser.zero_grad()
-        torch.autograd.backward(-net(x_NC)[:, 0].mean())
+        torch.autograd.backward(-net(x_RI)[:, 0].mean())
         optimiser.step()
-    assert net(x_NC)[:, 0].mean() > before + 0.3
+    assert net(x_RI)[:, 0].mean() > before + 0.3
 
 
 def test_a_pictures_features_do_not_depend_on_company_to_the_bit() -> None:
     encoder = encoder_from(spec("image"), "image", 6, CPU)
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(3 * ROWS["cpu"] - 1)]
-    together_ND = encoder.encode(pictures)
-    for picture, features_D in zip(pictures, together_ND, strict=True):
-        assert torch.equal(encoder.encode([picture])[0], features_D)
-    assert torch.equal(encoder.encode(pictures[::-1]).flip(0), together_ND)
+    together_RX = encoder.encode(pictures)
+    for picture, features_X in zip(pictures, together_RX, strict=True):
+        assert torch.equal(encoder.encode([picture])[0], features_X)
+    assert torch.equal(encoder.encode(pictures[::-1]).flip(0), together_RX)
 
 
 def test_a_picture_that_is_not_bytes_is_refused() -> None:
