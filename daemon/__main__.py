@@ -182,7 +182,7 @@ def new_theta(
     """
     from model.losses import Loss
     from model.meta.fresh import fresh_theta_of_kind
-    from model.theta.meta_init_file import save
+    from model.theta.meta_init_file import save_meta_init
     from model.values.errors import BadMetaInit
 
     try:
@@ -198,7 +198,7 @@ def new_theta(
         )
     except BadMetaInit as e:
         raise Misconfigured(str(e)) from e
-    save(theta, out)
+    save_meta_init(theta, out)
     typer.echo(f"{out}: {theta.version}, vector ({source_dim}) -> vector ({target_dim})")
 
 

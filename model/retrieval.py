@@ -1,16 +1,21 @@
-"""How well a mapping's outputs find the right items among candidates: R@k, MRR, mAP, NDCG.
+"""Retrieval scores: how well queries find the right ones among candidates. R@k, MRR, mAP, NDCG.
 
-B = batch (any leading axes, or none), N = queries, C = candidates, E = target dim,
-R = queries of all batch rows (B·N)
+B = streams in batch (any leading axes, or none), Q = query pairs (or any queries), Y = candidates,
+E = target dim, R = rows (queries of all streams that count)
 
-The rules, for every measure:
-- A score that is not a finite number ranks last.
-- Ties count against us: among equal scores the candidates of lower gain come first.
-- A candidate is relevant from a grade on, by default from anything above 0. A query without a
-  relevant candidate, and a padded one, is left out; what is left out is counted.
-- R@k is 1 when any relevant candidate is among the first k (a hit rate: with one relevant
-  candidate it is recall). MRR takes the first relevant one. mAP averages the precision at every
-  relevant one. NDCG divides by log2(1 + rank) and sees all candidates (Järvelin & Kekäläinen 2002).
+Each query ranks all candidates by a score, the largest first. The measures of one query:
+
+- R@k is 1 when a relevant candidate is among the first k, else 0: a hit rate, which is the recall
+  where one candidate is relevant.
+- MRR is 1 over the rank of the first relevant candidate.
+- mAP averages, over the relevant candidates, the precision among those ranked no lower.
+- NDCG sums every candidate's gain over log2(1 + rank), and divides by the largest such sum that any
+  ranking has (Järvelin & Kekäläinen 2002).
+
+What is relevant: candidates of a grade of at least `relevant_at`, by default of any grade above 0.
+A query without a relevant candidate is left out of the means, and counted. Ties are broken against
+the mapping: among equal scores, candidates of lower gain rank first. A score that is not finite
+ranks last.
 """
 
 import math
@@ -24,19 +29,18 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Gain = Literal["linear", "exponential"]
-"""What a grade g is worth in NDCG: g, or 2^g - 1 (Burges et al. 2005). For grades 0 and 1 the same.
-"""
+"""What a grade g is worth in NDCG: g, or 2^g - 1 (Burges et al. 2005)."""
 
 CHUNK = 2**17
-"""Scores ranked at a time, so that what is made of them stays in cache; of 2^15 to 2^22 the
-fastest by a little."""
+"""How many scores are ranked at a time, so that intermediate arrays stay in cache: a little faster
+than other powers of two from 2^15 to 2^22."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalScores:
-    """Means over each batch row's queries, shaped like the batch axes; NaN where no query counts.
+    """Means over each stream's queries (B); NaN where no query counts.
 
-    Without batch axes each is a scalar of no axes, which float() takes.
+    Without batch axes each is an array of no axes, which float() takes.
     """
 
     r_at_1: NDArray[np.float64]
@@ -46,126 +50,129 @@ class RetrievalScores:
     mean_ap: NDArray[np.float64]
     ndcg: NDArray[np.float64]
     queries: NDArray[np.int64]
-    """How many queries the means are over."""
+    """How many queries the means are over (B)."""
     left_out: NDArray[np.int64]
-    """How many real queries had no relevant candidate."""
+    """How many real queries had no relevant candidate (B)."""
 
 
 class BothWays(NamedTuple):
-    """The same scores read along queries and along candidates."""
+    """Retrieval in both directions: sources search among targets, targets among sources."""
 
     source_to_target: RetrievalScores
     target_to_source: RetrievalScores
 
 
 def scores_of(
-    score_BNC: Floats,
-    relevance_BNC: ArrayLike,
-    real_query_BN: ArrayLike = True,
-    real_candidate_BC: ArrayLike = True,
+    score_BQY: Floats,
+    relevance_BQY: ArrayLike,
+    real_query_BQ: ArrayLike = True,
+    real_candidate_BY: ArrayLike = True,
     *,
     relevant_at: float = 0.0,
     gain: Gain = "linear",
 ) -> RetrievalScores:
-    """All measures of every batch row; a larger score is a better match.
+    """Returns all measures of every stream; a larger score is a better match.
 
-    `relevance_BNC` holds grades >= 0 and may lack axes that it has in common for all (`np.eye(n)`
-    for the n-th candidate alone); so may the masks, which are true on what is not padding.
-    Whatever stands in padding changes nothing. Candidates count as relevant from grade
-    `relevant_at` on, and never at 0; NDCG sees all grades.
+    `relevance_BQY` holds grades, at least 0; candidates are relevant from the grade `relevant_at`
+    on, and never at 0, while NDCG sees all grades. The masks are True on what is not padding;
+    whatever stands in padding changes nothing. Grades and masks may lack leading axes along which
+    they are constant: `np.eye(n)` says that query i's own candidate is the i-th, in every stream.
 
     Raises ValueError when a grade is negative or not finite, or when shapes do not fit.
     """
-    *batch, n, c = score_BNC.shape
-    real_query_BN = np.broadcast_to(np.asarray(real_query_BN, bool), (*batch, n))
-    real_candidate_BC = np.broadcast_to(np.asarray(real_candidate_BC, bool), (*batch, c))
-    real_BNC = real_query_BN[..., np.newaxis] & real_candidate_BC[..., np.newaxis, :]
+    *batch, n, c = score_BQY.shape
+    real_query_BQ = np.broadcast_to(np.asarray(real_query_BQ, bool), (*batch, n))
+    real_candidate_BY = np.broadcast_to(np.asarray(real_candidate_BY, bool), (*batch, c))
+    real_BQY = real_query_BQ[..., np.newaxis] & real_candidate_BY[..., np.newaxis, :]
     rows_by_c = (math.prod((*batch, n)), c)
-    score_RC = _rankable(score_BNC, real_BNC).reshape(rows_by_c)
-    grade_BNC = relevance_BNC if np.all(real_BNC) else np.where(real_BNC, relevance_BNC, 0.0)
-    gain_RC = np.broadcast_to(_gains(grade_BNC, gain), score_BNC.shape).reshape(rows_by_c)
+    score_RY = rankable(score_BQY, real_BQY).reshape(rows_by_c)
+    grade_BQY = relevance_BQY if np.all(real_BQY) else np.where(real_BQY, relevance_BQY, 0.0)
+    gain_RY = np.broadcast_to(_gains(grade_BQY, gain), score_BQY.shape).reshape(rows_by_c)
     least = float(_gains(relevant_at, gain))
-    counts_R = _relevant(gain_RC, least).any(axis=1)
-    measures_MR = _in_chunks(score_RC[counts_R], gain_RC[counts_R], least)
-    return _means(measures_MR, counts_R.reshape(*batch, n), real_query_BN)
+    counts_R = _relevant(gain_RY, least).any(axis=1)
+    measures_6R = _in_chunks(score_RY[counts_R], gain_RY[counts_R], least)
+    return _means(measures_6R, counts_R.reshape(*batch, n), real_query_BQ)
 
 
 def both_ways(
-    score_BNC: Floats,
-    relevance_BNC: ArrayLike,
-    real_query_BN: ArrayLike = True,
-    real_candidate_BC: ArrayLike = True,
+    score_BQY: Floats,
+    relevance_BQY: ArrayLike,
+    real_query_BQ: ArrayLike = True,
+    real_candidate_BY: ArrayLike = True,
     *,
     relevant_at: float = 0.0,
     gain: Gain = "linear",
 ) -> BothWays:
-    """`scores_of` in both directions: the second by the transposed scores."""
-    relevance_BNC = np.broadcast_to(np.asarray(relevance_BNC), score_BNC.shape)
+    """Returns `scores_of` in both directions, the second by the transposed scores and grades."""
+    relevance_BQY = np.broadcast_to(np.asarray(relevance_BQY), score_BQY.shape)
     scores = partial(scores_of, relevant_at=relevant_at, gain=gain)
     return BothWays(
-        scores(score_BNC, relevance_BNC, real_query_BN, real_candidate_BC),
+        scores(score_BQY, relevance_BQY, real_query_BQ, real_candidate_BY),
         scores(
-            score_BNC.swapaxes(-1, -2),
-            relevance_BNC.swapaxes(-1, -2),
-            real_candidate_BC,
-            real_query_BN,
+            score_BQY.swapaxes(-1, -2),
+            relevance_BQY.swapaxes(-1, -2),
+            real_candidate_BY,
+            real_query_BQ,
         ),
     )
 
 
-def euclidean_scores(predicted_BNE: Floats, candidates_BCE: Floats) -> Floats:
-    """-|p - c|² (B, N, C), the similarity that is meant where none is named.
+def euclidean_scores(predicted_BQE: Floats, candidates_BYE: Floats) -> Floats:
+    """Returns -|p - c|² (B, Q, Y), the similarity used unless another is named.
 
-    In float64: the difference of large squares would else make ties of what is none.
+    Computed in float64: in float32 the difference of large squares makes ties where there are none.
     """
-    predicted_BNE = np.asarray(predicted_BNE, np.float64)
-    candidates_BCE = np.asarray(candidates_BCE, np.float64)
+    predicted_BQE = np.asarray(predicted_BQE, np.float64)
+    candidates_BYE = np.asarray(candidates_BYE, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        dot_BNC = predicted_BNE @ candidates_BCE.swapaxes(-1, -2)
-        score_BNC = 2.0 * dot_BNC - np.square(predicted_BNE).sum(-1)[..., np.newaxis]
-        score_BNC -= np.square(candidates_BCE).sum(-1)[..., np.newaxis, :]
-    return np.asarray(score_BNC)
+        dot_BQY = predicted_BQE @ candidates_BYE.swapaxes(-1, -2)
+        score_BQY = 2.0 * dot_BQY - np.square(predicted_BQE).sum(-1)[..., np.newaxis]
+        score_BQY -= np.square(candidates_BYE).sum(-1)[..., np.newaxis, :]
+    return np.asarray(score_BQY)
 
 
-def cosine_scores(predicted_BNE: Floats, candidates_BCE: Floats) -> Floats:
-    """The cosine (B, N, C); NaN, so last, for a vector of zeros, which has no direction."""
+def cosine_scores(predicted_BQE: Floats, candidates_BYE: Floats) -> Floats:
+    """Returns cosines (B, Q, Y); NaN, which ranks last, for a vector of zeros."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        predicted_BNE, candidates_BCE = _unit(predicted_BNE), _unit(candidates_BCE)
-        return np.asarray(predicted_BNE @ candidates_BCE.swapaxes(-1, -2))
+        predicted_BQE, candidates_BYE = _unit(predicted_BQE), _unit(candidates_BYE)
+        return np.asarray(predicted_BQE @ candidates_BYE.swapaxes(-1, -2))
 
 
-def relevance_from_labels(query_labels_BN: ArrayLike, candidate_labels_BC: ArrayLike) -> Floats:
-    """1 where the labels are equal, else 0 (B, N, C); the empty label equals none."""
-    a_BN, b_BC = np.asarray(query_labels_BN), np.asarray(candidate_labels_BC)
-    equal_BNC = a_BN[..., :, np.newaxis] == b_BC[..., np.newaxis, :]
-    if a_BN.dtype.kind in "US":
-        equal_BNC = equal_BNC & (a_BN != np.zeros((), a_BN.dtype))[..., :, np.newaxis]
-    return np.asarray(equal_BNC, np.float64)
+def relevance_from_labels(query_labels_BQ: ArrayLike, candidate_labels_BY: ArrayLike) -> Floats:
+    """Returns grades (B, Q, Y): 1 where labels are equal, else 0; the empty label equals none."""
+    a_BQ, b_BY = np.asarray(query_labels_BQ), np.asarray(candidate_labels_BY)
+    equal_BQY = a_BQ[..., :, np.newaxis] == b_BY[..., np.newaxis, :]
+    if a_BQ.dtype.kind in "US":
+        equal_BQY = equal_BQY & (a_BQ != np.zeros((), a_BQ.dtype))[..., :, np.newaxis]
+    return np.asarray(equal_BQY, np.float64)
 
 
-def relevance_of_pairs(labels_BN: ArrayLike) -> Floats:
-    """Grades (B, N, N) where the n-th candidate is the n-th query's own: 2 for that, 1 for another
-    of the same label, 0 otherwise. With `relevant_at=2` only NDCG sees the labels."""
-    labels_BN = np.asarray(labels_BN)
-    same_BNN = relevance_from_labels(labels_BN, labels_BN)
-    own_NN = np.eye(labels_BN.shape[-1])
-    return np.asarray(np.maximum(same_BNN, 2.0 * own_NN))
+def relevance_of_pairs(labels_BQ: ArrayLike) -> Floats:
+    """Returns grades (B, Q, Q) for queries whose own candidate is that of the same index.
+
+    The grade is 2 for a query's own candidate, 1 for another of the same label, and 0 otherwise.
+    With `relevant_at=2` only NDCG sees the labels.
+    """
+    labels_BQ = np.asarray(labels_BQ)
+    same_BQQ = relevance_from_labels(labels_BQ, labels_BQ)
+    own_QQ = np.eye(labels_BQ.shape[-1])
+    return np.asarray(np.maximum(same_BQQ, 2.0 * own_QQ))
 
 
 def recall_at_1(
-    predicted_NE: NDArray[np.float32],
-    candidates_CE: NDArray[np.float32],
-    truth_N: NDArray[np.int64],
+    predicted_QE: NDArray[np.float32],
+    candidates_YE: NDArray[np.float32],
+    truth_Q: NDArray[np.int64],
 ) -> float:
-    """The share of queries whose true candidate is strictly the nearest by Euclidean distance.
+    """Returns the share of queries whose true candidate is strictly the nearest, by |p - c|.
 
-    Ties count against us, and a score that is not finite ranks last. 0 queries give NaN.
+    `truth_Q` holds the true candidates' indices. Without queries the share is NaN.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         # |p − c|² without |p|², which is the same for all candidates
-        score_NC = 2.0 * (predicted_NE @ candidates_CE.T) - np.square(candidates_CE).sum(1)
-    relevance_NC = np.equal.outer(truth_N, np.arange(len(candidates_CE)))
-    return float(scores_of(score_NC, relevance_NC).r_at_1)
+        score_QY = 2.0 * (predicted_QE @ candidates_YE.T) - np.square(candidates_YE).sum(1)
+    relevance_QY = np.equal.outer(truth_Q, np.arange(len(candidates_YE)))
+    return float(scores_of(score_QY, relevance_QY).r_at_1)
 
 
 def _gains(grades: ArrayLike, gain: Gain) -> Floats:
@@ -175,53 +182,64 @@ def _gains(grades: ArrayLike, gain: Gain) -> Floats:
     return np.exp2(grades) - 1.0 if gain == "exponential" else grades
 
 
-def _rankable(score_BNC: Floats, real_BNC: Mask) -> Floats:
-    """-inf for what is not finite; NaN for padding, which every comparison and sort puts aside."""
-    score_BNC = np.where(np.isfinite(score_BNC), score_BNC, -np.inf)
-    return score_BNC if np.all(real_BNC) else np.where(real_BNC, score_BNC, np.nan)
+def rankable(score_BQY: Floats, real_BQY: Mask) -> Floats:
+    """Returns scores with -inf for what is not finite, and NaN for padding.
+
+    NaN is behind everything in a sort and larger than nothing in a comparison.
+    """
+    score_BQY = np.where(np.isfinite(score_BQY), score_BQY, -np.inf)
+    return score_BQY if np.all(real_BQY) else np.where(real_BQY, score_BQY, np.nan)
 
 
-def _relevant(gain_RC: Floats, least: float) -> Mask:
-    return gain_RC >= least if least > 0.0 else gain_RC > 0.0
+def _relevant(gain_RY: Floats, least: float) -> Mask:
+    return gain_RY >= least if least > 0.0 else gain_RY > 0.0
 
 
-def _in_chunks(score_RC: Floats, gain_RC: Floats, least: float) -> Floats:
-    """Every measure of every query, in the order of RetrievalScores (6, R)."""
-    rows, c = score_RC.shape
+def _in_chunks(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
+    """Returns every measure of every query (6, R), in the order of RetrievalScores."""
+    rows, c = score_RY.shape
     if not rows:
         return np.zeros((6, 0))
-    measures = _of_several_relevant if np.count_nonzero(gain_RC) > rows else _of_one_relevant
+    several = np.count_nonzero(gain_RY) > rows
+    measures = measures_of_several_relevant if several else measures_of_one_relevant
     parts = [slice(i, i + max(1, CHUNK // c)) for i in range(0, rows, max(1, CHUNK // c))]
-    return np.concatenate([measures(score_RC[p], gain_RC[p], least) for p in parts], axis=1)
+    return np.concatenate([measures(score_RY[p], gain_RY[p], least) for p in parts], axis=1)
 
 
-def _of_one_relevant(score_RC: Floats, gain_RC: Floats, least: float) -> Floats:
-    """Without sorting: the rank is how many score at least as well, the relevant one included."""
-    true_R1 = np.take_along_axis(score_RC, gain_RC.argmax(axis=1)[:, np.newaxis], axis=1)
-    rank_R = np.count_nonzero(score_RC >= true_R1, axis=1)
+def measures_of_one_relevant(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
+    """Returns every measure (6, R) of queries with one relevant candidate each.
+
+    Needs no sorting: the rank is how many score at least as well, the relevant one included.
+    """
+    true_R1 = np.take_along_axis(score_RY, gain_RY.argmax(axis=1)[:, np.newaxis], axis=1)
+    rank_R = np.count_nonzero(score_RY >= true_R1, axis=1)
     return _stack(rank_R, 1.0 / rank_R, 1.0 / np.log2(1.0 + rank_R))
 
 
-def _of_several_relevant(score_RC: Floats, gain_RC: Floats, least: float) -> Floats:
-    ranked_RC = _ranked(score_RC, gain_RC)
-    relevant_RC = _relevant(ranked_RC, least)
-    rank_C = np.arange(1.0, score_RC.shape[1] + 1.0)
-    precision_RC = relevant_RC.cumsum(axis=1) / rank_C
-    average_precision_R = (precision_RC * relevant_RC).sum(axis=1) / relevant_RC.sum(axis=1)
-    discount_C = 1.0 / np.log2(1.0 + rank_C)
-    ideal_R = np.sort(gain_RC, axis=1)[:, ::-1] @ discount_C
+def measures_of_several_relevant(score_RY: Floats, gain_RY: Floats, least: float) -> Floats:
+    """Returns every measure (6, R) of queries with one relevant candidate or more."""
+    ranked_RY = _ranked(score_RY, gain_RY)
+    relevant_RY = _relevant(ranked_RY, least)
+    rank_Y = np.arange(1.0, score_RY.shape[1] + 1.0)
+    precision_RY = relevant_RY.cumsum(axis=1) / rank_Y
+    average_precision_R = (precision_RY * relevant_RY).sum(axis=1) / relevant_RY.sum(axis=1)
+    discount_Y = 1.0 / np.log2(1.0 + rank_Y)
+    ideal_R = np.sort(gain_RY, axis=1)[:, ::-1] @ discount_Y
     return _stack(
-        relevant_RC.argmax(axis=1) + 1, average_precision_R, (ranked_RC @ discount_C) / ideal_R
+        relevant_RY.argmax(axis=1) + 1, average_precision_R, (ranked_RY @ discount_Y) / ideal_R
     )
 
 
-def _ranked(score_RC: Floats, gain_RC: Floats) -> Floats:
-    """The gains from first to last place. Complex numbers sort by real, then by imaginary part, so
-    that one sort breaks ties and carries the gains along."""
-    key_RC = np.empty(score_RC.shape, np.complex128)
-    key_RC.real, key_RC.imag = -score_RC, gain_RC
-    key_RC.sort(axis=1)
-    return key_RC.imag
+def _ranked(score_RY: Floats, gain_RY: Floats) -> Floats:
+    """Returns the gains from the first to the last place.
+
+    Complex numbers sort by their real, then by their imaginary part: so one sort breaks ties by
+    gain and carries the gains along.
+    """
+    key_RY = np.empty(score_RY.shape, np.complex128)
+    key_RY.real, key_RY.imag = -score_RY, gain_RY
+    key_RY.sort(axis=1)
+    return key_RY.imag
 
 
 def _stack(first_R: NDArray[np.int64], average_precision_R: Floats, ndcg_R: Floats) -> Floats:
@@ -229,19 +247,18 @@ def _stack(first_R: NDArray[np.int64], average_precision_R: Floats, ndcg_R: Floa
     return np.stack([*hits, 1.0 / first_R, average_precision_R, ndcg_R])
 
 
-def _means(measures_MR: Floats, counts_BN: Mask, real_query_BN: Mask) -> RetrievalScores:
-    """Back to batch rows: `measures_MR` holds the queries that count."""
-    per_query_MBN = np.zeros((len(measures_MR), *counts_BN.shape))
-    per_query_MBN[:, counts_BN] = measures_MR
-    queries_B = counts_BN.sum(axis=-1)
+def _means(measures_6R: Floats, counts_BQ: Mask, real_query_BQ: Mask) -> RetrievalScores:
+    """Returns the means of each stream; `measures_6R` holds the queries that count."""
+    per_query_6BQ = np.zeros((len(measures_6R), *counts_BQ.shape))
+    per_query_6BQ[:, counts_BQ] = measures_6R
+    queries_B = counts_BQ.sum(axis=-1)
     with np.errstate(invalid="ignore"):
-        means_MB = per_query_MBN.sum(axis=-1) / queries_B
-    left_out_B = (real_query_BN & ~counts_BN).sum(axis=-1)
-    r_at_1, r_at_5, r_at_10, mrr, mean_ap, ndcg = map(np.asarray, means_MB)
+        means_6B = per_query_6BQ.sum(axis=-1) / queries_B
+    left_out_B = (real_query_BQ & ~counts_BQ).sum(axis=-1)
+    r_at_1, r_at_5, r_at_10, mrr, mean_ap, ndcg = map(np.asarray, means_6B)
     counted = (np.asarray(queries_B), np.asarray(left_out_B))
     return RetrievalScores(r_at_1, r_at_5, r_at_10, mrr, mean_ap, ndcg, *counted)
 
 
-def _unit(vectors_BNE: Floats) -> Floats:
-    norms_BN = np.sqrt(np.square(vectors_BNE).sum(-1))
-    return np.asarray(vectors_BNE / norms_BN[..., np.newaxis])
+def _unit(vectors_BQE: Floats) -> Floats:
+    return np.asarray(vectors_BQE / np.linalg.norm(vectors_BQE, axis=-1, keepdims=True))

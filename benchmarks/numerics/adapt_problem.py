@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.numerics.learner_problem import Sizes
 from model.inner import reference
 from model.mappings.mlp import Mlp, apply
-from model.theta import meta_init
+from model.theta.meta_init import fresh_meta_init
 
 BIAS_SCALE = 0.1
 """θ's biases are normal with this deviation: with zeros a forgotten bias would not show."""
@@ -52,7 +52,7 @@ def given(sizes: Sizes) -> Given:
     step and are stable."""
     g = np.random.Generator(np.random.SFC64(0))
     d, h, e = sizes.source_dim, sizes.hidden_dim, sizes.target_dim
-    fresh = meta_init.fresh(d, e, h, sizes.inner_steps)
+    fresh = fresh_meta_init(d, e, h, sizes.inner_steps)
     theta = Mlp(*(torch.from_numpy(fresh.mapping[name]).clone() for name in Mlp._fields))
     for bias in (theta.b1, theta.b2):
         bias += BIAS_SCALE * _normal(g, len(bias))

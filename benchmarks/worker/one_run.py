@@ -20,8 +20,8 @@ from daemon.config import Settings
 from daemon.local.server import free_port
 from daemon.local.services import Services
 from daemon.wire.topics import mapping_bytes
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import save
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import save_meta_init
 
 COMMANDS: Mapping[Kind, str] = {"adaptd": "xadd", "do_nothing": "xadd", "usual": "rpush"}
 """Of Redis: by which a worker appends."""
@@ -92,7 +92,7 @@ class Bench:
     @property
     def theta(self) -> MetaInit:
         """Not meta-trained: seed 0."""
-        return fresh(self.plan.dim, self.plan.dim, self.plan.hidden_dim)
+        return fresh_meta_init(self.plan.dim, self.plan.dim, self.plan.hidden_dim)
 
     @property
     def prefilled(self) -> int:
@@ -170,7 +170,7 @@ class Bench:
         plan = self.plan
         theta = self.folder / "theta.safetensors"
         if not theta.exists():
-            save(self.theta, theta)
+            save_meta_init(self.theta, theta)
         run = f"{self.name}-{uuid.uuid4().hex[:8]}"
         chosen: dict[str, Any] = {
             "kafka_bootstrap_servers": self.services.kafka_bootstrap_servers,

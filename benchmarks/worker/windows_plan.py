@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from daemon.turn.window import WindowShape
-from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init import MetaInit, fresh_meta_init
 
 FLOAT_BYTES = 4
 
@@ -67,7 +67,7 @@ class Plan:
 
     def theta(self) -> MetaInit:
         """Not meta-trained."""
-        return fresh(self.dim, self.dim, self.hidden_dim, self.inner_steps)
+        return fresh_meta_init(self.dim, self.dim, self.hidden_dim, self.inner_steps)
 
 
 QUICK = Plan(

@@ -27,7 +27,7 @@ from daemon.thetas.active import read_theta
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import load_meta_init, to_bytes
+from model.theta.meta_init_file import load_meta_init, meta_init_to_bytes
 from model.values.errors import BadMetaInit
 
 app = typer.Typer(
@@ -66,7 +66,7 @@ def publish(
     settings = config.load_settings(config_file)
     theta = _load(file, settings)
     with _opened(settings) as topic:
-        new = operate.publish_theta(topic, theta, to_bytes(theta))
+        new = operate.publish_theta(topic, theta, meta_init_to_bytes(theta))
         _say(f"{theta.version}: {'published' if new else 'was published already'}")
         if then_activate:
             _activate(topic, theta.version, change_dimensions)

@@ -146,7 +146,7 @@ def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json
     from daemon.commands.results_page import training_curves, write_training_page
     from daemon.commands.results_tables import figures_table
     from daemon.offline.meta_train import meta_train_recorded
-    from model.theta.meta_init_file import save
+    from model.theta.meta_init_file import save_meta_init
     from model.values.errors import Diverged
 
     torch.set_num_threads(1)  # matrices this small gain nothing from a second
@@ -161,7 +161,7 @@ def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json
         raise typer.Exit(1) from e
     if result is None:
         return
-    save(result.theta, out)
+    save_meta_init(result.theta, out)
     if result.figures:
         console.print(figures_table(result.theta.version, result.figures))
     if report is not None:

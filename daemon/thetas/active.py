@@ -9,7 +9,7 @@ from daemon.errors import RefusedMetaInit
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Catalogue
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import from_bytes
+from model.theta.meta_init_file import meta_init_from_bytes
 from model.values.errors import BadMetaInit
 
 
@@ -87,7 +87,7 @@ def read_theta(port: MetaInits, catalogue: Catalogue, version: str) -> MetaInit:
             "ADAPTD_META_INIT_MAX_BYTES",
         )
     try:
-        theta = from_bytes(data, f"published θ {version!r}")
+        theta = meta_init_from_bytes(data, f"published θ {version!r}")
     except BadMetaInit as e:
         raise RefusedMetaInit("unreadable", str(e)) from e
     if theta.version != version:

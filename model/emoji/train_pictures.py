@@ -30,7 +30,8 @@ from model.emoji import drawings as emoji
 from model.emoji.augment import mixed, redrawn
 from model.emoji.step_budget import StepBudget
 from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM
-from model.encoders.image import BLOCKS, config_of, normalised, scaled
+from model.encoders.image import BLOCKS, config_of, normalised
+from model.encoders.sequences import scaled
 from model.theta.part import PartSpec
 from model.theta.part_file import save_part
 

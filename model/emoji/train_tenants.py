@@ -42,7 +42,7 @@ from model.encoders.image import ImageEncoder, normalised
 from model.inner import learners
 from model.mappings.mlp import Mlp, apply, apply_batched
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import save
+from model.theta.meta_init_file import save_meta_init
 from model.theta.part import PartSpec
 from model.theta.part_file import load_encoder
 
@@ -272,7 +272,7 @@ def main() -> None:
         "evaluation": tenant_fact(rows),
         "evaluation_unseen_concepts": tenant_fact(unseen),
     }
-    save(as_meta_init(trained, recipe, encoder, arguments.out.stem, facts), arguments.out)
+    save_meta_init(as_meta_init(trained, recipe, encoder, arguments.out.stem, facts), arguments.out)
 
 
 if __name__ == "__main__":

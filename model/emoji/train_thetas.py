@@ -39,7 +39,7 @@ from model.meta.progress import Progress
 from model.meta.recipe import Recipe, Term
 from model.meta.training import Data, train_theta
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import save
+from model.theta.meta_init_file import save_meta_init
 from model.theta.part import PartSpec
 from model.theta.part_file import load_encoder
 
@@ -85,7 +85,7 @@ def main() -> None:
     else:
         theta = names_theta(encoder, load_encoder(arguments.text_from, "text"), recipe)
     log.info("trained in %.0f s of a core", time.process_time() - started)
-    save(theta, arguments.out)
+    save_meta_init(theta, arguments.out)
     Console().print(f"wrote {arguments.out}: {theta.version}")
 
 

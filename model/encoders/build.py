@@ -1,4 +1,4 @@
-"""Which encoder a θ asks for, and encoders with random weights to start training from."""
+"""Builds the encoder that a θ asks for, and fresh ones with random weights to train from."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +30,10 @@ _ENCODERS: dict[Modality, Callable[[PartSpec, torch.device], Encoder]] = {
 def encoder_from(
     spec: PartSpec | None, modality: Modality, dim: int, device: torch.device
 ) -> Encoder:
-    """The encoder of one side of θ; None is a vector as it is.
+    """Returns the encoder of one side of θ; without a spec, vectors are taken as they are.
 
-    Raises BadMetaInit for a modality that cannot do without an encoder, an encoder of another
-    modality or another dim, and for tensors that do not fit the config.
+    Raises BadMetaInit when there is no spec and the modality is not vector, when the encoder is of
+    another modality or dim, and when its tensors do not fit its config.
     """
     if spec is None:
         if modality != "vector":
@@ -48,9 +48,9 @@ def encoder_from(
 def fresh_encoder_spec(kind: str, dim: int, seed: int, **sizes: Any) -> PartSpec:
     """An untrained encoder of a kind, all of it given by the arguments.
 
-    `sizes` are fields of the kind's sizes; for pictures `side`, `blocks` and `lookup`, for videos
-    also `frame`, the image encoder's PartSpec (a fresh one by default). Raises BadMetaInit for an
-    unknown kind.
+    `sizes` are fields of the kind's sizes (TextSizes and its like); for pictures they are `side`,
+    `blocks` and `lookup`, for videos also `frame`, the PartSpec of an image encoder (a fresh one by
+    default). Raises BadMetaInit for an unknown kind.
     """
     if kind == text.KIND:
         text_sizes = TextSizes(dim=dim, **sizes)
@@ -81,7 +81,7 @@ def _fresh_image(
     blocks: tuple[tuple[int, bool], ...] = image.BLOCKS,
     lookup: tuple[int, int] | None = None,
 ) -> PartSpec:
-    """He-normal weights, zero biases."""
+    """Returns an image encoder with He-normal weights and zero biases."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, shape in image.ImageSizes(blocks, side, dim, lookup).shapes().items():

@@ -1,6 +1,6 @@
-"""What every encoder does: check a content, and turn many into features in one forward pass.
+"""What every encoder does: check one content at a time, then turn many into features at once.
 
-N = contents, D = features
+R = rows (contents), X = source or target dim
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,25 @@ from model.values.contents import Content
 
 
 class Encoder(Protocol):
-    """Contents of one modality to feature vectors; weights are fixed."""
+    """Turns contents of one modality into feature vectors; its weights are fixed."""
 
     @property
     def modality(self) -> Modality:
-        """What `prepare` takes."""
+        """The modality of the contents that `prepare` takes."""
 
     @property
     def dim(self) -> int:
-        """D."""
+        """How many features a content has (X)."""
 
     def prepare(self, content: Content) -> NDArray[Any]:
-        """Check one content and make it an array; cheap, without torch, from any thread.
+        """Checks one content and returns it as an array, which `encode` takes.
 
-        Raises BadContent. Arrays of different contents may differ in length.
+        Cheap, without torch, and safe from any thread. Arrays of different contents may differ in
+        length. Raises BadContent when the content cannot be used.
         """
 
     def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
-        """Features (N, D), float32, on the encoder's device. A content's features do not depend
-        on the others, to the bit."""
+        """Returns the features (R, X) of prepared contents, float32, on the encoder's device.
+
+        A content's features are the same to the bit whatever else is in the call.
+        """

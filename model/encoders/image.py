@@ -1,39 +1,45 @@
-"""The image encoder: a small CNN that says what a picture most resembles.
+"""The image encoder: a small CNN that says which known concepts a picture resembles.
 
-N = pictures, C = channels, P = pixels a side, K = key dims, V = known concepts, D = features
+R = rows (pictures), C = channels, P = pixels a side, I = inputs of a layer,
+U = numbers of an embedding (of a key), Y = candidates (known concepts), X = source or target dim
 
-1. Blocks of 3 × 3 convolution, bias and ReLU, with a 2 × 2 maximum after some. A block with as many
-   channels as the one before it adds its input to its output (He et al., arXiv:1512.03385).
-2. A linear map to K numbers.
-3. Optionally, of those numbers at norm 1, a soft lookup (attention over a fixed memory, as in
-   matching networks, arXiv:1606.04080): a softmax over the V keys' inner products mixes their
-   values, and a second linear map, the `direct` one, at norm 1, adds what no known concept
-   explains. Without lookup the first map gives the features themselves.
-4. Features scaled to norm √D, so that each is of about unit size.
+A picture goes through four stages:
 
-Batch normalisation exists in training only: `model.emoji.train_pictures` folds it into the weights,
-so a picture's features never depend on another picture.
+1. Blocks of 3 × 3 convolution, bias and ReLU; some end in 2 × 2 max pooling. A block with as many
+   output as input channels adds its input to its output (He et al., arXiv:1512.03385).
+2. A linear map from the last block's numbers to a key of U numbers, and the key to norm 1.
+3. A soft lookup: attention of the key over a fixed memory, as in matching networks (Vinyals et al.,
+   arXiv:1606.04080). The memory holds a key (U) and a value (X) for each of Y known concepts; the
+   softmax over the inner products with the keys mixes the values. What no known concept explains
+   is added by a second linear map from the key, named `direct`, at norm 1.
+4. Scaling of the X features to norm √X, so that each is of about unit size.
+
+The lookup is optional: without it the linear map of stage 2 gives the X features themselves.
+
+There is no batch normalisation here: `model.emoji.train_pictures` folds it into the weights when
+training ends, so a picture's features never depend on another picture.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.encoders.sequences import scaled
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
 KIND = "cnn/2"
 BLOCKS = ((32, True), (64, True), (128, True), (192, False))
-"""(channels, is there a maximum after it) of each block of the shipped encoder."""
+"""The blocks of the shipped encoder, as in ImageSizes."""
 MAX_SIDE = 256
 MAX_BLOCKS = 32
 MAX_WIDTH = 65_536
-"""Of channels, key dims, features and known concepts; sizes are judged before memory is taken."""
+"""The largest number of channels, of a key's numbers, of features and of known concepts. A config
+is held to it before memory is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +47,19 @@ class ImageSizes:
     """The sizes of an image encoder, as its config has them."""
 
     blocks: tuple[tuple[int, bool], ...]
+    """Each block's output channels, and whether max pooling follows."""
     side: int
     dim: int
     lookup: tuple[int, int] | None
-    """(V, K), or None where features are the linear map's."""
+    """(Y, U) of the memory; None where there is no lookup."""
 
     @property
     def flat(self) -> int:
-        """Numbers of a picture after the last block."""
+        """How many numbers a picture has after the last block."""
         return self.blocks[-1][0] * (self.side >> sum(pool for _, pool in self.blocks)) ** 2
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor's shape."""
+        """Returns the shape of every tensor of the encoder, by the tensor's name."""
         shapes: dict[str, tuple[int, ...]] = {}
         before = 3
         for i, (channels, _) in enumerate(self.blocks):
@@ -67,7 +74,7 @@ class ImageSizes:
 
 
 class ImageEncoder:
-    """The CNN's forward pass; its weights are fixed."""
+    """Turns pixels into features; its weights are fixed."""
 
     def __init__(self, spec: PartSpec, device: torch.device) -> None:
         """Raises BadMetaInit when config and tensors do not make a CNN of this kind."""
@@ -79,57 +86,51 @@ class ImageEncoder:
 
     @property
     def side(self) -> int:
-        """P."""
+        """The side of the pictures that it takes, in pixels (P)."""
         return self.sizes.side
 
     @property
     def dim(self) -> int:
-        """D."""
+        """How many features a picture has (X)."""
         return self.sizes.dim
 
     @torch.inference_mode()
-    def encode(self, pixels_NPPC: Tensor) -> Tensor:
-        """Features (N, D), float32, of uint8 pictures (N, P, P, 3)."""
-        return self.encode_ink(normalised(pixels_NPPC))
+    def encode(self, pixels_RPPC: Tensor) -> Tensor:
+        """Returns the features (R, X), float32, of pictures (R, P, P, 3), uint8."""
+        return self.encode_ink(normalised(pixels_RPPC))
 
     @torch.inference_mode()
-    def encode_ink(self, h_NCPP: Tensor) -> Tensor:
-        """Features (N, D) of normalised pictures."""
+    def encode_ink(self, h_RCPP: Tensor) -> Tensor:
+        """Returns the features (R, X) of pictures (R, 3, P, P) as `normalised` returns them."""
         # the same kernel every time, in full float32: cudnn's choice would vary, and take TF32
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
-            return self.forward(h_NCPP)
+            return self.forward(h_RCPP)
 
-    def forward(self, h_NCPP: Tensor) -> Tensor:
-        """The same as plain tensor operations, for torch.export."""
+    def forward(self, h_RCPP: Tensor) -> Tensor:
+        """Returns what `encode_ink` does, without setting torch's modes, for torch.export."""
         for i, (channels, pool) in enumerate(self.sizes.blocks):
             weight, bias = self._tensors[f"conv{i}.weight"], self._tensors[f"conv{i}.bias"]
-            new_NCPP = functional.conv2d(h_NCPP, weight, bias, padding=1).relu_()
-            h_NCPP = new_NCPP.add_(h_NCPP) if h_NCPP.shape[1] == channels else new_NCPP
-            h_NCPP = functional.max_pool2d(h_NCPP, 2) if pool else h_NCPP
-        key_NK = self._linear("linear", h_NCPP.flatten(1))
-        return scaled(key_NK if self.sizes.lookup is None else self._looked_up(key_NK))
+            new_RCPP = functional.conv2d(h_RCPP, weight, bias, padding=1).relu_()
+            h_RCPP = new_RCPP.add_(h_RCPP) if h_RCPP.shape[1] == channels else new_RCPP
+            h_RCPP = functional.max_pool2d(h_RCPP, 2) if pool else h_RCPP
+        key_RU = self._linear("linear", h_RCPP.flatten(1))
+        return scaled(key_RU if self.sizes.lookup is None else self._looked_up(key_RU))
 
-    def _looked_up(self, key_NK: Tensor) -> Tensor:
-        key_NK = functional.normalize(key_NK, dim=1, eps=1e-6)
-        resemblance_NV = (key_NK @ self._tensors["keys"].T).softmax(1)
-        direct_ND = functional.normalize(self._linear("direct", key_NK), dim=1, eps=1e-6)
-        return resemblance_NV @ self._tensors["values"] + direct_ND
+    def _looked_up(self, key_RU: Tensor) -> Tensor:
+        key_RU = functional.normalize(key_RU, dim=1, eps=1e-6)
+        resemblance_RY = (key_RU @ self._tensors["keys"].T).softmax(1)
+        direct_RX = functional.normalize(self._linear("direct", key_RU), dim=1, eps=1e-6)
+        return resemblance_RY @ self._tensors["values"] + direct_RX
 
-    def _linear(self, name: str, h_NI: Tensor) -> Tensor:
-        return h_NI @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
-
-
-def normalised(pixels_NPPC: Tensor) -> Tensor:
-    """uint8 or float pixels 0..255 (N, P, P, 3) -> float32 (N, 3, P, P), ink positive, paper 0."""
-    return (1.0 - pixels_NPPC.to(torch.float32) / 255.0).permute(0, 3, 1, 2).contiguous()
+    def _linear(self, name: str, h_RI: Tensor) -> Tensor:
+        return h_RI @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
 
 
-def scaled(features_ND: Tensor) -> Tensor:
-    """Each row at norm √D; an all-zero row stays zero."""
-    norm_N1 = features_ND.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
-    return features_ND / norm_N1 * float(np.sqrt(features_ND.shape[1]))
+def normalised(pixels_RPPC: Tensor) -> Tensor:
+    """Returns pixels 0..255 (R, P, P, 3) as float32 (R, 3, P, P): white is 0, black is 1."""
+    return (1.0 - pixels_RPPC.to(torch.float32) / 255.0).permute(0, 3, 1, 2).contiguous()
 
 
 def config_of(
@@ -138,7 +139,7 @@ def config_of(
     dim: int,
     lookup: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """The `config` of a PartSpec of this kind; `lookup` is (known concepts, key dims)."""
+    """Returns the config of a PartSpec of this kind; the arguments are ImageSizes' fields."""
     return {
         "kind": KIND,
         "side": side,
@@ -162,7 +163,7 @@ def _read_config(config: Mapping[str, Any]) -> ImageSizes:
 
 
 def _check_sizes(sizes: ImageSizes) -> None:
-    """Raise ValueError unless all sizes are integers in range, and a pixel remains."""
+    """Raises ValueError unless all sizes are integers in range, and a pixel remains."""
     if not 1 <= len(sizes.blocks) <= MAX_BLOCKS:
         raise ValueError(f"{len(sizes.blocks)} blocks, not 1 to {MAX_BLOCKS}")
     if not all(isinstance(pool, bool) for _, pool in sizes.blocks):

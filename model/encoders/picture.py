@@ -1,6 +1,6 @@
-"""The image encoder behind the protocol of all encoders.
+"""Image files to features: the image encoder behind the protocol of all encoders.
 
-N = pictures, P = pixels a side, D = features
+R = rows (pictures), P = pixels a side, X = source or target dim
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,12 @@ from model.values.contents import Content
 from model.values.errors import BadContent
 
 ROWS = {"cpu": 4, "cuda": 128}
-"""A lone picture costs a whole chunk. Larger CPU chunks gain nothing."""
+"""Pictures in a chunk, by device. A lone picture costs as much as a whole chunk; on a CPU, larger
+chunks gain nothing."""
 
 
 class PictureEncoder:
-    """Image files to features; its weights are fixed."""
+    """Turns image files into features; its weights are fixed."""
 
     modality: Modality = "image"
 
@@ -34,24 +35,27 @@ class PictureEncoder:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """How many features a picture has (X)."""
         return self.net.dim
 
     def prepare(self, content: Content) -> NDArray[Any]:
-        """Pixels (P, P, 3), uint8; raises what `decode_picture` raises, or `wrong_modality`."""
+        """Returns pixels (P, P, 3), uint8.
+
+        Raises BadContent: `wrong_modality`, or what `decode_picture` raises.
+        """
         if not isinstance(content, bytes):
             kind = type(content).__name__
             raise BadContent("wrong_modality", f"image must be bytes, not {kind}")
         return decode_picture(content, self.net.side)
 
     def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
-        """Features (N, D), each by its own picture alone, to the bit."""
+        """Returns features (R, X); each row depends on its own picture alone, to the bit."""
         return encode_pictures(self.net, prepared, self._device)
 
 
 def encode_pictures(
     net: ImageEncoder, pictures: Sequence[NDArray[Any]], device: torch.device
 ) -> Tensor:
-    """Features (N, D) of pixels (P, P, 3), by whole chunks."""
+    """Returns the features (R, X) of pictures (P, P, 3), uint8, computed in whole chunks."""
     rows = ROWS[device.type]
     return in_chunks(lambda x, _: net.encode(x), pictures, net.dim, rows, net.side, device)

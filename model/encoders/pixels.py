@@ -1,9 +1,7 @@
-"""Picture bytes -> pixels, trusting nothing: the header is judged before anything is decoded.
+"""Decodes image files from senders that are not trusted: the header is checked before decoding.
 
-C = 3 colours (red, green, blue)
-
-Only PNG, JPEG and WebP are opened. Transparency is laid over white; EXIF (rotation included) is
-ignored; an animation gives its first frame. No torch here.
+Only PNG, JPEG and WebP are opened. Transparent pixels are shown over white; EXIF, rotation
+included, is ignored; an animation gives its first frame. No torch here.
 """
 
 import io
@@ -17,7 +15,8 @@ from model.values.errors import BadContent
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 1_048_576
-"""Of one picture (2048 × 2048): 16 MiB decoded, far more than a 32-pixel encoder can use."""
+"""The most pixels of one picture, such as 1024 × 1024, by default: far more than an encoder of 32
+pixels a side can use."""
 MAX_SIDE = 16_384
 
 # as pillow's documentation advises; far above MAX_PIXELS, and safe with threads unlike a context
@@ -25,10 +24,10 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def decode_picture(content: bytes, side: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Pixels (side, side, 3), uint8.
+    """Returns a picture's pixels, red, green and blue (side, side, 3), uint8.
 
-    Raises BadContent: `unsupported_image_format`, `decompression_bomb` (judged from the header,
-    before memory is taken) or `truncated_image`.
+    Raises BadContent: `unsupported_image_format`, `decompression_bomb` (more than `max_pixels` by
+    its header, so before memory is taken) or `truncated_image`.
     """
     _check_size(_webp_size(content), max_pixels)
     with _open(content) as picture:
@@ -62,9 +61,9 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:
-    """A WebP's size by its own header, (0, 0) for anything else.
+    """Returns a WebP's width and height by its own header, (0, 0) for anything else.
 
-    Pillow's reader reserves two canvases on opening, before it can be asked for the size.
+    Needed because Pillow's reader allocates two canvases on opening, before it tells the size.
     Offsets: RFC 9649, sections 2.5 to 2.7.
     """
     if content[:4] != b"RIFF" or content[8:12] != b"WEBP" or len(content) < 30:
@@ -92,7 +91,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """RGB, as seen on white paper."""
+    """Returns the picture in RGB, transparent parts laid over white."""
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     rgba = picture.convert("RGBA")

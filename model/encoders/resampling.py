@@ -1,58 +1,67 @@
-"""Another sampling rate, without aliases: a windowed-sinc filter, one phase at a time.
+"""Converts a wave to another sampling rate without aliases, by a windowed-sinc filter.
 
-T = samples before, U = samples after, K = taps, R = phases (= up)
+T = time steps (samples), I = inputs of a layer (a filter's taps), R = rows (phases of the filter)
 
-Output u lies at u · down / up of the input. Its taps are a sinc whose cutoff is below both Nyquist
-frequencies, in a Kaiser window (Crochiere and Rabiner, Multirate Digital Signal Processing, 1983,
-chapter 4). Outputs of the same phase have the same taps, and stand at equal distances.
+The new rate is up/down times the old one. Output sample u lies at u · down / up input samples, and
+is a weighted sum of the input samples around that place. The weights, or taps, are a sinc whose
+cutoff is below both Nyquist frequencies, in a Kaiser window (Crochiere and Rabiner, Multirate
+Digital Signal Processing, 1983, chapter 4). They depend on the place only by its fraction of a
+sample, its phase. There are `up` phases, and every up-th output has the same one: so the outputs of
+a phase are one matrix product, of windows at equal distances with the phase's taps.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 ZEROS = 32
-"""Zero crossings of the sinc on each side."""
+"""How many zero crossings of the sinc the filter reaches to, on each side."""
 CUTOFF = 0.92
-"""Of the lower Nyquist frequency: where the response is at half. It is flat up to 0.84 and shut
-from 1.0 on (Kaiser's formula for the width of the transition)."""
+"""Where the filter passes half the amplitude, as a share of the lower Nyquist frequency. It passes
+all up to 0.84 and nothing from 1.0 on (Kaiser's formula for the width of the transition)."""
 KAISER_BETA = 8.6
-"""About 86 dB of stop-band attenuation (Kaiser's formula)."""
+"""The window's shape: gives about 86 dB of stop-band attenuation (Kaiser's formula)."""
 BLOCK = 1_000_000
-"""Numbers copied at a time."""
+"""How many numbers of the overlapping windows are copied at a time."""
 
 FloatArray = NDArray[np.float64]
 
 
 def resampled(wave_T: FloatArray, up: int, down: int) -> FloatArray:
-    """The wave at up/down times its rate (U = ceil(T · up / down)); up and down are coprime."""
+    """Returns a wave (T) at up/down times its rate, of ceil(T · up / down) samples.
+
+    `up` and `down` are coprime.
+    """
     if up == down == 1:
         return wave_T
-    taps_RK = filter_phases(up, down)
-    half = taps_RK.shape[1] // 2
+    taps_RI = filter_phases(up, down)
+    half = taps_RI.shape[1] // 2
     count = -(-len(wave_T) * up // down)
     padded = np.concatenate([np.zeros(half), wave_T, np.zeros(half + down + 1)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, taps_RK.shape[1])
-    result_U = np.empty(count)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, taps_RI.shape[1])
+    result_T = np.empty(count)
     for first in range(min(up, count)):
         start, phase = divmod(first * down, up)
         outputs = len(range(first, count, up))
         chosen = windows[start : start + (outputs - 1) * down + 1 : down]
-        result_U[first::up] = _filtered(chosen, taps_RK[phase])
-    return result_U
+        result_T[first::up] = _filtered(chosen, taps_RI[phase])
+    return result_T
 
 
 def filter_phases(up: int, down: int) -> FloatArray:
-    """Taps (R, K) for outputs that lie 0/up, 1/up, ... behind an input sample; rows sum to 1."""
+    """Returns the taps (up, I) of outputs that lie 0/up, 1/up, ... of a sample behind an input.
+
+    Each row sums to 1, so that a constant stays what it is.
+    """
     cutoff = CUTOFF * min(1.0, up / down)
     half = int(np.ceil(ZEROS / cutoff))
-    distance_RK = np.arange(-half, half + 1)[None, :] - np.arange(up)[:, None] / up
-    inside_RK = np.clip(1.0 - np.square(distance_RK / (half + 1)), 0.0, None)
-    taps_RK = np.sinc(cutoff * distance_RK) * np.i0(KAISER_BETA * np.sqrt(inside_RK))
-    return np.asarray(taps_RK / taps_RK.sum(1, keepdims=True))
+    distance_RI = np.arange(-half, half + 1)[None, :] - np.arange(up)[:, None] / up
+    inside_RI = np.clip(1.0 - np.square(distance_RI / (half + 1)), 0.0, None)
+    taps_RI = np.sinc(cutoff * distance_RI) * np.i0(KAISER_BETA * np.sqrt(inside_RI))
+    return np.asarray(taps_RI / taps_RI.sum(1, keepdims=True))
 
 
-def _filtered(windows_UK: FloatArray, taps_K: FloatArray) -> FloatArray:
-    """Their product, without a copy of all windows at once: they overlap in memory."""
-    rows = max(BLOCK // len(taps_K), 1)
-    blocks = [windows_UK[at : at + rows] for at in range(0, len(windows_UK), rows)]
-    return np.concatenate([np.ascontiguousarray(block) @ taps_K for block in blocks])
+def _filtered(windows_TI: FloatArray, taps_I: FloatArray) -> FloatArray:
+    """Returns windows @ taps without copying all windows at once: they overlap in memory."""
+    rows = max(BLOCK // len(taps_I), 1)
+    blocks = [windows_TI[at : at + rows] for at in range(0, len(windows_TI), rows)]
+    return np.concatenate([np.ascontiguousarray(block) @ taps_I for block in blocks])

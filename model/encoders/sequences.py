@@ -1,10 +1,12 @@
-"""What encoders of variable lengths share: masks, and chunks whose shape depends on no company.
+"""What encoders share: chunks in which a content's features never depend on its neighbours.
 
-N = contents, L = length, R = rows of a chunk, D = features
+R = rows (contents, of a call or of one chunk), T = time steps (padded), C = channels,
+X = source or target dim
 
-A content is padded to a length that its own length alone decides (the next power of two times
-`base`), and stands in a chunk of a fixed number of rows: so the shapes that kernels see, and with
-them the order of every sum, do not depend on what else is in the call.
+Kernels choose the order in which they sum by the shapes that they are given, and another order
+gives other last bits. So a content is padded to a length that its own length alone decides (the
+next power of two times `base`), and computed in a chunk of a fixed number of rows, filled up with
+zeros. The shapes that kernels see for a content are then the same in every call.
 """
 
 from collections import defaultdict
@@ -17,36 +19,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Forward = Callable[[Tensor, Tensor], Tensor]
-"""Padded contents (R, L, ...) and their lengths (R) -> features (R, D)."""
+"""A network: takes padded contents (R, T, ...) and their lengths (R), returns features (R, X)."""
 
 
 def padded_length(length: int, base: int) -> int:
-    """The smallest base · 2^k that is at least `length`."""
+    """Returns the smallest base · 2^k that is at least `length`."""
     padded = base
     while padded < length:
         padded *= 2
     return padded
 
 
-def valid_NL(length_N: Tensor, longest: int) -> Tensor:
-    """True where a padded content is real (N, L)."""
-    return torch.arange(longest, device=length_N.device) < length_N[:, None]
+def valid_RT(length_R: Tensor, longest: int) -> Tensor:
+    """Returns a mask (R, T) that is True on a content's own steps, False on its padding."""
+    return torch.arange(longest, device=length_R.device) < length_R[:, None]
 
 
-def reversed_NL(h_NLC: Tensor, length_N: Tensor) -> Tensor:
-    """Each content turned round within its own length; what stands behind it is undefined.
+def reversed_RT(h_RTC: Tensor, length_R: Tensor) -> Tensor:
+    """Returns each content with its own steps in reverse order; what follows them is undefined.
 
-    A forward recurrence over it is a backward one that has not seen padding.
+    A recurrence over the result is one backwards in time that never reads padding.
     """
-    longest = h_NLC.shape[1]
-    from_NL = (length_N[:, None] - 1 - torch.arange(longest, device=length_N.device)).clamp(min=0)
-    return h_NLC.gather(1, from_NL[:, :, None].expand_as(h_NLC))
+    longest = h_RTC.shape[1]
+    from_RT = (length_R[:, None] - 1 - torch.arange(longest, device=length_R.device)).clamp(min=0)
+    return h_RTC.gather(1, from_RT[:, :, None].expand_as(h_RTC))
 
 
-def scaled(features_ND: Tensor) -> Tensor:
-    """Each row at norm √D; an all-zero row stays zero."""
-    norm_N1 = features_ND.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
-    return features_ND / norm_N1 * float(np.sqrt(features_ND.shape[1]))
+def scaled(features_RX: Tensor) -> Tensor:
+    """Returns each row scaled to norm √X; a row of zeros stays zero."""
+    norm_R1 = features_RX.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
+    return features_RX / norm_R1 * float(np.sqrt(features_RX.shape[1]))
 
 
 @torch.inference_mode()
@@ -58,21 +60,25 @@ def in_chunks(
     base: int,
     device: torch.device,
 ) -> Tensor:
-    """Features (N, D), float32, of arrays (L, ...) of any lengths, each by its own alone."""
-    features_ND = torch.zeros((len(prepared), dim), device=device)
+    """Returns the features (R, X), float32, of prepared contents (T, ...) of any lengths.
+
+    Each row depends on its own content alone, to the bit. `rows` is the chunks' number of rows,
+    `base` the shortest padded length.
+    """
+    features_RX = torch.zeros((len(prepared), dim), device=device)
     # the same kernel every time, in full float32: cudnn's choice would vary, and take TF32
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     ):
         for places, padded in _chunks(prepared, rows, base):
             chunk, length_R = padded_batch([prepared[i] for i in places], rows, padded)
-            features_RD = forward(chunk.to(device), length_R.to(device))
-            features_ND[torch.tensor(places, device=device)] = features_RD[: len(places)]
-    return features_ND
+            computed_RX = forward(chunk.to(device), length_R.to(device))
+            features_RX[torch.tensor(places, device=device)] = computed_RX[: len(places)]
+    return features_RX
 
 
 def padded_batch(arrays: Sequence[NDArray[Any]], rows: int, padded: int) -> tuple[Tensor, Tensor]:
-    """Arrays (L, ...) as one (rows, padded, ...), zeros behind each, and their lengths (rows).
+    """Returns arrays (T, ...) as one (rows, padded, ...), zeros behind each, and lengths (rows).
 
     Rows without an array get length 1, so that means over them are defined.
     """

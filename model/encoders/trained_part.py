@@ -1,7 +1,7 @@
-"""A learned encoder as data, and back: sizes are judged before weights are made.
+"""Writes a network as a PartSpec and reads it back; sizes are checked before memory is taken.
 
-A kind's sizes are a frozen dataclass of integers, or tuples of integers, each field with its
-allowed range in `metadata` (see `size`); its network is an nn.Module made from them.
+A kind of encoder is two classes. Its sizes are a frozen dataclass of integers, or tuples of
+integers; `size` makes a field with its allowed range. Its network is an nn.Module built from them.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,15 +18,16 @@ from model.values.errors import BadMetaInit
 Sizes = TypeVar("Sizes")
 Net = TypeVar("Net", bound=nn.Module)
 LONGEST_TUPLE = 16
+"""The most integers in a field that is a tuple."""
 
 
 def size(low: int, high: int, default: Any) -> Any:
-    """A dataclass field for an integer, or a tuple of them, in low..high."""
+    """Returns a dataclass field for an integer, or a tuple of integers, in low..high."""
     return field(default=default, metadata={"low": low, "high": high})
 
 
 def read_sizes(cls: Callable[..., Sizes], kind: str, config: Mapping[str, Any]) -> Sizes:
-    """The sizes in a spec's config, which has them all and nothing else besides `kind`.
+    """Returns the sizes in a spec's config, which has all of them and nothing else but `kind`.
 
     Raises BadMetaInit for another kind, a missing or unknown name, or a value out of range.
     """
@@ -43,7 +44,7 @@ def read_sizes(cls: Callable[..., Sizes], kind: str, config: Mapping[str, Any]) 
 
 
 def read_net(make: Callable[[], Net], spec: PartSpec, device: torch.device) -> Net:
-    """The network that `make` builds, with a spec's weights, for inference.
+    """Returns the network that `make` builds with a spec's weights, for inference.
 
     Raises BadMetaInit unless names and shapes are those of the network.
     """
@@ -58,14 +59,17 @@ def read_net(make: Callable[[], Net], spec: PartSpec, device: torch.device) -> N
 
 
 def fresh_net(make: Callable[[], Net], seed: int) -> Net:
-    """A network with random weights; torch's global generator is left as it was."""
+    """Returns the network that `make` builds with random weights drawn from a seed.
+
+    Torch's global generator is left as it was.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
 
 
 def spec_of(kind: str, sizes: Any, net: nn.Module) -> PartSpec:
-    """A network as data; copies."""
+    """Returns a network's sizes and a copy of its weights as a PartSpec."""
     config = {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(sizes).items()}
     tensors = {
         name: tensor.detach().cpu().numpy().astype(np.float32, copy=True)

@@ -1,6 +1,6 @@
-"""Vectors as features: as they are, or through a learned projection.
+"""The vector encoders: a vector as it is, or through a learned projection.
 
-N = vectors, C = their dim, D = features
+R = rows (vectors), I = inputs of a layer (a vector's numbers), X = source or target dim
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,11 @@ from model.values.contents import Content
 
 KIND = "projection/1"
 ROWS = {"cpu": 16, "cuda": 256}
+"""Vectors in a chunk, by device."""
 
 
 class VectorAsItIs:
-    """Features are the vector's own numbers."""
+    """Takes a vector's own numbers as its features."""
 
     modality: Modality = "vector"
 
@@ -34,11 +35,11 @@ class VectorAsItIs:
         self._device = device
 
     def prepare(self, content: Content) -> NDArray[Any]:
-        """float32 (D); raises what `check_vector` raises."""
+        """Returns the vector (X), float32; raises what `check_vector` raises."""
         return check_vector(content, self.dim, "a")
 
     def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
-        """The vectors (N, D)."""
+        """Returns the vectors as one tensor (R, X)."""
         if not prepared:
             return torch.zeros((0, self.dim), device=self._device)
         return torch.from_numpy(np.stack(prepared)).to(self._device)
@@ -46,34 +47,34 @@ class VectorAsItIs:
 
 @dataclass(frozen=True, slots=True)
 class ProjectionSizes:
-    """All that decides the projection's shape."""
+    """All that decides the shape of the projection."""
 
     dim: int = size(1, 65_536, 64)
     input_dim: int = size(1, 65_536, 64)
     normalise: int = size(0, 1, 0)
-    """1: features are scaled to norm √D."""
+    """1 when features are scaled to norm √X, 0 when not."""
 
 
 class ProjectionNet(nn.Module):
-    """W·x + b, scaled to norm √D if asked."""
+    """Turns vectors into features W·x + b, scaled to norm √X where the sizes say so."""
 
     def __init__(self, sizes: ProjectionSizes) -> None:
         super().__init__()
         self.sizes = sizes
         self.linear = RowwiseLinear(sizes.input_dim, sizes.dim)
 
-    def forward(self, x_NC: Tensor) -> Tensor:
-        """Features (N, D)."""
-        features_ND: Tensor = self.linear(x_NC)
-        return scaled(features_ND) if self.sizes.normalise else features_ND
+    def forward(self, x_RI: Tensor) -> Tensor:
+        """Returns the features (R, X) of vectors (R, I)."""
+        features_RX: Tensor = self.linear(x_RI)
+        return scaled(features_RX) if self.sizes.normalise else features_RX
 
     def spec(self) -> PartSpec:
-        """Config and weights, as θ files hold them."""
+        """Returns config and weights, as θ files hold them."""
         return spec_of(KIND, self.sizes, self)
 
 
 class ProjectionEncoder:
-    """Vectors of another dim to features; its weights are fixed."""
+    """Turns vectors of another dim into features; its weights are fixed."""
 
     modality: Modality = "vector"
 
@@ -85,18 +86,18 @@ class ProjectionEncoder:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """How many features a vector has (X)."""
         return self.net.sizes.dim
 
     def prepare(self, content: Content) -> NDArray[Any]:
-        """float32 (C); raises what `check_vector` raises."""
+        """Returns the vector (I), float32; raises what `check_vector` raises."""
         return check_vector(content, self.net.sizes.input_dim, "a")
 
     def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
-        """Features (N, D), each by its own vector alone, to the bit."""
+        """Returns features (R, X); each row depends on its own vector alone, to the bit."""
         rows, length = ROWS[self._device.type], self.net.sizes.input_dim
         return in_chunks(self._forward, prepared, self.dim, rows, length, self._device)
 
-    def _forward(self, x_RC: Tensor, _length_R: Tensor) -> Tensor:
-        features: Tensor = self.net(x_RC)
+    def _forward(self, x_RI: Tensor, _length_R: Tensor) -> Tensor:
+        features: Tensor = self.net(x_RI)
         return features

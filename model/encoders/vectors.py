@@ -1,4 +1,4 @@
-"""Vectors need no encoder, only a check."""
+"""Checks a vector from an event: its type, its dim and its numbers. No torch here."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from model.values.errors import BadContent
 
 
 def check_vector(content: object, dim: int, side: str) -> NDArray[np.float32]:
-    """The vector as float32 (dim).
+    """Returns the vector as float32 (dim); `side` names it in errors.
 
     Raises BadContent: `wrong_modality` when it is not an array of real numbers,
     `wrong_dimension`, or `not_finite` (also when a value does not fit into float32).

@@ -1,10 +1,11 @@
-"""The video encoder: the image encoder per frame, then a recurrence over frames.
+"""The video encoder: the image encoder on every frame, then a recurrence over the frames.
 
-N = clips, F = frames, P = pixels a side, I = features of a frame, H = hidden, D = features
+R = rows (clips), F = frames, T = time steps (frames), P = pixels a side,
+I = inputs of a layer (features of a frame), H = hidden units (of one GRU), X = source or target dim
 
-Two GRUs read the frames' features forwards and backwards; what each holds when it has read the
-last, and the mean of the frames, are mapped to the features, at norm √D. Frames count by their
-order alone: `fps` is not looked at.
+Two GRUs read the frames' features, one forwards and one backwards in time. The state of each after
+its last frame, and the mean of the frames' features, go through a linear map, and the result is
+scaled to norm √X. Only the order of the frames counts, not `fps`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from model.encoders.image import ImageEncoder
 from model.encoders.picture import encode_pictures
 from model.encoders.pixels import decode_picture
 from model.encoders.rowwise import RowwiseLinear
-from model.encoders.sequences import in_chunks, reversed_NL, scaled, valid_NL
+from model.encoders.sequences import in_chunks, reversed_RT, scaled, valid_RT
 from model.encoders.trained_part import read_net, read_sizes, size, spec_of
 from model.theta.meta_init import Modality
 from model.theta.part import PartSpec
@@ -29,25 +30,28 @@ from model.values.errors import BadContent, BadMetaInit
 
 KIND = "frames-gru/1"
 ROWS = {"cpu": 4, "cuda": 64}
+"""Clips in a chunk, by device."""
 BASE_LENGTH = 4
+"""The shortest padded clip, in frames."""
 FRAME = "frame."
-"""Before the names of the image encoder's tensors."""
+"""What the names of the image encoder's tensors begin with."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoSizes:
-    """All that decides the recurrent part's shape."""
+    """All that decides the shapes of the recurrent part."""
 
     dim: int = size(1, 65_536, 64)
     max_frames: int = size(1, 4_096, 64)
     """Longer clips are refused."""
     frame_dim: int = size(1, 65_536, 64)
-    """I."""
+    """Features of a frame (I)."""
     hidden: int = size(1, 4_096, 64)
+    """Hidden units of each GRU (H)."""
 
 
 class VideoNet(nn.Module):
-    """Features of frames to features of clips; every length in one batch."""
+    """Turns features of frames into features of clips; clips of every length in one batch."""
 
     def __init__(self, sizes: VideoSizes) -> None:
         super().__init__()
@@ -56,28 +60,31 @@ class VideoNet(nn.Module):
         self.backwards = nn.GRU(sizes.frame_dim, sizes.hidden, batch_first=True)
         self.linear = RowwiseLinear(sizes.frame_dim + 2 * sizes.hidden, sizes.dim)
 
-    def forward(self, x_NFI: Tensor, length_N: Tensor) -> Tensor:
-        """Features (N, D) at norm √D; what stands behind a clip's length is not looked at."""
-        x_NFI = x_NFI * valid_NL(length_N, x_NFI.shape[1])[:, :, None]
-        mean_NI = x_NFI.sum(1) / length_N[:, None]
-        ahead_NH = _at_the_end(self.forwards(x_NFI)[0], length_N)
-        back_NH = _at_the_end(self.backwards(reversed_NL(x_NFI, length_N))[0], length_N)
-        return scaled(self.linear(torch.cat([mean_NI, ahead_NH, back_NH], 1)))
+    def forward(self, x_RFI: Tensor, length_R: Tensor) -> Tensor:
+        """Returns the features (R, X) of clips, given those of their frames (R, F, I).
+
+        What stands behind a clip's length changes nothing.
+        """
+        x_RFI = x_RFI * valid_RT(length_R, x_RFI.shape[1])[:, :, None]
+        mean_RI = x_RFI.sum(1) / length_R[:, None]
+        ahead_RH = _at_the_end(self.forwards(x_RFI)[0], length_R)
+        back_RH = _at_the_end(self.backwards(reversed_RT(x_RFI, length_R))[0], length_R)
+        return scaled(self.linear(torch.cat([mean_RI, ahead_RH, back_RH], 1)))
 
     def spec(self, frame: PartSpec) -> PartSpec:
-        """Config and weights, and those of the image encoder, as θ files hold them."""
+        """Returns config and weights, with those of the image encoder, as θ files hold them."""
         own = spec_of(KIND, self.sizes, self)
         frames = {FRAME + name: tensor for name, tensor in frame.tensors.items()}
         return PartSpec({**own.config, "frame": dict(frame.config)}, {**own.tensors, **frames})
 
 
 class VideoEncoder:
-    """Clips to features; its weights are fixed."""
+    """Turns video clips into features; its weights are fixed."""
 
     modality: Modality = "video"
 
     def __init__(self, spec: PartSpec, device: torch.device) -> None:
-        """Raises BadMetaInit when config and tensors do not make such a pair of networks."""
+        """Raises BadMetaInit when config and tensors do not make the two networks."""
         own, frame = split_spec(spec)
         self.frames = ImageEncoder(frame, device)
         sizes = read_sizes(VideoSizes, KIND, own.config)
@@ -88,11 +95,11 @@ class VideoEncoder:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """How many features a clip has (X)."""
         return self.net.sizes.dim
 
     def prepare(self, content: Content) -> NDArray[Any]:
-        """Pixels (F, P, P, 3), uint8.
+        """Returns pixels (F, P, P, 3), uint8.
 
         Raises BadContent: `wrong_modality`, `empty_video`, `too_long_video`, or what
         `decode_picture` raises, with the frame's number.
@@ -108,7 +115,10 @@ class VideoEncoder:
         return np.stack([self._frame(index, data) for index, data in enumerate(frames)])
 
     def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:
-        """Features (N, D), each by its own clip alone, to the bit; all frames in one pass."""
+        """Returns features (R, X); each row depends on its own clip alone, to the bit.
+
+        All frames of all clips go through the image encoder in one pass.
+        """
         pictures = [frame for clip in prepared for frame in clip]
         x_I = encode_pictures(self.frames, pictures, self._device).cpu().numpy()
         ends = np.cumsum([len(clip) for clip in prepared])[:-1]
@@ -124,7 +134,10 @@ class VideoEncoder:
 
 
 def split_spec(spec: PartSpec) -> tuple[PartSpec, PartSpec]:
-    """The recurrent part's own spec, and the image encoder's; raises BadMetaInit."""
+    """Returns the spec of the recurrent part and that of the image encoder.
+
+    Raises BadMetaInit when the config holds no image encoder.
+    """
     frame = spec.config.get("frame")
     if not isinstance(frame, Mapping):
         raise BadMetaInit(f"{spec.kind} config has no image encoder under `frame`")
@@ -134,7 +147,7 @@ def split_spec(spec: PartSpec) -> tuple[PartSpec, PartSpec]:
     return PartSpec(own, outer), PartSpec(frame, inner)
 
 
-def _at_the_end(h_NFH: Tensor, length_N: Tensor) -> Tensor:
-    """The hidden state when a clip's last frame has been read (N, H)."""
-    last_N11 = (length_N - 1)[:, None, None].expand(-1, 1, h_NFH.shape[2])
-    return h_NFH.gather(1, last_N11)[:, 0]
+def _at_the_end(h_RFH: Tensor, length_R: Tensor) -> Tensor:
+    """Returns the hidden state (R, H) after each clip's last frame."""
+    last_R11 = (length_R - 1)[:, None, None].expand(-1, 1, h_RFH.shape[2])
+    return h_RFH.gather(1, last_R11)[:, 0]

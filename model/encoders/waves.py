@@ -1,11 +1,15 @@
-"""Audio bytes -> one channel at one rate, trusting nothing: the header is judged before decoding.
+"""Decodes audio from senders that are not trusted: the header is checked before decoding.
 
-T = samples at the file's rate, or at ours; C = channels
+T = time steps (samples, at the clip's rate or at 16 kHz), C = channels
 
-WAV (RIFF) with integer PCM of 8, 16, 24 or 32 bits or floats of 32 or 64, plain or extensible, and
-raw 16-bit PCM. No compressed format is opened. Samples are read as fractions of full scale,
-channels are averaged, the mean is taken out, the rate becomes 16 kHz, and the level is set to an
-RMS of 1: how loud a recording is says how it was made. No torch here.
+Two encodings are read: WAV (RIFF), plain or extensible, with integers of 8, 16, 24 or 32 bits or
+floats of 32 or 64; and raw 16-bit PCM. No compressed format is. A WAV file is a header of 12 bytes
+and then chunks, each a name, a size and its bytes: `fmt ` says how the samples lie in `data`.
+
+    bytes -> format and samples -> checks of both -> one channel, mean 0 -> 16 kHz -> RMS 1
+
+Samples become fractions of full scale and channels are averaged. The level is set to an RMS of 1
+because how loud a recording is tells how it was made, not what it holds. No torch here.
 """
 
 import struct
@@ -21,20 +25,22 @@ from model.values.contents import AudioClip
 from model.values.errors import BadContent
 
 RATE_HZ = 16_000
+"""The rate of every decoded clip."""
 LOWEST_HZ, HIGHEST_HZ = 4_000, 192_000
+"""The rates that a clip may have."""
 MOST_CHANNELS = 32
 SILENCE_RMS = 1e-4
-"""Of full scale (−80 dB): at 16 bits, three times the last bit."""
+"""A clip of a lower RMS, as a share of full scale, is silent: −80 dB, three steps of 16 bits."""
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
-"""Of every extensible sub-format that stands for a plain one (KSDATAFORMAT_SUBTYPE_*)."""
+"""How every extensible sub-format ends that stands for a plain one (KSDATAFORMAT_SUBTYPE_*)."""
 _CODECS = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}
 
 
 @dataclass(frozen=True, slots=True)
 class WaveFormat:
-    """How samples lie in bytes: little-endian, channels interleaved."""
+    """How samples lie in bytes; they are little-endian, with channels interleaved."""
 
     codec: int
     bits: int
@@ -43,16 +49,16 @@ class WaveFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel."""
+        """How many bytes one sample of every channel takes."""
         return self.channels * self.bits // 8
 
 
 def decode_clip(clip: AudioClip, max_seconds: float) -> NDArray[np.float32]:
-    """Samples (T), float32, at 16 kHz, mean about 0, RMS 1.
+    """Returns a clip's samples (T), float32, at 16 kHz, of mean about 0 and RMS 1.
 
-    Raises BadContent: `empty_audio`, `unsupported_audio_format`, `lying_audio_header`,
-    `truncated_audio`, `too_long_audio` (these before memory is taken), `not_finite`,
-    `silent_audio`.
+    Raises BadContent. Before memory is taken: `empty_audio`, `unsupported_audio_format`,
+    `lying_audio_header`, `truncated_audio`, `too_long_audio` (more than `max_seconds`). After
+    decoding: `not_finite`, `silent_audio`.
     """
     if not clip.data:
         raise BadContent("empty_audio", "audio of 0 bytes")
@@ -60,7 +66,7 @@ def decode_clip(clip: AudioClip, max_seconds: float) -> NDArray[np.float32]:
     _check_format(form)
     _check_length(form, len(samples), max_seconds)
     wave_T = _checked(_mono(form, samples))
-    # a rate that is no round fraction of ours is met to a millionth
+    # a ratio of rates with a large denominator is met to a millionth
     step = Fraction(form.rate, RATE_HZ).limit_denominator(640)
     wave_T = resampled(wave_T, up=step.denominator, down=step.numerator)
     return _levelled(wave_T)
@@ -73,7 +79,7 @@ def _raw(clip: AudioClip) -> tuple[WaveFormat, memoryview]:
 
 
 def _riff(data: bytes) -> tuple[WaveFormat, memoryview]:
-    """A WAV file's format and samples, not copied."""
+    """Returns a WAV file's format and its samples, which are not copied."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise BadContent(
             "unsupported_audio_format", f"audio of {len(data)} bytes is no WAV file (RIFF WAVE)"
@@ -95,7 +101,7 @@ def _riff(data: bytes) -> tuple[WaveFormat, memoryview]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's name, where it starts, and the size that it says it has."""
+    """Yields each chunk's name, where its bytes start, and the size that it declares."""
     at = 12
     while at + 8 <= len(data):
         declared = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -153,7 +159,7 @@ def _check_length(form: WaveFormat, n_bytes: int, max_seconds: float) -> None:
 
 
 def _mono(form: WaveFormat, samples: memoryview) -> NDArray[np.float64]:
-    """The channels' mean (T), as fractions of full scale."""
+    """Returns the mean of the channels (T), as fractions of full scale."""
     numbers_TC = _numbers(form, samples).reshape(-1, form.channels)
     return np.asarray(numbers_TC.mean(1))
 
@@ -172,7 +178,7 @@ def _numbers(form: WaveFormat, samples: memoryview) -> NDArray[np.float64]:
 
 
 def _checked(wave_T: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The wave without its mean, peak 1; raises `not_finite` and `silent_audio`."""
+    """Returns the wave over its peak, less its mean; raises `not_finite` and `silent_audio`."""
     bad = np.flatnonzero(~np.isfinite(wave_T))
     if bad.size:
         raise BadContent("not_finite", f"audio holds {wave_T[bad[0]]} at sample {bad[0]}")

@@ -9,8 +9,7 @@ from model.inner import learners
 from model.inner.generators import KINDS
 from model.losses import MSE, Loss
 from model.mappings.attention import Attention, AttentionConfig
-from model.theta import meta_init
-from model.theta.meta_init import Activation, MetaInit, OutputActivation
+from model.theta.meta_init import Activation, MetaInit, OutputActivation, fresh_meta_init
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
@@ -32,7 +31,7 @@ def fresh_theta_of_kind(
     or dims that the kind cannot have.
     """
     source_dim, hidden_dim, target_dim = dims
-    base = meta_init.fresh(source_dim, target_dim, hidden_dim, steps, seed=seed)
+    base = fresh_meta_init(source_dim, target_dim, hidden_dim, steps, seed=seed)
     return replace(
         base,
         version="-".join([base.version, generator, learner, loss.kind]),

@@ -1,10 +1,11 @@
-"""The meta-init θ: what all streams start from, as one value. No torch here.
+"""The meta-init θ: the mapping that all streams start from, as one value. No torch here.
 
-H = hidden, D = source dim, E = target dim, K = inner steps
+H = hidden units, D = source dim, E = target dim, K = inner steps
 
-θ is the mapping f(x) = σo(W2·σ(W1·x + b1) + b2), and with it everything that was learned along: the
-generator that makes a stream's starting point, the learner that adapts it, the encoders whose
-features it maps. `model.theta.meta_init_file` writes and reads it.
+The mapping is f(x) = σo(W2·σ(W1·x + b1) + b2), σ the activation and σo the output activation. With
+it goes everything that was meta-learned for it: the generator that makes a stream's starting point,
+the learner that adapts it, and the encoders whose features it maps. `model.theta.meta_init_file`
+writes θ to bytes and reads it back.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ Activation = Literal["relu", "gelu", "tanh", "sigmoid"]
 OutputActivation = Literal["none", "relu", "gelu", "tanh", "sigmoid"]
 
 SHARED = PartSpec({"kind": "mlp"})
-"""Every stream starts at θ."""
+"""The generator with which every stream starts at θ itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +56,27 @@ class MetaInit:
     mapping: Mapping[str, FloatArray]
     """w1 (H, D), b1 (H), w2 (E, H), b2 (E)."""
     learner: PartSpec
-    """How a stream adapts; see `model.inner.learners`."""
+    """How the inner loop adapts a stream's mapping; see `model.inner.learners`."""
     generator: PartSpec = SHARED
-    """What a stream starts from; see `model.inner.generators`."""
+    """How a stream's starting point is made; see `model.inner.generators`."""
     output_activation: OutputActivation = "none"
     source_encoder: PartSpec | None = None
-    """None where contents are used as they are: vectors of `source_dim`."""
+    """None when source contents are vectors of `source_dim`, used as they are."""
     target_encoder: PartSpec | None = None
+    """None when target contents are vectors of `target_dim`, used as they are."""
     parent: str | None = None
-    """The version that this θ was trained on from."""
+    """The version of the θ that training began from; None when it began from random weights."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """How it was trained and how it did: free-form, for people."""
+    """How it was trained and how well it does: free-form, for people."""
 
     def __post_init__(self) -> None:
-        """Raise BadMetaInit unless dims, shapes, types and values fit together."""
+        """Raises BadMetaInit unless dims, shapes, types and values fit together."""
         _check_facts(self)
         _check_tensors(self)
 
     @property
     def parts(self) -> dict[str, PartSpec]:
-        """Generator, learner and the encoders there are, by name."""
+        """The generator, the learner and the encoders that there are, by name."""
         named = {
             "generator": self.generator,
             "learner": self.learner,
@@ -85,7 +87,7 @@ class MetaInit:
 
     @property
     def encoder_version(self) -> str:
-        """Changes when features change: windows of another version cannot be used with this θ."""
+        """A hash of the encoders: windows of features can be used only by a θ of the same one."""
         encoders = {n: p for n, p in self.parts.items() if n.endswith("encoder")}
         if not encoders:
             return "identity"
@@ -94,24 +96,24 @@ class MetaInit:
 
     @property
     def content_hash(self) -> str:
-        """sha256 (hex) over every tensor and fact."""
+        """The sha256 of every tensor and fact, in hex."""
         return _digest(self.tensors(), self.header())
 
     def tensors(self) -> dict[str, FloatArray]:
-        """Every tensor by its name in the file, in order of names."""
+        """Returns every tensor by its name in the file, in order of names."""
         tensors = {f"mapping.{name}": tensor for name, tensor in self.mapping.items()}
         for part_name, part in self.parts.items():
             tensors |= {f"{part_name}.{name}": tensor for name, tensor in part.tensors.items()}
         return {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
 
     def header(self) -> dict[str, Any]:
-        """Everything but the tensors, JSON-like."""
+        """Returns everything but the tensors, as JSON has it."""
         header: dict[str, Any] = {name: getattr(self, name) for name in _NAMES}
         header |= {name: dict(part.config) for name, part in self.parts.items()}
         return header | {"facts": dict(self.facts)}
 
 
-def fresh(
+def fresh_meta_init(
     source_dim: int,
     target_dim: int,
     hidden_dim: int = 128,
@@ -119,11 +121,11 @@ def fresh(
     rate: float | None = None,
     seed: int = 0,
 ) -> MetaInit:
-    """A random vector → vector θ, not meta-trained: for benchmarks, and to start with.
+    """Returns a random θ from vectors to vectors, not meta-trained: to start from, and to measure.
 
-    LeCun-normal weights, zero biases. The default rate suits inputs and targets of about unit
-    variance per dimension: the MSE's gradient carries 1/E, so rates carry E; w1's, whose
-    gradient grows with the D inputs, is divided by D.
+    Weights are LeCun-normal and biases zero. The default `rate` of the inner steps suits inputs and
+    targets of about unit variance per dimension: the MSE's gradient carries 1/E, so the rate has a
+    factor E; the gradient of a layer grows with its inputs, so its rate is divided by their number.
     """
     rng = np.random.default_rng(seed)
     w1_HD = rng.standard_normal((hidden_dim, source_dim)) / np.sqrt(source_dim)
@@ -200,5 +202,5 @@ def _digest(tensors: Mapping[str, FloatArray], facts: Mapping[str, Any]) -> str:
 
 
 def canonical_json(facts: Mapping[str, Any]) -> str:
-    """Equal facts give equal text."""
+    """Returns facts as JSON text; equal facts give equal text."""
     return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

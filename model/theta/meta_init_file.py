@@ -1,10 +1,10 @@
-"""θ as one safetensors file, or as the same bytes in a Kafka record. Never pickle.
+"""Writes θ as a safetensors file, or as the same bytes for a Kafka record, and reads it back.
 
-The file holds the mapping (`mapping.*`), and the tensors of the generator, the learner and the
-encoders (`generator.*`, `learner.*`, `source_encoder.*`, `target_encoder.*`); the metadata hold the
-facts and a hash over everything. Tensors are float32, stored as float16 where that loses nothing:
-an encoder whose weights were rounded to float16 takes half the room. Equal contents give equal
-bytes.
+The tensors are those of the mapping (`mapping.*`), the generator, the learner and the encoders
+(`generator.*`, `learner.*`, `source_encoder.*`, `target_encoder.*`). The metadata holds all other
+facts and a hash over everything. Tensors are float32, but stored as float16 where that loses
+nothing: an encoder whose weights were rounded to float16 takes half the room. Equal θs give equal
+bytes. Nothing is ever pickled.
 """
 
 import json
@@ -30,19 +30,19 @@ SHIPPED = ("emoji-lowrank", "emoji-lowrank-maml", "emoji-both", "emoji-names")
 """Names of the θs that ship with adaptd; the first one that fits is taken."""
 
 
-def to_bytes(meta_init: MetaInit) -> bytes:
-    """θ as a safetensors file; equal contents give equal bytes."""
+def meta_init_to_bytes(meta_init: MetaInit) -> bytes:
+    """Returns θ as the bytes of a safetensors file; equal θs give equal bytes."""
     header = {"adaptd.format": FORMAT, "adaptd.content_hash": meta_init.content_hash}
     header |= {"adaptd.facts": canonical_json(meta_init.header())}
     tensors = {name: compact(tensor) for name, tensor in meta_init.tensors().items()}
     return with_sorted_header(write_safetensors(tensors, header))
 
 
-def from_bytes(data: bytes, where: str) -> MetaInit:
-    """Read θ back; `where` names the place in errors.
+def meta_init_from_bytes(data: bytes, where: str) -> MetaInit:
+    """Returns the θ that a safetensors file's bytes hold; `where` names the file in errors.
 
-    Raises BadMetaInit when it is not safetensors, of another format, damaged, or inconsistent in
-    itself.
+    Raises BadMetaInit when the bytes are not safetensors, of another format, damaged, or do not
+    fit together.
     """
     try:
         tensors = {name: widened(tensor) for name, tensor in parse_safetensors(data).items()}
@@ -68,22 +68,25 @@ def from_bytes(data: bytes, where: str) -> MetaInit:
     return meta_init
 
 
-def save(meta_init: MetaInit, path: Path) -> None:
-    """Write θ to a file."""
-    path.write_bytes(to_bytes(meta_init))
+def save_meta_init(meta_init: MetaInit, path: Path) -> None:
+    """Writes θ to a file."""
+    path.write_bytes(meta_init_to_bytes(meta_init))
 
 
 def load_meta_init(path: Path, max_bytes: int = MAX_BYTES) -> MetaInit:
     """Read θ from a file.
 
-    Raises BadMetaInit when the file is missing, larger than `max_bytes` (checked before reading),
-    or for what `from_bytes` refuses.
+    Raises BadMetaInit when the file is missing, when it is larger than `max_bytes` (checked before
+    reading), and for what `meta_init_from_bytes` refuses.
     """
-    return from_bytes(read_limited(path, max_bytes), str(path))
+    return meta_init_from_bytes(read_limited(path, max_bytes), str(path))
 
 
 def shipped(name: str = "emoji-lowrank") -> Path:
-    """A θ that ships with adaptd; by default emoji pictures into low-rank tenants' spaces."""
+    """Returns the path of a θ that ships with adaptd.
+
+    The default maps pictures of emoji to the spaces of tenants (`model.emoji.tenants`) of low rank.
+    """
     return Path(__file__).parent / "shipped" / f"{name}.safetensors"
 
 
@@ -101,14 +104,14 @@ def _assemble(tensors: Mapping[str, FloatArray], header: dict[str, Any]) -> Meta
 
 
 def compact(tensor: FloatArray) -> NDArray[np.floating[Any]]:
-    """As float16 where that loses nothing."""
+    """Returns the tensor as float16 where that loses nothing, else as it is."""
     with np.errstate(over="ignore"):
         half = tensor.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), tensor) else tensor
 
 
 def widened(tensor: NDArray[Any]) -> NDArray[Any]:
-    """Back to float32."""
+    """Returns a tensor that `compact` returned, in float32."""
     return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
 
 
@@ -118,7 +121,7 @@ def _within(prefix: str, tensors: Mapping[str, FloatArray]) -> dict[str, FloatAr
 
 
 def read_limited(path: Path, max_bytes: int) -> bytes:
-    """A file's bytes, its size judged first. Raises BadMetaInit."""
+    """Returns a file's bytes. Raises BadMetaInit when it is too large or cannot be read."""
     try:
         size = path.stat().st_size
         if size > max_bytes:
@@ -129,13 +132,13 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
 
 
 def safetensors_header(data: bytes) -> dict[str, Any]:
-    """The JSON that a safetensors file begins with."""
+    """Returns the JSON object that a safetensors file begins with."""
     size = int.from_bytes(data[:8], "little")
     return cast(dict[str, Any], json.loads(data[8 : 8 + size]))
 
 
 def with_sorted_header(data: bytes) -> bytes:
-    """The same file with its JSON header in sorted order: safetensors' own order is random."""
+    """Returns the same file with its JSON header sorted: safetensors writes it in random order."""
     size = int.from_bytes(data[:8], "little")
     header = canonical_json(safetensors_header(data)).encode()
     header += b" " * (-len(header) % 8)

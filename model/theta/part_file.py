@@ -1,4 +1,4 @@
-"""A part of θ as a file of its own: an encoder, before there is a θ to carry it. Never pickle."""
+"""Writes a part of θ as a file of its own: an encoder, before there is a θ that it belongs to."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from model.theta.meta_init_file import FORMAT as META_INIT_FORMAT
 from model.theta.meta_init_file import (
     MAX_BYTES,
     compact,
-    from_bytes,
+    meta_init_from_bytes,
     read_limited,
     safetensors_header,
     widened,
@@ -25,7 +25,10 @@ FORMAT = "part/1"
 
 
 def save_part(part: PartSpec, path: Path, facts: dict[str, str] | None = None) -> None:
-    """Config and facts in the metadata; equal contents give equal bytes."""
+    """Writes a part as a safetensors file, with config and facts in the metadata.
+
+    Equal parts and facts give equal bytes.
+    """
     config = json.dumps(dict(part.config), sort_keys=True)
     metadata = {"adaptd.format": FORMAT, "adaptd.config": config} | (facts or {})
     tensors = {name: compact(tensor) for name, tensor in sorted(part.tensors.items())}
@@ -33,8 +36,11 @@ def save_part(part: PartSpec, path: Path, facts: dict[str, str] | None = None) -
 
 
 def load_encoder(path: Path, modality: Modality) -> PartSpec:
-    """The encoder for such contents from an encoder's own file, or from a θ that has one on either
-    side. Raises BadMetaInit."""
+    """Returns an encoder for contents of a modality, out of an encoder's own file or out of a θ.
+
+    A θ may have it on either side. Raises BadMetaInit when the file is neither, cannot be read, or
+    is a θ without such an encoder.
+    """
     data = read_limited(path, MAX_BYTES)
     try:
         tensors = {name: widened(tensor) for name, tensor in parse_safetensors(data).items()}
@@ -45,7 +51,7 @@ def load_encoder(path: Path, modality: Modality) -> PartSpec:
         raise BadMetaInit(f"{path}: not a readable safetensors file: {error}") from error
     if metadata.get("adaptd.format") != META_INIT_FORMAT:
         raise BadMetaInit(f"{path}: neither a θ nor an encoder")
-    theta = from_bytes(data, str(path))
+    theta = meta_init_from_bytes(data, str(path))
     for found, encoder in (
         (theta.source_modality, theta.source_encoder),
         (theta.target_modality, theta.target_encoder),

@@ -1,4 +1,4 @@
-"""Raw contents of a modality, as events bring them. No torch here."""
+"""The raw contents of a modality, as events bring them. No torch here."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,4 +26,4 @@ class VideoClip:
 
 
 Content = bytes | str | NDArray[np.generic] | AudioClip | VideoClip
-"""An image file, a text, a vector, an audio clip, a video clip."""
+"""An image file, a text, a vector, an audio clip or a video clip."""

@@ -1,6 +1,6 @@
-"""What the engine takes and gives: an Episode in, an Adaptation out. No torch here.
+"""What the engine takes and returns: an Episode in, an Adaptation out. No torch here.
 
-S = support pairs, Q = query pairs, D = source dim, E = target dim, H = hidden
+S = support pairs, Q = query pairs, D = source dim, E = target dim, H = hidden units
 """
 
 import math
@@ -13,20 +13,24 @@ from model.values.low_rank import LowRank
 
 
 class Cut(NamedTuple):
-    """Which slot is adapted, and how its pairs are cut: all but the newest `query` are support."""
+    """Which slot of the windows' memory to adapt, and how many of its newest pairs are which.
+
+    The newest `query` pairs are the query, the `support` pairs before them the support.
+    """
 
     slot: int
     support: int
     query: int
     wanted: bool = True
-    """Whether the mapping itself will probably be looked at, which is cheaper to know before."""
+    """Whether the adapted mapping will probably be published. When False the engine puts off making
+    its tensors and factors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
     """A stream's window cut in two: the older support to adapt on, the newest query to judge on.
 
-    All arrays are float32. Q may be 0: then both query losses of the adaptation are NaN.
+    All arrays are float32. Q may be 0: the adaptation's query losses are then NaN.
     """
 
     x_support_SD: FloatArray

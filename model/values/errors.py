@@ -1,8 +1,8 @@
-"""What can be wrong with what `model` is given, or with what it is asked to train.
+"""The errors that `model` raises.
 
 ValueError
-├── BadContent      the content of one event cannot be used; whoever sent it can repair it
-├── BadMetaInit     a θ file cannot be used; whoever deployed it can repair it
+├── BadContent      the content of one event cannot be used; its sender can repair it
+├── BadMetaInit     a θ file cannot be used; who deployed it can repair it
 ├── BadData         recorded streams cannot be trained or judged on; more or other data can
 └── BadCheckpoint   a meta-training cannot be continued from this file
 ArithmeticError
@@ -43,7 +43,7 @@ class BadContent(ValueError):
 
 
 class BadMetaInit(ValueError):
-    """A θ cannot be used; the message says which and why."""
+    """A θ, or a part of one, cannot be used; the message says which and why."""
 
 
 class BadData(ValueError):
@@ -59,4 +59,4 @@ class Diverged(ArithmeticError):
 
 
 class DeviceLost(RuntimeError):
-    """The device does not compute any more; the message says what the driver said."""
+    """The GPU does not compute any more; the message says what the driver said."""

@@ -13,12 +13,12 @@ from benchmarks.worker.usual_worker import InnerLoop
 from benchmarks.worker.workload import Workload, stream_name
 from model.inner.reference import adapt_one_stream
 from model.mappings.mlp import Mlp
-from model.theta.meta_init import fresh
+from model.theta.meta_init import fresh_meta_init
 from model.values.arrays import FloatArray
 from model.values.low_rank import in_half
 
 D, H, S, W = 6, 5, 4, 6
-THETA = fresh(D, D, H, steps=3)
+THETA = fresh_meta_init(D, D, H, steps=3)
 WORKLOAD = Workload(dim=D, streams=8, partitions=2, window_size=W, seed=3)
 STREAM = 3
 

@@ -14,12 +14,12 @@ from daemon.errors import Misconfigured, Unavailable
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Active, Catalogue
 from daemon.wire.meta_init import ACTIVE_KEY, encode_active, theta_headers
-from model.theta.meta_init import fresh
-from model.theta.meta_init_file import to_bytes
+from model.theta.meta_init import fresh_meta_init
+from model.theta.meta_init_file import meta_init_to_bytes
 from tests.contracts.conftest import MEMORY_AND_REAL
 
 MAX_BYTES = 65_536
-THETA = fresh(3, 2, 4)
+THETA = fresh_meta_init(3, 2, 4)
 ACTIVE = Active("θ 1", "ab" * 32, 1_700_000_000_000, "me@here", ("v0",))
 
 Open = Callable[[], MetaInits]
@@ -60,7 +60,7 @@ def test_where_there_is_no_topic_nothing_is_published(opened: Open) -> None:
 def test_what_was_written_is_listed_and_comes_back_as_it_was(opened: Open) -> None:
     writer, reader = opened(), opened()
     assert reader.catalogue().published == {}
-    data = to_bytes(THETA)
+    data = meta_init_to_bytes(THETA)
     writer.write(THETA.version, data, theta_headers(THETA))
     writer.write("ü 2", b"")
     catalogue = reader.catalogue()

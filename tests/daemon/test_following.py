@@ -19,21 +19,21 @@ from daemon.thetas.active import ThetaSignature, signature_of
 from daemon.thetas.follow import Agreement, Follower, News, Ready, Refusal, Silence
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import to_bytes
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import meta_init_to_bytes
 
-SERVED = replace(fresh(3, 2, 4, seed=9), version="served")
+SERVED = replace(fresh_meta_init(3, 2, 4, seed=9), version="served")
 
 
 def theta(version: str, seed: int = 0, dims: tuple[int, int] = (3, 2)) -> MetaInit:
-    return replace(fresh(*dims, 4, seed=seed), version=version)
+    return replace(fresh_meta_init(*dims, 4, seed=seed), version=version)
 
 
 @pytest.fixture
 def topic() -> MemoryMetaInits:
     made = MemoryMetaInits()
     for one in (theta("v1", seed=1), theta("v2", seed=2), theta("wide", dims=(5, 2)), SERVED):
-        operate.publish_theta(made, one, to_bytes(one))
+        operate.publish_theta(made, one, meta_init_to_bytes(one))
     return made
 
 
@@ -105,7 +105,7 @@ def test_a_refusal_is_settled_when_what_is_served_is_active_again(topic: MemoryM
 def test_damage_is_refused_until_a_good_one_lies_in_its_place(topic: MemoryMetaInits) -> None:
     following = follower(topic)
     point(topic, "v1")
-    data = to_bytes(theta("v1", seed=1))
+    data = meta_init_to_bytes(theta("v1", seed=1))
     topic.write("v1", data[:-1] + bytes([data[-1] ^ 1]))
     (refusal,) = looked(following)
     assert isinstance(refusal, Refusal)
@@ -123,7 +123,7 @@ def test_a_version_that_is_not_there_is_refused_until_it_is(topic: MemoryMetaIni
     (refusal,) = looked(following)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "missing"
-    operate.publish_theta(topic, late, to_bytes(late))
+    operate.publish_theta(topic, late, meta_init_to_bytes(late))
     assert looked(following) == [Ready("late")]
 
 
@@ -148,7 +148,7 @@ def test_a_topic_that_is_missing_is_said_once_and_followed_when_it_comes() -> No
     assert [type(one) for one in news] == [Agreement, Silence]
     assert looked(following) == []
     one = theta("v1")
-    operate.publish_theta(topic, one, to_bytes(one))
+    operate.publish_theta(topic, one, meta_init_to_bytes(one))
     point(topic, "v1")
     assert looked(following) == [Ready("v1")]
 

@@ -15,7 +15,7 @@ from daemon.wire import adapted_mapping
 from daemon.wire.adapted_mapping import AdaptedMapping, Dtype, Encoding, runnable
 from daemon.wire.mapping_body import MappingForm, fits_half
 from model.serving.engine import Engine
-from model.theta.meta_init import MetaInit, fresh
+from model.theta.meta_init import MetaInit, fresh_meta_init
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation
@@ -159,7 +159,9 @@ def test_a_fallback_that_is_not_in_the_file_of_theta_is_published_whole() -> Non
     assert form_of(mapping) == ("full", "float32")
 
 
-@pytest.mark.parametrize("theta", [fresh(6, 5, 4), load_meta_init(shipped("emoji-lowrank-maml"))])
+@pytest.mark.parametrize(
+    "theta", [fresh_meta_init(6, 5, 4), load_meta_init(shipped("emoji-lowrank-maml"))]
+)
 def test_such_generators_leave_a_stream_without_pairs_at_the_file_of_theta(theta: MetaInit) -> None:
     assert theta.generator.kind in STARTS_AT_THETA
     unadapted = Engine(theta, "cpu").theta_mapping()

@@ -13,12 +13,12 @@ from daemon.thetas import operate
 from daemon.thetas.active import ThetaSignature, active_theta, signature_of
 from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import to_bytes
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import meta_init_to_bytes
 
 
 def theta(version: str, seed: int = 0, dims: tuple[int, int] = (3, 2)) -> MetaInit:
-    return replace(fresh(*dims, 4, seed=seed), version=version)
+    return replace(fresh_meta_init(*dims, 4, seed=seed), version=version)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def topic() -> MemoryMetaInits:
     made = MemoryMetaInits()
     for number in (1, 2, 3):
         one = theta(f"v{number}", seed=number)
-        assert operate.publish_theta(made, one, to_bytes(one))
+        assert operate.publish_theta(made, one, meta_init_to_bytes(one))
     return made
 
 
@@ -46,14 +46,14 @@ def active(topic: MemoryMetaInits) -> str | None:
 def test_publishing_again_changes_nothing(topic: MemoryMetaInits) -> None:
     one = theta("v1", seed=1)
     count = len(topic.log)
-    assert not operate.publish_theta(topic, one, to_bytes(one))
+    assert not operate.publish_theta(topic, one, meta_init_to_bytes(one))
     assert len(topic.log) == count
 
 
 def test_another_theta_under_the_same_version_is_refused(topic: MemoryMetaInits) -> None:
     other = theta("v1", seed=9)
     with pytest.raises(Misconfigured, match="another θ is published as 'v1'"):
-        operate.publish_theta(topic, other, to_bytes(other))
+        operate.publish_theta(topic, other, meta_init_to_bytes(other))
 
 
 @pytest.mark.parametrize("version", ["@active", "@x", "v" * 201, "θ" * 101])
@@ -105,7 +105,7 @@ def test_a_version_stands_once_among_the_previous_and_there_are_not_too_many(
     assert pointer.previous == ("v2", "v1")
     for number in range(30):
         one = theta(f"w{number}", seed=number)
-        operate.publish_theta(topic, one, to_bytes(one))
+        operate.publish_theta(topic, one, meta_init_to_bytes(one))
         pointer, _ = activate(topic, one.version)
     assert pointer.previous == tuple(f"w{n}" for n in range(28, 28 - wire.MAX_PREVIOUS, -1))
 
@@ -123,12 +123,12 @@ def test_the_active_one_cannot_be_deleted_and_others_can(topic: MemoryMetaInits)
 def test_what_is_not_there_or_not_intact_cannot_be_activated(topic: MemoryMetaInits) -> None:
     with pytest.raises(Misconfigured, match="no θ 'v9' is published"):
         activate(topic, "v9")
-    damaged = bytearray(to_bytes(theta("v4")))
+    damaged = bytearray(meta_init_to_bytes(theta("v4")))
     damaged[-1] ^= 1
     topic.write("v4", bytes(damaged), wire.theta_headers(theta("v4")))
     with pytest.raises(Misconfigured, match="damaged"):
         activate(topic, "v4")
-    topic.write("v5", to_bytes(theta("v1", seed=1)))
+    topic.write("v5", meta_init_to_bytes(theta("v1", seed=1)))
     with pytest.raises(Misconfigured, match="behind 'v5' lies θ 'v1'"):
         activate(topic, "v5")
     assert active(topic) is None
@@ -137,7 +137,7 @@ def test_what_is_not_there_or_not_intact_cannot_be_activated(topic: MemoryMetaIn
 def test_other_dimensions_must_be_asked_for(topic: MemoryMetaInits) -> None:
     activate(topic, "v1")
     other = theta("wide", dims=(5, 2))
-    operate.publish_theta(topic, other, to_bytes(other))
+    operate.publish_theta(topic, other, meta_init_to_bytes(other))
     with pytest.raises(Misconfigured, match=r"source_dim 5.*--change-dimensions"):
         activate(topic, "wide")
     assert activate(topic, "wide", change_dimensions=True)[0].version == "wide"

@@ -51,7 +51,7 @@ from daemon.turn.ports import Append, Claim, Ports
 from daemon.wire.record import Message
 from daemon.worker.wiring import load_engine, loop_policy, message_builder
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import save
+from model.theta.meta_init_file import save_meta_init
 from model.theta.part import PartSpec
 
 RECORDED = Path(__file__).with_name("recorded_turn.json")
@@ -393,7 +393,7 @@ def theta_file(case: Case, folder: Path) -> Path:
         learner=PartSpec({"kind": "maml"}, {"rates": case.rates}),
     )
     path = folder / "theta.safetensors"
-    save(theta, path)
+    save_meta_init(theta, path)
     return path
 
 

@@ -12,10 +12,10 @@ from daemon.worker.wiring import load_engine, loop_policy
 from model.serving.engine import Engine
 from model.serving.hidden_windows import HiddenWindows
 from model.serving.windows import EpisodeWindows
-from model.theta.meta_init import fresh
-from model.theta.meta_init_file import save
+from model.theta.meta_init import fresh_meta_init
+from model.theta.meta_init_file import save_meta_init
 
-WIDE = Engine(fresh(512, 512, 128), "cpu", support_capacity=32, query_capacity=4)
+WIDE = Engine(fresh_meta_init(512, 512, 128), "cpu", support_capacity=32, query_capacity=4)
 MIB = 2**20
 
 
@@ -41,12 +41,16 @@ def test_a_large_budget_does_not_go_beyond_the_number_of_streams() -> None:
 
 def test_the_smallest_budget_keeps_one_window() -> None:
     wide = Settings(window_memory_mib=1, support_size=4_096, query_size=1_024)
-    engine = Engine(fresh(512, 512, 8), "cpu", support_capacity=4_096, query_capacity=1_024)
+    engine = Engine(
+        fresh_meta_init(512, 512, 8), "cpu", support_capacity=4_096, query_capacity=1_024
+    )
     assert loop_policy(wide, engine).max_resident_streams == 1
 
 
 def test_hidden_space_is_taken_where_it_costs_less() -> None:
-    narrow = Engine(fresh(8, 8, 256, steps=10), "cpu", support_capacity=64, query_capacity=4)
+    narrow = Engine(
+        fresh_meta_init(8, 8, 256, steps=10), "cpu", support_capacity=64, query_capacity=4
+    )
     assert isinstance(WIDE.windows(1), HiddenWindows)
     assert isinstance(narrow.windows(1), EpisodeWindows)
     assert isinstance(narrow.windows(1, form="hidden"), HiddenWindows)
@@ -57,7 +61,7 @@ def test_a_folder_that_takes_no_file_stops_the_start(
     tmp_path: Path,
 ) -> None:
     theta = tmp_path / "theta.safetensors"
-    save(fresh(4, 4, 4), theta)
+    save_meta_init(fresh_meta_init(4, 4, 4), theta)
     gone = tmp_path / "spill"
     gone.mkdir()
     settings = Settings(meta_init=theta, window_spill_dir=gone, device="cpu")

@@ -10,8 +10,8 @@ from daemon.demo.environment import demo_environment, load_theta, theta_paths
 from daemon.demo.plan import Plan
 from daemon.demo.run import DemoOptions, run_demo
 from daemon.errors import Misconfigured
-from model.theta.meta_init import fresh
-from model.theta.meta_init_file import save
+from model.theta.meta_init import fresh_meta_init
+from model.theta.meta_init_file import save_meta_init
 
 
 def test_a_theta_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_a_theta_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_theta_for_other_events_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "vectors.safetensors"
-    save(fresh(8, 4), path)
+    save_meta_init(fresh_meta_init(8, 4), path)
     with pytest.raises(Misconfigured, match=r"image to vector \(32\).*vector to vector \(4\)"):
         run_demo(DemoOptions(Plan(), meta_init=path))
 
@@ -37,7 +37,7 @@ def test_one_given_service_is_not_enough() -> None:
 
 def test_each_scenario_needs_a_theta_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "vectors.safetensors"
-    save(fresh(8, 4), path)
+    save_meta_init(fresh_meta_init(8, 4), path)
     with pytest.raises(Misconfigured, match=r"--names-meta-init: .*image to text"):
         load_theta("names", path)
 

@@ -18,11 +18,11 @@ Measured = Callable[[str], None]
 
 @pytest.fixture(scope="session")
 def theta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from model.theta.meta_init import fresh
-    from model.theta.meta_init_file import save
+    from model.theta.meta_init import fresh_meta_init
+    from model.theta.meta_init_file import save_meta_init
 
     path = tmp_path_factory.mktemp("theta") / "theta.safetensors"
-    save(fresh(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM), path)
+    save_meta_init(fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM), path)
     return path
 
 

@@ -19,8 +19,8 @@ from daemon.wire import meta_init as wire
 from daemon.wire.catalogue import Active
 from model.encoders.build import fresh_encoder_spec
 from model.mappings.numpy_mlp import apply_numpy
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import save, to_bytes
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import meta_init_to_bytes, save_meta_init
 from model.theta.part import PartSpec
 from tests.faults.lab import (
     HIDDEN_DIM,
@@ -37,7 +37,7 @@ from tests.faults.lab import (
 STREAMS = [f"stream-{i}" for i in range(12)]
 
 
-BASE = fresh(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, seed=1)
+BASE = fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, seed=1)
 
 
 def theta_of(name: str, seed: int = 1) -> MetaInit:
@@ -81,7 +81,7 @@ class Operator:
 
     def file(self, theta: MetaInit) -> Path:
         path = self._folder / f"{theta.version}.safetensors"
-        save(theta, path)
+        save_meta_init(theta, path)
         return path
 
     def says(self, *arguments: str | Path) -> str:
@@ -172,7 +172,7 @@ def unknown_part(theta: MetaInit) -> MetaInit:
 
 
 def damaged(theta: MetaInit) -> bytes:
-    data = bytearray(to_bytes(theta))
+    data = bytearray(meta_init_to_bytes(theta))
     data[-3] ^= 4
     return bytes(data)
 
@@ -185,16 +185,19 @@ def pointing_at(theta: MetaInit, content_hash: str | None = None) -> bytes:
 def bad_ones() -> dict[str, list[tuple[str, bytes]]]:
     """What to write past all checks for each reason to refuse."""
     wide, odd = (
-        replace(fresh(SOURCE_DIM + 1, TARGET_DIM, HIDDEN_DIM), version="wide"),
+        replace(fresh_meta_init(SOURCE_DIM + 1, TARGET_DIM, HIDDEN_DIM), version="wide"),
         unknown_part(theta_of("odd")),
     )
     broken, gone, other = theta_of("broken"), theta_of("gone"), theta_of("other", 7)
     return {
-        "other_dimensions": [("wide", to_bytes(wide)), ("@active", pointing_at(wide))],
-        "unusable": [("odd", to_bytes(odd)), ("@active", pointing_at(odd))],
+        "other_dimensions": [("wide", meta_init_to_bytes(wide)), ("@active", pointing_at(wide))],
+        "unusable": [("odd", meta_init_to_bytes(odd)), ("@active", pointing_at(odd))],
         "unreadable": [("broken", damaged(broken)), ("@active", pointing_at(broken))],
         "missing": [("@active", pointing_at(gone))],
-        "wrong_hash": [("other", to_bytes(other)), ("@active", pointing_at(other, "0" * 64))],
+        "wrong_hash": [
+            ("other", meta_init_to_bytes(other)),
+            ("@active", pointing_at(other, "0" * 64)),
+        ],
     }
 
 

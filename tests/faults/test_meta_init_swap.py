@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 
-from model.theta.meta_init import fresh
+from model.theta.meta_init import fresh_meta_init
 from tests.faults.conftest import Install, Measured
 from tests.faults.lab import (
     HIDDEN_DIM,
@@ -163,7 +163,7 @@ def test_a_theta_that_cannot_be_served_is_refused_and_the_old_one_serves_on(
 def test_a_worker_begins_with_what_is_active_if_it_can_be_served(install: Install) -> None:
     lab = install(2)
     operator = Operator(lab)
-    configured = fresh(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM).version
+    configured = fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM).version
     active = theta_of("active", 3)
     lab.send(events(6))
     operator.serve(active)

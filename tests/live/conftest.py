@@ -103,11 +103,11 @@ def daemon_at_work(
 
 
 def _theta(folder: Path) -> Path:
-    from model.theta.meta_init import fresh
-    from model.theta.meta_init_file import save
+    from model.theta.meta_init import fresh_meta_init
+    from model.theta.meta_init_file import save_meta_init
 
     path = folder / "theta.safetensors"
-    save(fresh(SOURCE_DIM, TARGET_DIM, hidden_dim=16), path)
+    save_meta_init(fresh_meta_init(SOURCE_DIM, TARGET_DIM, hidden_dim=16), path)
     return path
 
 

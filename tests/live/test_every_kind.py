@@ -37,7 +37,7 @@ from model.inner.learners import KINDS as LEARNERS
 from model.losses import Loss
 from model.meta.fresh import fresh_theta_of_kind
 from model.theta.meta_init import MetaInit
-from model.theta.meta_init_file import save
+from model.theta.meta_init_file import save_meta_init
 from model.theta.part import PartSpec
 
 STREAMS, EVENTS = 2, 9
@@ -165,7 +165,7 @@ def work_until_published(settings: Settings) -> dict[str, AdaptedMapping]:
 def run_on(
     theta: MetaInit, settings: Settings, path: Path, source: Any, target: Any = vector_of
 ) -> dict[str, AdaptedMapping]:
-    save(theta, path)
+    save_meta_init(theta, path)
     produce(settings, source, target)
     found = work_until_published(settings)
     assert sorted(found) == [f"stream-{n}" for n in range(STREAMS)]

@@ -23,9 +23,9 @@ from daemon.wire.adapted_mapping import Dtype
 from daemon.wire.mapping_body import MappingForm
 from model.mappings.mlp import Mlp, apply
 from model.serving.engine import Engine
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import save as save_theta
-from model.theta.meta_init_file import to_bytes
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import meta_init_to_bytes
+from model.theta.meta_init_file import save_meta_init as save_theta
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
 from model.values.low_rank import LowRank
@@ -184,14 +184,14 @@ def factored(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Fa
         if spec.name.startswith(prefix):
             topics.create(spec)
     topics.close()
-    in_topic, in_file = fresh(24, 16, 8, seed=1), fresh(24, 16, 8, seed=2)
+    in_topic, in_file = fresh_meta_init(24, 16, 8, seed=1), fresh_meta_init(24, 16, 8, seed=2)
     file = tmp_path_factory.mktemp("theta") / "theta.safetensors"
     save_theta(in_file, file)
     written = KafkaPythonMetaInits(settings, "test")
-    damaged = bytearray(to_bytes(in_topic))
+    damaged = bytearray(meta_init_to_bytes(in_topic))
     damaged[-1] ^= 1
     written.write("damaged", bytes(damaged))
-    publish_theta(written, in_topic, to_bytes(in_topic))
+    publish_theta(written, in_topic, meta_init_to_bytes(in_topic))
     activate_theta(written, in_topic.version, by="test", now_ms=0)
     written.close()
     messages, expected = [], {}
@@ -291,14 +291,14 @@ def test_a_theta_published_later_is_found(
     from daemon.thetas.operate import publish_theta
 
     thetas = reader.Thetas([], factored.bootstrap, factored.meta_inits_topic)
-    late = replace(fresh(3, 2, 4, seed=9), version="late")
+    late = replace(fresh_meta_init(3, 2, 4, seed=9), version="late")
     assert thetas.get(late.content_hash) is None
     settings = Settings(
         kafka_bootstrap_servers=services.kafka_bootstrap_servers,
         kafka_meta_inits_topic=factored.meta_inits_topic,
     )
     topic = KafkaPythonMetaInits(settings, "test")
-    publish_theta(topic, late, to_bytes(late))
+    publish_theta(topic, late, meta_init_to_bytes(late))
     topic.close()
     found = thetas.get(late.content_hash)
     thetas.close()
@@ -307,7 +307,7 @@ def test_a_theta_published_later_is_found(
 
 
 def test_a_file_that_is_no_theta_is_refused(reader: ModuleType, tmp_path: Path) -> None:
-    theta = bytearray(to_bytes(fresh(3, 2, 4)))
+    theta = bytearray(meta_init_to_bytes(fresh_meta_init(3, 2, 4)))
     theta[-1] ^= 1
     for content, why in ((b"garbage", "not a θ"), (bytes(theta), "damaged")):
         (tmp_path / "theta").write_bytes(content)

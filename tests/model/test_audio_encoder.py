@@ -39,12 +39,12 @@ def noise(seconds: float, seed: int = 0, rate: int = 16_000) -> AudioClip:
 def test_the_spectrogram_is_that_of_scipy_and_of_the_textbook(samples: int) -> None:
     wave_T = np.random.default_rng(0).standard_normal(samples)
     overlap = FRAME - HOP
-    _, _, scaled_BF = stft(wave_T, 16_000, "hann", FRAME, overlap, FFT, boundary=None, padded=False)
-    power_BF = np.abs(scaled_BF * FRAME / 2) ** 2  # scipy divides by the window's sum
-    ours_NFM = LogMel(20)(torch.from_numpy(wave_T).float()[None])
-    expected_FM = (np.log(power_BF.T @ textbook_filters(20) + FLOOR) - LOG_MEAN) / LOG_SCALE
-    assert ours_NFM.shape == (1, frames_of(samples), 20)
-    np.testing.assert_allclose(ours_NFM[0], expected_FM, atol=1e-4)
+    _, _, scaled_CF = stft(wave_T, 16_000, "hann", FRAME, overlap, FFT, boundary=None, padded=False)
+    power_CF = np.abs(scaled_CF * FRAME / 2) ** 2  # scipy divides by the window's sum
+    ours_RFM = LogMel(20)(torch.from_numpy(wave_T).float()[None])
+    expected_FM = (np.log(power_CF.T @ textbook_filters(20) + FLOOR) - LOG_MEAN) / LOG_SCALE
+    assert ours_RFM.shape == (1, frames_of(samples), 20)
+    np.testing.assert_allclose(ours_RFM[0], expected_FM, atol=1e-4)
 
 
 def textbook_filters(bands: int) -> np.ndarray:
@@ -75,8 +75,8 @@ def slow(net: AudioNet, wave_T: Tensor) -> Tensor:
         h_CFM = functional.relu(conv(h_CFM[None])[0])
         h_CFM = functional.pad(h_CFM, (0, 0, 0, h_CFM.shape[1] % 2), value=float("-inf"))
         h_CFM = functional.max_pool2d(h_CFM, 2)
-    raw_D = net.linear(h_CFM.mean(1).flatten())
-    result: Tensor = raw_D / raw_D.norm() * len(raw_D) ** 0.5
+    raw_X = net.linear(h_CFM.mean(1).flatten())
+    result: Tensor = raw_X / raw_X.norm() * len(raw_X) ** 0.5
     return result
 
 
@@ -84,20 +84,20 @@ def slow(net: AudioNet, wave_T: Tensor) -> Tensor:
 def test_a_batch_of_all_lengths_is_each_clip_alone_whatever_stands_behind_it() -> None:
     net = fresh_net(lambda: AudioNet(SIZES), 3)
     lengths = [400, 560, 720, 880, 1_000, 5_000, 4_999]
-    waves_NT = torch.randn(len(lengths), 6_000, generator=torch.Generator().manual_seed(0))
-    together_ND = net(waves_NT, torch.tensor(lengths))
-    for wave_T, length, features_D in zip(waves_NT, lengths, together_ND, strict=True):
-        torch.testing.assert_close(features_D, slow(net, wave_T[:length]), atol=1e-5, rtol=1e-5)
+    waves_RT = torch.randn(len(lengths), 6_000, generator=torch.Generator().manual_seed(0))
+    together_RX = net(waves_RT, torch.tensor(lengths))
+    for wave_T, length, features_X in zip(waves_RT, lengths, together_RX, strict=True):
+        torch.testing.assert_close(features_X, slow(net, wave_T[:length]), atol=1e-5, rtol=1e-5)
 
 
 def test_features_do_not_depend_on_company_to_the_bit() -> None:
     seconds = [0.01, 0.3, 0.32, 0.33, 0.9, 0.05, 0.31, 1.0]
     prepared = [ENCODER.prepare(noise(s, i)) for i, s in enumerate(seconds)]
-    together_ND = ENCODER.encode(prepared)
-    for array, features_D in zip(prepared, together_ND, strict=True):
-        assert torch.equal(ENCODER.encode([array])[0], features_D)
-    assert torch.equal(ENCODER.encode(prepared[::-1]).flip(0), together_ND)
-    assert together_ND.shape == (len(seconds), 6)
+    together_RX = ENCODER.encode(prepared)
+    for array, features_X in zip(prepared, together_RX, strict=True):
+        assert torch.equal(ENCODER.encode([array])[0], features_X)
+    assert torch.equal(ENCODER.encode(prepared[::-1]).flip(0), together_RX)
+    assert together_RX.shape == (len(seconds), 6)
     assert ENCODER.encode([]).shape == (0, 6)
 
 
@@ -113,10 +113,10 @@ def test_the_same_sound_at_another_level_and_rate_has_nearly_the_same_features()
     fast = AudioClip(np.asarray(tones).astype("<i2").tobytes(), "pcm_s16le", 48_000)
     slow_quiet = np.asarray(tones)[::3] / 7
     other = AudioClip(slow_quiet.astype("<i2").tobytes(), "pcm_s16le", 16_000)
-    a_D, b_D = ENCODER.encode([ENCODER.prepare(fast), ENCODER.prepare(other)])
-    c_D = ENCODER.encode([ENCODER.prepare(noise(0.5))])[0]
-    assert functional.cosine_similarity(a_D, b_D, 0) > 0.999
-    assert functional.cosine_similarity(a_D, b_D, 0) > functional.cosine_similarity(a_D, c_D, 0)
+    a_X, b_X = ENCODER.encode([ENCODER.prepare(fast), ENCODER.prepare(other)])
+    c_X = ENCODER.encode([ENCODER.prepare(noise(0.5))])[0]
+    assert functional.cosine_similarity(a_X, b_X, 0) > 0.999
+    assert functional.cosine_similarity(a_X, b_X, 0) > functional.cosine_similarity(a_X, c_X, 0)
 
 
 def test_bad_audio_is_named() -> None:
@@ -142,16 +142,16 @@ def test_it_learns_to_tell_sounds_apart() -> None:
     net = fresh_net(lambda: AudioNet(SIZES), 0)
     generator = torch.Generator().manual_seed(0)
     t_T = torch.arange(3_000) / 16_000
-    pitch_N = torch.tensor([300.0, 3_000.0] * 8)[:, None]
-    phase_N = torch.rand(16, 1, generator=generator)
-    waves_NT = torch.sin(2 * torch.pi * (pitch_N * t_T + phase_N)) * 1.4
-    waves_NT = waves_NT + 0.3 * torch.randn(waves_NT.shape, generator=generator)
-    length_N = torch.randint(400, 3_001, (16,), generator=generator)
-    goal_N = torch.tensor([0, 1] * 8)
+    pitch_R = torch.tensor([300.0, 3_000.0] * 8)[:, None]
+    phase_R = torch.rand(16, 1, generator=generator)
+    waves_RT = torch.sin(2 * torch.pi * (pitch_R * t_T + phase_R)) * 1.4
+    waves_RT = waves_RT + 0.3 * torch.randn(waves_RT.shape, generator=generator)
+    length_R = torch.randint(400, 3_001, (16,), generator=generator)
+    goal_R = torch.tensor([0, 1] * 8)
     optimiser = torch.optim.Adam(net.parameters(), 0.01)
     losses = []
     for _ in range(30):
-        loss = functional.cross_entropy(net(waves_NT, length_N)[:, :2], goal_N)
+        loss = functional.cross_entropy(net(waves_RT, length_R)[:, :2], goal_R)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -159,5 +159,5 @@ def test_it_learns_to_tell_sounds_apart() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
     assert losses[-1] < 0.2 < losses[0]
     served = AudioEncoder(net.spec(), CPU)
-    own_ND = served.encode([w[:n].numpy() for w, n in zip(waves_NT, length_N, strict=True)])
-    torch.testing.assert_close(own_ND, net(waves_NT, length_N).detach(), atol=1e-4, rtol=1e-4)
+    own_RX = served.encode([w[:n].numpy() for w, n in zip(waves_RT, length_R, strict=True)])
+    torch.testing.assert_close(own_RX, net(waves_RT, length_R).detach(), atol=1e-4, rtol=1e-4)

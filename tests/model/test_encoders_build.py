@@ -13,8 +13,8 @@ from model.encoders.encoder import Encoder
 from model.encoders.picture import ROWS
 from model.encoders.trained_part import fresh_net
 from model.encoders.vector import ProjectionNet, ProjectionSizes
-from model.theta.meta_init import Modality, fresh
-from model.theta.meta_init_file import from_bytes, to_bytes
+from model.theta.meta_init import Modality, fresh_meta_init
+from model.theta.meta_init_file import meta_init_from_bytes, meta_init_to_bytes
 from model.theta.part import PartSpec
 from model.values.contents import Content
 from model.values.errors import BadContent, BadMetaInit
@@ -46,20 +46,20 @@ def spec(modality: Modality, dim: int = 6, seed: int = 0) -> PartSpec:
 def test_every_kind_is_built_by_its_modality(modality: Modality) -> None:
     encoder: Encoder = encoder_from(spec(modality), modality, 6, CPU)
     assert (encoder.modality, encoder.dim) == (modality, 6)
-    empty_ND = encoder.encode([])
-    assert (empty_ND.shape, empty_ND.dtype) == ((0, 6), torch.float32)
+    empty_RX = encoder.encode([])
+    assert (empty_RX.shape, empty_RX.dtype) == ((0, 6), torch.float32)
 
 
 @pytest.mark.parametrize("modality", LEARNED)
 def test_a_theta_file_brings_the_encoder_back_to_the_bit(modality: Modality) -> None:
     meta_init = replace(
-        fresh(6, 6, 4),
+        fresh_meta_init(6, 6, 4),
         source_modality=modality,
         source_encoder=spec(modality),
         target_modality=modality,
         target_encoder=spec(modality, seed=1),
     )
-    again = from_bytes(to_bytes(meta_init), "a test")
+    again = meta_init_from_bytes(meta_init_to_bytes(meta_init), "a test")
     assert again.encoder_version == meta_init.encoder_version
     assert again.source_encoder is not None
     read = encoder_from(again.source_encoder, modality, 6, CPU)
@@ -164,14 +164,14 @@ def test_an_unknown_kind_cannot_be_made_afresh() -> None:
 def test_the_projection_is_the_linear_map(normalise: int) -> None:
     part = fresh_encoder_spec(vector.KIND, 6, 0, input_dim=5, normalise=normalise)
     encoder = encoder_from(part, "vector", 6, CPU)
-    x_NC = np.random.default_rng(0).standard_normal((37, 5))
-    features_ND = encoder.encode([encoder.prepare(x) for x in x_NC]).numpy()
-    expected_ND = x_NC @ part.tensors["linear.weight"].T + part.tensors["linear.bias"]
+    x_RI = np.random.default_rng(0).standard_normal((37, 5))
+    features_RX = encoder.encode([encoder.prepare(x) for x in x_RI]).numpy()
+    expected_RX = x_RI @ part.tensors["linear.weight"].T + part.tensors["linear.bias"]
     if normalise:
-        expected_ND *= 6**0.5 / np.linalg.norm(expected_ND, axis=1, keepdims=True)
-    np.testing.assert_allclose(features_ND, expected_ND, atol=1e-5)
-    alone = [encoder.encode([encoder.prepare(x)])[0].numpy() for x in x_NC]
-    np.testing.assert_array_equal(np.stack(alone), features_ND)
+        expected_RX *= 6**0.5 / np.linalg.norm(expected_RX, axis=1, keepdims=True)
+    np.testing.assert_allclose(features_RX, expected_RX, atol=1e-5)
+    alone = [encoder.encode([encoder.prepare(x)])[0].numpy() for x in x_RI]
+    np.testing.assert_array_equal(np.stack(alone), features_RX)
 
 
 @pytest.mark.parametrize("spec_or_none", [None, spec("vector", dim=5)], ids=["as it is", "learned"])
@@ -194,26 +194,26 @@ def test_bad_vectors_are_named(
 
 def test_the_projection_is_exported_and_learns() -> None:
     net = fresh_net(lambda: ProjectionNet(ProjectionSizes(dim=3, input_dim=5, normalise=1)), 0)
-    x_NC = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
-    exported = torch.export.export(net, (x_NC,))
-    torch.testing.assert_close(exported.module()(x_NC), net(x_NC))
+    x_RI = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+    exported = torch.export.export(net, (x_RI,))
+    torch.testing.assert_close(exported.module()(x_RI), net(x_RI))
     optimiser = torch.optim.SGD(net.parameters(), 0.05)
-    before = net(x_NC)[:, 0].mean()
+    before = net(x_RI)[:, 0].mean()
     for _ in range(20):
         optimiser.zero_grad()
-        torch.autograd.backward(-net(x_NC)[:, 0].mean())
+        torch.autograd.backward(-net(x_RI)[:, 0].mean())
         optimiser.step()
-    assert net(x_NC)[:, 0].mean() > before + 0.3
+    assert net(x_RI)[:, 0].mean() > before + 0.3
 
 
 def test_a_pictures_features_do_not_depend_on_company_to_the_bit() -> None:
     encoder = encoder_from(spec("image"), "image", 6, CPU)
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(3 * ROWS["cpu"] - 1)]
-    together_ND = encoder.encode(pictures)
-    for picture, features_D in zip(pictures, together_ND, strict=True):
-        assert torch.equal(encoder.encode([picture])[0], features_D)
-    assert torch.equal(encoder.encode(pictures[::-1]).flip(0), together_ND)
+    together_RX = encoder.encode(pictures)
+    for picture, features_X in zip(pictures, together_RX, strict=True):
+        assert torch.equal(encoder.encode([picture])[0], features_X)
+    assert torch.equal(encoder.encode(pictures[::-1]).flip(0), together_RX)
 
 
 def test_a_picture_that_is_not_bytes_is_refused() -> None:

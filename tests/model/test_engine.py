@@ -15,13 +15,13 @@ from model.inner import reference
 from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
 from model.serving.engine import Engine
-from model.theta.meta_init import fresh
+from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.contents import Content
 from model.values.episode import Episode
 from model.values.errors import BadContent, BadMetaInit
 
-THETA = fresh(7, 5, hidden_dim=11, steps=3)
+THETA = fresh_meta_init(7, 5, hidden_dim=11, steps=3)
 VECTORS = Engine(THETA, "cpu", support_capacity=6, query_capacity=2)
 PICTURES = Engine(load_meta_init(shipped()), "cpu")
 

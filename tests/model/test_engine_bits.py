@@ -16,13 +16,13 @@ from model.emoji import drawings as emoji
 from model.encoders.picture import ROWS
 from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
-from model.theta.meta_init import Activation, MetaInit, fresh
+from model.theta.meta_init import Activation, MetaInit, fresh_meta_init
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Adaptation, Episode
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-ODD = fresh(7, 5, hidden_dim=11, steps=3)
-USUAL = fresh(64, 32)
+ODD = fresh_meta_init(7, 5, hidden_dim=11, steps=3)
+USUAL = fresh_meta_init(64, 32)
 POISONS = [float("nan"), float("inf"), -float("inf"), 1e30, 3e38]
 
 

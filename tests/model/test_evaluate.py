@@ -48,8 +48,8 @@ from model.meta.episodes import EpisodeSizes
 from model.meta.recorded_streams import RecordedStream
 from model.retrieval import euclidean_scores
 from model.serving.engine import Engine
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import SHIPPED, save
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import SHIPPED, save_meta_init
 from model.theta.part import PartSpec
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Episode
@@ -86,7 +86,7 @@ def blind(episodes: Sequence[MetaTestEpisode]) -> list[FloatArray]:
 
 
 def theta(rate: float, kind: str = "maml", seed: int = 0, steps: int = 5) -> MetaInit:
-    made = fresh(D, E, 16, steps, rate, seed)
+    made = fresh_meta_init(D, E, 16, steps, rate, seed)
     return replace(made, learner=PartSpec({"kind": kind}, made.learner.tensors))
 
 
@@ -295,7 +295,7 @@ def test_variants_of_a_baseline_stand_side_by_side() -> None:
 
 def tiny(dim: int) -> MetaInit:
     """Pictures to vectors, untrained."""
-    made = fresh(24, dim, 8)
+    made = fresh_meta_init(24, dim, 8)
     encoder = fresh_encoder_spec("cnn/2", 24, seed=0, blocks=((2, True), (2, True), (2, True)))
     return replace(made, source_modality="image", source_encoder=encoder)
 
@@ -351,7 +351,7 @@ def test_a_table_without_its_theta_is_a_note() -> None:
 
 
 def test_thetas_that_are_not_there_or_cannot_be_used_name_the_command(tmp_path: Path) -> None:
-    save(tiny(16), tmp_path / "emoji-both.safetensors")
+    save_meta_init(tiny(16), tmp_path / "emoji-both.safetensors")
     (tmp_path / "emoji-lowrank.safetensors").write_bytes(b"no")
     found, missing = shipped_thetas(tmp_path)
     assert list(found) == ["emoji-both"]
@@ -366,7 +366,7 @@ def test_a_theta_is_judged_on_the_tables_that_it_fits() -> None:
     chosen = tables_for(tiny(16), "mine")
     assert {t.dim for t in chosen} == {16}
     assert {t.thetas for t in chosen} == {("mine",)}
-    assert tables_for(fresh(24, 16), "vectors") == ()
+    assert tables_for(fresh_meta_init(24, 16), "vectors") == ()
 
 
 def test_tables_have_names_of_their_own_and_thetas_that_are_known() -> None:

@@ -1,6 +1,7 @@
 """The image encoder against its slow obvious form, and what its training may and may not see.
 
-N = pictures, P = pixels a side, C = channels, K = key dims, V = known concepts, D = features
+R = rows (pictures), P = pixels a side, C = channels, U = numbers of an embedding (key dims),
+Y = candidates (known concepts), X = source or target dim
 """
 
 from collections.abc import Callable
@@ -27,7 +28,8 @@ from model.emoji.train_pictures import (
     train_encoder,
     training_pictures,
 )
-from model.encoders.image import ImageEncoder, config_of, normalised, scaled
+from model.encoders.image import ImageEncoder, config_of, normalised
+from model.encoders.sequences import scaled
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
@@ -145,10 +147,10 @@ def test_the_folded_encoder_is_the_trained_one() -> None:
 
 def test_training_never_sees_the_held_out_vendor_or_concepts() -> None:
     assert emoji.HELD_OUT_VENDOR not in TRAIN_VENDORS
-    drawn, concept_N, vectors_VU = training_pictures()
-    assert len(drawn) == len(concept_N) == 599 + 796 + 786 + 782 + 782
-    assert len(vectors_VU) == 796
-    assert concept_N.min() == 0
+    drawn, concept_R, vectors_YU = training_pictures()
+    assert len(drawn) == len(concept_R) == 599 + 796 + 786 + 782 + 782
+    assert len(vectors_YU) == 796
+    assert concept_R.min() == 0
 
 
 def test_training_repeats_itself_to_the_bit_and_moves_every_tensor() -> None:
@@ -245,8 +247,8 @@ def test_the_forward_pass_is_exported(lookup: tuple[int, int] | None) -> None:
     encoder = ImageEncoder(small_spec(lookup), torch.device("cpu"))
 
     class Forward(torch.nn.Module):
-        def forward(self, ink_NCPP: torch.Tensor) -> torch.Tensor:
-            return encoder.forward(ink_NCPP)
+        def forward(self, ink_RCPP: torch.Tensor) -> torch.Tensor:
+            return encoder.forward(ink_RCPP)
 
     ink = torch.rand(4, 3, encoder.side, encoder.side)
     exported = torch.export.export(Forward(), (ink,))

@@ -1,6 +1,6 @@
 """The losses against the textbook one pair at a time, their gradients against autograd.
 
-B = streams, N = pairs (padded), E = target dim
+B = streams in batch, N = pairs of a stream (padded), E = target dim
 """
 
 import json

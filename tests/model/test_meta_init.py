@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as write_safetensors
 
 from model.encoders.image import config_of
-from model.theta.meta_init import MetaInit, fresh
-from model.theta.meta_init_file import FORMAT, from_bytes, load_meta_init, save, to_bytes
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init_file import (
+    FORMAT,
+    load_meta_init,
+    meta_init_from_bytes,
+    meta_init_to_bytes,
+    save_meta_init,
+)
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
-THETA = fresh(5, 3, hidden_dim=4, steps=2)
+THETA = fresh_meta_init(5, 3, hidden_dim=4, steps=2)
 
 
 def learner(rates: NDArray[np.floating[Any]]) -> PartSpec:
@@ -36,9 +42,9 @@ def with_encoder() -> MetaInit:
 @pytest.mark.parametrize("theta", [THETA, with_encoder()], ids=["vectors", "pictures"])
 def test_what_is_saved_is_loaded_and_saved_the_same(theta: MetaInit, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    save(theta, first)
+    save_meta_init(theta, first)
     loaded = load_meta_init(first)
-    save(loaded, second)
+    save_meta_init(loaded, second)
     assert first.read_bytes() == second.read_bytes()
     assert loaded.content_hash == theta.content_hash
     assert loaded.encoder_version == theta.encoder_version
@@ -52,16 +58,16 @@ def test_what_is_saved_is_loaded_and_saved_the_same(theta: MetaInit, tmp_path: P
 def test_what_float16_can_hold_takes_half_the_room_and_comes_back_the_same() -> None:
     rounded = {n: t.astype(np.float16).astype(np.float32) for n, t in THETA.mapping.items()}
     theta = dataclasses.replace(THETA, mapping=rounded)
-    loaded = from_bytes(to_bytes(theta), "here")
+    loaded = meta_init_from_bytes(meta_init_to_bytes(theta), "here")
     assert loaded.content_hash == theta.content_hash
     assert all(tensor.dtype == np.float32 for tensor in loaded.mapping.values())
-    saved = len(to_bytes(THETA)) - len(to_bytes(theta))
+    saved = len(meta_init_to_bytes(THETA)) - len(meta_init_to_bytes(theta))
     assert saved >= 2 * (rounded["w1"].size + rounded["w2"].size)
 
 
 def test_fresh_is_its_seed() -> None:
-    assert fresh(5, 3).content_hash == fresh(5, 3).content_hash
-    assert fresh(5, 3).content_hash != fresh(5, 3, seed=1).content_hash
+    assert fresh_meta_init(5, 3).content_hash == fresh_meta_init(5, 3).content_hash
+    assert fresh_meta_init(5, 3).content_hash != fresh_meta_init(5, 3, seed=1).content_hash
 
 
 def test_the_encoder_version_follows_its_tensors_only() -> None:
@@ -111,7 +117,7 @@ def test_an_oversize_file_is_refused_before_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "theta"
-    save(THETA, path)
+    save_meta_init(THETA, path)
 
     def read(_: Path) -> bytes:
         raise AssertionError("read all the same")
@@ -123,7 +129,7 @@ def test_an_oversize_file_is_refused_before_reading(
 
 def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "theta"
-    save(THETA, path)
+    save_meta_init(THETA, path)
     whole = path.read_bytes()
     for place in range(len(whole)):
         damaged = bytearray(whole)
@@ -140,7 +146,7 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 4, 8, 100])
 def test_a_cut_file_is_refused(size: int, tmp_path: Path) -> None:
     path = tmp_path / "theta"
-    save(THETA, path)
+    save_meta_init(THETA, path)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(BadMetaInit, match="not a readable safetensors file"):
         load_meta_init(path)
@@ -168,7 +174,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 )
 def test_a_header_that_lies_is_refused(key: str, value: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "theta"
-    save(THETA, path)
+    save_meta_init(THETA, path)
     rewrite(path, lambda header: header["__metadata__"].update({key: value}))
     with pytest.raises(BadMetaInit, match=message):
         load_meta_init(path)
@@ -176,7 +182,7 @@ def test_a_header_that_lies_is_refused(key: str, value: str, message: str, tmp_p
 
 def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "theta"
-    save(THETA, path)
+    save_meta_init(THETA, path)
     rewrite(path, lambda header: header["mapping.w1"].update({"shape": [5, 4]}))
     with pytest.raises(BadMetaInit, match=r"mapping.w1 has shape \(5, 4\)"):
         load_meta_init(path)
@@ -184,7 +190,7 @@ def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_without_metadata_or_with_more_tensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "theta"
-    save(THETA, path)
+    save_meta_init(THETA, path)
     rewrite(path, lambda header: header.pop("__metadata__"))
     with pytest.raises(BadMetaInit, match="is 'none'"):
         load_meta_init(path)

@@ -23,7 +23,7 @@ from model.meta import outer
 from model.meta.episodes import EpisodeBatch
 from model.meta.parameters import MetaParameters
 from model.meta.recipe import LearnerKind, Recipe, Term
-from model.theta.meta_init_file import from_bytes, to_bytes
+from model.theta.meta_init_file import meta_init_from_bytes, meta_init_to_bytes
 from model.values.errors import BadMetaInit
 
 D, H, E = 4, 6, 3
@@ -293,7 +293,9 @@ def test_what_is_exported_adapts_the_same_and_goes_on_from_there(recipe: Recipe)
     meta_init = trained.meta_init("name", facts={"a": "b"}, parent="older")
     assert meta_init.version == f"name-{replace(meta_init, version='name').content_hash[:8]}"
     assert meta_init.parent == "older"
-    again = MetaParameters.from_meta_init(from_bytes(to_bytes(meta_init), "here"), recipe)
+    again = MetaParameters.from_meta_init(
+        meta_init_from_bytes(meta_init_to_bytes(meta_init), "here"), recipe
+    )
     batch = EpisodeBatch(*(t.float() if t.is_floating_point() else t for t in drawn()))
     with torch.no_grad():
         one, two = outer.adapted_outputs(trained, batch), outer.adapted_outputs(again, batch)

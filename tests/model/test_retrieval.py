@@ -117,10 +117,10 @@ def test_one_relevant_each_without_sorting_is_what_sorting_finds(dtype: Any) -> 
     score = rng.integers(-3, 4, (40, 30)).astype(dtype)
     score[rng.random(score.shape) < 0.1] = np.nan
     one = np.eye(30)[rng.integers(0, 30, 40)]
-    rankable = retrieval._rankable(score, np.arange(30) < 28)
+    rankable = retrieval.rankable(score, np.arange(30) < 28)
     one[one[:, 28:].any(axis=1)] = np.eye(30)[0]
-    counted = retrieval._of_one_relevant(rankable, one, 0.0)
-    sorted_ = retrieval._of_several_relevant(rankable, one, 0.0)
+    counted = retrieval.measures_of_one_relevant(rankable, one, 0.0)
+    sorted_ = retrieval.measures_of_several_relevant(rankable, one, 0.0)
     np.testing.assert_allclose(counted, sorted_, rtol=1e-14)
 
 

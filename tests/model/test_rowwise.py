@@ -13,19 +13,19 @@ from model.encoders.rowwise import RowwiseLinear
 def test_a_row_has_the_same_bits_wherever_it_stands(rows: int, inputs: int, outputs: int) -> None:
     torch.manual_seed(rows * inputs)
     linear = RowwiseLinear(inputs, outputs)
-    x_NK = torch.randn(rows, inputs)
-    expected_ND = linear(x_NK)
+    x_RI = torch.randn(rows, inputs)
+    expected_RO = linear(x_RI)
     for shift in range(1, rows):
-        turned_ND = linear(torch.roll(x_NK, shift, 0))
-        assert torch.equal(torch.roll(turned_ND, -shift, 0), expected_ND)
+        turned_RO = linear(torch.roll(x_RI, shift, 0))
+        assert torch.equal(torch.roll(turned_RO, -shift, 0), expected_RO)
     for row in range(rows):
-        other_NK = torch.randn(rows, inputs)
-        other_NK[row] = x_NK[row]
-        assert torch.equal(linear(other_NK)[row], expected_ND[row])
+        other_RI = torch.randn(rows, inputs)
+        other_RI[row] = x_RI[row]
+        assert torch.equal(linear(other_RI)[row], expected_RO[row])
 
 
 def test_it_is_the_linear_map() -> None:
     linear = RowwiseLinear(23, 11)
-    x_NK = torch.randn(5, 23)
-    expected_ND = functional.linear(x_NK, linear.weight, linear.bias)
-    torch.testing.assert_close(linear(x_NK), expected_ND)
+    x_RI = torch.randn(5, 23)
+    expected_RO = functional.linear(x_RI, linear.weight, linear.bias)
+    torch.testing.assert_close(linear(x_RI), expected_RO)

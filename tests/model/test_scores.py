@@ -10,7 +10,7 @@ from model.baselines.ridge import fit_ridge
 from model.mappings.mlp import Activation, Mlp, apply
 from model.mappings.numpy_mlp import apply_numpy
 from model.retrieval import recall_at_1
-from model.theta.meta_init import fresh
+from model.theta.meta_init import fresh_meta_init
 
 
 def test_recall_counts_the_nearest() -> None:
@@ -51,7 +51,7 @@ def test_ridge_on_one_pair_answers_with_it() -> None:
 
 @pytest.mark.parametrize("activation", get_args(Activation))
 def test_the_numpy_mapping_is_the_torch_mapping(activation: Activation) -> None:
-    mapping = fresh(6, 4, hidden_dim=10).mapping
+    mapping = fresh_meta_init(6, 4, hidden_dim=10).mapping
     x = np.random.default_rng(1).standard_normal((8, 6)).astype(np.float32)
     expected = apply(
         Mlp(**{name: torch.tensor(t) for name, t in mapping.items()}), torch.tensor(x), activation

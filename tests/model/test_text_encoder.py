@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.encoders.build import fresh_encoder_spec
-from model.encoders.sequences import padded_length, reversed_NL
+from model.encoders.sequences import padded_length, reversed_RT
 from model.encoders.text import (
     KIND,
     ROWS,
@@ -68,14 +68,14 @@ def test_texts_that_people_call_equal_read_equal(text: str, read: str) -> None:
 @given(st.text(min_size=1, max_size=60))
 def test_any_text_is_read_once_and_for_all_or_is_empty(text: str) -> None:
     try:
-        codes_L = code_points(text, 40)
+        codes_T = code_points(text, 40)
     except BadContent:
         assert not unicodedata.normalize("NFKC", text).strip()
         return
-    assert 1 <= len(codes_L) <= 40
-    if len(codes_L) < 40:  # a cut may fall within what another reading composes
-        again = code_points("".join(map(chr, codes_L)), 40)
-        np.testing.assert_array_equal(again, codes_L)
+    assert 1 <= len(codes_T) <= 40
+    if len(codes_T) < 40:  # a cut may fall within what another reading composes
+        again = code_points("".join(map(chr, codes_T)), 40)
+        np.testing.assert_array_equal(again, codes_T)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t \u3000\u00a0"])
@@ -111,15 +111,15 @@ def slow(net: TextNet, codes: list[int]) -> Tensor:
                 key = ((key ^ code) * 2_654_435_761 >> 7) % 2**31
             ids.append(key % net.sizes.buckets)
         vectors.append(sum((net.embedding.weight[i] for i in ids), torch.zeros(net.sizes.width)))
-    mean_W = torch.stack(vectors).mean(0)
+    mean_U = torch.stack(vectors).mean(0)
     if len(vectors) % 2:
         vectors.append(torch.zeros(net.sizes.width))
     steps = [torch.cat(vectors[i : i + 2])[None] for i in range(0, len(vectors), 2)]
     ahead = run_cell(net.forwards, steps)
     behind = run_cell(net.backwards, steps[::-1])[::-1]
-    h_TH = torch.stack([torch.cat(pair) for pair in zip(ahead, behind, strict=True)])
-    raw_D: Tensor = net.linear(torch.cat([mean_W, h_TH.max(0).values])[None])[0]
-    result: Tensor = raw_D / raw_D.norm() * len(raw_D) ** 0.5
+    h_FH = torch.stack([torch.cat(pair) for pair in zip(ahead, behind, strict=True)])
+    raw_X: Tensor = net.linear(torch.cat([mean_U, h_FH.max(0).values])[None])[0]
+    result: Tensor = raw_X / raw_X.norm() * len(raw_X) ** 0.5
     return result
 
 
@@ -136,19 +136,19 @@ def run_cell(gru: nn.GRU, steps: list[Tensor]) -> list[Tensor]:
 def test_a_batch_of_all_lengths_is_each_text_alone_whatever_stands_behind_it() -> None:
     lengths = [1, 2, 3, 7, 8, 9, 15, 16]
     generator = torch.Generator().manual_seed(0)
-    codes_NL = torch.randint(1, sys.maxunicode, (len(lengths), 16), generator=generator)
-    together_ND = NET(codes_NL, torch.tensor(lengths))
-    for codes_L, length, features_D in zip(codes_NL, lengths, together_ND, strict=True):
-        alone_D = slow(NET, codes_L[:length].tolist())
-        torch.testing.assert_close(features_D, alone_D, atol=1e-5, rtol=1e-5)
+    codes_RT = torch.randint(1, sys.maxunicode, (len(lengths), 16), generator=generator)
+    together_RX = NET(codes_RT, torch.tensor(lengths))
+    for codes_T, length, features_X in zip(codes_RT, lengths, together_RX, strict=True):
+        alone_X = slow(NET, codes_T[:length].tolist())
+        torch.testing.assert_close(features_X, alone_X, atol=1e-5, rtol=1e-5)
 
 
 def test_features_do_not_depend_on_company_to_the_bit() -> None:
     prepared = [ENCODER.prepare(text) for text in TEXTS * 3]
-    together_ND = ENCODER.encode(prepared)
-    for array, features_D in zip(prepared, together_ND, strict=True):
-        assert torch.equal(ENCODER.encode([array])[0], features_D)
-    assert torch.equal(ENCODER.encode(prepared[::-1]).flip(0), together_ND)
+    together_RX = ENCODER.encode(prepared)
+    for array, features_X in zip(prepared, together_RX, strict=True):
+        assert torch.equal(ENCODER.encode([array])[0], features_X)
+    assert torch.equal(ENCODER.encode(prepared[::-1]).flip(0), together_RX)
     assert len(prepared) > ROWS["cpu"]
     assert ENCODER.encode([]).shape == (0, 6)
 
@@ -156,34 +156,34 @@ def test_features_do_not_depend_on_company_to_the_bit() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(len(TEXTS))), st.integers(1, len(TEXTS)))
 def test_any_company_gives_the_same_bits(order: list[int], count: int) -> None:
-    whole_ND = ENCODER.encode([ENCODER.prepare(text) for text in TEXTS])
-    some_ND = ENCODER.encode([ENCODER.prepare(TEXTS[i]) for i in order[:count]])
-    assert torch.equal(some_ND, whole_ND[order[:count]])
+    whole_RX = ENCODER.encode([ENCODER.prepare(text) for text in TEXTS])
+    some_RX = ENCODER.encode([ENCODER.prepare(TEXTS[i]) for i in order[:count]])
+    assert torch.equal(some_RX, whole_RX[order[:count]])
 
 
 def test_features_have_norm_root_of_their_number_and_differ() -> None:
-    features_ND = ENCODER.encode([ENCODER.prepare(text) for text in TEXTS])
-    torch.testing.assert_close(features_ND.square().mean(1), torch.ones(len(TEXTS)))
-    assert (torch.cdist(features_ND, features_ND) + torch.eye(len(TEXTS)) > 1e-3).all()
+    features_RX = ENCODER.encode([ENCODER.prepare(text) for text in TEXTS])
+    torch.testing.assert_close(features_RX.square().mean(1), torch.ones(len(TEXTS)))
+    assert (torch.cdist(features_RX, features_RX) + torch.eye(len(TEXTS)) > 1e-3).all()
 
 
 def test_order_matters() -> None:
-    a_D, b_D = ENCODER.encode([ENCODER.prepare("dog bites man"), ENCODER.prepare("man bites dog")])
-    assert (a_D - b_D).norm() > 1e-3
+    a_X, b_X = ENCODER.encode([ENCODER.prepare("dog bites man"), ENCODER.prepare("man bites dog")])
+    assert (a_X - b_X).norm() > 1e-3
 
 
 def test_reversing_turns_each_round_within_its_length() -> None:
-    h_NLC = torch.arange(8.0).reshape(2, 4, 1)
-    turned = reversed_NL(h_NLC, torch.tensor([3, 1]))
+    h_RTC = torch.arange(8.0).reshape(2, 4, 1)
+    turned = reversed_RT(h_RTC, torch.tensor([3, 1]))
     assert turned[0, :3, 0].tolist() == [2, 1, 0]
     assert turned[1, :1, 0].tolist() == [4]
 
 
-def test_bidirectional_sees_nothing_behind_the_end() -> None:
-    h_NTW = torch.randn(2, 4, 16, requires_grad=True)
-    out_NTH = bidirectional(h_NTW, torch.tensor([3, 1]), NET.forwards, NET.backwards)
-    (grad_NTW,) = torch.autograd.grad(out_NTH[0, :3].sum() + out_NTH[1, :1].sum(), h_NTW)
-    seen = grad_NTW.abs().sum(2) > 0
+def test_both_ways_sees_nothing_behind_the_end() -> None:
+    h_RFI = torch.randn(2, 4, 16, requires_grad=True)
+    out_RFH = bidirectional(h_RFI, torch.tensor([3, 1]), NET.forwards, NET.backwards)
+    (grad_RFI,) = torch.autograd.grad(out_RFH[0, :3].sum() + out_RFH[1, :1].sum(), h_RFI)
+    seen = grad_RFI.abs().sum(2) > 0
     assert seen.tolist() == [[True, True, True, False], [True, False, False, False]]
 
 
@@ -214,21 +214,21 @@ def test_it_learns_to_tell_words_apart_and_is_served_as_trained() -> None:
     net = fresh_net(lambda: TextNet(SIZES), 0)
     texts = ["yes", "ja", "да", "はい", "no", "nein", "нет", "いいえ"]
     arrays = [code_points(text, 8) for text in texts]
-    codes_NL = torch.tensor([[*a.tolist(), *[0] * (8 - len(a))] for a in arrays])
-    length_N = torch.tensor([len(a) for a in arrays])
-    goal_N = torch.tensor([0] * 4 + [1] * 4)
+    codes_RT = torch.tensor([[*a.tolist(), *[0] * (8 - len(a))] for a in arrays])
+    length_R = torch.tensor([len(a) for a in arrays])
+    goal_R = torch.tensor([0] * 4 + [1] * 4)
     optimiser = torch.optim.Adam(net.parameters(), 0.02)
     losses = []
     for _ in range(30):
-        loss = functional.cross_entropy(net(codes_NL, length_N)[:, :2], goal_N)
+        loss = functional.cross_entropy(net(codes_RT, length_R)[:, :2], goal_R)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
         losses.append(loss.item())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
     assert losses[-1] < 0.2 < losses[0]
-    served_ND = TextEncoder(net.spec(), CPU).encode(arrays)
-    torch.testing.assert_close(served_ND, net(codes_NL, length_N).detach(), atol=1e-5, rtol=1e-5)
+    served_RX = TextEncoder(net.spec(), CPU).encode(arrays)
+    torch.testing.assert_close(served_RX, net(codes_RT, length_R).detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator() -> None:

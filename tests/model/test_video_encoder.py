@@ -40,8 +40,8 @@ def slow(net: VideoNet, x_FI: Tensor) -> Tensor:
     """One clip, frame by frame, with cells instead of sequences."""
     ahead_H = last_state(net.forwards, list(x_FI))
     back_H = last_state(net.backwards, list(x_FI)[::-1])
-    raw_D: Tensor = net.linear(torch.cat([x_FI.mean(0), ahead_H, back_H])[None])[0]
-    result: Tensor = raw_D / raw_D.norm() * len(raw_D) ** 0.5
+    raw_X: Tensor = net.linear(torch.cat([x_FI.mean(0), ahead_H, back_H])[None])[0]
+    result: Tensor = raw_X / raw_X.norm() * len(raw_X) ** 0.5
     return result
 
 
@@ -57,10 +57,10 @@ def last_state(gru: nn.GRU, frames: list[Tensor]) -> Tensor:
 @torch.no_grad()
 def test_a_batch_of_all_lengths_is_each_clip_alone_whatever_stands_behind_it() -> None:
     lengths = [1, 2, 5, 8]
-    x_NFI = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
-    together_ND = NET(x_NFI, torch.tensor(lengths))
-    for x_FI, length, features_D in zip(x_NFI, lengths, together_ND, strict=True):
-        torch.testing.assert_close(features_D, slow(NET, x_FI[:length]), atol=1e-5, rtol=1e-5)
+    x_RFI = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
+    together_RX = NET(x_RFI, torch.tensor(lengths))
+    for x_FI, length, features_X in zip(x_RFI, lengths, together_RX, strict=True):
+        torch.testing.assert_close(features_X, slow(NET, x_FI[:length]), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -68,26 +68,26 @@ def test_a_clip_is_its_frames_through_the_image_encoder_then_the_recurrence() ->
     seeds = (4, 5, 6)
     frames = image.ImageEncoder(FRAME, CPU)
     pixels = np.stack([decode_picture(frame(seed), 8) for seed in seeds])
-    expected_D = slow(NET, frames.encode(torch.from_numpy(pixels)).clone())
-    features_ND = ENCODER.encode([ENCODER.prepare(clip(*seeds))])
-    torch.testing.assert_close(features_ND[0], expected_D, atol=1e-5, rtol=1e-5)
+    expected_X = slow(NET, frames.encode(torch.from_numpy(pixels)).clone())
+    features_RX = ENCODER.encode([ENCODER.prepare(clip(*seeds))])
+    torch.testing.assert_close(features_RX[0], expected_X, atol=1e-5, rtol=1e-5)
 
 
 def test_features_do_not_depend_on_company_to_the_bit() -> None:
     clips = [clip(*range(start, start + 1 + start % 9)) for start in range(12)]
     prepared = [ENCODER.prepare(c) for c in clips]
-    together_ND = ENCODER.encode(prepared)
-    for array, features_D in zip(prepared, together_ND, strict=True):
-        assert torch.equal(ENCODER.encode([array])[0], features_D)
-    assert torch.equal(ENCODER.encode(prepared[::-1]).flip(0), together_ND)
-    assert together_ND.shape == (12, 6)
+    together_RX = ENCODER.encode(prepared)
+    for array, features_X in zip(prepared, together_RX, strict=True):
+        assert torch.equal(ENCODER.encode([array])[0], features_X)
+    assert torch.equal(ENCODER.encode(prepared[::-1]).flip(0), together_RX)
+    assert together_RX.shape == (12, 6)
     assert ENCODER.encode([]).shape == (0, 6)
 
 
 def test_the_order_of_frames_matters() -> None:
     clips = [clip(1, 2, 3), clip(3, 2, 1)]
-    a_D, b_D = ENCODER.encode([ENCODER.prepare(c) for c in clips])
-    assert (a_D - b_D).norm() > 1e-2
+    a_X, b_X = ENCODER.encode([ENCODER.prepare(c) for c in clips])
+    assert (a_X - b_X).norm() > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_the_forward_pass_is_exported() -> None:
 def test_it_learns_the_direction_of_time() -> None:
     net = fresh_net(lambda: VideoNet(SIZES), 0)
     generator = torch.Generator().manual_seed(0)
-    there_NFI = torch.randn(16, 1, 8, generator=generator) * torch.linspace(-1, 1, 4)[:, None]
-    rise_NFI = there_NFI.abs() * torch.linspace(0.2, 2, 4)[:, None]
-    x_NFI = torch.cat([rise_NFI, rise_NFI.flip(1)])
-    length_N, goal_N = torch.full((32,), 4), torch.arange(2).repeat_interleave(16)
+    there_RFI = torch.randn(16, 1, 8, generator=generator) * torch.linspace(-1, 1, 4)[:, None]
+    rise_RFI = there_RFI.abs() * torch.linspace(0.2, 2, 4)[:, None]
+    x_RFI = torch.cat([rise_RFI, rise_RFI.flip(1)])
+    length_R, goal_R = torch.full((32,), 4), torch.arange(2).repeat_interleave(16)
     optimiser = torch.optim.Adam(net.parameters(), 0.02)
     losses = []
     for _ in range(40):
-        loss = functional.cross_entropy(net(x_NFI, length_N)[:, :2], goal_N)
+        loss = functional.cross_entropy(net(x_RFI, length_R)[:, :2], goal_R)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()

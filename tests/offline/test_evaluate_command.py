@@ -19,8 +19,8 @@ from daemon.wire.paired_event import Text, WirePair, vector
 from model.emoji import evaluate as emoji
 from model.emoji.tables import COMMANDS, NAMES, TABLES
 from model.evaluate.scoring import MEASURES
-from model.theta.meta_init import fresh
-from model.theta.meta_init_file import save
+from model.theta.meta_init import fresh_meta_init
+from model.theta.meta_init_file import save_meta_init
 
 D, E = 5, 3
 app = typer.Typer()
@@ -63,7 +63,7 @@ def events(tmp_path: Path) -> Path:
 @pytest.fixture
 def theta(tmp_path: Path) -> Path:
     path = tmp_path / "theta.safetensors"
-    save(fresh(D, E, 16), path)
+    save_meta_init(fresh_meta_init(D, E, 16), path)
     return path
 
 
@@ -143,7 +143,7 @@ def empty_events(tmp_path: Path) -> list[str | Path]:
 
 
 def short_events(tmp_path: Path) -> list[str | Path]:
-    save(fresh(D, E, 16), tmp_path / "t.safetensors")
+    save_meta_init(fresh_meta_init(D, E, 16), tmp_path / "t.safetensors")
     return [write(tmp_path / "short.msgpack", 2, 6), "--meta-init", tmp_path / "t.safetensors"]
 
 

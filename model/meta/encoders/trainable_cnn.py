@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.encoders.image import ImageEncoder, config_of, scaled
+from model.encoders.image import ImageEncoder, config_of
+from model.encoders.sequences import scaled
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
 
