@@ -49,7 +49,7 @@ def legend(docstring: str) -> str | None:
 def meanings(line: str) -> list[tuple[str, str]]:
     """Returns a legend's letters and what it says they mean, less what stands in parentheses."""
     bare = re.sub(r" ?\([^)]*\)", "", line)
-    entries = re.split(r"; |[,;:]? (?=[A-Z](?:, [A-Z])* = )", bare)
+    entries = re.split(r"; |(?<!\+)[,;:]? (?=[A-Z](?:, [A-Z])* = )", bare)
     split = [entry.partition(" = ") for entry in entries if re.match(r"[A-Z]\b", entry)]
     return [(letter, text) for letters, _, text in split for letter in letters.split(", ")]
 

@@ -43,7 +43,7 @@ class AudioSizes:
 
     dim: int = size(1, 65_536, 64)
     max_ms: int = size(1, 600_000, 30_000)
-    """Longer clips are refused."""
+    """The longest clip that is taken, in milliseconds."""
     bands: int = size(8, 128, 64)
     channels: tuple[int, ...] = size(1, 1_024, (16, 32, 64, 64))
     """The output channels of each block."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.encoders.rowwise import RowwiseLinear
 from model.encoders.sequences import in_chunks, scaled
 from model.encoders.trained_part import read_net, read_sizes, size, spec_of
-from model.encoders.vectors import check_vector
+from model.encoders.vector_check import check_vector
 from model.theta.meta_init import Modality
 from model.theta.part import PartSpec
 from model.values.contents import Content

@@ -43,7 +43,7 @@ class VideoSizes:
 
     dim: int = size(1, 65_536, 64)
     max_frames: int = size(1, 4_096, 64)
-    """Longer clips are refused."""
+    """The longest clip that is taken, in frames."""
     frame_dim: int = size(1, 65_536, 64)
     """Features of a frame (I)."""
     hidden: int = size(1, 4_096, 64)

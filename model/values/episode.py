@@ -41,24 +41,26 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """θ′ of one stream and the losses of θ (before) and θ′ (after), see `model.losses`.
+    """One stream's adapted mapping θ′, with the losses of θ (before) and θ′ (after).
 
-    `tensors` holds w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32. `finite` is true when every
-    tensor and every loss that has pairs is finite. `query_loss_ridge` is that of ridge regression
-    on the same support (`model.serving.rival`). `ridge` is that mapping, linear (w1, b1, w2, b2
-    with no activation), where it should take θ′'s place: clearly better than a θ′ that is no worse
-    than θ, or better than θ where θ′ is not. `factored` makes θ′ as θ and thin factors, where the
-    inner loop can tell it so. Tensors and factors may be made only when they are looked at, and
-    only until the windows they come from go on (`model.serving.hidden_windows`): most mappings are
-    never published.
+    Most adapted mappings are never published, so `tensors` and `factored` may compute only when
+    they are read. Then they can be read until the windows' memory that they come from changes
+    (`model.serving.hidden_windows`).
     """
 
     tensors: Mapping[str, FloatArray]
+    """θ′: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32."""
     support_loss_before: float
     support_loss_after: float
     query_loss_before: float
     query_loss_after: float
     finite: bool
+    """Whether every tensor, and every loss that has pairs, is finite."""
     query_loss_ridge: float = math.nan
+    """The query loss of ridge regression on the same support (`model.serving.rival`)."""
     ridge: Mapping[str, FloatArray] | None = None
+    """That regression as a mapping without activation, where it should be published in place of θ′:
+    where it is clearly better than a θ′ that is no worse than θ, or better than θ where θ′ is not.
+    """
     factored: Callable[[], LowRank] | None = None
+    """Returns θ′ as θ and thin factors; None where the inner loop cannot express it so."""

@@ -1,5 +1,4 @@
-"""The gate: an adapted mapping is published only if it is finite, and on the newest pairs no worse
-than θ and not clearly worse than plain ridge regression. Pure."""
+"""The gate: decides from an adaptation's losses which mapping of a stream is published. Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +22,13 @@ class Outcome(Enum):
 
 
 def judge(adaptation: Adaptation) -> Outcome:
-    """θ′ must be finite, its loss on the query, pairs it has not seen, at most θ's, and not clearly
-    above ridge's.
+    """Returns which mapping to publish: θ′, ridge regression's, or θ as the fallback.
 
-    Ridge takes its place on streams that are like none that θ was meta-trained for (clearly, for
-    the query is a few pairs: `model.serving.rival`). The last resort is θ and not the last good
-    mapping: the query has just shown θ no worse than θ′, nothing has measured the last good one on
-    it, and θ is the same after a crash.
+    θ′ is published if it is finite, if its loss on the query, pairs that it has not learned from,
+    is at most θ's, and if ridge is not clearly better. Ridge wins on streams unlike any that θ was
+    meta-trained for; "clearly", because the query is a few pairs (`model.serving.rival`). The
+    fallback is θ and not the last good mapping: the query has just shown θ to be no worse than θ′,
+    nothing has measured the last good mapping on it, and θ is the same after a crash.
     """
     if not adaptation.finite:
         return Outcome.NOT_FINITE

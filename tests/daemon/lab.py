@@ -36,7 +36,7 @@ from daemon.wire import adapted_mapping, paired_event
 from daemon.wire.adapted_mapping import AdaptedMapping
 from daemon.wire.paired_event import EventLimits, PairedEvent, WirePair
 from daemon.wire.record import Message
-from model.encoders.vectors import check_vector
+from model.encoders.vector_check import check_vector
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.theta.info import ThetaInfo
 from model.values.arrays import FloatArray, HalfArray
