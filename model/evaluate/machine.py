@@ -1,4 +1,4 @@
-"""What stands beside every figure: the machine it was measured on, and how far runs scatter."""
+"""What stands beside every figure: the machine it was measured on, and the spread of its runs."""
 
 import os
 import platform
@@ -10,8 +10,8 @@ from typing import Any
 
 
 def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """The hardware, as far as the kernel tells, and the versions of Python and of these packages;
-    None for one that is not installed."""
+    """Returns the hardware, as far as the kernel tells, and the versions of Python and of these
+    packages; None for one that is not installed."""
     return {
         "cpu": cpu_model() or platform.processor() or "unknown",
         "cores": os.cpu_count(),
@@ -22,14 +22,14 @@ def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """The first CPU's name, where the kernel tells one."""
+    """Returns the first CPU's name, or None where the kernel tells none."""
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else None
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most, to four digits."""
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Returns median, least and most, to four digits."""
     figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
