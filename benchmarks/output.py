@@ -33,16 +33,14 @@ def measured_report(
     plan: Any,
     packages: Sequence[str],
     measure: Callable[[], Report],
-    definitions: dict[str, str] | None = None,
 ) -> Report:
     """Runs `measure` and returns its figures with what stands in every report: the benchmark's
-    name, the date, the plan's parameters, what the words mean, the machine with the versions of
-    these packages, and the seconds taken."""
+    name, the date, the plan's parameters, the machine with the versions of these packages, and the
+    seconds taken. What the words mean, `report.md.j2` says."""
     head = {
         "bench": bench,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": dataclasses.asdict(plan),
-        "definitions": definitions or {},
         "machine": host(packages),
     }
     began, cpu_began = time.monotonic(), time.process_time()

@@ -88,17 +88,14 @@ def write(
 
 
 def page(
-    every: Sequence[Result],
-    reports: Mapping[str, Report],
-    failed: Mapping[str, str],
-    chart: str,
+    every: Sequence[Result], reports: Mapping[str, Report], failed: Mapping[str, str], chart: str
 ) -> str:
     """Returns the whole page. `failed` says which benchmarks ended with an error; `chart` is the
     picture's path as seen from the page."""
     remarks = [_remark(found, reports) for found in every]
     rows = list(zip(every, remarks, strict=True))
     text: str = _template().render(rows=rows, reports=reports, failed=failed, chart=chart)
-    return text.rstrip() + "\n"
+    return text.strip() + "\n"
 
 
 def tables(report: Report) -> str:
@@ -112,9 +109,11 @@ def _remark(found: Result, reports: Mapping[str, Report]) -> tuple[str, bool]:
     if found.missing is not None:
         return found.missing, False
     figure, environment = found.figure, _environment()
-    facts = {**reports[figure.report], "case": at(reports[figure.report], figure.path[:2])}
+    report = reports[str(figure.at[0])]
+    facts = {**report, "case": at(report, figure.at[1:3])}
+    text = f"{{% from '{TEMPLATE.name}' import factors, per_event with context %}}{figure.remark}"
     partly = figure.partly and environment.compile_expression(figure.partly)(facts)
-    return environment.from_string(figure.remark).render(facts), bool(partly)
+    return environment.from_string(text).render(facts), bool(partly)
 
 
 def _template() -> Any:

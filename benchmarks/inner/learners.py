@@ -39,18 +39,6 @@ AGREE = 1e-5
 RUN_TIMEOUT_S = 300.0
 FULL = Sizes()
 TINY = Sizes(streams=2, support=3, query=2, source_dim=3, hidden_dim=4, target_dim=2, inner_steps=1)
-DEFINITIONS = {
-    "step": "the outer gradient of one batch of episodes, and torch's Adam on it; float32, one "
-    "thread, MSE in both loops, tanh",
-    "steps_per_s": "by the clock",
-    "steps_per_cpu_s": "by the process's CPU time: the figure to compare on a machine with other "
-    "work",
-    "peak_mib": "peak resident memory while stepping, less what was resident just before",
-    "ratio": "ours over theirs in steps_per_cpu_s; each repetition with its neighbour in time",
-    "memory_ratio": "theirs over ours in peak_mib, of medians",
-    "disagreement": "the largest difference between two outer gradients in float64, tensor by "
-    "tensor, beside the tensor's largest number",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +69,7 @@ def bench(plan: Plan, say: Say) -> Report:
     def measure() -> Report:
         return {"learners": {kind: _learner(plan, kind, say) for kind in plan.kinds}}
 
-    return measured_report("learners", plan, LIBRARIES, measure, DEFINITIONS)
+    return measured_report("learners", plan, LIBRARIES, measure)
 
 
 def _learner(plan: Plan, kind: LearnerKind, say: Say) -> dict[str, Any]:

@@ -40,31 +40,6 @@ PATIENT = {"broker.session.timeout.ms": "30000", "broker.heartbeat.interval.ms":
 broker out of service for that, and every partition with it."""
 PUBLISHING = "adaptd_turn_stage_seconds_sum{publish}"
 
-DEFINITIONS = {
-    "workload": "Every stream's window is filled by one event; then each round has every stream "
-    "once, a pair of 4 KB (D = E = 512, float32), always in the same order.",
-    "steady part": "Of draining a prefilled topic, once all windows are full and all streams were "
-    "published once: steady_s seconds, or a publish interval if that is longer.",
-    "cpu_us_per_event": "User and system time of the worker's process over the steady part; beside "
-    "it that of Kafka, of Redis, and of everything on the machine.",
-    "do_nothing": "By the daemon's own client: consume, one XADD per event in one MULTI per poll, "
-    "a 75 KB record for a tenth of the poll's streams, commit. Decodes nothing.",
-    "usual": "benchmarks/stream/usual_worker.py: kafka-python, redis-py with a pipeline per event, "
-    "a per-stream autograd loop and the whole float32 mapping published on every event.",
-    "every_fourth, every_event, librdkafka": "The daemon, adapting each stream on every fourth or "
-    "every one of its events; its publish interval such that mappings_per_event is do_nothing's.",
-    "all_published": "The daemon, adapting on every event and publishing every mapping.",
-    "difference": "Largest difference between weights of the newest published mappings and those "
-    "that the usual worker's inner loop makes of the same windows, over the layer's largest "
-    "weight. Above 2e-3 (float16), or 1e-4 (float32, which an uncounted first run publishes), "
-    "there are no figures.",
-    "latency": "The daemon as in all_published, at half of the rate it drains there. "
-    "From an event's due time, which is its record's timestamp, to the broker's append time of a "
-    "mapping that reflects it: `newest` is the newest event it reflects, `oldest` the oldest that "
-    "it is the first to reflect. `p99_beyond_max_wait_ms` is oldest's p99 less max_wait_ms.",
-    "ratios": "Median and both ends over the repetitions, each run with its neighbour in time.",
-}
-
 Drains = Mapping[str, Sequence[Drain]]
 
 
@@ -73,9 +48,7 @@ def bench(plan: Plan, say: Say, profile: Path | None = None) -> Report:
     ServicesUnavailable, Unavailable."""
     if unknown := sorted(set(plan.scenarios) - set(SCENARIOS)):
         raise NoFigures(f"no scenario {', '.join(unknown)}; have {', '.join(SCENARIOS)}")
-    report = measured_report(
-        "stream", plan, PACKAGES, partial(_measured, plan, say, profile), DEFINITIONS
-    )
+    report = measured_report("stream", plan, PACKAGES, partial(_measured, plan, say, profile))
     report["machine"] |= report.pop("servers")
     return report
 

