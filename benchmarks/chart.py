@@ -1,7 +1,5 @@
 """The chart of BENCHMARKS.md: what was measured beside the goals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ from benchmarks.output import NoFigures
 
 MET, MISSED, LIMIT = "#1a7f5a", "#c2541b", "#1b2430"
 GREY = "#8a94a6"
-WIDEST = 3.0
-"""A bar of more than what is allowed is cut here; the number beside it is not."""
+WIDEST = 3.0  # A bar of more than what is allowed is cut here; the number beside it is not
 SHADES = ("#9db7d5", "#4a7ab5", "#163a6b")
 MARKS = ("o", "s", "D")
 FONT = {"font.size": 9, "font.family": "sans-serif", "axes.titlesize": 10}
@@ -85,7 +82,7 @@ def _bar(axes: Any, y: int, result: Result, length: float, beyond: float, text: 
 
 
 def _speeds(axes: Any, adapt: Report | None, streams: int = 256) -> None:
-    """Of every contender, by dimension, at one number of streams."""
+    """Draws every contender's speed, by dimension, at one number of streams."""
     axes.set_title(f"streams per CPU-second, B = {streams} (bold: ours)", loc="left")
     cases = [
         case

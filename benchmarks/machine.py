@@ -1,7 +1,5 @@
 """What Linux tells of the machine and of a process's memory and CPU time."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Sequence
@@ -46,11 +44,11 @@ class Resident:
     file: int
     shmem: int
 
-    def __sub__(self, other: Self) -> Resident:
+    def __sub__(self, other: Self) -> "Resident":
         return Resident(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-def resident(status: str | None = None) -> Resident:
+def resident(status: str | None = None) -> "Resident":
     """Returns what this process holds, or what the text of a /proc/PID/status says.
 
     Raises OSError where there is no such file."""

@@ -1,7 +1,5 @@
 """What every benchmark prints: progress and tables on stderr, one JSON report on stdout."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys
@@ -14,8 +12,7 @@ from typing import Any
 from benchmarks.machine import host
 
 Report = dict[str, Any]
-Say = Callable[[str], None]
-"""Tells one line of progress."""
+Say = Callable[[str], None]  # tells one line of progress
 
 
 class NoFigures(Exception):

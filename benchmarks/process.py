@@ -1,17 +1,17 @@
-"""A process of its own for what is measured: a line of JSON asks, a line of JSON answers."""
-
-from __future__ import annotations
+"""A process of its own for what is measured: a line of JSON asks, a line of JSON answers, or it
+works until it is stopped."""
 
 import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import IO, Any, Self
+from threading import Event
+from typing import IO, Any, Protocol, Self
 
 from benchmarks.output import NoFigures
 
@@ -40,12 +40,7 @@ class Process:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._end()
 
     def ask(self, request: Message) -> Message:
@@ -70,9 +65,7 @@ class Process:
         )
 
     def _answer(self, request: Message) -> Message:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None  # for pipes were asked for
-        assert stdout is not None
+        stdin, stdout = self._pipes()
         try:
             stdin.write(json.dumps(request) + "\n")
             stdin.flush()
@@ -80,25 +73,29 @@ class Process:
             raise Gone(self._last_words()) from error
         if not select.select([stdout], [], [], self._timeout_s)[0]:
             self._process.kill()
-            raise Gone(f"no answer in {self._timeout_s:.0f} s")
+            raise Gone(f"no answer in {self._timeout_s or 0:.0f} s")
         line = stdout.readline()
         if not line:
             raise Gone(self._last_words())
         answer: Message = json.loads(line)
         return answer
 
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        assert self._process.stdin is not None  # for pipes were asked for
+        assert self._process.stdout is not None
+        return self._process.stdin, self._process.stdout
+
     def _end(self) -> None:
         """Closes its stdin, at which it ends; a run that lasts longer is cut short."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        stdin, stdout = self._pipes()
         with contextlib.suppress(OSError):  # it had ended before
-            self._process.stdin.close()
+            stdin.close()
         try:
             self._process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        stdout.close()
         self._errors.close()
 
     def _last_words(self) -> str:
@@ -113,3 +110,22 @@ def serve(answer: Callable[[Message], Message]) -> None:
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
         sys.stdout.flush()
+
+
+class Worker(Protocol):
+    """A loop of turns."""
+
+    def turn(self) -> None:
+        """Does one turn."""
+
+    def close(self) -> None:
+        """Ends in good order."""
+
+
+def work_until_stopped(worker: Worker) -> None:
+    """Does turns until SIGTERM, then closes the worker."""
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    while not stop.is_set():
+        worker.turn()
+    worker.close()

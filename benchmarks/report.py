@@ -3,8 +3,6 @@
 No number on the page comes from elsewhere than the benchmarks' JSON.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

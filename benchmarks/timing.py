@@ -1,7 +1,5 @@
 """Contenders that take turns, and numbers out of their times."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

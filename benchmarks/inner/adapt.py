@@ -34,12 +34,11 @@ ONE_THREAD = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One table."""
+    """What one table of the page compares, and how large it is."""
 
     what: What
     streams: int
-    dim: int
-    """D and E."""
+    dim: int  # D and E
 
 
 GRID = tuple(Case("adapt", b, d) for d in (128, 512, 2048) for b in (1, 32, 256, 1024))
@@ -57,10 +56,8 @@ class Plan:
     hidden_dim: int = 128
     inner_steps: int = 5
     turns: int = 3
-    seconds: float = 0.15
-    """Of running, in each turn; one run at least."""
-    slow_s: float = 1.0
-    """A contender whose run takes longer has its first one for its only turn."""
+    seconds: float = 0.15  # of running, in each turn; one run at least
+    slow_s: float = 1.0  # A contender whose run takes longer has its first one for its only turn
 
     @property
     def compared_by(self) -> str:
@@ -98,7 +95,7 @@ def bench(plan: Plan, say: Say) -> Report:
     return report
 
 
-def wrong(report: Report) -> list[str]:
+def faults(report: Report) -> list[str]:
     """Returns a line for each of our own contenders that failed, or whose result was not right."""
     return [
         f"{case['what']}, {case['streams']} streams, d = {case['dim']}, {name}: {entry['refused']}"

@@ -65,11 +65,9 @@ PER_STREAM = ("loop", "higher")
 TIMES_WEIGHTS = {"torchopt": 4.0, "torch.func": 4.0, "jax": 2.5, "materialised": 2.7}
 """Peak memory of one run over that of θ′ of all streams, measured; 1 for others."""
 MAX_BYTES = 8e9
-AGREE = 1e-5
-"""How far a float32 result may be from the float64 one, beside its largest number."""
+AGREE = 1e-5  # how far a float32 result may be from the float64 one, beside its largest number
 TINY = Sizes(streams=4, support=2, query=2, source_dim=3, hidden_dim=4, target_dim=3, inner_steps=2)
-COMPARED = 8
-"""Streams whose θ′ is compared, from the first to the last."""
+COMPARED = 8  # streams whose θ′ is compared, from the first to the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,7 @@ class Ready:
     """A contender with its problem."""
 
     run: Callable[[], Any]
-    streams: int
-    """Of one run."""
+    streams: int  # of one run
     facts: dict[str, Any]
 
 

@@ -22,13 +22,10 @@ from benchmarks.output import Report, Say, measured_report
 from benchmarks.timing import rounded, torch_threads
 from model.inner.cost_rule import COSTS, QUERY, Costs, Shape, both_ns, counted
 
-DIMS = ((16, 16), (64, 16), (64, 64), (256, 256), (512, 512), (2048, 64), (2048, 2048))
-"""D and E."""
+DIMS = ((16, 16), (64, 16), (64, 64), (256, 256), (512, 512), (2048, 64), (2048, 2048))  # D and E
 SUPPORTS, STEPS = (16, 32, 64), (1, 5, 10)
-WITHIN = 0.1
-"""A pick that costs no more than this beyond the best is as good as the best."""
-CONTESTED = 1.5
-"""Forms further apart than this are told apart by any rule."""
+WITHIN = 0.1  # A pick that costs no more than this beyond the best is as good as the best
+CONTESTED = 1.5  # forms further apart than this are told apart by any rule
 
 Entry = dict[str, Any]
 Times = Mapping[Shape, Measured]

@@ -39,8 +39,7 @@ from model.meta.recipe import LearnerKind, Recipe, Term
 
 FIRST_ORDER = ("fomaml", "reptile")
 BETAS = (0.9, 0.999)
-EPS = 1e-12
-"""Adam's ε: far below any gradient, for its forms differ where a gradient is about ε."""
+EPS = 1e-12  # Adam's ε: far below any gradient, for its forms differ where a gradient is about ε
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,8 @@ class Problem:
     """One learner's outer step: the same θ, rates and episodes for everyone."""
 
     kind: LearnerKind
-    theta: Mlp
-    """Leaves."""
-    logarithms: Tensor
-    """A leaf: of rates (K, 4 or 2), or r2d2's penalties (2)."""
+    theta: Mlp  # leaves
+    logarithms: Tensor  # A leaf: of rates (K, 4 or 2), or r2d2's penalties (2)
     batch: EpisodeBatch
 
     @property
@@ -133,7 +130,7 @@ def with_torch_func(problem: Problem) -> Tensors:
 
 
 def with_torchopt(problem: Problem) -> Tensors:
-    """The same loop with torchopt's functional optimisers."""
+    """vmap over streams of a loop of grad, with torchopt's functional optimisers."""
     if problem.kind == "r2d2":
         raise CannotTakePart("torchopt optimises; a closed-form head is not its affair")
     torchopt: Any = imported("torchopt")
@@ -235,7 +232,7 @@ def _adam(rates: Tensor, tensors: Tensors, found: Tensors, state: Any) -> tuple[
 def _with_ridge_head(
     theta: Tensors, logarithms: Tensor, x_ND: Tensor, y_NE: Tensor, real_N: Tensor
 ) -> Tensors:
-    """The dual, for there are fewer pairs than hidden units (Bertinetto et al. 2019, eq. 4)."""
+    """Solves the dual: there are fewer pairs than hidden units (Bertinetto et al. 2019, eq. 4)."""
     w1, b1, w2, b2 = theta
     real_N1 = real_N.unsqueeze(1).to(x_ND.dtype)
     h_NH = torch.tanh(x_ND @ w1.T + b1) * real_N1

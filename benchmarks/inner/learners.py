@@ -34,8 +34,7 @@ from model.meta.recipe import LearnerKind
 
 KINDS: tuple[LearnerKind, ...] = ("maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2")
 LIBRARIES = ("torch", "torchopt", "higher", "numpy")
-AGREE = 1e-5
-"""How far an outer gradient may be from ours, beside its largest number."""
+AGREE = 1e-5  # how far an outer gradient may be from ours, beside its largest number
 RUN_TIMEOUT_S = 300.0
 FULL = Sizes()
 TINY = Sizes(streams=2, support=3, query=2, source_dim=3, hidden_dim=4, target_dim=2, inner_steps=1)
@@ -49,8 +48,7 @@ class Plan:
     names: tuple[str, ...] = ("ours", "torch.func", "torchopt", "higher")
     sizes: Sizes = FULL
     repetitions: int = 3
-    seconds: float = 2.0
-    """Of stepping, in each process."""
+    seconds: float = 2.0  # of stepping, in each process
 
 
 QUICK = Plan(

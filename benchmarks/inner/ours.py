@@ -34,8 +34,7 @@ Result = Literal["steps", "factors", "weights"]
 Adapted = Descent | Factors | Mlp
 
 OBJECTIVE = Objective(MSE, "tanh", "none")
-CHUNK = 32
-"""C."""
+CHUNK = 32  # C
 
 
 def materialised(given: Given, what: What) -> Timed:
@@ -100,7 +99,7 @@ def _gradient(given: Given, leaves: Tensors) -> Tensors:
 
 
 def _all_real(x_BND: Tensor) -> Tensor:
-    """No pair is padding."""
+    """Says that no pair is padding."""
     return torch.ones(x_BND.shape[:2], dtype=torch.bool, device=x_BND.device)
 
 
@@ -116,7 +115,7 @@ class _Chunk:
         self._kept = self._projected()
 
     def adapted(self, *, cached: bool) -> Adapted:
-        """As far as asked for; steps last until the next call."""
+        """Descends as far as asked for; steps last until the next call."""
         projected, rates_K4 = self._kept if cached else self._projected(), self._given.rates_K4
         descent = hidden.descend(self._terms, projected, rates_K4, OBJECTIVE, self._workspace)
         if self._result == "steps":
@@ -125,7 +124,7 @@ class _Chunk:
         return made if self._result == "factors" else self.weights(made)
 
     def weights(self, adapted: Adapted) -> Mlp:
-        """Of what `adapted` gave."""
+        """Returns the weights of what `adapted` gave."""
         if isinstance(adapted, Descent):
             adapted = factors(self._terms, self._kept, adapted)
         if isinstance(adapted, Mlp):

@@ -23,11 +23,9 @@ from torch.nn import functional
 from benchmarks.inner.problem import Given, Tensors
 from model.mappings.mlp import Mlp
 
-What = Literal["adapt", "gradient"]
-"""θ′ of every stream, or the outer gradient by θ and rates."""
+What = Literal["adapt", "gradient"]  # θ′ of every stream, or the outer gradient by θ and rates
 Loss = Callable[[Tensors], Tensor]
-Moved = Callable[[Tensor, Tensor], Tensors]
-"""One stream's x and y to its θ′."""
+Moved = Callable[[Tensor, Tensor], Tensors]  # one stream's x and y to its θ′
 Descend = Callable[[Tensor, Tensors, Tensors, Any], tuple[Tensors, Any]]
 """(rates of this step, tensors, gradients, optimiser's state or None) to (tensors, state)."""
 
@@ -39,8 +37,7 @@ class CannotTakePart(Exception):
 class Timed(NamedTuple):
     """A contender that is ready."""
 
-    run: Callable[[], Any]
-    """What is timed."""
+    run: Callable[[], Any]  # what is timed
     found: Callable[[Any, list[int]], Tensors]
     """What is compared, of its result, and not timed: θ′ of these streams, each tensor with a
     leading axis, or the gradient with respect to θ and rates, whatever the streams."""

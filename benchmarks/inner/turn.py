@@ -36,10 +36,8 @@ class Budget:
     """How long one shape is measured."""
 
     repetitions: int = 24
-    seconds: float = 0.2
-    """Of CPU; two repetitions are made anyway, of a hopeless form one."""
-    hopeless: float = 3.0
-    """A form that costs so many times the other's is not run again."""
+    seconds: float = 0.2  # of CPU; two repetitions are made anyway, of a hopeless form one
+    hopeless: float = 3.0  # A form that costs so many times the other's is not run again
 
 
 DEFAULT_BUDGET = Budget()
@@ -81,12 +79,12 @@ class Turn:
         return turn
 
     def read(self) -> "Turn":
-        """The same, with every mapping's factors, which is known before."""
+        """Returns the same turn, in which all factors are read; the windows know it before."""
         cuts = [cut._replace(wanted=True) for cut in self.cuts]
         return Turn(self.windows, cuts, self.pairs)
 
     def __call__(self) -> float:
-        """Do it once more."""
+        """Does the turn once more; returns CPU seconds per stream."""
         began = time.process_time()
         self.windows.append([cut.slot for cut in self.cuts], *self.pairs)
         for cut, adaptation in zip(self.cuts, self.windows.adapt(self.cuts), strict=True):

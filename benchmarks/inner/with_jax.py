@@ -17,8 +17,7 @@ import torch
 from benchmarks.inner.peers import CannotTakePart, Timed, What, imported
 from benchmarks.inner.problem import Given, Tensors
 
-CHUNK = 4
-"""C: of 1, 2, 4, 8 and 16 the fastest or close to it, at d = 512 and 2048, both ways."""
+CHUNK = 4  # C: of 1, 2, 4, 8 and 16 the fastest or close to it, at d = 512 and 2048, both ways
 
 
 def by_jax(given: Given, what: What, *, chunked: bool = False) -> Timed:
@@ -80,7 +79,7 @@ def _loss(jax: Any, theta: Any, x_ND: Any, y_NE: Any) -> Any:
 
 
 def _descended(jax: Any, learned: Any, x_SD: Any, y_SE: Any) -> Any:
-    """One stream's θ′."""
+    """Returns one stream's θ′."""
     *theta, rates_K4 = learned
     for rate_4 in rates_K4:
         found = jax.grad(lambda tensors: _loss(jax, tensors, x_SD, y_SE))(theta)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.output import NoFigures, Report, measured_report
+from benchmarks.output import NoFigures, Report, Say, measured_report
 from benchmarks.timing import Stopwatch, ratios, take_turns, torch_threads
 from model.evaluate.machine import spread
 from model.retrieval import scores_of
@@ -31,10 +31,8 @@ CASES: dict[Case, str] = {
     "one": "one relevant candidate each",
     "graded": "several, in grades 1 to 3",
 }
-AGREE = 1e-5
-"""torchmetrics computes in float32."""
-GOAL = 20.0
-"""How many times less CPU we promise to take."""
+AGREE = 1e-5  # torchmetrics computes in float32
+GOAL = 20.0  # how many times less CPU we promise to take
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +43,8 @@ class Plan:
     candidates: int = 256
     relevant_share: float = 0.03
     """Of the candidates, in the graded case; the query's own comes on top."""
-    repetitions: int = 7
-    """Pairs of measurements, ours and theirs in turn."""
-    calls_of_ours: int = 50
-    """In one measurement: one call is too short for the clock."""
+    repetitions: int = 7  # pairs of measurements, ours and theirs in turn
+    calls_of_ours: int = 50  # in one measurement: one call is too short for the clock
     seed: int = 0
 
 
@@ -56,7 +52,7 @@ QUICK = Plan(queries=16, repetitions=1, calls_of_ours=3)
 """Shows that everything works; its figures mean little."""
 
 
-def bench(plan: Plan) -> Report:
+def bench(plan: Plan, say: Say) -> Report:
     """Measures everything. Raises NoFigures when torchmetrics is missing, or when its results are
     not ours."""
 
@@ -108,13 +104,13 @@ def _case(plan: Plan, case: Case) -> Report:
 
 
 def ours(score_QC: NDArray[np.float32], grade_QC: NDArray[np.int64]) -> Figures:
-    """Every measure by `model.retrieval`."""
+    """Computes every measure by `model.retrieval`."""
     scores = scores_of(score_QC, grade_QC)
     return {name: float(getattr(scores, name)) for name in MEASURES}
 
 
 def by_functions(preds: torch.Tensor, target: torch.Tensor) -> Figures:
-    """Every measure by torchmetrics' functions, a query at a time."""
+    """Computes every measure by torchmetrics' functions, a query at a time."""
     functional = _torchmetrics().functional.retrieval
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
     for p_C, t_C in zip(preds, target, strict=True):
@@ -128,7 +124,7 @@ def by_functions(preds: torch.Tensor, target: torch.Tensor) -> Figures:
 
 
 def by_modules(preds: torch.Tensor, target: torch.Tensor) -> Figures:
-    """Every measure by torchmetrics' modules, all queries at once with their indexes."""
+    """Computes every measure by torchmetrics' modules, all queries at once with their indexes."""
     retrieval = _torchmetrics().retrieval
     modules = {f"r_at_{k}": retrieval.RetrievalHitRate(top_k=k) for k in (1, 5, 10)}
     modules |= {"mrr": retrieval.RetrievalMRR(), "mean_ap": retrieval.RetrievalMAP()}

@@ -65,7 +65,7 @@ QUICK = Plan(tuple(quick_of(protocol) for protocol in PROTOCOLS))
 
 
 def bench(plan: Plan, say: Say) -> Report:
-    """Measures everything."""
+    """Meta-trains and meta-tests by every protocol."""
 
     def measure() -> Report:
         with torch_threads(1):
@@ -75,7 +75,7 @@ def bench(plan: Plan, say: Say) -> Report:
     return measured_report("sinusoid", plan, ("torch",), measure)
 
 
-def worse(report: Report) -> list[str]:
+def faults(report: Report) -> list[str]:
     """Returns a line for each judged figure that is worse than the published one, intervals
     considered."""
     return [
@@ -152,5 +152,5 @@ def verdict(ours: float | None, interval: float | None, published: float, theirs
 
 
 def _number(value: Tensor) -> float | None:
-    """To four digits; nothing where JSON has no number."""
+    """Returns four digits, or None where JSON has no number."""
     return rounded(value.item()) if value.isfinite() else None

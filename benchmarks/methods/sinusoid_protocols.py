@@ -12,8 +12,7 @@ frequencies in [0.8, 1.2] MAML's error is near its 1.13, with all of them 1 near
 import math
 from dataclasses import dataclass, replace
 
-HIDDEN = 40
-"""Units in each of two hidden layers, ReLU."""
+HIDDEN = 40  # units in each of two hidden layers, ReLU
 AMPLITUDES, PHASES, INPUTS = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 META_RATE = 1e-3
 """Adam's, the outer loop's. Theirs in the code of MAML."""
@@ -28,10 +27,8 @@ class Published:
     error: float
     interval: float | None = None
     """Half of the 95 % confidence interval, where a source at hand gives it."""
-    later: float = 1.0
-    """What the inner rates are multiplied by from the second step on."""
-    judged: bool = True
-    """Else ours is only shown beside it."""
+    later: float = 1.0  # what the inner rates are multiplied by from the second step on
+    judged: bool = True  # else ours is only shown beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +42,16 @@ class Protocol:
     frequencies: tuple[float, float]
     meta_batch: int  # functions per outer step
     iterations: int  # outer steps, each through one inner step
-    rates: tuple[float, float]
-    """The inner rates start at one value, drawn uniformly from here."""
-    learned_rates: bool
-    """One per parameter, meta-learned with θ; else the one value stays."""
+    rates: tuple[float, float]  # the inner rates start at one value, drawn uniformly from here
+    learned_rates: bool  # one per parameter, meta-learned with θ; else the one value stays
     their_functions: int
     their_points: int
     """Functions, and points per function, that the published figure is a mean over."""
     even_points: bool  # test points evenly spaced over the inputs' range; else uniform
-    queries: int = 10
-    """Points per function and outer step to take the outer loss on."""
+    queries: int = 10  # points per function and outer step to take the outer loss on
     shots: int = 5  # support points per function in meta-training
     functions: int = 5_000
-    points: int = 100
-    """What ours is a mean over, per seed."""
+    points: int = 100  # what ours is a mean over, per seed
 
 
 MAML_TABLE_2 = Protocol(

@@ -28,12 +28,9 @@ from benchmarks.output import Say
 DIMS = (1, HIDDEN, HIDDEN, 1)
 DEVIATION = 0.01
 """Of fresh weights, as the code of Finn et al. starts its regressor."""
-BLOCK = 500
-"""Outer steps to draw functions for at once: calls cost more than numbers."""
-CHUNK = 500
-"""Functions to adapt at once in meta-testing: a chunk's parameters stay near the cache."""
-TEST_SEED = 1_000_003
-"""Meta-test functions come from generators of their own."""
+BLOCK = 500  # outer steps to draw functions for at once: calls cost more than numbers
+CHUNK = 500  # functions to adapt at once in meta-testing: a chunk's parameters stay near the cache
+TEST_SEED = 1_000_003  # Meta-test functions come from generators of their own
 
 Parameters = tuple[Tensor, ...]
 
@@ -50,10 +47,8 @@ class Learned:
     """What meta-training gives."""
 
     theta: Parameters
-    rates: Sequence[Tensor]
-    """As θ, or one number (0-d) for each of its tensors."""
-    start: float
-    """What all of them were before meta-training."""
+    rates: Sequence[Tensor]  # as θ, or one number (0-d) for each of its tensors
+    start: float  # what all of them were before meta-training
 
 
 def sinusoids(

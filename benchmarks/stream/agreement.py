@@ -5,8 +5,6 @@ D = source dim, E = target dim
 No ratio is worth printing between workers that compute different things.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -7,15 +7,12 @@ its guarantees cost; what is left is the price of Kafka and Redis in Python.
     python -m benchmarks.stream.do_nothing MAPPING_BYTES SHARE        (settings: ADAPTD_*)
 """
 
-from __future__ import annotations
-
-import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from threading import Event
+from collections.abc import Callable, Mapping
 
 import redis
 
+from benchmarks.process import work_until_stopped
 from daemon import config
 from daemon.config import Settings
 from daemon.turn.loop import IDLE_WAIT_S
@@ -90,16 +87,5 @@ class DoNothing:
         self._redis.close()
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Works until SIGTERM."""
-    stop = Event()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
-    mapping_bytes, share = arguments
-    worker = DoNothing(config.load(None), int(mapping_bytes), float(share))
-    while not stop.is_set():
-        worker.turn()
-    worker.close()
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    work_until_stopped(DoNothing(config.load(None), int(sys.argv[1]), float(sys.argv[2])))

@@ -1,7 +1,5 @@
 """One worker, once: drains a prefilled topic for some seconds, watched; checked, then told."""
 
-from __future__ import annotations
-
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,40 +29,38 @@ class Drain:
 
     start: Sample
     end: Sample
-    mappings: int
-    """That the broker took in between."""
+    mappings: int  # that the broker took in between
     publish_interval_ms: int
-    mapping_bytes: float = 0.0
-    """Mean size of a record's value."""
+    mapping_bytes: float = 0.0  # mean size of a record's value
     difference: float | None = None
     """Between its mappings and the usual inner loop's; see `benchmarks.stream.agreement`."""
 
     @property
     def events(self) -> int:
-        """Each is one append, once windows are filled."""
+        """Events of the steady part; each is one append, once windows are filled."""
         return self.end.appends - self.start.appends
 
     @property
     def seconds(self) -> float:
-        """Wall time."""
+        """Length of the steady part, by the wall clock."""
         return self.end.at_s - self.start.at_s
 
     @property
     def events_per_s(self) -> float:
-        """By the wall clock."""
+        """Throughput by the wall clock."""
         return self.events / self.seconds
 
     def cpu_us_per_event(self, of: str) -> float:
-        """CPU time, user and system."""
+        """Returns CPU time, user and system, of the worker, kafka, redis or the machine."""
         return 1e6 * (self.end.cpu_s[of] - self.start.cpu_s[of]) / self.events
 
     @property
     def mappings_per_event(self) -> float:
-        """As the broker counts them."""
+        """Mappings for an event, as the broker counts them."""
         return self.mappings / self.events
 
     def per_event(self, counter: str) -> float:
-        """How much a counter of the worker's grew."""
+        """Returns how much a counter of the worker's grew for an event."""
         grown = self.end.counters.get(counter, 0.0) - self.start.counters.get(counter, 0.0)
         return grown / self.events
 
@@ -75,16 +71,14 @@ class Bench:
 
     plan: Plan
     services: Services
-    folder: Path
-    """For logs and θ."""
-    name: str
-    """Begins every topic's name."""
+    folder: Path  # for logs and θ
+    name: str  # begins every topic's name
     profile: Path | None = None
     """Where the daemon's profile goes, if it is to be run under cProfile."""
 
     @property
     def theta(self) -> MetaInit:
-        """Not meta-trained: seed 0."""
+        """θ that every worker starts from: fresh, by seed 0."""
         return fresh(self.plan.dim, self.plan.dim, self.plan.hidden_dim)
 
     @property
@@ -94,7 +88,7 @@ class Bench:
 
     @property
     def largest_mapping(self) -> int:
-        """Bytes of a full one."""
+        """Bytes of a mapping that is published in full."""
         return mapping_bytes(self.plan.dim, self.plan.hidden_dim, self.plan.dim)
 
     def drain(self, scenario: Scenario, interval_ms: int | None, steady_s: float) -> Drain:
@@ -148,7 +142,7 @@ class Bench:
         return Drain(start, end, after - before, settings.publish_interval_ms)
 
     def settings(self, scenario: Scenario, interval_ms: int | None = None) -> Settings:
-        """Returns those of one run."""
+        """Returns the settings of one run, with names of its own."""
         plan, theta = self.plan, self.folder / "theta.safetensors"
         if not theta.exists():
             save(self.theta, theta)

@@ -8,8 +8,6 @@ broker appended it. The producer that keeps to the timetable is a process of its
     python -m benchmarks.stream.latency    answers one request
 """
 
-from __future__ import annotations
-
 import time
 from bisect import bisect_right
 from collections import defaultdict
@@ -25,10 +23,8 @@ from benchmarks.stream.plan import ALL_PUBLISHED
 from benchmarks.stream.topics import Place, made_topics, place_of, prefill, producer, send
 from benchmarks.stream.workload import Workload, stream_name
 
-TICK_S = 0.002
-"""A wake-up for every event would keep a core busy that the worker could use."""
-LEAD_S = 0.2
-"""Before the first event is due, so that the start is on time."""
+TICK_S = 0.002  # A wake-up for every event would keep a core busy that the worker could use
+LEAD_S = 0.2  # before the first event is due, so that the start is on time
 
 
 class Sent(NamedTuple):
@@ -50,8 +46,7 @@ class Mapped(NamedTuple):
 class Freshness:
     """Milliseconds, one number for each mapping that newly reflects an event of the phase."""
 
-    newest_ms: list[float]
-    """Since the newest event it reflects."""
+    newest_ms: list[float]  # since the newest event it reflects
     oldest_ms: list[float]
     """Since the oldest event that it is the first to reflect; the daemon's histogram has this."""
 
@@ -63,8 +58,7 @@ class Paced:
     offered_per_s: float
     late_ms: float
     """How far the producer fell behind its timetable at worst; that counts as latency."""
-    max_wait_ms: int
-    """How long the daemon may wait for a full batch."""
+    max_wait_ms: int  # how long the daemon may wait for a full batch
     freshness: Freshness
 
 

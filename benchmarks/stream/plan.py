@@ -3,8 +3,6 @@
 D = source dim, E = target dim, H = hidden, S = support pairs
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,8 +10,7 @@ from typing import Any, Literal
 from benchmarks.stream.workload import Workload
 
 Kind = Literal["adaptd", "do_nothing", "usual"]
-LONG_MS = 60_000
-"""Longer than a run."""
+LONG_MS = 60_000  # longer than a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +22,7 @@ class Scenario:
     paced_publishing: bool = False
     """Whether the publish interval is set so that as many mappings per event are published as the
     do-nothing worker publishes."""
-    once: bool = False
-    """Whether the first repetition alone has it."""
+    once: bool = False  # whether the first repetition alone has it
 
 
 EVERY_FOURTH = {"adapt_every": 4, "adapt_latest_ms": LONG_MS}
@@ -71,8 +67,7 @@ class Plan:
     """The publish interval of the first run, which tells what it should be."""
     calibrate: bool = True  # whether there are runs first that do not count
     repetitions: int = 3
-    at_most_s: float = 300.0
-    """Another repetition is begun only if it is likely to end by then."""
+    at_most_s: float = 300.0  # another repetition is begun only if it is likely to end by then
     paced_runs: int = 2
     """Of the daemon at half of full load; only where `all_published` tells what that is."""
     paced_s: float = 8.0  # how long events come at half of full load
@@ -94,7 +89,7 @@ class Plan:
         return self.support_size + self.query_size
 
     def workload(self) -> Workload:
-        """Returns the events."""
+        """Returns the events that all workers read."""
         return Workload(self.dim, self.streams, self.partitions, self.window_size, self.seed)
 
 

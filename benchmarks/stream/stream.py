@@ -1,8 +1,6 @@
 """`python -m benchmarks stream`: the daemon beside a do-nothing worker and a usual one, in turn, on
 a real Kafka and a real Redis of their own."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import tempfile
@@ -21,7 +19,7 @@ import redis
 from benchmarks.output import NoFigures, Report, Say, measured_report
 from benchmarks.stream.drain import Bench, Drain
 from benchmarks.stream.latency import Paced, paced_run
-from benchmarks.stream.plan import SCENARIOS, Plan
+from benchmarks.stream.plan import QUICK, SCENARIOS, Plan
 from benchmarks.stream.topics import made_topics, prefill
 from benchmarks.timing import ratios, rounded
 from daemon.local.kafka import start_kafka
@@ -30,6 +28,8 @@ from daemon.local.services import Services
 from daemon.local.valkey import redis_url, start_valkey
 from daemon.turn.report import STAGES
 from model.evaluate.machine import spread
+
+__all__ = ["QUICK", "Plan", "bench"]
 
 PACKAGES = (
     *("adaptd", "torch", "numpy", "kafka-python", "redis", "hiredis", "msgspec", "msgpack"),
@@ -43,7 +43,7 @@ PUBLISHING = "adaptd_turn_stage_seconds_sum{publish}"
 Drains = Mapping[str, Sequence[Drain]]
 
 
-def bench(plan: Plan, say: Say, profile: Path | None = None) -> Report:
+def bench(plan: Plan, say: Say, *, profile: Path | None = None) -> Report:
     """Measures everything; `profile` is where the last daemon's profile goes. Raises NoFigures,
     ServicesUnavailable, Unavailable."""
     if unknown := sorted(set(plan.scenarios) - set(SCENARIOS)):
@@ -156,7 +156,7 @@ class PublishIntervals:
         return self._ms.get(name, self._plan.first_interval_ms) if paced else None
 
     def learn(self, name: str, drain: Drain) -> None:
-        """Learns from a run."""
+        """Sets the scenario's next interval by what a run published and how long that took."""
         if name == "do_nothing":
             self._wanted = drain.mappings_per_event
         if SCENARIOS[name].paced_publishing:
@@ -174,7 +174,7 @@ def seconds_per_event(drain: Drain, mappings_per_event: float) -> float:
 
 
 def figures(runs: Sequence[Drain]) -> Report:
-    """Returns those of one scenario."""
+    """Returns the figures of one scenario's runs."""
 
     def over(figure: Callable[[Drain], float]) -> dict[str, float]:
         return spread([figure(run) for run in runs])

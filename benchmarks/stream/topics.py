@@ -1,7 +1,5 @@
 """The topics of a run: made, filled, read back, deleted."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -75,7 +73,7 @@ def prefill(settings: Settings, workload: Workload, events: int) -> None:
 
 
 def send(sender: KafkaProducer, topic: str, event: Made, timestamp_ms: int | None = None) -> None:
-    """Hands one event over."""
+    """Hands one event to the producer, to its own partition."""
     partition, key, value = event
     sender.send(topic, value=value, key=key, partition=partition, timestamp_ms=timestamp_ms)
 
@@ -98,7 +96,7 @@ class Reader:
         )
 
     def close(self) -> None:
-        """Lets go of the connection."""
+        """Closes the connection."""
         self._group_consumer.close()
 
     def ends(self, topic: str) -> Offsets:

@@ -21,10 +21,6 @@ metrics. That is in its favour.
 S = support pairs, D = source dim, E = target dim
 """
 
-from __future__ import annotations
-
-import signal
-from threading import Event
 from typing import Any
 
 import msgpack
@@ -36,6 +32,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.process import work_until_stopped
 from daemon import config
 from daemon.config import Settings
 from daemon.wire.adapted_mapping import HEADER_PREFIX
@@ -74,6 +71,7 @@ class UsualWorker:
     def __init__(self, settings: Settings) -> None:
         if settings.meta_init is None:
             raise ValueError("ADAPTD_META_INIT names no θ")
+        torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
         self._settings = settings
         self._window_size = settings.support_size + settings.query_size
         theta = load(settings.meta_init)
@@ -116,7 +114,7 @@ class UsualWorker:
         )
 
     def _slide(self, stream: bytes, pairs: list[dict[str, Any]]) -> list[bytes]:
-        """The stream's newest pairs, oldest first, each x and y one after the other."""
+        """Appends to a stream's window; returns its newest pairs, oldest first, each x then y."""
         key = b"usual:%b" % stream
         pipeline = self._redis.pipeline()
         pipeline.rpush(key, *(pair["source"]["data"] + pair["target"]["data"] for pair in pairs))
@@ -132,17 +130,5 @@ class UsualWorker:
         self._redis.close()
 
 
-def main() -> None:
-    """Works until SIGTERM."""
-    stop = Event()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
-    settings = config.load(None)
-    torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
-    worker = UsualWorker(settings)
-    while not stop.is_set():
-        worker.turn()
-    worker.close()
-
-
 if __name__ == "__main__":
-    main()
+    work_until_stopped(UsualWorker(config.load(None)))

@@ -1,7 +1,5 @@
 """The process that is measured: started, watched from outside, ended."""
 
-from __future__ import annotations
-
 import math
 import os
 import subprocess
@@ -25,8 +23,7 @@ from daemon.local.services import Services
 
 LOOK_EVERY_S = 0.01
 STALLED_AFTER_S, TOO_LONG_S = 60.0, 180.0
-STOP_WITHIN_S = 30.0
-"""A turn on a busy machine may take long, and is no reason to have no figures."""
+STOP_WITHIN_S = 30.0  # A turn on a busy machine may take long, and is no reason to have no figures
 LOG_LINES = 15
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -38,8 +35,7 @@ class Sample:
     at_s: float
     appends: int
     cpu_s: dict[str, float]
-    counters: dict[str, float]
-    """What the worker itself says; nothing if it has no /metrics."""
+    counters: dict[str, float]  # what the worker itself says; nothing if it has no /metrics
 
 
 @dataclass(frozen=True, slots=True)

