@@ -55,10 +55,6 @@ class Goal:
     prototype: float | None
     to_reach: float | None
 
-    def missed_by(self, r_at_1: float) -> float | None:
-        """0 where the target is reached, NaN where there is no figure, None without a target."""
-        return None if self.to_reach is None else max(0.0, self.to_reach - r_at_1)
-
 
 def goal(setting: Setting | None, method: str, pairs: int, *, judged: bool) -> Goal:
     """The goal of a method (see PROTOTYPES); `judged` ones have the target to reach."""

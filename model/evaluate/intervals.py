@@ -1,6 +1,6 @@
 """A mean over streams and how far it may be trusted.
 
-N = streams, R = resamples
+N = streams
 
 A stream's own value is a mean over its episodes; streams are what vary, so intervals are over
 them. NaN (a stream that could not be scored) is left out and counted.
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
-RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +38,6 @@ def t_interval(values_N: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     mean = float(values_N.mean())
     half = t_quantile(0.5 + confidence / 2.0, n - 1) * float(values_N.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, left_out)
-
-
-def bootstrap_interval(
-    values_N: ArrayLike, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """The percentile bootstrap (Efron 1979): quantiles of the means of streams drawn again with
-    replacement; for values far from normal. The same seed gives the same interval."""
-    values_N, left_out = _valued(values_N)
-    n = len(values_N)
-    if n < 2:
-        return _of_too_few(values_N, left_out)
-    drawn_RN = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(values_N[drawn_RN].mean(axis=1), [tail, 1.0 - tail])
-    return Interval(float(values_N.mean()), float(low), float(high), n, left_out)
 
 
 def t_quantile(probability: float, degrees: int) -> float:

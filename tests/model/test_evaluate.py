@@ -412,9 +412,6 @@ def test_the_summary_takes_the_best_theta_of_each_setting() -> None:
     assert line.best == (0.7,)
     assert line.to_reach == (0.66,)
     assert line.methods == {"a gated": (0.5,), "b gated": (0.7,)}
-    assert Goal(None, 0.6).missed_by(0.5) == pytest.approx(0.1)
-    assert Goal(None, 0.6).missed_by(0.7) == 0.0
-    assert Goal(0.5, None).missed_by(0.1) is None
 
 
 def test_quick_options_are_small_and_keep_the_seed() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from model.evaluate.intervals import bootstrap_interval, t_interval, t_quantile, t_within
+from model.evaluate.intervals import t_interval, t_quantile, t_within
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 39, 40, 119, 1000])
@@ -32,43 +32,27 @@ def test_the_t_interval_is_scipys(confidence: float) -> None:
     assert found.mean == pytest.approx(values.mean())
 
 
-def test_the_bootstrap_interval_is_about_scipys() -> None:
-    values = np.random.default_rng(1).exponential(size=60)
-    found = bootstrap_interval(values, resamples=20_000)
-    theirs = stats.bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(3)
-    ).confidence_interval
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
-    assert found.low < found.mean < found.high
-    assert bootstrap_interval(values, seed=5) == bootstrap_interval(values, seed=5)
-    assert bootstrap_interval(values, seed=5) != bootstrap_interval(values, seed=6)
-
-
-@pytest.mark.parametrize("interval", [t_interval, bootstrap_interval])
-def test_streams_without_a_value_are_left_out_and_counted(interval: object) -> None:
-    assert callable(interval)
+def test_streams_without_a_value_are_left_out_and_counted() -> None:
     values = [0.2, math.nan, 0.4, 0.9, math.nan]
-    found, without = interval(values), interval([0.2, 0.4, 0.9])
+    found, without = t_interval(values), t_interval([0.2, 0.4, 0.9])
     assert (found.mean, found.low, found.high) == (without.mean, without.low, without.high)
     assert (found.streams, found.left_out, without.left_out) == (3, 2, 0)
 
 
-@pytest.mark.parametrize("interval", [t_interval, bootstrap_interval])
-def test_too_few_streams_have_no_bounds(interval: object) -> None:
-    assert callable(interval)
-    one = interval([0.5])
+def test_too_few_streams_have_no_bounds() -> None:
+    one = t_interval([0.5])
     assert (one.mean, one.streams) == (0.5, 1)
     assert math.isnan(one.low)
     assert math.isnan(one.high)
-    none = interval([math.nan])
+    none = t_interval([math.nan])
     assert math.isnan(none.mean)
     assert (none.streams, none.left_out) == (0, 1)
-    assert math.isnan(interval([]).mean)
+    assert math.isnan(t_interval([]).mean)
 
 
 def test_equal_streams_leave_no_doubt() -> None:
-    for found in (t_interval([0.25] * 5), bootstrap_interval([0.25] * 5)):
-        assert (found.low, found.mean, found.high) == (0.25, 0.25, 0.25)
+    found = t_interval([0.25] * 5)
+    assert (found.low, found.mean, found.high) == (0.25, 0.25, 0.25)
 
 
 def test_the_t_interval_covers_as_often_as_it_says() -> None:
