@@ -150,6 +150,14 @@ def test_figures_are_of_cases_and_contenders_that_the_benchmarks_have() -> None:
     assert not [r for figure in asked if (r := result(figure, {"stream": found}, {}).missing)]
 
 
+def test_the_committed_page_is_of_this_table_and_this_template() -> None:
+    committed = (Path(__file__).parents[2] / "BENCHMARKS.md").read_text()
+    fresh = page_of({})
+    assert committed.split("| figure")[0] == fresh.split("| figure")[0]
+    for row in fresh.split("| figure")[1].splitlines()[2 : 2 + len(FIGURES)]:
+        assert row.split(" | not measured")[0] in committed
+
+
 def test_a_benchmark_that_failed_is_named() -> None:
     assert "**`stream` ended with an error:** exit code 1" in page(
         [], {}, {"stream": "exit code 1"}, "c.png"
