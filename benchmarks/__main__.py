@@ -1,44 +1,42 @@
-"""`python -m benchmarks`: figures, as JSON on stdout."""
+"""`python -m benchmarks`: figures, as JSON on stdout and as tables on stderr."""
 
-from __future__ import annotations
-
+import dataclasses
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks.output import NoFigures, publish, to_stderr
+from daemon.errors import Unavailable
+from daemon.local.errors import ServicesUnavailable
 
 app = typer.Typer(help="Figures, as JSON.", no_args_is_help=True, rich_markup_mode="markdown")
 
-Quick = Annotated[
-    bool, typer.Option("--quick", help="A small run that shows that everything works.")
-]
+Quick = Annotated[bool, typer.Option("--quick", help="A small run to see that all works.")]
 Out = Annotated[Path | None, typer.Option(help="A file for the JSON, besides stdout.")]
+File = Path | None
 
 
 @app.command()
-def adapt(
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    quick: Quick = False,
-    out: Out = None,
-) -> None:
-    """Streams adapted per second by our inner loops, beside other libraries'.
+def adapt(device: str = "cpu", quick: Quick = False, out: Out = None) -> None:
+    """Streams adapted per second by our inner loops, beside other libraries', on cpu or cuda.
 
     Before anything is timed, every result is compared with the right one. Peers that are not
     installed (`pip install -e '.[bench]'`) are named as missing.
     """
-    from benchmarks.numerics.adapt import command
-
-    raise typer.Exit(command(quick, out, device))
+    _bench("inner.adapt", quick, out, {"device": device})
 
 
 @app.command()
 def stream(
     streams: Annotated[int | None, typer.Option(min=1, help="Streams that events go to.")] = None,
-    events: Annotated[
-        int | None, typer.Option(min=1, help="Events prefilled beyond those that fill windows.")
-    ] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="Beyond those that fill.")] = None,
     repetitions: Annotated[int | None, typer.Option(min=1, help="Runs of each worker.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A scenario; may be repeated.")] = None,
+    profile: Annotated[File, typer.Option(help="For the last daemon's cProfile.")] = None,
     quick: Quick = False,
     out: Out = None,
 ) -> None:
@@ -46,31 +44,16 @@ def stream(
 
     Starts a local Kafka and Redis of its own, as `adaptd up` does. Five minutes on two cores.
     """
-    from benchmarks.worker.stream import command
-
-    chosen = tuple(only or ())
-    raise typer.Exit(command(streams, events, repetitions, quick=quick, out=out, only=chosen))
-
-
-@app.command()
-def forms(quick: Quick = False, out: Out = None) -> None:
-    """Both forms of the inner loop over a grid of shapes, and what the cost rule's picks lose."""
-    from benchmarks.numerics.forms import command
-
-    raise typer.Exit(command(quick, out))
+    given = {"streams": streams, "events": events, "repetitions": repetitions}
+    scenarios = tuple(only) if only else None
+    _bench("stream.stream", quick, out, given | {"scenarios": scenarios}, profile=profile)
 
 
 @app.command()
 def windows(
-    streams: Annotated[
-        int | None, typer.Option(min=1, help="Windows to fill; fewer where they do not fit.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="How long pairs keep coming to full windows.")
-    ] = None,
-    spill_dir: Annotated[
-        Path | None, typer.Option(help="Where raw features are spilled; on a local disk.")
-    ] = None,
+    streams: Annotated[int | None, typer.Option(min=1, help="Fewer where they do not fit.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Of pairs that come.")] = None,
+    spill_dir: Annotated[File, typer.Option(help="For raw features; on a local disk.")] = None,
     quick: Quick = False,
     out: Out = None,
 ) -> None:
@@ -78,29 +61,24 @@ def windows(
 
     Starts a local Redis of its own. 100,000 streams take 13 GB of the disk and three minutes.
     """
-    from benchmarks.worker.windows import command
-
-    raise typer.Exit(command(streams, minutes, spill_dir, quick=quick, out=out))
+    given = {"streams": streams, "going_on_s": None if minutes is None else 60 * minutes}
+    _bench("windows.windows", quick, out, given, spill_dir=spill_dir)
 
 
 @app.command()
-def report(
-    given: Annotated[
-        Path | None,
-        typer.Option("--from", help="A folder with adapt.json, stream.json, windows.json: no run."),
-    ] = None,
-    keep: Annotated[Path | None, typer.Option(help="A folder to keep the JSON in.")] = None,
-    page: Annotated[Path, typer.Option(help="What is written.")] = Path("BENCHMARKS.md"),
-    chart: Annotated[Path, typer.Option(help="Its chart.")] = Path("docs/benchmarks.png"),
+def forms(
+    fit: Annotated[bool, typer.Option("--fit", help="Fit the rule's constants here.")] = False,
     quick: Quick = False,
+    out: Out = None,
 ) -> None:
-    """Runs adapt, stream and windows, and writes BENCHMARKS.md: what is to be reached, and what is.
+    """Both forms of the inner loop over a grid of shapes, and what the cost rule's picks lose."""
+    _bench("inner.forms", quick, out, {}, fit=fit)
 
-    A quarter of an hour on two cores that do nothing else.
-    """
-    from benchmarks.worker.report import command
 
-    raise typer.Exit(command(given, keep, page, chart, quick=quick))
+@app.command()
+def learners(quick: Quick = False, out: Out = None) -> None:
+    """Meta-training steps per second and peak memory of each learner, beside other libraries'."""
+    _bench("inner.learners", quick, out, {})
 
 
 @app.command()
@@ -109,26 +87,64 @@ def sinusoid(
     quick: Quick = False,
     out: Out = None,
 ) -> None:
-    """5-shot sinusoid regression by MAML and Meta-SGD, beside the published tables."""
-    from benchmarks.numerics.sinusoid import command
+    """5-shot sinusoid regression by MAML and Meta-SGD, beside the published tables.
 
-    raise typer.Exit(command(quick, out, seeds))
-
-
-@app.command()
-def learners(quick: Quick = False, out: Out = None) -> None:
-    """Meta-training steps per second and peak memory of each learner, beside other libraries'."""
-    from benchmarks.numerics.learners import command
-
-    raise typer.Exit(command(quick, out))
+    Fails when a judged figure is worse than the published one; a quick run judges none.
+    """
+    _bench("methods.sinusoid", quick, out, {"seeds": seeds})
 
 
 @app.command()
 def retrieval(quick: Quick = False, out: Out = None) -> None:
     """Retrieval metrics at 256 candidates, beside torchmetrics'."""
-    from benchmarks.numerics.retrieval import command
+    _bench("methods.retrieval", quick, out, {})
 
-    raise typer.Exit(command(quick, out))
+
+@app.command()
+def report(
+    given: Annotated[File, typer.Option("--from", help="A folder with the JSON: no run.")] = None,
+    keep: Annotated[File, typer.Option(help="A folder to keep the JSON in.")] = None,
+    page: Annotated[Path, typer.Option(help="What is written.")] = Path("BENCHMARKS.md"),
+    chart: Annotated[Path, typer.Option(help="Its chart.")] = Path("docs/benchmarks.png"),
+    quick: Quick = False,
+) -> None:
+    """Runs adapt, stream and windows, and writes BENCHMARKS.md: the goals, and what was measured.
+
+    A quarter of an hour on two cores that do nothing else.
+    """
+    from benchmarks.report import write
+
+    try:
+        complete = write(given, keep, page, chart, quick=quick)
+    except NoFigures as e:
+        to_stderr(f"benchmarks: no report: {e}")
+        raise typer.Exit(1) from e
+    raise typer.Exit(0 if complete else 1)
+
+
+def _bench(name: str, quick: bool, out: File, given: dict[str, Any], **options: Any) -> None:
+    """Runs a benchmark with its plan changed to the values that are given, and prints the figures
+    as JSON on stdout and as tables on stderr. The exit code is 1 when there are no figures, or a
+    fault in them."""
+    from benchmarks.report import tables
+
+    bench = import_module(f"benchmarks.{name}")  # only this one, for each loads libraries
+    changes = {name: value for name, value in given.items() if value is not None}
+    plan = dataclasses.replace(bench.QUICK if quick else bench.Plan(), **changes)
+    try:
+        found = bench.bench(plan, to_stderr, **options)
+    except (NoFigures, ServicesUnavailable, Unavailable, OSError) as e:
+        to_stderr(f"benchmarks: no figures: {e}")
+        raise typer.Exit(1) from e
+    try:
+        Console(stderr=True).print(Markdown(tables(found)))
+    except NoFigures as e:
+        to_stderr(f"benchmarks: no tables: {e}")
+    publish(found, out)
+    faults = bench.faults(found) if hasattr(bench, "faults") else []
+    for line in faults:
+        to_stderr(f"benchmarks: {line}")
+    raise typer.Exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

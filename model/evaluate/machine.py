@@ -1,4 +1,4 @@
-"""What stands beside every figure: the machine it was measured on, and how far runs scatter."""
+"""What stands beside every figure: the machine it was measured on, and the spread of its runs."""
 
 import os
 import platform

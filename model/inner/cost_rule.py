@@ -26,7 +26,7 @@ leading terms:
 
 So hidden space gains with D and E, and full with K and S, in which hidden space is quadratic.
 
-`COSTS` are fitted to times that `python -m benchmarks.numerics.forms --fit` measures: one CPU
+`COSTS` are fitted to times that `python -m benchmarks forms --fit` measures: one CPU
 thread, 48 streams in a turn, none of their mappings looked at (which costs hidden space more).
 Another machine has other constants; for the pick only their ratios matter. `python -m benchmarks
 forms` tells what the picks lose on the machine that it runs on.

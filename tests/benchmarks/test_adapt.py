@@ -1,7 +1,7 @@
 """`python -m benchmarks adapt`: who agrees, who is refused, what ratios are made of."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,34 +10,41 @@ from typing import Any, Self
 import pytest
 import torch
 
-from benchmarks.numerics import adapt, adapt_run
-from benchmarks.numerics.adapt import OURS, QUICK, Case, bench, command
-from benchmarks.numerics.adapt_peers import CannotTakePart, Timed
-from benchmarks.numerics.adapt_problem import (
+from benchmarks.inner import adapt, contender
+from benchmarks.inner.adapt import QUICK, Case, bench
+from benchmarks.inner.contender import (
+    ADAPT_ONLY,
+    CONTENDERS,
+    OURS,
+    Answers,
+    check_memory,
+    measure,
+    prepare,
+)
+from benchmarks.inner.peers import CannotTakePart, Timed, What
+from benchmarks.inner.problem import (
     Given,
+    Sizes,
     disagreement,
     given,
     right_gradient,
     right_weights,
 )
-from benchmarks.numerics.adapt_run import ADAPT, GRADIENT, check_memory, measure, prepare
-from benchmarks.numerics.adapt_seat import Gone, Seat
-from benchmarks.numerics.learner_problem import Sizes
+from benchmarks.process import Gone, Process
 from model.mappings.mlp import Mlp, apply, apply_batched
 
 TINY = Sizes(
     streams=36, support=4, query=3, source_dim=6, hidden_dim=16, target_dim=5, inner_steps=3
 )
-CASES = [
-    (what, name) for what, table in (("adapt", ADAPT), ("gradient", GRADIENT)) for name in table
-]
+CASES: list[tuple[What, str]] = [("adapt", name) for name in CONTENDERS]
+CASES += [("gradient", name) for name in CONTENDERS if name not in ADAPT_ONLY]
 LIBRARIES = {"higher": "higher", "torchopt": "torchopt", "jax": "jax", "jax chunked": "jax"}
 
 
 def test_it_prints_figures_of_every_contender(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(quick=True, out=tmp_path / "figures.json") == 0
+    assert run("adapt", "--quick", "--out", tmp_path / "figures.json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert json.loads((tmp_path / "figures.json").read_text()) == report
@@ -61,7 +68,7 @@ def test_it_prints_figures_of_every_contender(
 
 
 @pytest.mark.parametrize(("what", "name"), CASES)
-def test_everyone_computes_the_same(what: str, name: str) -> None:
+def test_everyone_computes_the_same(what: What, name: str) -> None:
     if name in LIBRARIES and find_spec(LIBRARIES[name]) is None:
         pytest.skip(f"{name} is not installed")
     ready = prepare(name, what, TINY, "cpu", seconds=0.02)
@@ -109,29 +116,30 @@ def test_disagreement_is_beside_the_largest_number_of_the_tensor() -> None:
 @pytest.mark.parametrize("factor", [1.0001, float("nan")])
 @pytest.mark.parametrize("name", ["torch.func", "materialised"])
 def test_another_result_has_no_figures(
+    run: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     name: str,
     factor: float,
 ) -> None:
-    honest = ADAPT[name]
+    honest = CONTENDERS[name]
 
-    def wrong(problem: Given) -> Timed:
-        run, found = honest(problem)
-        return Timed(run, lambda r, streams: tuple(factor * t for t in found(r, streams)))
+    def wrong(problem: Given, what: What) -> Timed:
+        timed, found = honest(problem, what)
+        return Timed(timed, lambda r, streams: tuple(factor * t for t in found(r, streams)))
 
-    monkeypatch.setitem(ADAPT, name, wrong)
-    monkeypatch.setattr(adapt, "Seat", InThisProcess)
+    monkeypatch.setitem(CONTENDERS, name, wrong)
+    monkeypatch.setattr(adapt, "Process", InThisProcess)
     plan = replace(QUICK, cases=QUICK.cases[:1], names=("loop", "torch.func", "materialised"))
     monkeypatch.setattr(adapt, "QUICK", plan)
-    assert command(quick=True, out=None) == (1 if name in OURS else 0)
+    assert run("adapt", "--quick") == (1 if name in OURS else 0)
     printed = capsys.readouterr()
     entries = json.loads(printed.out)["cases"][0]["entries"]
     apart = "nan" if factor != factor else "1.0e-04"
     assert entries[name]["refused"] == f"its result is {apart} from the right one"
     assert not {"over", "streams_per_s", "streams_per_cpu_s"} & set(entries[name])
     assert name not in entries["materialised"].get("over", {})
-    assert f"no figures of {name}: its result is {apart}" in printed.err.replace("\n", " ")
+    assert f"none: its result is {apart}" in " ".join(printed.err.split())
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +163,7 @@ def test_ratios_are_of_neighbours_and_the_slow_have_one_turn(
         "hidden": [900.0, 600.0, 600.0],
     }
     turns = {name: iter(of_turns) for name, of_turns in speeds.items()}
-    monkeypatch.setattr(adapt, "Seat", lambda name, device: Scripted(turns[name], name == "jax"))
+    monkeypatch.setattr(adapt, "_seat", lambda name, _: Scripted(turns[name], name == "jax"))
     plan = replace(QUICK, cases=QUICK.cases[:1], names=tuple(speeds), turns=3)
     case = bench(plan, lambda line: None)["cases"][0]
     assert (case["fastest_peer"], case["fastest_documented"]) == ("jax chunked", "jax")
@@ -175,43 +183,47 @@ def test_who_does_one_stream_after_another_is_timed_on_some() -> None:
 
 def test_nobody_takes_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     large = replace(TINY, streams=1024, hidden_dim=128, source_dim=2048, target_dim=2048)
-    monkeypatch.setattr(adapt_run, "free_bytes", lambda device: 100e9)
+    monkeypatch.setattr(contender, "available_bytes", lambda: 100e9)
     with pytest.raises(CannotTakePart, match=r"it would need 8\.6 GB, of 8\.0"):
         check_memory("torch.func", large, "cpu")
     for name in ("loop", "jax chunked", "hidden"):
         check_memory(name, large, "cpu")
-    monkeypatch.setattr(adapt_run, "free_bytes", lambda device: 1e9)
+    monkeypatch.setattr(contender, "available_bytes", lambda: 1e9)
     with pytest.raises(CannotTakePart, match=r"of 1\.0"):
         check_memory("hidden", large, "cpu")
 
 
 def test_a_process_that_ends_is_told_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with Seat("loop", "cpu") as seat:
+    with Process("benchmarks.inner.contender", "loop", "cpu") as process:
         for _ in range(2):
             with pytest.raises(Gone, match=r"its process ended \(1\)"):
-                seat.ask({"measure": 0.0})
+                process.ask({"measure": 0.0})
 
 
 def test_ours_failing_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    assert command(quick=True, out=None) == 1
+    assert run("adapt", "--quick") == 1
     assert "materialised: its process ended (1)" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_without_a_device_there_are_no_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(quick=True, out=None, device="cuda") == 1
+def test_without_a_device_there_are_no_figures(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("adapt", "--quick", "--device", "cuda") == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "no cuda device here" in printed.err
 
 
 @pytest.mark.gpu
-def test_contenders_in_torch_run_on_a_device(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(quick=True, out=None, device="cuda") == 0
+def test_contenders_in_torch_run_on_a_device(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("adapt", "--quick", "--device", "cuda") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["compared_by"] == "streams_per_s"
     assert report["machine"]["device"]
@@ -221,16 +233,14 @@ def test_the_default_plan_is_the_whole_grid() -> None:
     grid = {(c.streams, c.dim) for c in adapt.Plan().cases if c.what == "adapt"}
     assert grid == {(b, d) for b in (1, 32, 256, 1024) for d in (128, 512, 2048)}
     assert Case("gradient", 32, 512) in adapt.Plan().cases
-    assert set(adapt.Plan().names) == set(ADAPT)
-    assert set(GRADIENT) == set(ADAPT) - set(adapt.ADAPT_ONLY)
+    assert set(adapt.Plan().names) == set(CONTENDERS)
 
 
 class InThisProcess:
-    """A seat without a process."""
+    """A contender without a process."""
 
-    def __init__(self, contender: str, device: str) -> None:
-        self._contender, self._device = contender, device
-        self._ready: adapt_run.Ready | None = None
+    def __init__(self, module: str, name: str, device: str, **options: object) -> None:
+        self._answer = Answers(name, device)
 
     def __enter__(self) -> Self:
         return self
@@ -239,14 +249,11 @@ class InThisProcess:
         return None
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._ready, answer = adapt_run.answered(
-            self._contender, self._device, self._ready, request
-        )
-        return answer
+        return self._answer(request)
 
 
 class Scripted:
-    """A seat whose figures are given."""
+    """A contender whose figures are given."""
 
     def __init__(self, speeds: Iterator[float], slow: bool) -> None:
         self._speeds, self._slow = speeds, slow

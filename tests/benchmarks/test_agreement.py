@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from benchmarks.worker.agreement import check_agreement
-from benchmarks.worker.errors import BenchFailed
-from benchmarks.worker.usual_worker import InnerLoop
-from benchmarks.worker.workload import Workload, stream_name
+from benchmarks.output import NoFigures
+from benchmarks.stream.agreement import check_agreement
+from benchmarks.stream.usual_worker import InnerLoop
+from benchmarks.stream.workload import Workload, stream_name
 from model.inner.reference import adapt_one_stream
 from model.mappings.mlp import Mlp
 from model.theta.meta_init import fresh_meta_init
@@ -68,13 +68,13 @@ def test_mappings_of_their_windows_pass() -> None:
 def test_one_mapping_of_another_window_is_refused() -> None:
     records = [record(adapted(offset), offset) for offset in OFFSETS]
     stale = record(adapted(OFFSETS[-1]), 40)
-    with pytest.raises(BenchFailed, match="differ from the usual inner loop's"):
+    with pytest.raises(NoFigures, match="differ from the usual inner loop's"):
         check(*records, stale)
 
 
 def test_a_mapping_that_is_not_a_number_is_refused() -> None:
     broken = adapted(OFFSETS[0]) | {"b1": np.full(H, np.nan, np.float32)}
-    with pytest.raises(BenchFailed, match="differ"):
+    with pytest.raises(NoFigures, match="differ"):
         check(*(record(broken, OFFSETS[0]) for _ in range(4)))
 
 
@@ -84,7 +84,7 @@ def test_half_precision_is_allowed_its_rounding_and_no_more() -> None:
         for offset in OFFSETS
     ]
     assert 1e-5 < check(*halved, dtype="float16") < 2e-3
-    with pytest.raises(BenchFailed, match="is allowed in float32"):
+    with pytest.raises(NoFigures, match="is allowed in float32"):
         check(*halved, dtype="float32")
 
 
@@ -108,5 +108,5 @@ def test_factors_are_multiplied_out_first() -> None:
 
 def test_fallbacks_do_not_count_as_compared() -> None:
     fallback = record(dict(THETA.mapping), OFFSETS[0], outcome="worse")
-    with pytest.raises(BenchFailed, match="only 0 adapted mappings"):
+    with pytest.raises(NoFigures, match="only 0 adapted mappings"):
         check(*[fallback] * 8)

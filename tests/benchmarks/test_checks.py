@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.worker.errors import BenchFailed
-from benchmarks.worker.paced_run import check_events, check_streams
-from benchmarks.worker.worker import cpu_clock, environment
+from benchmarks.machine import cpu_clock
+from benchmarks.output import NoFigures
+from benchmarks.stream.latency import check_events, check_streams
+from benchmarks.stream.worker_process import environment
 from daemon.config import Settings, load_settings
 
 
@@ -19,17 +20,17 @@ def test_a_complete_run_passes() -> None:
 
 @pytest.mark.parametrize(("appended", "sent"), [(4, 5), (6, 5), (5, 4)])
 def test_a_lost_or_doubled_event_is_refused(appended: int, sent: int) -> None:
-    with pytest.raises(BenchFailed, match="events"):
+    with pytest.raises(NoFigures, match="events"):
         check_events(appended, sent, count=5)
 
 
 def test_a_stream_without_its_mapping_is_refused() -> None:
-    with pytest.raises(BenchFailed, match="of 2 streams 1 have no mapping"):
+    with pytest.raises(NoFigures, match="of 2 streams 1 have no mapping"):
         check_streams({"a"}, {"a", "b"})
 
 
 def test_a_mapping_of_an_unknown_stream_is_refused() -> None:
-    with pytest.raises(BenchFailed, match="1 others have one"):
+    with pytest.raises(NoFigures, match="1 others have one"):
         check_streams({"a", "b"}, {"a"})
 
 

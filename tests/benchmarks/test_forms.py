@@ -1,16 +1,17 @@
 """`python -m benchmarks forms`: what a turn does, how picks are judged, that it prints figures."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.numerics import forms, forms_shape
-from benchmarks.numerics.forms import QUICK, Plan, command, grid, main
-from benchmarks.numerics.forms_regret import beside, left_out, share, summary
-from benchmarks.numerics.forms_shape import Budget, Measured, Turn, least
+from benchmarks.inner import forms
+from benchmarks.inner import turn as turns_of
+from benchmarks.inner.forms import QUICK, Plan, beside, grid, left_out, share, summary
+from benchmarks.inner.turn import Budget, Measured, Turn, least
 from model.inner.cost_rule import Costs, Shape
 
 SHAPE = Shape(16, 32, 16, 16, 2)
@@ -20,9 +21,9 @@ TAKES_HIDDEN, TAKES_FULL = FREE._replace(full_stream=1.0), FREE._replace(hidden_
 
 
 def test_it_prints_figures_of_every_shape(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(quick=True, out=tmp_path / "figures.json") == 0
+    assert run("forms", "--quick", "--out", tmp_path / "figures.json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert json.loads((tmp_path / "figures.json").read_text()) == report
@@ -38,8 +39,10 @@ def test_it_prints_figures_of_every_shape(
     assert "the rule: within 10% of the best" in " ".join(printed.err.split())
 
 
-def test_the_fit_prints_constants(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--fit", "--quick"]) == 0
+def test_the_fit_prints_constants(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("forms", "--fit", "--quick") == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["costs_ns"]) == set(Costs._fields)
     assert report["left_out"]["shapes"] == report["summary"]["all"]["shapes"] == len(QUICK.shapes)
@@ -75,27 +78,32 @@ def test_of_large_weights_full_does_one_chunk(monkeypatch: pytest.MonkeyPatch) -
     made: list[tuple[str, int]] = []
     true = Turn.of
 
-    def noted(shape: Shape, form: forms_shape.Form, streams: int, query: int) -> Turn:
+    def noted(shape: Shape, form: turns_of.Form, streams: int, query: int) -> Turn:
         made.append((form, streams))
         return true(SHAPE, form, 2, query)
 
-    monkeypatch.setattr(forms_shape.Turn, "of", noted)
+    monkeypatch.setattr(turns_of.Turn, "of", noted)
     budget = Budget(repetitions=2, seconds=0.0)
-    forms_shape.measured(SHAPE, budget, 32)
-    forms_shape.measured(SHAPE._replace(hidden_dim=512, source_dim=512), budget, 32)
+    turns_of.measured(SHAPE, budget, 32)
+    turns_of.measured(SHAPE._replace(hidden_dim=512, source_dim=512), budget, 32)
     assert made == [("hidden", 32), ("full", 32), ("hidden", 32), ("full", 8)]
 
 
 def test_the_least_time_counts_and_the_hopeless_have_one() -> None:
-    scripts = [iter([9.0, 4.0, 3.0, 5.0]), iter([10.0, 2.0, 6.0, 7.0]), iter([40.0])]
-    turns = [lambda script=script: next(script) for script in scripts]
-    assert least(turns, Budget(repetitions=3, seconds=60.0)) == [3.0, 2.0, 40.0]
+    scripts = {
+        "a": iter([9.0, 4.0, 3.0, 5.0]),
+        "b": iter([10.0, 2.0, 6.0, 7.0]),
+        "c": iter([40.0]),
+    }
+    turns = {name: script.__next__ for name, script in scripts.items()}
+    budget = Budget(repetitions=3, seconds=60.0)
+    assert least(turns, budget) == {"a": 3.0, "b": 2.0, "c": 40.0}
 
 
 def test_a_first_run_counts_for_the_hopeless_alone() -> None:
-    scripts = [iter([1.0, 2.0, 2.0]), iter([2.0, 3.0, 3.0])]
-    turns = [lambda script=script: next(script) for script in scripts]
-    assert least(turns, Budget(repetitions=2, seconds=0.0)) == [2.0, 3.0]
+    scripts = {"a": iter([1.0, 2.0, 2.0]), "b": iter([2.0, 3.0, 3.0])}
+    turns = {name: script.__next__ for name, script in scripts.items()}
+    assert least(turns, Budget(repetitions=2, seconds=0.0)) == {"a": 2.0, "b": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-from benchmarks.worker.freshness import Mapped, Place, Sent, freshness
+from benchmarks.stream.latency import Mapped, Sent, freshness
+from benchmarks.stream.topics import Place
 
 A0, A1, A2, B3 = (Place(0, offset) for offset in range(4))
 SENT = {A0: Sent("a", 100), A1: Sent("a", 200), A2: Sent("a", 300), B3: Sent("b", 310)}

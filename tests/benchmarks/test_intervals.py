@@ -2,10 +2,10 @@
 
 import pytest
 
-from benchmarks.worker.intervals import PUBLISHING, Intervals, seconds_per_event
-from benchmarks.worker.one_run import Drain
-from benchmarks.worker.plan import Plan
-from benchmarks.worker.worker import Sample
+from benchmarks.stream.drain import Drain
+from benchmarks.stream.plan import Plan
+from benchmarks.stream.stream import PUBLISHING, PublishIntervals, seconds_per_event
+from benchmarks.stream.worker_process import Sample
 
 PLAN = Plan(streams=1_000, do_nothing_share=0.1, first_interval_ms=700, longest_steady_s=10.0)
 
@@ -14,11 +14,11 @@ def drain(events: int, mappings: int, publishing_s: float = 0.0) -> Drain:
     """In two seconds."""
     start = Sample(10.0, 500, {}, {PUBLISHING: 3.0})
     end = Sample(12.0, 500 + events, {}, {PUBLISHING: 3.0 + publishing_s})
-    return Drain(start, end, mappings, 75_000.0, 700, None)
+    return Drain(start, end, mappings, 700)
 
 
 def test_a_scenario_begins_with_the_plan_s_interval_and_others_have_none() -> None:
-    intervals = Intervals(PLAN)
+    intervals = PublishIntervals(PLAN)
     assert intervals.of("every_fourth") == 700
     assert intervals.of("do_nothing") is None
     intervals.learn("do_nothing", drain(2_000, 400))
@@ -26,14 +26,14 @@ def test_a_scenario_begins_with_the_plan_s_interval_and_others_have_none() -> No
 
 
 def test_the_interval_gives_as_many_mappings_as_the_do_nothing_worker_made() -> None:
-    intervals = Intervals(PLAN)
+    intervals = PublishIntervals(PLAN)
     intervals.learn("do_nothing", drain(2_000, mappings=400))  # 0.2 per event
     intervals.learn("every_fourth", drain(2_000, mappings=400))  # 1,000 events/s: 200 mappings/s
     assert intervals.of("every_fourth") == 5_000
 
 
 def test_it_is_no_longer_than_a_run() -> None:
-    intervals = Intervals(PLAN)
+    intervals = PublishIntervals(PLAN)
     intervals.learn("every_fourth", drain(20, mappings=2))
     assert intervals.of("every_fourth") == 10_000
 

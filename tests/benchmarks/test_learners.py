@@ -2,6 +2,7 @@
 refused."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.numerics import learner_contenders
-from benchmarks.numerics.learner_contenders import contenders
-from benchmarks.numerics.learner_problem import Problem, problem
-from benchmarks.numerics.learner_run import fresh_peak_kib, peak_kib
-from benchmarks.numerics.learners import KINDS, QUICK, bench, command, disagreements
+from benchmarks.inner import learner_contenders
+from benchmarks.inner.learner_contenders import Problem, contenders, problem
+from benchmarks.inner.learners import KINDS, QUICK, bench, disagreements
+from benchmarks.inner.peers import CannotTakePart
+from benchmarks.machine import fresh_peak_kib, peak_kib
 from model.meta.recipe import LearnerKind
 
 
 def test_it_prints_figures_of_every_contender(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(quick=True, out=tmp_path / "figures.json") == 0
+    assert run("learners", "--quick", "--out", tmp_path / "figures.json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert json.loads((tmp_path / "figures.json").read_text()) == report
@@ -79,15 +80,15 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("importlib.import_module", missing)
     given = problem("maml", QUICK.sizes, torch.float64)
     for name in ("torchopt", "higher"):
-        with pytest.raises(learner_contenders.CannotTakePart, match=f"pip install {name}"):
+        with pytest.raises(CannotTakePart, match=f"pip install {name}"):
             contenders("maml", QUICK.sizes, torch.float64)[name](given)
 
 
 def test_a_process_that_fails_gives_no_figures(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    assert command(quick=True, out=None) == 1
+    assert run("learners", "--quick") == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "no figures: maml, ours: []" in printed.err
+    assert "no figures: maml, ours: its process ended (1)" in printed.err

@@ -2,19 +2,20 @@
 differs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.numerics import retrieval
-from benchmarks.numerics.retrieval import QUICK, command, inputs, ours
+from benchmarks.methods import retrieval
+from benchmarks.methods.retrieval import QUICK, inputs, ours
 
 
 def test_it_prints_figures_that_torchmetrics_confirms(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(quick=True, out=tmp_path / "figures.json") == 0
+    assert run("retrieval", "--quick", "--out", tmp_path / "figures.json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert json.loads((tmp_path / "figures.json").read_text()) == report
@@ -31,13 +32,13 @@ def test_it_prints_figures_that_torchmetrics_confirms(
 
 
 def test_results_that_differ_are_no_figures(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def wrong(*arguments: Any) -> dict[str, float]:
         return ours(*arguments) | {"mrr": 0.99}
 
     monkeypatch.setattr(retrieval, "ours", wrong)
-    assert command(quick=True, out=None) == 1
+    assert run("retrieval", "--quick") == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "mrr: ours 0.99" in printed.err

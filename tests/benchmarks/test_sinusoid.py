@@ -1,100 +1,97 @@
-"""The sinusoid benchmark: its written-out gradient, its data, its judgement, its output.
+"""The sinusoid benchmark: its network and inner step, its data, its judgement, its output.
 
-B = streams, S = support pairs, N = query pairs, P = all parameters in one vector
+B = functions, S = support points, N = points, D = source dim, E = target dim
 """
 
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from rich.markdown import Markdown
 from torch import Tensor
 
-from benchmarks.numerics.outer_gradient import (
-    Outer,
+from benchmarks.methods.sinusoid import QUICK, Plan, bench, figures, verdict
+from benchmarks.methods.sinusoid_protocols import MAML_TABLE_2, META_SGD_TABLE_1, PROTOCOLS
+from benchmarks.methods.sinusoid_training import (
+    DIMS,
+    Learned,
     Pairs,
-    layers_of,
-    outer_gradient,
-    parameters_in,
+    Parameters,
+    expand,
+    fresh,
+    inner_step,
+    meta_test,
+    meta_train,
+    outputs,
+    sinusoids,
 )
-from benchmarks.numerics.sinusoid import as_table, bench, command, figures, verdict
-from benchmarks.numerics.sinusoid_protocols import (
-    MAML_TABLE_2,
-    META_SGD_TABLE_1,
-    PROTOCOLS,
-    quick_of,
-)
-from benchmarks.numerics.sinusoid_runs import DIMS, Learned, meta_test, meta_train, sinusoids
-from model.inner import deep as inner
-from model.inner.learner import Support
-from model.mappings import deep
-
-SHAPES = [(1, 40, 40, 1), (2, 6, 3), (3, 4, 5, 6, 2)]
+from benchmarks.report import tables
 
 
-def case(dims: tuple[int, ...], *, one_rate: bool) -> tuple[Tensor, Tensor, Pairs, Pairs]:
-    g = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=g, dtype=torch.float64)
-
-    theta_P = 0.4 * normal(parameters_in(dims))
-    rates = torch.tensor(0.03, dtype=torch.float64) if one_rate else 0.03 * normal(len(theta_P))
-    support, query = (Pairs(normal(5, n, dims[0]), normal(5, n, dims[-1])) for n in (4, 7))
-    return theta_P, rates, support, query
+def network(seed: int = 0) -> Parameters:
+    g = torch.Generator().manual_seed(seed)
+    return tuple(0.4 * torch.randn(t.shape, generator=g).double() for t in fresh(g, (2, 6, 5, 3)))
 
 
-def by_autograd(
-    theta_P: Tensor, rates: Tensor, dims: tuple[int, ...], support: Pairs, query: Pairs
-) -> Outer:
-    """Through the product's inner loop: autograd of autograd."""
-    leaves = [t.clone().requires_grad_() for t in (theta_P, rates)]
-
-    def forward(tensors: inner.Parameters, x_BND: Tensor) -> Tensor:
-        return deep.apply_batched(deep.layered(tensors), x_BND, "relu")
-
-    given = Support(*support, torch.ones(support.x.shape[:2], dtype=torch.bool))
-    each = deep.flat(layers_of(leaves[1].expand_as(leaves[0]), dims))
-    adapted = inner.adapt(
-        forward, deep.flat(layers_of(leaves[0], dims)), [each], given, second_order=True
-    )
-    loss = (forward(adapted, query.x) - query.y).square().mean()
-    return Outer(loss.detach(), *torch.autograd.grad(loss, leaves))
+def pairs(functions: int, points: int, seed: int = 1) -> Pairs:
+    g = torch.Generator().manual_seed(seed)
+    return Pairs(*(torch.randn(functions, points, d, generator=g).double() for d in (2, 3)))
 
 
-@pytest.mark.parametrize("dims", SHAPES)
-@pytest.mark.parametrize("one_rate", [True, False])
-def test_the_written_out_outer_gradient_is_exact(dims: tuple[int, ...], one_rate: bool) -> None:
-    theta_P, rates, support, query = case(dims, one_rate=one_rate)
-    found = outer_gradient(theta_P, rates, dims, support, query)
-    expected = by_autograd(theta_P, rates, dims, support, query)
-    rates_gradient = found.rates_P.sum() if one_rate else found.rates_P
-    for mine, theirs in zip((*found[:2], rates_gradient), expected, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-12)
+def alone(theta: Parameters, x_ND: Tensor) -> Tensor:
+    """One function's outputs, as the formula has them."""
+    (w1, b1, w2, b2, w3, b3), h = theta, x_ND
+    h = torch.clamp(h @ w1.T + b1, min=0)
+    return torch.clamp(h @ w2.T + b2, min=0) @ w3.T + b3
 
 
-def test_the_second_order_term_is_there() -> None:
-    """The mean of ∇L_Q(θ′), the first-order gradient, is another one."""
-    theta_P, rates, support, query = case(SHAPES[1], one_rate=True)
-    small = outer_gradient(theta_P, rates, SHAPES[1], support, query).theta_P
-    adapted_away = outer_gradient(theta_P, 0 * rates, SHAPES[1], support, query).theta_P
-    plain = by_autograd(theta_P, 0 * rates, SHAPES[1], support, query).theta_P
-    torch.testing.assert_close(adapted_away, plain, rtol=1e-11, atol=1e-12)
-    assert (small - plain).abs().max() > 1e-3
+def test_a_batch_of_networks_computes_one_at_a_time() -> None:
+    each = [network(seed) for seed in range(4)]
+    x_BND = pairs(4, 6).x
+    found = outputs(tuple(torch.stack(t) for t in zip(*each, strict=True)), x_BND)
+    for mine, theta, x_ND in zip(found, each, x_BND, strict=True):
+        torch.testing.assert_close(mine, alone(theta, x_ND))
 
 
-def test_layers_lie_in_the_vector_in_order_and_share_its_memory() -> None:
-    vector = torch.arange(float(parameters_in((2, 3, 1))))
-    layers = layers_of(vector, (2, 3, 1))
-    assert layers[0].w.tolist() == [[0, 1], [2, 3], [4, 5]]
-    assert layers[0].b.tolist() == [6, 7, 8]
-    assert layers[1].w.tolist() == [[9, 10, 11]]
-    assert layers[1].b.tolist() == [12]
-    assert layers[1].b.data_ptr() == vector[12:].data_ptr()
+def test_fresh_weights_are_cut_off_at_two_deviations_and_biases_are_nothing() -> None:
+    w1, b1, w2, b2, w3, _ = fresh(torch.Generator().manual_seed(0), (1, 400, 400, 1))
+    assert [tuple(w.shape) for w in (w1, w2, w3)] == [(400, 1), (400, 400), (1, 400)]
+    assert w2.abs().max() <= 0.02
+    # A normal cut off at two deviations keeps 0.8796 of its own.
+    assert float(w2.std()) == pytest.approx(0.008796, rel=0.01)
+    assert not b1.any()
+    assert not b2.any()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_inner_step_of_a_batch_is_that_of_one_at_a_time(exact: bool) -> None:
+    theta, support = network(), pairs(3, 4)
+    rates = [0.03 * torch.rand_like(t) for t in theta]
+    found = inner_step(expand(theta, 3), rates, support, exact=False)
+    for b, (x_SD, y_SE) in enumerate(zip(*support, strict=True)):
+        leaves = tuple(t.clone().requires_grad_() for t in theta)
+        loss = (alone(leaves, x_SD) - y_SE).square().mean()
+        slopes = torch.autograd.grad(loss, leaves)
+        for mine, t, rate, slope in zip(found, theta, rates, slopes, strict=True):
+            torch.testing.assert_close(mine[b].detach(), t - rate * slope)
+
+
+def test_the_outer_gradient_is_second_order() -> None:
+    support, query = pairs(3, 4), pairs(3, 5, seed=7)
+    leaves = [t.requires_grad_() for t in network()]
+    leaves += [(0.03 * torch.rand_like(t)).detach().requires_grad_() for t in leaves]
+
+    def outer(*tensors: Tensor, exact: bool = True) -> Tensor:
+        moved = inner_step(expand(tensors[:6], 3), tensors[6:], support, exact=exact)
+        return (outputs(moved, query.x) - query.y).square().mean()
+
+    assert torch.autograd.gradcheck(outer, leaves, fast_mode=True)
 
 
 @pytest.mark.parametrize("protocol", [MAML_TABLE_2, META_SGD_TABLE_1])
@@ -135,10 +132,12 @@ def test_even_query_points_go_from_end_to_end() -> None:
 def test_meta_training_learns_and_the_seed_makes_it_the_same_again() -> None:
     protocol = replace(META_SGD_TABLE_1, iterations=700, functions=200)
     learned, again = (meta_train(protocol, 3, lambda _: None) for _ in range(2))
-    assert torch.equal(learned.theta_P, again.theta_P)
-    assert torch.equal(learned.rates, again.rates)
+    for mine, same in zip(
+        (*learned.theta, *learned.rates), (*again.theta, *again.rates), strict=True
+    ):
+        assert torch.equal(mine, same)
     assert 0.005 <= learned.start <= 0.1
-    assert len(set(learned.rates.tolist())) > 1000
+    assert len({rate for rates in learned.rates for rate in rates.flatten().tolist()}) > 1000
     before = meta_test(protocol, _fresh(), 0, shots=5, steps=1, later=1.0)
     after = meta_test(protocol, learned, 0, shots=5, steps=1, later=1.0)
     assert after.shape == (2, 200, 100)
@@ -152,7 +151,8 @@ def _fresh() -> Learned:
 
 def test_later_rates_hold_from_the_second_step_on() -> None:
     protocol = replace(MAML_TABLE_2, functions=20)
-    learned = Learned(0.3 * torch.randn(parameters_in(DIMS)), torch.tensor(0.01), 0.01)
+    theta = tuple(0.3 * torch.randn(t.shape) for t in fresh(torch.Generator(), DIMS))
+    learned = Learned(theta, [torch.tensor(0.01)] * len(theta), 0.01)
     full, halved, none = (
         meta_test(protocol, learned, 0, shots=5, steps=3, later=later) for later in (1.0, 0.5, 0.0)
     )
@@ -194,9 +194,9 @@ def test_verdict(ours: float | None, interval: float | None, expected: str) -> N
 
 
 def test_quick_prints_every_published_cell_and_judges_none(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert command(True, tmp_path / "figures.json", seeds=2) == 0
+    assert run("sinusoid", "--quick", "--seeds", 2, "--out", tmp_path / "figures.json") == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert report == json.loads((tmp_path / "figures.json").read_text())
@@ -214,17 +214,17 @@ def test_quick_prints_every_published_cell_and_judges_none(
 
 
 def test_a_figure_worse_than_published_is_told_and_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Thirty outer steps reproduce nothing; judged, they must not pass."""
-    barely = [replace(p, iterations=30, functions=500) for p in PROTOCOLS[:1]]
-    monkeypatch.setattr("benchmarks.numerics.sinusoid.PROTOCOLS", barely)
-    assert command(False, None) == 1
+    barely = Plan((replace(PROTOCOLS[0], iterations=30, functions=500),))
+    monkeypatch.setattr("benchmarks.methods.sinusoid.QUICK", barely)
+    assert run("sinusoid", "--quick") == 1
     assert "worse" in capsys.readouterr().err
 
 
 def test_the_table_fits_a_terminal() -> None:
-    report = bench([quick_of(p) for p in PROTOCOLS], 1, lambda _: None)
+    report = bench(QUICK, lambda _: None)
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(as_table(report))
+    console.print(Markdown(tables(report)))
     assert "…" not in console.export_text()

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.worker.machine import cpu_model
-from benchmarks.worker.stats import busy_ticks, counters, quantile, ratios, rounded, spread
+from benchmarks.machine import busy_ticks
+from benchmarks.stream.stream import quantile
+from benchmarks.stream.worker_process import counters
+from benchmarks.timing import ratios, rounded, take_turns
+from model.evaluate.machine import cpu_model, spread
 
 SCRAPE = """\
 # HELP adaptd_adaptations_total Streams adapted.
@@ -63,6 +68,18 @@ def test_counters_are_summed_over_their_labels_and_kept_by_label() -> None:
     assert "adaptd_ready" not in found
 
 
-def test_the_cpu_has_a_name_where_the_kernel_tells() -> None:
-    assert cpu_model("processor\t: 0\nmodel name\t: A Fast One\n") == "A Fast One"
-    assert cpu_model("processor\t: 0\n") is None
+def test_the_cpu_has_a_name_where_the_kernel_tells(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    assert cpu_model(cpuinfo) is None
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: A Fast One\n")
+    assert cpu_model(cpuinfo) == "A Fast One"
+    cpuinfo.write_text("processor\t: 0\n")
+    assert cpu_model(cpuinfo) is None
+
+
+def test_contenders_take_turns_until_it_is_enough() -> None:
+    calls: list[str] = []
+    contenders = {name: lambda name=name: calls.append(name) for name in "ab"}
+    taken = take_turns(contenders, 3, enough=lambda done: done == 2)
+    assert calls == ["a", "b", "a", "b"]
+    assert {name: len(found) for name, found in taken.items()} == {"a": 2, "b": 2}

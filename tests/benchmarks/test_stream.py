@@ -4,13 +4,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.worker.plan import QUICK
-from benchmarks.worker.stream import command
+from benchmarks.stream.plan import QUICK
 
 HAS_LIBRDKAFKA = importlib.util.find_spec("confluent_kafka") is not None
 EXPECTED = set(QUICK.scenarios) - (set() if HAS_LIBRDKAFKA else {"librdkafka"})
@@ -34,7 +34,7 @@ def test_a_quick_run_prints_figures_and_leaves_nothing_behind(tmp_path: Path) ->
     report: dict[str, Any] = json.loads(done.stdout)
     assert report == json.loads(out.read_text())
     assert report["machine"]["cores"] >= 1
-    assert {"python", "kafka", "valkey", "torch", "adaptd"} <= set(report["versions"])
+    assert {"python", "kafka", "valkey", "torch", "adaptd"} <= set(report["machine"])
     assert set(report["scenarios"]) == EXPECTED
     for name, worker in report["scenarios"].items():
         assert positive(worker["events_per_s"]), name
@@ -51,6 +51,8 @@ def test_a_quick_run_prints_figures_and_leaves_nothing_behind(tmp_path: Path) ->
     }
 
 
-def test_an_unknown_scenario_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(None, None, None, quick=True, out=None, only=["every_third"]) == 2
+def test_an_unknown_scenario_is_named(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("stream", "--quick", "--only", "every_third") == 1
     assert "no scenario every_third" in capsys.readouterr().err

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.worker.freshness import Freshness
-from benchmarks.worker.one_run import Drain
-from benchmarks.worker.paced_run import Paced
-from benchmarks.worker.stream_report import drain_line, figures, latency, ratios_of
-from benchmarks.worker.worker import Sample
+from benchmarks.stream.drain import Drain
+from benchmarks.stream.latency import Freshness, Paced
+from benchmarks.stream.stream import drain_line, figures, latency, ratios_of
+from benchmarks.stream.worker_process import Sample
 
 ADAPTED = "adaptd_adaptations_total"
 
@@ -18,7 +17,7 @@ def drain(events: int, cpu_s: float, mappings: int = 100) -> Drain:
     start = Sample(10.0, 500, {"worker": 1.0, "kafka": 2.0}, {ADAPTED: 40.0})
     cpu = {"worker": 1.0 + cpu_s, "kafka": 2.5}
     end = Sample(12.0, 500 + events, cpu, {ADAPTED: 40.0 + events / 4})
-    return Drain(start, end, mappings, 75_000.0, 700, 1e-6)
+    return Drain(start, end, mappings, 700, 75_000.0, 1e-6)
 
 
 def test_figures_are_per_event_of_the_steady_part() -> None:

@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.worker import windows
-from benchmarks.worker.report_figures import FIGURES
-from benchmarks.worker.report_results import results
-from benchmarks.worker.windows_feed import Feed, names
-from benchmarks.worker.windows_memory import Stopwatch
-from benchmarks.worker.windows_plan import QUICK, Plan, fitting
-from benchmarks.worker.windows_resident import (
-    Resident,
-    available_bytes,
-    bytes_read,
-    give_back,
-    mappings,
-    parse_status,
-    resident,
-    slope,
-    write_to_disk,
-)
+from benchmarks.figures import FIGURES, result
+from benchmarks.machine import Resident, available_bytes, proc_numbers, resident
+from benchmarks.timing import Stopwatch
+from benchmarks.windows.memory import fitting, slope
+from benchmarks.windows.plan import QUICK, Feed, Plan, names
+from benchmarks.windows.spill import give_back, mappings, write_to_disk
 
 MIB = 2**20
 STATUS = (
@@ -39,11 +29,14 @@ STATUS = (
 )
 
 
-def test_memory_is_read_as_the_kernel_writes_it() -> None:
-    assert parse_status(STATUS) == Resident(60 * 1024, 10 * 1024, 20 * 1024, 30 * 1024)
+def test_memory_is_read_as_the_kernel_writes_it(tmp_path: Path) -> None:
+    assert resident(STATUS) == Resident(60 * 1024, 10 * 1024, 20 * 1024, 30 * 1024)
     assert Resident(9, 5, 3, 1) - Resident(4, 3, 1, 0) == Resident(5, 2, 2, 1)
-    assert available_bytes("MemFree:  1 kB\nMemAvailable:   7 kB\n") == 7 * 1024
-    assert bytes_read("rchar: 5\nread_bytes: 4096\nwrite_bytes: 0\n") == 4096
+    meminfo = tmp_path / "meminfo"
+    assert available_bytes(meminfo) == float("inf")
+    meminfo.write_text("MemFree:  1 kB\nMemAvailable:   7 kB\n")
+    assert available_bytes(meminfo) == 7 * 1024
+    assert proc_numbers("rchar: 5\nread_bytes: 4096\nName: x\n") == {"rchar": 5, "read_bytes": 4096}
 
 
 def test_touched_memory_is_anonymous_and_a_mapped_files_is_the_files(tmp_path: Path) -> None:
@@ -108,7 +101,7 @@ def test_as_many_streams_as_take_half_of_the_room() -> None:
     assert fitting(100, bytes_per_stream=0, room=1_000) == 100
 
 
-def test_a_streams_features_are_what_the_issue_counts() -> None:
+def test_a_streams_features_are_of_both_sides_in_float32() -> None:
     assert Plan().raw_bytes == 32 * (512 + 512) * 4
     assert Plan().window_size == 32
 
@@ -116,7 +109,7 @@ def test_a_streams_features_are_what_the_issue_counts() -> None:
 def test_pairs_rise_and_fill_every_window_once() -> None:
     feed, ids = Feed(QUICK), names(QUICK, 5)
     arrivals = [each for turn in feed.full_windows(ids, QUICK) for each in turn]
-    assert [id for id, _ in arrivals] == ids
+    assert [stream for stream, _ in arrivals] == ids
     pairs = [pair for _, new in arrivals for pair in new]
     assert len(pairs) == 5 * QUICK.window_size
     assert sorted(pair.id for pair in pairs) == [pair.id for pair in pairs]
@@ -136,9 +129,9 @@ def test_a_stopwatch_counts_work_and_not_sleep() -> None:
 
 
 @pytest.mark.services
-def test_a_quick_run_has_every_figure(tmp_path: Path) -> None:
+def test_a_quick_run_has_every_figure(run: Callable[..., int], tmp_path: Path) -> None:
     out = tmp_path / "windows.json"
-    assert windows.command(30, None, tmp_path, quick=True, out=out) == 0
+    assert run("windows", "--streams", 30, "--spill-dir", tmp_path, "--quick", "--out", out) == 0
     report = json.loads(out.read_text())
     assert report["bench"] == "windows"
     for name, figures in report["memory"].items():
@@ -154,15 +147,15 @@ def test_a_quick_run_has_every_figure(tmp_path: Path) -> None:
     assert store["redis_bytes_per_stream"] > QUICK.raw_bytes
     assert store["eviction"]["evicting"]["streams"] == QUICK.store_turns * 16
     assert store["cold_start"]["adapting"]["streams"] == QUICK.store_streams
-    asked = [figure for figure in FIGURES if figure.report == "windows"]
-    assert [r.missing for r in results(asked, {"windows": report}, {})] == [None] * len(asked)
+    asked = [figure for figure in FIGURES if figure.at[0] == "windows"]
+    assert not [r for figure in asked if (r := result(figure, {"windows": report}, {}).missing)]
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_part_that_fails_gives_no_figures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nowhere = tmp_path / "nowhere"
-    assert windows.command(3, None, nowhere, quick=True, out=tmp_path / "out.json") == 1
+    words = ("--quick", "--spill-dir", tmp_path / "nowhere", "--out", tmp_path / "out.json")
+    assert run("windows", *words) == 1
     assert "no figures" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()

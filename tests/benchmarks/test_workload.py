@@ -5,8 +5,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.worker.plan import Plan
-from benchmarks.worker.workload import PHASES, Workload, stream_name, stream_number
+from benchmarks.stream.plan import Plan
+from benchmarks.stream.workload import PHASES, Workload, stream_name, stream_number
 from daemon.wire.paired_event import PairedEvent, Vector
 
 STREAMS = 12

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.numerics.forms_fit import fitted
-from benchmarks.numerics.forms_shape import Form, Measured, Turn
+from benchmarks.inner.forms import fitted
+from benchmarks.inner.turn import Form, Measured, Turn
 from model.inner.cost_rule import (
     COSTS,
     QUERY,

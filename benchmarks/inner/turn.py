@@ -1,0 +1,127 @@
+"""One shape of mapping and window: what a turn costs in each form of the inner loop.
+
+D = source dim, H = hidden, E = target dim, S = support pairs, K = inner steps, N = streams
+
+A turn is what the daemon does to N streams that got one new pair each: `append` of the N pairs and
+`adapt` of the N windows. Both forms are an engine's own windows (`Engine.windows`), and run on one
+thread, taking turns: a noisy moment then is not one form's alone. What counts is the least CPU
+time, as noise only ever adds.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from benchmarks.timing import take_turns
+from model.inner.cost_rule import QUERY, Shape
+from model.meta.fresh import fresh_theta_of_kind
+from model.serving.engine import STREAMS_PER_CHUNK, Engine
+from model.serving.hidden_windows import HiddenWindows
+from model.serving.windows import EpisodeWindows
+from model.values.arrays import FloatArray
+from model.values.episode import Cut
+
+Form = Literal["hidden", "full"]
+
+LARGE_WEIGHTS = 1 << 17
+"""Numbers. Beyond, in full, calls hardly show and one chunk of streams tells as much as many."""
+ONE_CHUNK = STREAMS_PER_CHUNK["cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long one shape is measured."""
+
+    repetitions: int = 24
+    seconds: float = 0.2  # of CPU; two repetitions are made anyway, of a hopeless form one
+    hopeless: float = 3.0  # A form that costs so many times the other's is not run again
+
+
+DEFAULT_BUDGET = Budget()
+
+
+class Measured(NamedTuple):
+    """CPU seconds per stream and turn, the least."""
+
+    hidden_s: float
+    hidden_read_s: float
+    full_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One new pair for every stream, and what it is adapted to. A call gives the CPU seconds per
+    stream."""
+
+    windows: EpisodeWindows | HiddenWindows
+    cuts: list[Cut]
+    pairs: tuple[list[FloatArray], list[FloatArray]]
+
+    @classmethod
+    def of(
+        cls, shape: Shape, form: Form, streams: int, query: int = QUERY, seed: int = 0
+    ) -> "Turn":
+        """Makes one of full windows; what it makes is not read."""
+        dims = (shape.source_dim, shape.hidden_dim, shape.target_dim)
+        theta = fresh_theta_of_kind(dims, activation="gelu", steps=shape.steps, seed=seed)
+        engine = Engine(
+            theta, "cpu", support_capacity=shape.support, query_capacity=query, ridge=False
+        )
+        windows = engine.windows(streams, form=form)
+        cuts = [Cut(slot, shape.support, query, wanted=False) for slot in range(streams)]
+        turn = cls(windows, cuts, _pairs(shape, streams, seed))
+        for _ in range(shape.support + query):
+            seed += 1
+            windows.append(range(streams), *_pairs(shape, streams, seed))
+        return turn
+
+    def read(self) -> "Turn":
+        """Returns the same turn, in which all factors are read; the windows know it before."""
+        cuts = [cut._replace(wanted=True) for cut in self.cuts]
+        return Turn(self.windows, cuts, self.pairs)
+
+    def __call__(self) -> float:
+        """Does the turn once more; returns CPU seconds per stream."""
+        began = time.process_time()
+        self.windows.append([cut.slot for cut in self.cuts], *self.pairs)
+        for cut, adaptation in zip(self.cuts, self.windows.adapt(self.cuts), strict=True):
+            if cut.wanted and adaptation.factored is not None:
+                adaptation.factored()
+        return (time.process_time() - began) / len(self.cuts)
+
+
+def measured(shape: Shape, budget: Budget, streams: int, query: int = QUERY) -> Measured:
+    """Returns the times of one shape's forms, on the threads that torch has."""
+    weights = shape.hidden_dim * (shape.source_dim + shape.target_dim)
+    few = min(streams, ONE_CHUNK) if weights > LARGE_WEIGHTS else streams
+    hidden = Turn.of(shape, "hidden", streams, query)
+    full = Turn.of(shape, "full", few, query)
+    return Measured(
+        **least({"hidden_s": hidden, "hidden_read_s": hidden.read(), "full_s": full}, budget)
+    )
+
+
+def least(turns: Mapping[str, Callable[[], float]], budget: Budget) -> dict[str, float]:
+    """Returns the least that each gave. The first round makes ready what lasts and counts only for
+    those that are hopeless by it."""
+    first = {name: turn() for name, turn in turns.items()}
+    bound, began = budget.hopeless * min(first.values()), time.process_time()
+    taken = take_turns(
+        {name: turn for name, turn in turns.items() if first[name] <= bound},
+        max(budget.repetitions, 2),
+        lambda done: done > 1 and time.process_time() - began > budget.seconds,
+    )
+    return first | {name: min(found) for name, found in taken.items()}
+
+
+def _pairs(shape: Shape, streams: int, seed: int) -> tuple[list[FloatArray], list[FloatArray]]:
+    """Targets that no mapping explains, so that no loss falls to where products are too coarse."""
+    rng = np.random.default_rng(seed)
+    x_ND, y_NE = (
+        rng.standard_normal((streams, dim), np.float32)
+        for dim in (shape.source_dim, shape.target_dim)
+    )
+    return list(x_ND), list(y_NE)

@@ -1,1 +1,0 @@
-"""What the model's parts cost beside what people use for the same today."""

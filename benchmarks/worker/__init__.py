@@ -1,1 +1,0 @@
-"""Figures: what the daemon costs, beside what its clients cost without it."""
