@@ -45,9 +45,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if NEED_SERVICES & set(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+    _skip_without_device([item for item in items if item.get_closest_marker("gpu")])
     if "PYTEST_XDIST_WORKER" in os.environ:
         waiting = {item.path for item in items if item.get_closest_marker("services")}
         items.sort(key=lambda item: item.path not in waiting)
+
+
+def _skip_without_device(items: list[pytest.Item]) -> None:
+    """Skips tests that need a GPU where there is none."""
+    if not items:
+        return
+    import torch  # takes two seconds, which only tests that need it shall pay
+
+    if not torch.cuda.is_available():
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
 @pytest.hookimpl(optionalhook=True)
