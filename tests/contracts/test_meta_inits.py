@@ -34,7 +34,7 @@ def opened(
     log: list[MemoryRecord] = []
     settings = None if request.param == "memory" else kafka_settings()
 
-    def open() -> MetaInits:
+    def open_topic() -> MetaInits:
         if settings is None:
             made.append(MemoryMetaInits(log, MAX_BYTES, exists=False))
         else:
@@ -43,7 +43,7 @@ def opened(
             made.append(KafkaPythonMetaInits(settings.model_copy(update=update), "test"))
         return made[-1]
 
-    yield open
+    yield open_topic
     for topic in made:
         topic.close()
         topic.close()

@@ -118,8 +118,8 @@ class Truth:
     def saw(self, event: Pairs, partition: int, offset: int) -> None:
         entries = self.entries.setdefault((partition, event.stream), [])
         for place, (x, y) in enumerate(zip(event.xs, event.ys, strict=True)):
-            id = f"{offset + 1}-{place}"
-            entries.append(Entry(id, x.tobytes(), y.tobytes(), event.time_ms))
+            entry_id = f"{offset + 1}-{place}"
+            entries.append(Entry(entry_id, x.tobytes(), y.tobytes(), event.time_ms))
 
     def windows(self) -> dict[StreamPlace, list[Entry]]:
         """The newest WINDOW pairs of every stream."""
@@ -364,8 +364,8 @@ class Installation:
             yield Worker(process, f"http://127.0.0.1:{port}", log)
 
 
-def _entry(id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
-    return Entry(id.decode(), fields[b"x"], fields[b"y"], int(fields[b"t"]))
+def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+    return Entry(entry_id.decode(), fields[b"x"], fields[b"y"], int(fields[b"t"]))
 
 
 @dataclass(frozen=True)
