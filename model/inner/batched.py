@@ -1,7 +1,7 @@
 """The gradients of many streams at once, hand-derived, and plain descent along them.
 
-B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E = target dim,
-K = inner steps
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim,
+K = inner steps, O = outputs of a layer, I = inputs of a layer
 
 The same mathematics as `model.inner.reference`, with every stream's parameters materialised:
 

@@ -1,7 +1,7 @@
 """Which form of the inner loop costs less, by counting.
 
-D = source dim, H = hidden, E = target dim, S = support pairs, K = inner steps, V = H + S,
-A = all pairs of a window: S and the query, which the form in full pads
+D = source dim, H = hidden units, E = target dim, S = support pairs, K = inner steps, V = spanning
+rows (H + S), N = pairs of a stream (S and the query, which the form in full pads)
 
 What a stream with one new pair costs in one turn is taken to be, in either form,
 
@@ -14,13 +14,13 @@ leading terms:
       multiplications  H·(D + E) + H²                         the new pair, projected and judged
                        K·S·H² + K(K − 1)/2·S²·(4·H + 2·S)     D·W2, and what earlier steps left
                        S²·H + (K − 1)·S²·(3·H + S)            among the support
-                       A·H² + A·(K·S + S)·(H + V)             the losses after
-      moved            A·(D + E + 2·H + 2·S)                  the window
+                       N·H² + N·(K·S + S)·(H + V)             the losses after
+      moved            N·(D + E + 2·H + 2·S)                  the window
       units            K·S·H
       calls            c + S·p + K·S·q                        per chunk: a fixed number of pairs
     in full (`model.inner.batched`)
-      multiplications  K·S·H·(2·D + 3·E) + 2·A·H·(D + E)      the steps, the losses
-      moved            (K + 2)·H·(D + E) + 2·A·(D + E)        the weights, the window
+      multiplications  K·S·H·(2·D + 3·E) + 2·N·H·(D + E)      the steps, the losses
+      moved            (K + 2)·H·(D + E) + 2·N·(D + E)        the weights, the window
       units            K·S·(H + E)
       calls            f + K·g                                per chunk: a fixed number of streams
 
@@ -127,21 +127,21 @@ def counted(shape: Shape) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def hidden_work(shape: Shape) -> Work:
     """Returns the work of the form in hidden space, by the table above."""
     d, h, e, s, k = _padded(shape)
-    a, v, j = s + QUERY, h + s, k * s
+    n, v, j = s + QUERY, h + s, k * s
     new_pair = h * (d + e) + h * h
     earlier_steps = k * (k - 1) / 2 * s * s * (4 * h + 2 * s)
     among_support = s * s * h + (k - 1) * s * s * (3 * h + s)
-    losses = a * h * h + a * (j + s) * (h + v)
+    losses = n * h * h + n * (j + s) * (h + v)
     multiplications = new_pair + j * h * h + earlier_steps + among_support + losses
-    return Work(multiplications, a * (d + e + 2 * h + 2 * s), j * h)
+    return Work(multiplications, n * (d + e + 2 * h + 2 * s), j * h)
 
 
 def full_work(shape: Shape) -> Work:
     """Returns the work of the form with weights in full, by the table above."""
     d, h, e, s, k = _padded(shape)
-    a, weights = s + aligned(QUERY), h * (d + e)
-    multiplications = k * s * h * (2 * d + 3 * e) + 2 * a * weights
-    return Work(multiplications, (k + 2) * weights + 2 * a * (d + e), k * s * (h + e))
+    n, weights = s + aligned(QUERY), h * (d + e)
+    multiplications = k * s * h * (2 * d + 3 * e) + 2 * n * weights
+    return Work(multiplications, (k + 2) * weights + 2 * n * (d + e), k * s * (h + e))
 
 
 def _padded(shape: Shape) -> Shape:

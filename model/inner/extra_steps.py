@@ -1,6 +1,7 @@
 """More inner steps than θ was trained for, each kept only where it helped. For serving only.
 
-B = streams in batch, K = inner steps trained for
+B = streams in batch, S = support pairs (padded), D = source dim, E = target dim, K = inner steps
+(those trained for)
 """
 
 from dataclasses import dataclass

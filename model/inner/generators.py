@@ -1,6 +1,6 @@
 """What makes a stream's starting point: θ itself, or θ conditioned on the stream's support.
 
-B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E = target dim
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim
 
 `mlp` starts every stream at θ. `adversarial` does too: its discriminator took part in
 meta-training alone (`model.meta.outer`). `attention` reads the support pairs

@@ -1,6 +1,6 @@
 """The inner loop as every learner runs it: init, step, terminate, over explicit state.
 
-B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E = target dim
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim
 
 A learner takes each stream's start (θ, or what a generator made of θ and the support) to θ′. All
 operations are ordinary differentiable torch operations, so that the outer loop's gradient runs
@@ -111,5 +111,5 @@ def select_streams(first_B: Tensor, first: Mlp, second: Mlp) -> Mlp:
 def finite(tensors: Sequence[Tensor]) -> Tensor:
     """Returns whether each stream's numbers are finite (B), and their sum too."""
     with torch.no_grad():
-        sums_NB = torch.stack([tensor.flatten(1).sum(1) for tensor in tensors])
-        return torch.isfinite(sums_NB).all(0)
+        sums = torch.stack([tensor.flatten(1).sum(1) for tensor in tensors])
+        return torch.isfinite(sums).all(0)

@@ -1,6 +1,6 @@
 """Learners by the names that a θ gives them: from config and tensors to a Learner, and fresh ones.
 
-D = source dim, H = hidden, E = target dim, K = inner steps
+D = source dim, H = hidden units, E = target dim, K = inner steps
 
 | kind     | tensors           | what runs                                                    |
 |----------|-------------------|--------------------------------------------------------------|

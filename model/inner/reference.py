@@ -1,6 +1,6 @@
 """The inner loop for ONE stream, as the textbook has it: the oracle of every faster form.
 
-S = support pairs, D = source dim, E = target dim, K = inner steps
+S = support pairs, N = pairs of a stream, D = source dim, E = target dim, K = inner steps
 
 MAML's inner loop (Finn et al. 2017, eq. 1) with one learned rate per step and per tensor (after
 Antoniou et al. 2019): θ_{k+1} = θ_k − α_k ∘ ∇L_S(θ_k), the gradient by autograd. With rates 0 for

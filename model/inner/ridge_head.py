@@ -1,6 +1,6 @@
 """R2D2: the head in closed form, a ridge regression on hidden features (Bertinetto et al. 2019).
 
-B = streams in batch, S = support pairs (padded), H = hidden, E = target dim
+B = streams in batch, S = support pairs (padded), H = hidden units, E = target dim
 
     argmin over W2, b2 of  Σ_i |W2·h_i + b2 − y_i|² + λw·|W2 − W2₀|² + λb·|b2 − b2₀|²
 

@@ -1,6 +1,7 @@
 """Learners that take plain gradient steps: on all four tensors, or on the head alone.
 
-B = streams in batch, S = support pairs, D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs, D = source dim, H = hidden units, E = target dim, K = inner
+steps
 
 Rates are learned per step and tensor (Meta-SGD, Li et al. 2017, per tensor instead of per number;
 Antoniou et al. 2019). One rate everywhere is MAML's inner loop (Finn et al. 2017, eq. 1).

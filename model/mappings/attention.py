@@ -1,8 +1,9 @@
 """The attention generator: a stream's few support pairs move the mapping far, in closed form.
 
-B = streams in batch, S = support pairs (padded), D = source dim, H = hidden, E = target dim,
-P = degrees of freedom of the learned family, C = context, I = inputs
-(inside, D and E are padded to whole cache lines)
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units,
+E = target dim, L = learned numbers in one vector (degrees of freedom of the learned family),
+U = numbers of an embedding (the context), I = inputs of a layer; inside, D and E are padded to
+whole cache lines
 
 *How to think about it.* A stream's task is to turn features u(x), which all streams share, into its
 own space: y ≈ R·u(x) + b. With few pairs R must be guessed from a family of maps that meta-training
@@ -96,12 +97,12 @@ class AttentionConfig:
     target_dim: int
     """E."""
     width: int = 64
-    """W, of a token: a multiple of 16·heads."""
+    """U, of a token: a multiple of 16·heads."""
     heads: int = 4
     blocks: int = 2
     """Self-attention blocks."""
     generators: int = 4
-    """P, degrees of freedom of the learned family of rotations: a multiple of 4."""
+    """L, degrees of freedom of the learned family of rotations: a multiple of 4."""
     refinements: int = 2
     """Gauss-Newton steps, each time that R1 is found."""
     repairs: int = 2
@@ -134,7 +135,7 @@ class Readout(NamedTuple):
 class FoundRotations(NamedTuple):
     """R1 with its coordinates, and R2, as found from pairs with weights `w_BS`."""
 
-    a_BP: Tensor
+    a_BL: Tensor
     family_BEE: Tensor
     rotation_BEE: Tensor
     w_BS: Tensor
@@ -209,7 +210,7 @@ class Attention(nn.Module):
             known = evidence_of(pairs)
             fits = (found.fit_BS, fit_of(pairs, found.rotation_BEE))
             w_BS = self._weights(self.weight_anew, known, real_BS, *fits)
-            found = self._find(self.prior_anew, pairs, known, w_BS, found.a_BP)
+            found = self._find(self.prior_anew, pairs, known, w_BS, found.a_BL)
         matrix_BEE, bias_BE = self._ridge_step(pairs, known, found)
         unit = math.sqrt(self.config.target_dim)
         rotations = (found.family_BEE, found.rotation_BEE)
@@ -261,30 +262,30 @@ class Attention(nn.Module):
         return weight_BS
 
     def _coordinates(self, pairs: Pairs, known: Evidence, w_BS: Tensor) -> Tensor:
-        """Where on the learned family to begin, (B, P)."""
+        """Where on the learned family to begin, (B, L)."""
         unit = math.sqrt(self.config.target_dim)
-        pooled_BC = self.tokens(pairs.u_BSE * unit, pairs.y_BSE * unit, pairs.real_BS)
+        pooled_BU = self.tokens(pairs.u_BSE * unit, pairs.y_BSE * unit, pairs.real_BS)
         yu_BEE = weighted(w_BS, pairs.y_BSE, pairs.u_BSE)
         procrustes_BEE = towards_orthogonal(yu_BEE, CONTEXT_POLAR_STEPS)
         count = functional.pad(known.count_B1, (0, EVIDENCE - 1))
-        context_B1C = torch.cat([pooled_BC, procrustes_BEE.flatten(1), count], dim=1).unsqueeze(1)
-        hidden_B1C = functional.gelu(linear(self.context, context_B1C))
-        a_BP = linear(self.coordinates, hidden_B1C).squeeze(1)
+        context_B1U = torch.cat([pooled_BU, procrustes_BEE.flatten(1), count], dim=1).unsqueeze(1)
+        hidden_B1U = functional.gelu(linear(self.context, context_B1U))
+        a_BL = linear(self.coordinates, hidden_B1U).squeeze(1)
         # smoothly bounded, so that the context learns its way back from too large ones
-        return a_BP / (1.0 + a_BP.square().sum(1, keepdim=True) / MAX_COORDINATES**2).sqrt()
+        return a_BL / (1.0 + a_BL.square().sum(1, keepdim=True) / MAX_COORDINATES**2).sqrt()
 
     def _find(
-        self, prior: SmallMlp, pairs: Pairs, known: Evidence, w_BS: Tensor, a_BP: Tensor
+        self, prior: SmallMlp, pairs: Pairs, known: Evidence, w_BS: Tensor, a_BL: Tensor
     ) -> FoundRotations:
         yu_BEE = weighted(w_BS, pairs.y_BSE, pairs.u_BSE)
         uu_BEE = weighted(w_BS, pairs.u_BSE, pairs.u_BSE)
-        family_BEE, a_BP = self.family(a_BP, uu_BEE, yu_BEE)
+        family_BEE, a_BL = self.family(a_BL, uu_BEE, yu_BEE)
         fit_BS = fit_of(pairs, family_BEE)
         explained = explained_of(w_BS, fit_BS, known)
         count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
         (k_B1,) = prior(_bounded_exp, explained, count, kept, spread, explained * count)
         rotation_BEE = towards_orthogonal(yu_BEE + k_B1.unsqueeze(2) * family_BEE)
-        return FoundRotations(a_BP, family_BEE, rotation_BEE, w_BS, fit_BS, explained)
+        return FoundRotations(a_BL, family_BEE, rotation_BEE, w_BS, fit_BS, explained)
 
     def _repaired(
         self, x_BSD: Tensor, seen: Pairs, pairs: Pairs, known: Evidence, found: FoundRotations

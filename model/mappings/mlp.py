@@ -1,6 +1,6 @@
 """The two-layer mapping f(x) = σo(W2·σ(W1·x + b1) + b2) as a pure function of its parameters.
 
-B = streams in batch, N = pairs, D = source dim, H = hidden, E = target dim
+B = streams in batch, N = pairs of a stream, D = source dim, H = hidden units, E = target dim
 
 Parameters are always a `Mlp` of tensors: w1 (H, D), b1 (H), w2 (E, H), b2 (E) for one stream, the
 same with a leading B for a batch of streams that each have their own. σ and σo are given by name;

@@ -1,6 +1,6 @@
 """The two-layer mapping in numpy alone: for readers, scores and tests, where torch is too much.
 
-N = pairs, D = source dim, H = hidden, E = target dim
+N = pairs of a stream, D = source dim, H = hidden units, E = target dim
 """
 
 import math

@@ -1,6 +1,7 @@
 """Orthogonal matrices, batched, from fixed sequences of products: no data-dependent path.
 
-B = streams in batch, one matrix each, E = its side, P = directions, F = E·E
+B = streams in batch (one matrix each), E = target dim (a matrix's side), L = learned numbers in one
+vector (coordinates, each with its direction), R = rows (numbers of a flattened matrix, right sides)
 
 Every matrix is computed by the same products in the same order whatever else is in the batch (of
 `torch.matrix_exp` that is not so: it sorts the batch by norm). NaN stays in its own matrix.
@@ -21,6 +22,8 @@ MAX_COORDINATES = 12.0
 about 1.4, needs to go round, and within what `expm` is accurate for."""
 POLAR_STEPS = 10
 """A singular value of 0.05 (against the largest, about) gets to 1; much smaller ones stay small."""
+_GENERATORS = "generators_PEE"
+"""The parameter's name in files of θ, where it has to stay what it was."""
 
 
 def expm(a_BEE: Tensor) -> Tensor:
@@ -38,19 +41,19 @@ def expm(a_BEE: Tensor) -> Tensor:
     return r_BEE
 
 
-def expm_with_derivatives(a_BEE: Tensor, directions_PEE: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns expm(a), and ∂expm(a + t·D_p)/∂t at t = 0 for each direction D_p (B, P, E, E).
+def expm_with_derivatives(a_BEE: Tensor, directions_LEE: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns expm(a), and ∂expm(a + t·D_l)/∂t at t = 0 for each direction D_l (B, L, E, E).
 
     They are the products of `expm`, differentiated one by one.
     """
     streams, side, _ = a_BEE.shape
-    count = len(directions_PEE)
+    count = len(directions_LEE)
     shape = (streams, count, side, side)
 
     def for_each_direction(m_BEE: Tensor) -> Tensor:
         return m_BEE.unsqueeze(1).expand(shape).reshape(-1, side, side)
 
-    dx = (directions_PEE / 2.0**SQUARINGS).expand(shape).reshape(-1, side, side)
+    dx = (directions_LEE / 2.0**SQUARINGS).expand(shape).reshape(-1, side, side)
     x_BEE = a_BEE / 2.0**SQUARINGS
     x = for_each_direction(x_BEE)
     one_BEE = torch.eye(side, dtype=a_BEE.dtype, device=a_BEE.device).expand_as(a_BEE)
@@ -83,84 +86,91 @@ def towards_orthogonal(m_BEE: Tensor, steps: int = POLAR_STEPS) -> Tensor:
 
 
 class Manifold(nn.Module):
-    """A learned family of rotations with few degrees of freedom: expm(Σ a_p·(G_p − G_pᵀ))."""
+    """A learned family of rotations with few degrees of freedom: expm(Σ a_l·(G_l − G_lᵀ))."""
 
     def __init__(self, count: int, dim: int, side: int, refinements: int) -> None:
         """Makes a family of `count` degrees of freedom; dims beyond `dim` stay as they are."""
         super().__init__()
-        self.generators_PEE = nn.Parameter(torch.randn(count, dim, dim) * 0.5 / math.sqrt(dim))
+        drawn_LEE = torch.randn(count, dim, dim) * 0.5 / math.sqrt(dim)
+        self.register_parameter(_GENERATORS, nn.Parameter(drawn_LEE))
         self._idle = side - dim
         self.log_damping = nn.Parameter(torch.tensor(-2.0))
         self._refinements = refinements
 
-    def forward(self, a_BP: Tensor, uu_BEE: Tensor, yu_BEE: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the rotations (B, E, E) that map u to y best, and their coordinates (B, P).
+    @property
+    def generators_LEE(self) -> Tensor:
+        """The G_l, learned."""
+        generators: Tensor = getattr(self, _GENERATORS)
+        return generators
 
-        The search begins at coordinates `a_BP`.
+    def forward(self, a_BL: Tensor, uu_BEE: Tensor, yu_BEE: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the rotations (B, E, E) that map u to y best, and their coordinates (B, L).
+
+        The search begins at coordinates `a_BL`.
 
         `uu_BEE` = Σ w·u·uᵀ and `yu_BEE` = Σ w·y·uᵀ over a stream's pairs are all that the squared
         error Σ w·|y − R(a)·u|² needs. The search is Gauss-Newton with a learned damping
         (Levenberg 1944). Where it converges, the minimum no longer depends on its start; the
-        gradient accordingly passes a step's Jacobian by, and reaches `a_BP` as if unmoved.
+        gradient accordingly passes a step's Jacobian by, and reaches `a_BL` as if unmoved.
         """
-        directions_PEE = self.generators_PEE - self.generators_PEE.transpose(1, 2)
-        directions_PEE = functional.pad(directions_PEE, (0, self._idle, 0, self._idle))
+        directions_LEE = self.generators_LEE - self.generators_LEE.transpose(1, 2)
+        directions_LEE = functional.pad(directions_LEE, (0, self._idle, 0, self._idle))
         for _ in range(self._refinements):
-            a_BP = within(MAX_COORDINATES, a_BP + self._step(a_BP, directions_PEE, uu_BEE, yu_BEE))
-        return expm(_combined(a_BP, directions_PEE)), a_BP
+            a_BL = within(MAX_COORDINATES, a_BL + self._step(a_BL, directions_LEE, uu_BEE, yu_BEE))
+        return expm(_combined(a_BL, directions_LEE)), a_BL
 
-    def _step(self, a_BP: Tensor, directions_PEE: Tensor, uu_BEE: Tensor, yu_BEE: Tensor) -> Tensor:
+    def _step(self, a_BL: Tensor, directions_LEE: Tensor, uu_BEE: Tensor, yu_BEE: Tensor) -> Tensor:
         """(JᵀJ + μ)⁻¹·Jᵀ·residual, of the residuals y − R·u and their derivatives in a."""
-        streams, count = a_BP.shape
+        streams, count = a_BL.shape
         with torch.no_grad():
-            r_BEE, dr_BPEE = expm_with_derivatives(_combined(a_BP, directions_PEE), directions_PEE)
-            dr_BPF = dr_BPEE.flatten(2)
-            druu_BPF = torch.bmm(dr_BPEE.flatten(1, 2), uu_BEE).view(streams, count, -1)
-            normal_BPP = torch.bmm(dr_BPF, druu_BPF.transpose(1, 2))
+            r_BEE, dr_BLEE = expm_with_derivatives(_combined(a_BL, directions_LEE), directions_LEE)
+            dr_BLR = dr_BLEE.flatten(2)
+            druu_BLR = torch.bmm(dr_BLEE.flatten(1, 2), uu_BEE).view(streams, count, -1)
+            normal_BLL = torch.bmm(dr_BLR, druu_BLR.transpose(1, 2))
         descent_BEE = yu_BEE - torch.bmm(r_BEE, uu_BEE)
-        right_BP1 = times_vector(dr_BPF, descent_BEE.flatten(1)).unsqueeze(2)
+        right_BL1 = times_vector(dr_BLR, descent_BEE.flatten(1)).unsqueeze(2)
         damping = functional.softplus(self.log_damping)
-        one_PP = torch.eye(count, dtype=a_BP.dtype, device=a_BP.device)
-        return solve_small(normal_BPP + damping * one_PP, right_BP1).squeeze(2)
+        one_LL = torch.eye(count, dtype=a_BL.dtype, device=a_BL.device)
+        return solve_small(normal_BLL + damping * one_LL, right_BL1).squeeze(2)
 
 
-def solve(left_BEE: Tensor, right_BEF: Tensor) -> Tensor:
+def solve(left_BEE: Tensor, right_BER: Tensor) -> Tensor:
     """Returns left⁻¹·right; a matrix that is singular or not finite spoils its own stream alone."""
     # torch.linalg.solve would raise for the whole batch
-    solution: Tensor = torch.linalg.solve_ex(left_BEE, right_BEF)[0]
+    solution: Tensor = torch.linalg.solve_ex(left_BEE, right_BER)[0]
     return solution
 
 
-def within(radius: float, a_BP: Tensor) -> Tensor:
+def within(radius: float, a_BL: Tensor) -> Tensor:
     """Returns the vectors, those longer than `radius` shortened to it."""
-    length_B1 = a_BP.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt()
-    return a_BP * (radius / length_B1).clamp(max=1.0)
+    length_B1 = a_BL.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt()
+    return a_BL * (radius / length_B1).clamp(max=1.0)
 
 
-def times_vector(m_BEF: Tensor, v_BF: Tensor) -> Tensor:
+def times_vector(m_BER: Tensor, v_BR: Tensor) -> Tensor:
     """Returns each stream's matrix times its vector (B, E), by sums over rows.
 
     A `bmm` with one column takes another routine for one stream than for several.
     """
-    return (m_BEF * v_BF.unsqueeze(1)).sum(2)
+    return (m_BER * v_BR.unsqueeze(1)).sum(2)
 
 
-def solve_small(left_BPP: Tensor, right_BP1: Tensor) -> Tensor:
+def solve_small(left_BLL: Tensor, right_BL1: Tensor) -> Tensor:
     """Returns left⁻¹·right of small positive definite matrices, by Gauss-Jordan without pivoting.
 
     Elementwise operations alone: LAPACK's bits depend on where in memory so small a matrix starts.
     """
-    count = left_BPP.shape[2]
-    rows_BPR = torch.cat([left_BPP, right_BP1], dim=2)
-    others_PP = 1.0 - torch.eye(count, dtype=left_BPP.dtype, device=left_BPP.device)
-    for p in range(count):
-        pivot_B1R = rows_BPR[:, p : p + 1] / rows_BPR[:, p : p + 1, p : p + 1]
-        factor_BP1 = rows_BPR[:, :, p : p + 1] * others_PP[p, :, None]
-        here_P1 = 1.0 - others_PP[p, :, None]
-        rows_BPR = (rows_BPR - factor_BP1 * pivot_B1R) * others_PP[p, :, None] + pivot_B1R * here_P1
-    return rows_BPR[:, :, count:]
+    count = left_BLL.shape[2]
+    augmented = torch.cat([left_BLL, right_BL1], dim=2)
+    others_LL = 1.0 - torch.eye(count, dtype=left_BLL.dtype, device=left_BLL.device)
+    for i in range(count):
+        pivot = augmented[:, i : i + 1] / augmented[:, i : i + 1, i : i + 1]
+        factor_BL1 = augmented[:, :, i : i + 1] * others_LL[i, :, None]
+        here_L1 = 1.0 - others_LL[i, :, None]
+        augmented = (augmented - factor_BL1 * pivot) * others_LL[i, :, None] + pivot * here_L1
+    return augmented[:, :, count:]
 
 
-def _combined(a_BP: Tensor, directions_PEE: Tensor) -> Tensor:
+def _combined(a_BL: Tensor, directions_LEE: Tensor) -> Tensor:
     # a product of small odd shapes could sum in another order for another batch; this cannot
-    return (a_BP.unsqueeze(2).unsqueeze(3) * directions_PEE).sum(1)
+    return (a_BL.unsqueeze(2).unsqueeze(3) * directions_LEE).sum(1)

@@ -1,7 +1,8 @@
 """A stream's support as a set of pairs, of any size: evidence, a context vector, a ridge step.
 
-B = streams in batch, S = support pairs (padded), E = target dim, I = input dim, O = output dim,
-W = width, A = heads, V = width of a head
+B = streams in batch, S = support pairs (padded), N = pairs of a stream (or one, about the stream
+itself), E = target dim, I = inputs of a layer, O = outputs of a layer, U = numbers of an embedding,
+C = channels (heads)
 
 Every product is a `bmm` over streams, with the shared weights expanded: a stream's numbers are then
 the product of its own matrices, whatever company it has.
@@ -93,28 +94,28 @@ class AttentionBlock(nn.Module):
         self.widen = nn.Linear(width, 2 * width)
         self.narrow = nn.Linear(2 * width, width)
 
-    def forward(self, h_BSW: Tensor, real_BS: Tensor) -> Tensor:
-        """Returns the pairs' new features (B, S, W); padded pairs are attended to by none."""
-        normed_BSW = self.attended_norm(h_BSW)
+    def forward(self, h_BSU: Tensor, real_BS: Tensor) -> Tensor:
+        """Returns the pairs' new features (B, S, U); padded pairs are attended to by none."""
+        normed_BSU = self.attended_norm(h_BSU)
         layers = (self.query, self.key, self.value)
-        q, k, v = (self._split(linear(layer, normed_BSW)) for layer in layers)
+        q, k, v = (self._split(linear(layer, normed_BSU)) for layer in layers)
         logits = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(q.shape[2])
         padded = ~real_BS.repeat_interleave(self.heads, dim=0).unsqueeze(1)
         mixed = torch.bmm(logits.masked_fill(padded, NEVER).softmax(2), v)
-        h_BSW = h_BSW + linear(self.merge, self._joined(mixed))
-        widened = functional.gelu(linear(self.widen, self.widened_norm(h_BSW)))
-        return h_BSW + linear(self.narrow, widened)
+        h_BSU = h_BSU + linear(self.merge, self._joined(mixed))
+        widened = functional.gelu(linear(self.widen, self.widened_norm(h_BSU)))
+        return h_BSU + linear(self.narrow, widened)
 
-    def _split(self, h_BSW: Tensor) -> Tensor:
-        """(B·A, S, V)."""
-        streams, pairs, _ = h_BSW.shape
-        h_BSAV = h_BSW.view(streams, pairs, self.heads, -1)
-        return h_BSAV.transpose(1, 2).reshape(streams * self.heads, pairs, -1)
+    def _split(self, h_BSU: Tensor) -> Tensor:
+        """(B·C, S, width of a head)."""
+        streams, pairs, _ = h_BSU.shape
+        split = h_BSU.view(streams, pairs, self.heads, -1)
+        return split.transpose(1, 2).reshape(streams * self.heads, pairs, -1)
 
     def _joined(self, mixed: Tensor) -> Tensor:
-        """(B, S, W)."""
-        h_BASV = mixed.view(-1, self.heads, *mixed.shape[1:])
-        return h_BASV.transpose(1, 2).flatten(2)
+        """(B, S, U)."""
+        split = mixed.view(-1, self.heads, *mixed.shape[1:])
+        return split.transpose(1, 2).flatten(2)
 
 
 class SetEncoder(nn.Module):
@@ -133,17 +134,17 @@ class SetEncoder(nn.Module):
         self.pool = nn.Linear(width, heads)
 
     def forward(self, u_BSE: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Tensor:
-        """Returns the context (B, A·W), 0 without pairs. Padded pairs must hold finite numbers."""
-        sums_BSW = functional.gelu(linear(self.sum_u, u_BSE) + linear(self.sum_y, y_BSE))
-        products_BSW = linear(self.product_u, u_BSE) * linear(self.product_y, y_BSE)
-        h_BSW = linear(self.merge, torch.cat([sums_BSW, products_BSW], dim=2))
+        """Returns the context (B, C·U), 0 without pairs. Padded pairs must hold finite numbers."""
+        sums_BSU = functional.gelu(linear(self.sum_u, u_BSE) + linear(self.sum_y, y_BSE))
+        products_BSU = linear(self.product_u, u_BSE) * linear(self.product_y, y_BSE)
+        h_BSU = linear(self.merge, torch.cat([sums_BSU, products_BSU], dim=2))
         for block in self.blocks:
-            h_BSW = block(h_BSW, real_BS)
-        logits_BAS = linear(self.pool, h_BSW).transpose(1, 2)
+            h_BSU = block(h_BSU, real_BS)
+        logits_BCS = linear(self.pool, h_BSU).transpose(1, 2)
         padded_B1S = ~real_BS.unsqueeze(1)
-        share_BAS = logits_BAS.masked_fill(padded_B1S, NEVER).softmax(2)
-        pooled_BAW: Tensor = torch.bmm(share_BAS.masked_fill(padded_B1S, 0.0), h_BSW)
-        return pooled_BAW.flatten(1)
+        share_BCS = logits_BCS.masked_fill(padded_B1S, NEVER).softmax(2)
+        pooled_BCU: Tensor = torch.bmm(share_BCS.masked_fill(padded_B1S, 0.0), h_BSU)
+        return pooled_BCU.flatten(1)
 
 
 def evidence_of(pairs: Pairs) -> Evidence:

@@ -1,7 +1,7 @@
 """The engine: contents to features, episodes to adapted mappings, on a CPU or a GPU.
 
-N = contents, B = streams in a chunk, S = support pairs, Q = query pairs, D = source dim,
-E = target dim, H = hidden
+R = rows (contents; pairs, each taken alone), B = streams in batch (a chunk), S = support pairs,
+Q = query pairs, N = pairs of a stream, D = source dim, E = target dim, H = hidden units
 
     support → generator (each stream's start) → learner (the inner loop) → θ′
     judged on the query beside θ unadapted and ridge regression
@@ -162,12 +162,12 @@ class Engine:
         return self._encoders[side].prepare(content)
 
     def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
-        """Features (N, d), float32, of what `prepare` gave for the same side. Raises DeviceLost."""
+        """Features (R, d), float32, of what `prepare` gave for the same side. Raises DeviceLost."""
         if not prepared:
             return np.zeros((0, self._encoders[side].dim), np.float32)
         with lost_device_told():
-            features_ND = self._encoders[side].encode(prepared)
-            return np.asarray(features_ND.cpu().numpy(), np.float32)
+            features_RD = self._encoders[side].encode(prepared)
+            return np.asarray(features_RD.cpu().numpy(), np.float32)
 
     def windows(self, capacity: int, form: Form = "auto") -> EpisodeWindows | HiddenWindows:
         """Empty windows for so many streams, of the capacities' sizes together.

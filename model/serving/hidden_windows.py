@@ -1,8 +1,8 @@
 """Windows in hidden space: every pair is projected once, when it arrives.
 
-C = capacity (slots), W = window size, N = new pairs, R = rows of a projection chunk,
-D = source dim, E = target dim, H = hidden, B = streams of a chunk, S, Q = capacities for support
-and query pairs, A = S + Q
+Z = slots, W = window size, R = rows (new pairs, a chunk of them to project), D = source dim,
+E = target dim, X = source or target dim, H = hidden units, G = H + 1, B = streams in batch (a
+chunk), S = support pairs (capacity), Q = query pairs (capacity), N = pairs of a stream (S + Q)
 
 What lies in memory of a slot (`model.inner.hidden.descent` says what for):
 
@@ -15,7 +15,7 @@ A new pair costs its own projections (one matrix product for all that arrive tog
 and column of each Gram; nothing else moves. Adapting gathers a slot's rows in order of age and
 touches no feature; those are read again only to publish.
 
-What holds for bits: p and r are made in chunks of R rows always, a Gram's number is a sum over
+What holds for bits: p and r are made in chunks of ROWS rows always, a Gram's number is a sum over
 products in one fixed order wherever its pairs lie (`numpy.einsum`, row by row), and pairs are
 gathered by age: so the ring's turning, a restart, or what else arrived changes nothing.
 """
@@ -50,7 +50,7 @@ from model.values.episode import Adaptation, Cut, Episode
 from model.values.low_rank import LowRank
 
 ROWS = 32
-"""R: pairs are projected so many at a time, whatever the number that arrived."""
+"""Pairs are projected so many at a time, whatever the number that arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +109,22 @@ class HiddenWindows:
     ) -> None:
         """Takes new pairs in, a stream's in order. Raises DeviceLost."""
         self._generation += 1
-        x_ND, y_NE = np.stack(x_D), np.stack(y_E) - self._b2_E
-        rows = np.array(self._raw.append(slots, x_ND, y_NE), np.int64)
+        x_RD, y_RE = np.stack(x_D), np.stack(y_E) - self._b2_E
+        rows = np.array(self._raw.append(slots, x_RD, y_RE), np.int64)
         if (rows < 0).any():
-            x_ND, y_NE, rows = x_ND[rows >= 0], y_NE[rows >= 0], rows[rows >= 0]
-        g_NW = gram_rows(self._raw.x_CWD, rows, x_ND)
-        gamma_NW = gram_rows(self._raw.y_CWE, rows, y_NE)
-        yy_N = gamma_NW[np.arange(len(rows)), rows % self._raw.size]
+            x_RD, y_RE, rows = x_RD[rows >= 0], y_RE[rows >= 0], rows[rows >= 0]
+        g_RW = gram_rows(self._raw.x_ZWD, rows, x_RD)
+        gamma_RW = gram_rows(self._raw.y_ZWE, rows, y_RE)
+        yy_R = gamma_RW[np.arange(len(rows)), rows % self._raw.size]
         with lost_device_told():
-            rows_N = self._put(rows)
-            self._projections.put(rows_N, self._projected(x_ND, y_NE, yy_N))
-            self._projections.put_grams(rows_N, self._put(g_NW), self._put(gamma_NW))
+            rows_R = self._put(rows)
+            self._projections.put(rows_R, self._projected(x_RD, y_RE, yy_R))
+            self._projections.put_grams(rows_R, self._put(g_RW), self._put(gamma_RW))
 
-    def _projected(self, x_ND: FloatArray, y_NE: FloatArray, yy_N: FloatArray) -> New:
-        chunks = zip(*map(self._rows_of, (x_ND, y_NE, yy_N)), strict=True)
+    def _projected(self, x_RD: FloatArray, y_RE: FloatArray, yy_R: FloatArray) -> New:
+        chunks = zip(*map(self._rows_of, (x_RD, y_RE, yy_R)), strict=True)
         made = zip(*(self._projected_rows(*chunk) for chunk in chunks), strict=True)
-        return New(*(torch.cat(part)[: len(x_ND)] for part in made))
+        return New(*(torch.cat(part)[: len(x_RD)] for part in made))
 
     def _projected_rows(self, x_RD: Tensor, y_RE: Tensor, yy_R: Tensor) -> New:
         terms, inner = self._terms, self._inner
@@ -144,10 +144,10 @@ class HiddenWindows:
         before_1R = losses_of_theta(terms, alone, inner.loss, inner.activation)
         return New(p_RH, r_RH, t_R, before_1R[0])
 
-    def _rows_of(self, array_NX: FloatArray) -> Sequence[Tensor]:
-        """The array in chunks of R rows, 0 beyond the end."""
-        whole = np.zeros((aligned(len(array_NX), ROWS), *array_NX.shape[1:]), np.float32)
-        whole[: len(array_NX)] = array_NX
+    def _rows_of(self, array_RX: FloatArray) -> Sequence[Tensor]:
+        """The array in chunks of ROWS rows, 0 beyond the end."""
+        whole = np.zeros((aligned(len(array_RX), ROWS), *array_RX.shape[1:]), np.float32)
+        whole[: len(array_RX)] = array_RX
         chunks: Sequence[Tensor] = torch.split(self._put(whole), ROWS)
         return chunks
 
@@ -176,11 +176,11 @@ class HiddenWindows:
     @torch.inference_mode()
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         terms, inner = self._terms, self._inner
-        projected, descent, before_BA = self._descended(cuts)
-        after_BA = pair_losses(terms, projected, descent, inner.loss, self._judging)
+        projected, descent, before_BN = self._descended(cuts)
+        after_BN = pair_losses(terms, projected, descent, inner.loss, self._judging)
         real_BS, real_BQ = self._cut_in_two(projected.real_BN)
-        losses = judged(self._pair_losses(projected, before_BA, after_BA), real_BS, real_BQ)
-        coarse_B = unreliable(terms, projected, inner.loss, before_BA, after_BA)
+        losses = judged(self._pair_losses(projected, before_BN, after_BN), real_BS, real_BQ)
+        coarse_B = unreliable(terms, projected, inner.loss, before_BN, after_BN)
         made = self._factors(cuts, projected, descent)
         found = zip(cuts, losses, descent.healthy_B.tolist(), coarse_B.tolist(), made, strict=True)
         return [
@@ -192,8 +192,8 @@ class HiddenWindows:
 
     def _descended(self, cuts: Sequence[Cut]) -> tuple[Projected, Descent, Tensor]:
         """Projections and θ′, which last until the next call, and each pair's loss by θ."""
-        projected, before_BA = self._projections.gather(self._rows(cuts), self._support)
-        return projected, self._inner.descend(projected, self._workspace), before_BA
+        projected, before_BN = self._projections.gather(self._rows(cuts), self._support)
+        return projected, self._inner.descend(projected, self._workspace), before_BN
 
     def _factors(
         self, cuts: Sequence[Cut], projected: Projected, descent: Descent
@@ -208,18 +208,18 @@ class HiddenWindows:
         on_host = [tensor.cpu().numpy() for tensor in made]
         return [HostFactors(*own) for own in zip(*on_host, strict=True)] + nothing
 
-    def _pair_losses(self, projected: Projected, before_BA: Tensor, after_BA: Tensor) -> PairLosses:
+    def _pair_losses(self, projected: Projected, before_BN: Tensor, after_BN: Tensor) -> PairLosses:
         inner = self._inner
-        before_BS, before_BQ = self._cut_in_two(before_BA)
-        after_BS, after_BQ = self._cut_in_two(after_BA)
+        before_BS, before_BQ = self._cut_in_two(before_BN)
+        after_BS, after_BQ = self._cut_in_two(after_BN)
         ridge_BQ = torch.full_like(after_BQ, float("nan"))
         if inner.ridge:
-            ridge_BA = ridge_losses(self._terms, projected, rival.PENALTY, inner.loss)
-            ridge_BQ = self._cut_in_two(ridge_BA)[1]
+            ridge_BN = ridge_losses(self._terms, projected, rival.PENALTY, inner.loss)
+            ridge_BQ = self._cut_in_two(ridge_BN)[1]
         return PairLosses(before_BS, after_BS, before_BQ, after_BQ, ridge_BQ)
 
-    def _cut_in_two(self, pairs_BA: Tensor) -> tuple[Tensor, Tensor]:
-        return pairs_BA[:, : self._support], pairs_BA[:, self._support :]
+    def _cut_in_two(self, pairs_BN: Tensor) -> tuple[Tensor, Tensor]:
+        return pairs_BN[:, : self._support], pairs_BN[:, self._support :]
 
     def _rows(self, cuts: Sequence[Cut]) -> Slots:
         """The rows of each cut's pairs, oldest first, support and query each padded with −1."""

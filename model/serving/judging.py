@@ -1,6 +1,6 @@
 """Losses per pair to what an Adaptation says: before and after, and whether ridge takes over.
 
-B = streams, N = pairs (padded), S = support pairs, Q = query pairs
+B = streams in batch, N = pairs of a stream (padded), S = support pairs, Q = query pairs
 """
 
 import math

@@ -1,6 +1,7 @@
 """Ragged episodes to arrays of fixed shape with masks, and θ to a shape that keeps bits.
 
-B = rows of the chunk, N = capacity for pairs, D = source dim, H = hidden, E = target dim
+B = streams in batch (a chunk), N = pairs of a stream (capacity), S = support pairs, Q = query
+pairs, D = source dim, H = hidden units, E = target dim
 
 A matrix product may sum in another order when a matrix starts elsewhere in a cache line. With N
 and H multiples of `ALIGNMENT`, every stream's matrices (N × anything, H × anything) start at one,

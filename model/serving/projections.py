@@ -1,7 +1,8 @@
 """What hidden space keeps of every pair, slot by slot, on one device.
 
-C = capacity (slots), W = window size, N = new pairs, H = hidden, B = streams of a chunk, S, Q =
-capacities for support and query pairs, A = S + Q, X = D or E: source or target dim
+Z = slots, W = window size, R = rows (new pairs), H = hidden units, B = streams in batch (a chunk),
+S = support pairs, N = pairs of a stream (capacities for support and query), X = source or target
+dim
 
 `model.serving.hidden_windows` says what lies here and why no history of a slot changes a bit of it.
 """
@@ -21,12 +22,12 @@ from model.values.arrays import FloatArray
 
 
 class New(NamedTuple):
-    """What is made once of N new pairs, when they arrive."""
+    """What is made once of R new pairs, when they arrive."""
 
-    p_NH: Tensor
-    r_NH: Tensor
-    t_N: Tensor
-    before_N: Tensor
+    p_RH: Tensor
+    r_RH: Tensor
+    t_R: Tensor
+    before_R: Tensor
 
 
 class Projections:
@@ -55,27 +56,27 @@ class Projections:
         blocks = (self._p, self._r, self._t, self._before, self._g, self._gamma)
         return sum(block[0].numel() * block.element_size() for block in blocks)
 
-    def put(self, rows_N: Tensor, new: New) -> None:
+    def put(self, rows_R: Tensor, new: New) -> None:
         """Stores new pairs' projections in their rows (slot · W + place)."""
-        self._p.view(-1, self._p.shape[2]).index_copy_(0, rows_N, new.p_NH)
-        self._r.view(-1, self._r.shape[2]).index_copy_(0, rows_N, new.r_NH)
-        self._t.view(-1).index_copy_(0, rows_N, new.t_N)
-        self._before.view(-1).index_copy_(0, rows_N, new.before_N)
+        self._p.view(-1, self._p.shape[2]).index_copy_(0, rows_R, new.p_RH)
+        self._r.view(-1, self._r.shape[2]).index_copy_(0, rows_R, new.r_RH)
+        self._t.view(-1).index_copy_(0, rows_R, new.t_R)
+        self._before.view(-1).index_copy_(0, rows_R, new.before_R)
 
-    def put_grams(self, rows_N: Tensor, g_NW: Tensor, gamma_NW: Tensor) -> None:
+    def put_grams(self, rows_R: Tensor, g_RW: Tensor, gamma_RW: Tensor) -> None:
         """Stores new pairs' products with all pairs of their slots: a Gram's row and column."""
-        slots, places = rows_N // self._size, rows_N % self._size
-        for block, new in ((self._g, g_NW), (self._gamma, gamma_NW)):
+        slots, places = rows_R // self._size, rows_R % self._size
+        for block, new in ((self._g, g_RW), (self._gamma, gamma_RW)):
             block[slots, places] = new
             block[slots, :, places] = new
 
-    def gather(self, rows_BA: Slots, support: int) -> tuple[Projected, Tensor]:
-        """Returns the projections of B streams' rows (B, A), and the rows' losses by θ (B, A).
+    def gather(self, rows_BN: Slots, support: int) -> tuple[Projected, Tensor]:
+        """Returns the projections of B streams' rows (B, N), and the rows' losses by θ (B, N).
 
         Support rows come first. Rows of −1 are padding.
         """
-        real = rows_BA >= 0
-        rows = np.where(real, rows_BA, self._blank)
+        real = rows_BN >= 0
+        rows = np.where(real, rows_BN, self._blank)
         device = self._p.device
         flat = torch.from_numpy(rows.reshape(-1)).to(device)
         shape = (*rows.shape, -1)
@@ -94,16 +95,16 @@ class Projections:
         return projected, self._before.view(-1).index_select(0, flat).view(rows.shape)
 
     def _products(self, rows: Slots, real: NDArray[np.bool_], support: int) -> Slots:
-        """Where the Grams' numbers lie (B, S, A); for padding, in the slot that stays zero."""
+        """Where the Grams' numbers lie (B, S, N); for padding, in the slot that stays zero."""
         at = rows[:, :support, None] * self._size + (rows % self._size)[:, None, :]
         return np.where(real[:, :support, None] & real[:, None, :], at, self._blank * self._size)
 
 
-def gram_rows(kept_CWX: FloatArray, rows: Slots, new_NX: FloatArray) -> FloatArray:
-    """Returns each new pair's products with all pairs of its slot (N, W), itself among them."""
-    size = kept_CWX.shape[1]
+def gram_rows(kept_ZWX: FloatArray, rows: Slots, new_RX: FloatArray) -> FloatArray:
+    """Returns each new pair's products with all pairs of its slot (R, W), itself among them."""
+    size = kept_ZWX.shape[1]
     made = np.empty((len(rows), size), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        for slot, new_X, out_W in zip((rows // size).tolist(), new_NX, made, strict=True):
-            np.einsum("wx,x->w", kept_CWX[slot], new_X, out=out_W)
+        for slot, new_X, out_W in zip((rows // size).tolist(), new_RX, made, strict=True):
+            np.einsum("wx,x->w", kept_ZWX[slot], new_X, out=out_W)
     return made

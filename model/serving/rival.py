@@ -1,7 +1,7 @@
 """The rival of every adaptation: ridge regression on the support's raw features, for many streams.
 
 B = streams in batch, S = support pairs (padded), Q = query pairs (padded), D = source dim,
-E = target dim
+E = target dim, X = source or target dim
 
     minimise over W, c:  Σ |W·(x − x̄) + ȳ − y|² + λ|W|²      W = αᵀ·X̃,  (X̃X̃ᵀ + λI)·α = Ỹ
 

@@ -1,7 +1,7 @@
 """Many streams' newest pairs in memory: ring buffers in two blocks that are reserved once.
 
-C = capacity (slots, one for each stream), W = window size, N = new pairs, D = source dim,
-E = target dim, S = support pairs, Q = query pairs
+Z = slots (one for each stream), W = window size, R = rows (new pairs), N = pairs of a stream,
+D = source dim, E = target dim, S = support pairs, Q = query pairs
 
 A slot's pairs lie in a ring: a new pair takes the place of the oldest, nothing else moves. No
 object stands for a stream or a pair; memory becomes resident as slots are used, and a slot that is
@@ -48,7 +48,7 @@ class RawWindows:
         Raises OSError when the file cannot be made."""
         self.capacity, self.size = capacity, size
         self._blocks = [Block((capacity, size, dim), spill_dir) for dim in (source_dim, target_dim)]
-        self.x_CWD, self.y_CWE = (block.array for block in self._blocks)
+        self.x_ZWD, self.y_ZWE = (block.array for block in self._blocks)
         self._next = [0] * capacity
         self._count = [0] * capacity
 
@@ -65,7 +65,7 @@ class RawWindows:
         """Lets go of a slot's pairs."""
         self._next[slot] = self._count[slot] = 0
 
-    def append(self, slots: Sequence[int], x_ND: FloatArray, y_NE: FloatArray) -> list[int]:
+    def append(self, slots: Sequence[int], x_RD: FloatArray, y_RE: FloatArray) -> list[int]:
         """Takes new pairs in, a stream's in order, and returns the row that each went to.
 
         A pair that later pairs of the same call have already displaced has row -1.
@@ -77,9 +77,9 @@ class RawWindows:
         kept = np.fromiter((row >= 0 for row in rows), np.bool_, len(rows))
         where = np.array(rows, np.int64)
         if not kept.all():
-            where, x_ND, y_NE = where[kept], x_ND[kept], y_NE[kept]
-        self.x_CWD.reshape(-1, x_ND.shape[1])[where] = x_ND
-        self.y_CWE.reshape(-1, y_NE.shape[1])[where] = y_NE
+            where, x_RD, y_RE = where[kept], x_RD[kept], y_RE[kept]
+        self.x_ZWD.reshape(-1, x_RD.shape[1])[where] = x_RD
+        self.y_ZWE.reshape(-1, y_RE.shape[1])[where] = y_RE
         return rows
 
     def _advance(self, slot: int) -> int:
@@ -110,7 +110,7 @@ class RawWindows:
             raise ValueError(f"cut {cut} of a window of {self._count[cut.slot]} pairs")
         first = self.oldest(cut.slot)
         places = [place % self.size for place in range(first, first + pairs)]
-        return self.x_CWD[cut.slot].take(places, 0), self.y_CWE[cut.slot].take(places, 0)
+        return self.x_ZWD[cut.slot].take(places, 0), self.y_ZWE[cut.slot].take(places, 0)
 
 
 class EpisodeWindows:
@@ -151,8 +151,8 @@ class EpisodeWindows:
 
 def stream_bytes(raw: RawWindows) -> int:
     """Returns the bytes of one slot's features."""
-    per_pair = raw.x_CWD.shape[2] + raw.y_CWE.shape[2]
-    return int(raw.size * per_pair * raw.x_CWD.itemsize)
+    per_pair = raw.x_ZWD.shape[2] + raw.y_ZWE.shape[2]
+    return int(raw.size * per_pair * raw.x_ZWD.itemsize)
 
 
 def reserved(shape: tuple[int, ...]) -> FloatArray:

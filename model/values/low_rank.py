@@ -1,7 +1,7 @@
 """A mapping as what the inner loop added to θ: products of thin factors. No torch here.
 
-S = support pairs, D = source dim, E = target dim, H = hidden
-G = H + 1: the hidden units and the constant 1 that carries the output bias
+S = support pairs, D = source dim, E = target dim, H = hidden units, G = H + 1 (the hidden units and
+the constant 1 that carries the output bias)
 
 Gradient descent changes W1 by sums of outer products with the support's x, and W2 by such sums with
 its y and with W2's own rows (`model.inner.hidden.descent` derives it). With W̃ = [W2, b2]:

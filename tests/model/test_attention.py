@@ -284,7 +284,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
         started: Mlp = torch.func.functional_call(_Start(module), named, (shared, w2, x, y, real))
         return apply_batched(started, x, "gelu").square().mean()
 
-    weights = (shared.w2, module.family.generators_PEE, module.coordinates.weight, y)
+    weights = (shared.w2, module.family.generators_LEE, module.coordinates.weight, y)
     inputs = tuple(t.detach().clone().requires_grad_() for t in weights)
     assert torch.autograd.gradcheck(loss, inputs, atol=1e-6, fast_mode=True)
 

@@ -74,7 +74,7 @@ def test_a_spill_file_has_no_name(tmp_path: Path) -> None:
     windows = RawWindows(3, 64, 1024, 1, tmp_path)
     windows.append([2], np.ones((1, 1024), np.float32), np.ones((1, 1), np.float32))
     assert list(tmp_path.iterdir()) == []
-    assert windows.x_CWD[2, 0].sum() == 1024
+    assert windows.x_ZWD[2, 0].sum() == 1024
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """σ and its first two derivatives as the hidden-space inner loop needs them: into given memory.
 
-B = streams in batch, S = support pairs, H = hidden
+B = streams in batch, S = support pairs, H = hidden units
 """
 
 import math

@@ -1,7 +1,8 @@
 """Vectors of the target space as coefficients on a few rows that are known by inner products alone.
 
-B = streams in batch, N = any pairs of a stream, S = support pairs, H = hidden, E = target dim,
-A = anchors, V = H + A, J = K·S rows: what all steps so far left, below one another
+B = streams in batch, N = pairs of a stream, S = support pairs, H = hidden units, E = target dim,
+A = anchors, V = spanning rows (H + A), J = rows of all inner steps (K·S; what all steps so far
+left, below one another)
 
 A row of E numbers is c·V with V = [W2ᵀ; anchors], (H + A, E). The anchors are the support's targets
 less b2, Ŷ (S, E). For losses that see outputs with their bias, b2 is one more row below them, then

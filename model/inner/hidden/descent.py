@@ -1,7 +1,8 @@
 """Exact gradient descent in hidden space: no work in the target's or source's dimensions per step.
 
-B = streams in batch, S = support pairs (padded), N = pairs of a stream, support first (padded),
-D = source dim, H = hidden, E = target dim, K = inner steps, A = anchors, V = H + A, J = K·S
+B = streams in batch, S = support pairs (padded), N = pairs of a stream (support first; padded),
+D = source dim, H = hidden units, E = target dim, K = inner steps, A = anchors, V = spanning rows
+(H + A), J = rows of all inner steps (K·S)
 
 *How to think about it.* Gradient descent on a few pairs can only move weights in a few directions.
 The gradient of W1 is Σ_s dz_s·x_sᵀ, a combination of the support's S inputs. So after any number
@@ -175,10 +176,10 @@ def _wants_gradient(chunk: Chunk, rates_K4: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
 
 
-def finite_streams(sums_B1X: Tensor) -> Tensor:
+def finite_streams(sums: Tensor) -> Tensor:
     """Returns whether each stream's numbers are finite (B), and their sum too.
 
     Takes sums over rows: the rows show in them whatever the weights, for 0·NaN is NaN.
     """
     with torch.no_grad():
-        return sums_B1X.sum((1, 2)) * 0.0 == 0.0
+        return sums.sum((1, 2)) * 0.0 == 0.0

@@ -1,7 +1,7 @@
 """The head alone in hidden space: ANIL's steps and R2D2's closed form.
 
-B = streams in batch, S = support pairs (padded), H = hidden, E = target dim, K = inner steps,
-A = anchors, V = S + A
+B = streams in batch, S = support pairs (padded), H = hidden units, E = target dim, K = inner steps,
+A = anchors, V = spanning rows (S + A)
 
 *How to think about it.* W1 and b1 stay, so hidden features are those of θ at every step. All steps
 together move W2 by combinations of D_kᵀ·H with one H, and D_k lies in the span of θ's own outputs

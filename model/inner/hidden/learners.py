@@ -1,14 +1,15 @@
 """Which descent a learner asks for, and the fastest way to run it on the device where θ lies.
 
-B = streams in batch, R = streams of a recording, at least B
+B = streams in batch, S = support pairs, N = pairs of a stream, H = hidden units, K = inner steps,
+J = rows of all inner steps, V = spanning rows
 
 On a CPU the torch form serves as it is. On a GPU a fused kernel (`model.inner.hidden.triton`) does
 what it can. Of what it cannot, the torch form launches some 20 kernels a step: on a small chunk
 that is all the time there is. So it is recorded once for every shape of chunk, as a CUDA graph, and
 replayed in one launch (`Captured`). A graph reads and writes where it was recorded: inputs are
 copied there first, and results last until the next call. Chunks come in all sizes and each
-recording holds memory, so R is B up to a power of two. What lies in the rows above B is left from
-before: no operation mixes streams.
+recording holds memory, so each is made for B up to a power of two. What lies in the rows above B is
+left from before: no operation mixes streams.
 """
 
 from collections.abc import Callable

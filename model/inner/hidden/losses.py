@@ -1,7 +1,7 @@
 """Losses in hidden space, out of inner products alone: gradients to descend by, values to judge by.
 
-B = streams in batch, S = support pairs (padded), N = pairs of a stream, support first (padded),
-H = hidden, E = target dim, A = anchors, V = H + A
+B = streams in batch, S = support pairs (padded), N = pairs of a stream (support first; padded),
+H = hidden units, E = target dim, A = anchors, V = spanning rows (H + A)
 
 *How to think about it.* A loss of vectors sees them only by lengths and angles, hence by inner
 products, and those of outputs and targets are known without a single vector (`coefficients`). The

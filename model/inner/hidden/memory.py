@@ -1,7 +1,8 @@
 """The steps of `model.inner.hidden.descent` in memory that is made once and used for every chunk.
 
-B = streams in batch, S = support pairs, N = pairs that are judged, H = hidden, A = anchors,
-V = H + A, K = inner steps, J = rows of all steps so far
+B = streams in batch, S = support pairs, N = pairs of a stream (those that are judged), H = hidden
+units, A = anchors, V = spanning rows (H + A), K = inner steps, J = rows of all inner steps (those
+of all steps so far)
 
 `descent.descend_plainly` is the same mathematics, operation by operation; read that first. Here
 every operation writes into a tensor that lies ready, which takes two thirds of the time: nothing is
@@ -269,10 +270,10 @@ def _views_of(weights_K4BS: Tensor) -> list[Weights]:
     ]
 
 
-def _first_columns(room_BSX: Tensor, count: int) -> Tensor:
+def _first_columns(room: Tensor, count: int) -> Tensor:
     """(B, S, count) at the beginning of that memory, contiguous."""
-    b, s, _ = room_BSX.shape
-    return room_BSX.view(-1)[: b * s * count].view(b, s, count)
+    b, s, _ = room.shape
+    return room.view(-1)[: b * s * count].view(b, s, count)
 
 
 class _Arena:

@@ -1,6 +1,7 @@
 """Gradient descent in hidden space in twenty lines, for one stream and the mse. Read this first.
 
-S = support pairs, D = source dim, H = hidden, E = target dim, K = inner steps
+S = support pairs, D = source dim, H = hidden units, E = target dim, K = inner steps, V = spanning
+rows (H + S)
 
 It is plain gradient descent (`model.inner.reference`) in other coordinates;
 `model.inner.hidden.descent` says why they are enough, and numbers the equations. Nothing in the

@@ -1,7 +1,8 @@
 """The outer gradient through descent on the mse, written out: twice as fast as autograd's.
 
-B = streams in batch, S = support pairs (padded), H = hidden, A = S anchors, V = H + A,
-K = inner steps, J = K·S rows of all earlier steps
+B = streams in batch, S = support pairs (padded), N = pairs of a stream, H = hidden units,
+A = anchors (S of them), V = spanning rows (H + A), K = inner steps, J = rows of all inner steps
+(K·S, those of all earlier steps)
 
 *How to think about it.* θ′ is what K steps make of P, G, R, Γ, M and the rates, and an outer loss
 says how it should change. Autograd would keep a graph of some thirty small operations for each
@@ -218,11 +219,11 @@ def _coefficients(bars: Bars, kept: Kept, head: Head, c: Columns, h_BSH: Tensor)
     _add(bars.c.a, kept.outputs.t_BNJ, c.a)
     _add(bars.h_BJH, t_BSJ, kept.room.h_BSH)
     h_BSH.baddbmm_(t_BSJ, head.h_BJH)
-    for sums_B1X, part in zip(bars.sums, c, strict=True):
-        sums_B1X.add_(part.sum(1, keepdim=True))
+    for total, part in zip(bars.sums, c, strict=True):
+        total.add_(part.sum(1, keepdim=True))
 
 
-def _add(rows_BJX: Tensor, weights_BSJ: Tensor, step_BSX: Tensor) -> None:
+def _add(rows: Tensor, weights_BSJ: Tensor, step: Tensor) -> None:
     """Adds weightsᵀ·step to the rows of earlier steps."""
-    added_BJX = torch.bmm(weights_BSJ.transpose(1, 2), step_BSX)
-    rows_BJX[:, : added_BJX.shape[1]].add_(added_BJX)
+    added = torch.bmm(weights_BSJ.transpose(1, 2), step)
+    rows[:, : added.shape[1]].add_(added)

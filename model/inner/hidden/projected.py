@@ -1,7 +1,7 @@
 """θ and pairs as the inner loop in hidden space sees them: by inner products, made once per pair.
 
-B = streams in batch, S = support pairs (padded), N = pairs of a stream, support first (padded),
-D = source dim, H = hidden, E = target dim, A = anchors
+B = streams in batch, S = support pairs (padded), N = pairs of a stream (support first; padded),
+D = source dim, H = hidden units, E = target dim, A = anchors
 
 `model.inner.hidden.descent` says why these products are enough. ŷ = y − b2 throughout.
 """

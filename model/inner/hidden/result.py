@@ -1,8 +1,8 @@
 """What θ′ is for its readers: thin factors, weights in full, outputs, and the losses of pairs.
 
-B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = S + Q,
-D = source dim, E = target dim, H = hidden, G = H + 1, J = K·S rows of all steps, A = anchors,
-T = S + 1
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a stream
+(S + Q), D = source dim, E = target dim, H = hidden units, G = H + 1, J = rows of all inner steps
+(K·S), A = anchors, V = spanning rows (H + A), R = rows (S + 1, the targets and b2)
 
 A descent knows θ′ by coefficients (`model.inner.hidden.descent`). What steps did to the second
 layer is [W2′, b2′] = [W2, b2] + Vᵀ·κ with κ = [Σ_j c_jᵀ·H_j, sumsᵀ], (H + A, G). Rows of V are W2ᵀ,
@@ -96,13 +96,13 @@ def weights_of(terms: Terms, factors: Factors, x_BSD: Tensor, y_BSE: Tensor) -> 
     streams, hidden = len(a_BSH), a_BSH.shape[2]
     w1_BHD, w2_BEH = (w.expand(streams, -1, -1) for w in (terms.w1, terms.w2))
     # b2 and y are thin, side by side; θ comes last: what is added to it is small
-    thin_BTE = torch.cat([y_BSE, terms.b2.expand(streams, 1, -1)], 1)
-    added_BTG = torch.cat([v_BSG, n_BGG[:, hidden:]], 1)
-    added_BTH, bias_BT1 = torch.split(added_BTG, [hidden, 1], 2)
+    thin_BRE = torch.cat([y_BSE, terms.b2.expand(streams, 1, -1)], 1)
+    added_BRG = torch.cat([v_BSG, n_BGG[:, hidden:]], 1)
+    added_BRH, bias_BR1 = torch.split(added_BRG, [hidden, 1], 2)
     added_BEH = torch.bmm(w2_BEH, n_BGG[:, :hidden, :hidden].contiguous())
-    added_BEH.baddbmm_(thin_BTE.transpose(1, 2), added_BTH.contiguous())
+    added_BEH.baddbmm_(thin_BRE.transpose(1, 2), added_BRH.contiguous())
     added_BE1 = torch.bmm(w2_BEH, n_BGG[:, :hidden, hidden:].contiguous())
-    added_BE1.baddbmm_(thin_BTE.transpose(1, 2), bias_BT1.contiguous())
+    added_BE1.baddbmm_(thin_BRE.transpose(1, 2), bias_BR1.contiguous())
     return Mlp(
         w1=torch.baddbmm(w1_BHD, a_BSH.transpose(1, 2), x_BSD),
         b1=terms.b1 + beta_BH,
@@ -134,8 +134,8 @@ def outputs(terms: Terms, descent: Descent, h_BQH: Tensor, y_BSE: Tensor) -> Ten
         b2 = terms.b2
         o_BQE = functional.linear(h_BQH + c_BQH, terms.w2, b2)
     # b2 as one more target: one product less of this size
-    targets_BTE = torch.cat([y_BSE, b2.expand(len(y_BSE), 1, -1)], 1)
-    return o_BQE.baddbmm_(torch.cat([c_BQA[:, :, :size], bias_BQ1], 2), targets_BTE)
+    targets_BRE = torch.cat([y_BSE, b2.expand(len(y_BSE), 1, -1)], 1)
+    return o_BQE.baddbmm_(torch.cat([c_BQA[:, :, :size], bias_BQ1], 2), targets_BRE)
 
 
 class AdaptedOutputs(NamedTuple):
@@ -203,9 +203,9 @@ def hidden_features(p_BNH: Tensor, g_BSN: Tensor, descent: Descent) -> Tensor:
     return apply_sigma(descent.objective.activation, z_BNH)
 
 
-def _dots(a_BNX: Tensor, b_BNX: Tensor, out: Tensor) -> Tensor:
+def _dots(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     """Products row by row (B, N)."""
-    return torch.mul(a_BNX, b_BNX, out=out).sum(2)
+    return torch.mul(left, right, out=out).sum(2)
 
 
 def _targets(projected: Projected, c: Columns) -> Columns:

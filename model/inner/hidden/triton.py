@@ -1,17 +1,19 @@
 """The hidden-space inner loop as one kernel on a GPU: K steps of the mse, a stream to a block.
 
-B = streams in batch, S = support pairs (padded), N = S + queries (padded), H = hidden,
-K = inner steps, V = H + S, J = K·S
+B = streams in batch, S = support pairs (padded), N = pairs of a stream (support and query, padded),
+H = hidden units, A = anchors, K = inner steps, V = spanning rows (H + S), J = rows of all inner
+steps (K·S)
 
 `model.inner.hidden.descent` derives what is computed, `model.inner.hidden.triton_kernel` computes
 it, as `descent.descend` does, to rounding (float32 throughout: no product takes tf32's short cut).
 Instead of some 20 launches a step there is one in all. A stream's result depends on nothing else in
 the batch, to the bit: neither on its size nor on its place.
 
-What a block takes, whatever K is, with R = S up to a power of two (at least 16), L = H likewise
-(but at most 64) and chunks of 16:
+What a block takes, whatever K is, with ROWS = S up to a power of two (at least 16), COLUMNS = H
+likewise (but at most 64) and chunks of 16:
 
-    shared memory   at most 4·max(R·L, 16·(R + L)) bytes: 5 KB for S = 16, 16 KB for S = 64
+    shared memory   at most 4·max(ROWS·COLUMNS, 16·(ROWS + COLUMNS)) bytes:
+                    5 KB for S = 16, 16 KB for S = 64
     global memory   S·V + S·K·S numbers, and S·H for gelu, beside the result's K·S·(H + V) + …
 
 Shared memory is never what is short, nor does a large H cost any. Registers bound S: tiles of more
@@ -127,11 +129,11 @@ def _launch(
         )
 
 
-def _strided(matrices_BXY: Tensor) -> tuple[Tensor, int, int]:
+def _strided(matrices: Tensor) -> tuple[Tensor, int, int]:
     """With the strides of streams and rows; columns lie side by side."""
-    if matrices_BXY.stride(2) != 1:
-        matrices_BXY = matrices_BXY.contiguous()
-    return matrices_BXY, matrices_BXY.stride(0), matrices_BXY.stride(1)
+    if matrices.stride(2) != 1:
+        matrices = matrices.contiguous()
+    return matrices, matrices.stride(0), matrices.stride(1)
 
 
 @cache

@@ -2,8 +2,9 @@
 # (what a kernel's arguments are is said where it is launched, and found when it is compiled)
 """The kernel: one program takes one stream through all steps of `descent`, for the mse.
 
-B = streams in batch, S = support pairs (padded), N = pairs of a stream in memory, H = hidden,
-K = inner steps, V = H + S, J = K·S; s = pairs of the support, j = rows of the steps so far
+B = streams in batch, S = support pairs (padded), N = pairs of a stream (in memory), H = hidden
+units, K = inner steps, V = spanning rows (H + S), J = rows of all inner steps (K·S);
+s = pairs of the support, j = rows of the steps so far
 
 *How to think about it.* A stream is K times the phases (1) to (4) of `model.inner.hidden.descent`,
 one after another, and each phase is a product of two small matrices. The program's threads make
