@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+import zipfile
 from importlib.metadata import distribution, entry_points, packages_distributions
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import daemon
 import model
 
 ROOT = Path(__file__).parent.parent
+COPIED = ("benchmarks", "daemon", "deploy", "docs", "examples", "model")
 
 
 @pytest.mark.parametrize("package", ["daemon", "model"])
@@ -44,3 +48,17 @@ def test_no_package_re_exports_anything() -> None:
 
 def test_tests_are_no_package_that_could_shadow_ours() -> None:
     assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+def test_the_wheel_holds_the_product_and_nothing_else(tmp_path: Path) -> None:
+    """A copy is built, so that the build leaves nothing in the checkout."""
+    tracked = ["pyproject.toml", "README.md", "LICENSE", "NOTICE", *COPIED]
+    subprocess.run(["cp", "-r", *tracked, str(tmp_path)], cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "--wheel-dir", str(tmp_path / "out"), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=120)
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"adaptd", "daemon", "model"}
+    for needed in ("daemon/py.typed", "model/emoji/data/emoji.json", "model/theta/shipped/"):
+        assert any(name.startswith(needed) for name in names), needed
