@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup lock demo test check docs bench encoders meta-inits evaluate prometheus-check clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make/make/p' Makefile
 
 setup: $(READY)
 
