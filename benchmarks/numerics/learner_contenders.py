@@ -107,7 +107,7 @@ def with_higher(problem: Problem) -> Tensors:
         else:
             found = torch.autograd.grad(loss, [*linears, *problem.learned[4:]])
         total = [t + g for t, g in zip(total, found, strict=True)]
-    return tuple(t / len(together.batch.x_support_TSD) for t in total)
+    return tuple(t / len(together.batch.x_support_BSD) for t in total)
 
 
 def _unrolled(

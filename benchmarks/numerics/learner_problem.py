@@ -95,8 +95,8 @@ def episodes(sizes: Sizes, dtype: torch.dtype) -> EpisodeBatch:
     batch = EpisodeBatch(x[:, :s], y[:, :s], real_TS, x[:, s:], y[:, s:], real_TQ)
     padded_TS1 = ~real_TS.unsqueeze(2)
     return batch._replace(
-        x_support_TSD=batch.x_support_TSD.masked_fill(padded_TS1, 0.0),
-        y_support_TSE=batch.y_support_TSE.masked_fill(padded_TS1, 0.0),
+        x_support_BSD=batch.x_support_BSD.masked_fill(padded_TS1, 0.0),
+        y_support_BSE=batch.y_support_BSE.masked_fill(padded_TS1, 0.0),
     )
 
 
@@ -104,8 +104,8 @@ def support_only(given: Problem) -> Problem:
     """Reptile's: its inner steps take all pairs of an episode, support and query in one."""
     b = given.batch
     together = b._replace(
-        x_support_TSD=torch.cat([b.x_support_TSD, b.x_query_TQD], 1),
-        y_support_TSE=torch.cat([b.y_support_TSE, b.y_query_TQE], 1),
-        real_support_TS=torch.cat([b.real_support_TS, b.real_query_TQ], 1),
+        x_support_BSD=torch.cat([b.x_support_BSD, b.x_query_BQD], 1),
+        y_support_BSE=torch.cat([b.y_support_BSE, b.y_query_BQE], 1),
+        real_support_BS=torch.cat([b.real_support_BS, b.real_query_BQ], 1),
     )
     return replace(given, batch=together)

@@ -1,6 +1,7 @@
 """The attention generator against closed forms, finite differences, and itself alone.
 
-B = streams, S = support pairs, D = source dim, H = hidden, E = target dim, P = degrees of freedom
+B = streams in batch, S = support pairs, D = source dim, H = hidden units, E = target dim,
+O = outputs of a layer, L = learned numbers in one vector (degrees of freedom)
 """
 
 from dataclasses import replace

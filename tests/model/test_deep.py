@@ -1,7 +1,8 @@
 """Mappings of any depth and their inner loop, against one stream at a time, finite differences and
 the hand-derived form for one hidden layer.
 
-B = streams, S = support pairs, D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs, D = source dim, H = hidden units, E = target dim, K = inner
+steps, N = pairs of a stream
 """
 
 from collections.abc import Sequence
