@@ -9,7 +9,7 @@ hash, among the files given (`--theta FILE`, as often as you like) or in the top
 (`--meta-inits-topic`). If your mappings are all `full`, you need no θ, and can leave out everything
 between the two dashed lines below. Copy what you need.
 
-N = inputs, S = support pairs, D = source dim, H = hidden, E = target dim, G = H + 1
+R = rows (inputs), S = support pairs, D = source dim, H = hidden units, E = target dim, G = H + 1
 """
 
 import argparse
@@ -47,11 +47,11 @@ class Mapping:
         """Sort key: of two mappings of a stream, the one with the larger order counts."""
         return int(self.facts["epoch"]), int(self.facts["version"])
 
-    def __call__(self, x_ND: Floats) -> Floats:
-        """Maps source features (N, D) to target features (N, E)."""
+    def __call__(self, x_RD: Floats) -> Floats:
+        """Maps source features (R, D) to target features (R, E)."""
         t = self.tensors
         sigma, sigma_out = (ACTIVATIONS[self.facts[f]] for f in ("activation", "output_activation"))
-        return sigma_out(sigma(x_ND @ t["w1"].T + t["b1"]) @ t["w2"].T + t["b2"])
+        return sigma_out(sigma(x_RD @ t["w1"].T + t["b1"]) @ t["w2"].T + t["b2"])
 
 
 def _gelu(z: Floats) -> Floats:

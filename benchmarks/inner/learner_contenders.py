@@ -166,7 +166,7 @@ def with_higher(problem: Problem) -> Tensors:
         else:
             found = torch.autograd.grad(loss, [*linears, *problem.learned[4:]])
         total = [t + g for t, g in zip(total, found, strict=True)]
-    return tuple(t / len(batch.x_support_TSD) for t in total)
+    return tuple(t / len(batch.x_support_BSD) for t in total)
 
 
 def _one_by_higher(net: Any, problem: Problem, episode: Tensors) -> tuple[Tensor, list[Tensor]]:
@@ -209,9 +209,9 @@ def _inner_batch(problem: Problem) -> EpisodeBatch:
     if problem.kind != "reptile":
         return b
     return b._replace(
-        x_support_TSD=torch.cat([b.x_support_TSD, b.x_query_TQD], 1),
-        y_support_TSE=torch.cat([b.y_support_TSE, b.y_query_TQE], 1),
-        real_support_TS=torch.cat([b.real_support_TS, b.real_query_TQ], 1),
+        x_support_BSD=torch.cat([b.x_support_BSD, b.x_query_BQD], 1),
+        y_support_BSE=torch.cat([b.y_support_BSE, b.y_query_BQE], 1),
+        real_support_BS=torch.cat([b.real_support_BS, b.real_query_BQ], 1),
     )
 
 

@@ -184,7 +184,7 @@ def tenant(name: str) -> Tenant:
 
 @cache
 def tenant_vectors(name: str) -> FloatArray:
-    """Returns every concept's vector in the tenant's space (N, E)."""
+    """Returns every concept's vector in the tenant's space (concepts, E)."""
     return tenant(name).targets()
 
 

@@ -1,6 +1,6 @@
 """Scores events prequentially, and averages the scores. Pure.
 
-S = support pairs, C = candidates (128), D = source dim, E = target dim
+S = support pairs, Y = candidates (128), D = source dim, E = target dim
 
 Prequential: an event is scored before anything learns from it, by the newest mapping of its stream
 whose version is smaller than the event's offset. So the event is in neither the mapping's support
@@ -48,10 +48,10 @@ def candidate_concepts(concept: int, others: Iterable[int], seed: int) -> list[i
     return [concept, *(int(c) for c in rng.choice(pool, CANDIDATES - 1, replace=False))]
 
 
-def nearest(o_1E: FloatArray, candidates_CE: FloatArray) -> int:
+def nearest(o_1E: FloatArray, candidates_YE: FloatArray) -> int:
     """Returns the row of the candidate nearest to the prediction; of equals the first."""
-    score_1C = euclidean_scores(o_1E, candidates_CE)
-    return int(np.where(np.isfinite(score_1C), score_1C, -np.inf).argmax())
+    score_1Y = euclidean_scores(o_1E, candidates_YE)
+    return int(np.where(np.isfinite(score_1Y), score_1Y, -np.inf).argmax())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class PrequentialScorer:
         self._mappings[mapping.facts.epoch, mapping.facts.version] = mapping
 
     def score_event(
-        self, offset: int, x_D: FloatArray, y_E: FloatArray, candidates_CE: FloatArray
+        self, offset: int, x_D: FloatArray, y_E: FloatArray, candidates_YE: FloatArray
     ) -> Score | None:
         """Score the stream's next event, then keep it as a pair for ridge regression.
 
@@ -90,13 +90,13 @@ class PrequentialScorer:
         than the event. Raises ValueError as `support` does.
         """
         key = max((k for k in self._mappings if k[1] < offset), default=None)
-        score = None if key is None else self._score(key, x_D, candidates_CE)
+        score = None if key is None else self._score(key, x_D, candidates_YE)
         self._pairs.append((offset, x_D, y_E))
         if key is not None:
             self._forget_before(key)
         return score
 
-    def _score(self, key: tuple[int, int], x_D: FloatArray, candidates_CE: FloatArray) -> Score:
+    def _score(self, key: tuple[int, int], x_D: FloatArray, candidates_YE: FloatArray) -> Score:
         mapping, x_1D = self._mappings[key], x_D[np.newaxis]
         predictions = {
             "adapted": apply_numpy(
@@ -107,10 +107,10 @@ class PrequentialScorer:
         }
         first = np.zeros(1, np.int64)
         hits = {
-            method: recall_at_1(o_1E, candidates_CE, first) == 1.0
+            method: recall_at_1(o_1E, candidates_YE, first) == 1.0
             for method, o_1E in predictions.items()
         }
-        found = nearest(predictions["adapted"], candidates_CE)
+        found = nearest(predictions["adapted"], candidates_YE)
         return Score(mapping.facts.support_pairs, hits, found)
 
     def _ridge(self, key: tuple[int, int]) -> Ridge:

@@ -5,7 +5,8 @@
 It does what a user of the mappings would do, and does not trust the worker: it verifies each
 mapping's content hash, and computes every score itself from the published tensors.
 
-N = events of a poll or concepts of a pool, C = candidates (128), D = source dim, E = target dim
+R = rows (events of a poll), Y = candidates (128, or all concepts of a pool), D = source dim,
+E = target dim
 """
 
 from __future__ import annotations
@@ -59,13 +60,13 @@ class StreamCandidates:
         self._row = {concept: row for row, concept in enumerate(self._pool)}
         contents = [paired_event.raw_content(scenario.target(stream, c)) for c in self._pool]
         prepared = [engine.prepare("target", *content) for content in contents]
-        self._features_NE = engine.encode("target", prepared)
+        self._features_YE = engine.encode("target", prepared)
 
     def including(self, concept: int) -> tuple[list[int], FloatArray]:
-        """Returns the concept and 127 others, and their features (C, E); always the same ones for
+        """Returns the concept and 127 others, and their features (Y, E); always the same ones for
         the same concept."""
         concepts = candidate_concepts(concept, self._pool, self._seed)
-        return concepts, self._features_NE[[self._row[c] for c in concepts]]
+        return concepts, self._features_YE[[self._row[c] for c in concepts]]
 
 
 class GoodEvent(NamedTuple):
@@ -144,9 +145,9 @@ class ScenarioSubscriber:
 
     def _read_events(self, records: Iterable[Any]) -> None:
         good = [event for record in records if (event := self._decode(record))]
-        x_ND = self._engine.encode("source", [event.source for event in good])
-        y_NE = self._engine.encode("target", [event.target for event in good])
-        for event, x_D, y_E in zip(good, x_ND, y_NE, strict=True):
+        x_RD = self._engine.encode("source", [event.source for event in good])
+        y_RE = self._engine.encode("target", [event.target for event in good])
+        for event, x_D, y_E in zip(good, x_RD, y_RE, strict=True):
             self._score(event, x_D, y_E)
 
     def _decode(self, record: Any) -> GoodEvent | None:
@@ -161,9 +162,9 @@ class ScenarioSubscriber:
         return GoodEvent(event.stream, event.offset, _concept(pair.label), source, target)
 
     def _score(self, event: GoodEvent, x_D: FloatArray, y_E: FloatArray) -> None:
-        concepts, candidates_CE = self._candidates[event.stream].including(event.concept)
-        candidates_CE[0] = y_E
-        score = self._scorers[event.stream].score_event(event.offset, x_D, y_E, candidates_CE)
+        concepts, candidates_YE = self._candidates[event.stream].including(event.concept)
+        candidates_YE[0] = y_E
+        score = self._scorers[event.stream].score_event(event.offset, x_D, y_E, candidates_YE)
         if score is None:
             send_report(EventScored(self._scenario.name, event.stream, 0, {}))
             return

@@ -1,7 +1,7 @@
 """Reads events files as streams: of features, to meta-train and evaluate on, or of numbers of
 contents, to train encoders on.
 
-N = pairs of a stream or of a batch, D = source dim, E = target dim
+N = pairs of a stream, R = rows (events of a batch), D = source dim, E = target dim
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def encoded(
     """
     gathered: dict[str, _Gathered[FloatArray]] = {}
     for batch in _batches(_prepared(pairs, source, target, reading)):
-        x_ND = _features(source, [p.source for p in batch])
-        y_NE = _features(target, [p.target for p in batch])
-        for each, x_D, y_E in zip(batch, x_ND, y_NE, strict=True):
+        x_RD = _features(source, [p.source for p in batch])
+        y_RE = _features(target, [p.target for p in batch])
+        for each, x_D, y_E in zip(batch, x_RD, y_RE, strict=True):
             _gather(gathered, each.pair, x_D, y_E, reading)
             keep(each.pair, x_D, y_E)
     _check_any(gathered, reading)

@@ -1,6 +1,6 @@
 """Raw contents kept aside, so that a report can show what was retrieved, not only how often.
 
-D = source dim, E = target dim
+Q = query pairs, D = source dim, E = target dim
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """The decode and encode steps: records -> events with prepared contents -> pairs of features.
 
+R = rows (contents of all events), D = source dim, E = target dim
+
 A record that cannot be used becomes a dead letter.
 """
 
@@ -111,9 +113,9 @@ def encode_events(events: Sequence[Decoded], engine: AdaptationEngine) -> list[l
     """Encodes all contents of each side in one forward pass. Returns the pairs of each event."""
     if not events:
         return []
-    x_ND = engine.encode("source", [x for event in events for x in event.sources])
-    y_NE = engine.encode("target", [y for event in events for y in event.targets])
-    features = zip(x_ND, y_NE, strict=True)
+    x_RD = engine.encode("source", [x for event in events for x in event.sources])
+    y_RE = engine.encode("target", [y for event in events for y in event.targets])
+    features = zip(x_RD, y_RE, strict=True)
     return [
         [
             Pair(PairId(event.offset, place), *next(features), event.time_ms)

@@ -1,5 +1,7 @@
 """What the loop needs from the outside, in its own words.
 
+R = rows (contents), D = source dim, E = target dim
+
 Adapters in `daemon.adapters`, and `model.serving.engine.Engine`, satisfy these protocols. Each port
 has one contract suite in tests/contracts that every adapter passes. All calls come from the one
 thread that owns the loop, except `WindowStore.append`: it may run beside any call but `claim` and
@@ -189,7 +191,7 @@ class AdaptationEngine(Protocol):
         model.values.errors.BadContent."""
 
     def encode(self, side: Side, prepared: Sequence[NDArray[Any]]) -> FloatArray:
-        """Returns the features of N prepared contents, (N, dim) float32, of one forward pass.
+        """Returns the features of R prepared contents, (R, dim) float32, of one forward pass.
         Raises DeviceLost."""
 
     def windows(self, capacity: int) -> Windows:

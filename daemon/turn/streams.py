@@ -1,4 +1,7 @@
-"""The streams that this worker holds in memory. Only the loop's thread touches them."""
+"""The streams that this worker holds in memory. Only the loop's thread touches them.
+
+D = source dim, E = target dim
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,10 @@ Each record says what its tensors are, and one topic may hold records of every k
     lowrank    float32   /2       what was added to θ: x, a, beta, y, n, v (`model.values.low_rank`)
     lowrank    float16   /2       the same, and `scales` (float32): factors for them, by name
 
-S = support pairs, D = source dim, H = hidden, E = target dim, G = H + 1; x (S, D), a (S, H),
-beta (H), y (S, E), n (G, G), v (S, G). Factors that change nothing are left out.
+S = support pairs, D = source dim, H = hidden units, E = target dim, G = H + 1
+
+The factors are x (S, D), a (S, H), beta (H), y (S, E), n (G, G) and v (S, G); those that change
+nothing are left out.
 
 `full` in float32 keeps the format /1, so that readers that know no other work as before. Such
 readers cannot use the other kinds. Most of them verify the content hash first; the hash of /2

@@ -1,6 +1,6 @@
 """The tensors of a published mapping: whole or as what was added to θ, float32 or float16. Pure.
 
-H = hidden, D = source dim, E = target dim
+H = hidden units, D = source dim, E = target dim
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Makes the parts of a worker as the settings say: the engine, the ports, the policy."""
+"""Makes the parts of a worker as the settings say: the engine, the ports, the policy.
+
+D = source dim, E = target dim
+"""
 
 from __future__ import annotations
 

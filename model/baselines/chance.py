@@ -1,6 +1,6 @@
 """Random outputs, whatever the inputs: what luck alone scores.
 
-S = support pairs, N = inputs, D = source dim, E = target dim
+S = support pairs, R = rows (inputs), D = source dim, E = target dim
 """
 
 import zlib
@@ -24,8 +24,8 @@ class Chance:
         support = zlib.crc32(np.ascontiguousarray(x_SD).tobytes())
         size = np.sqrt(np.square(y_SE).mean())
 
-        def outputs(x_ND: FloatArray) -> FloatArray:
+        def outputs(x_RD: FloatArray) -> FloatArray:
             rng = np.random.default_rng([self.seed, support])
-            return np.asarray(size * rng.standard_normal((len(x_ND), y_SE.shape[1])), np.float32)
+            return np.asarray(size * rng.standard_normal((len(x_RD), y_SE.shape[1])), np.float32)
 
         return outputs

@@ -1,6 +1,6 @@
 """Joint training plus fine-tuning: gradient descent from a jointly trained mapping.
 
-T = streams in batch, S = support pairs (padded), Q = query pairs, D = source dim, E = target dim
+B = streams in batch, S = support pairs (padded), Q = query pairs, D = source dim, E = target dim
 
 The usual alternative to meta-learning: the same mapping and the same kind of steps as an adapted
 one, but from a start that was never trained to be adapted. The rate and the number of steps are
@@ -70,7 +70,7 @@ def fine_tuning_path(
     start: JointMapping, batch: EpisodeBatch, rate: float, steps: int
 ) -> Iterator[tuple[int, Mlp]]:
     """Yield every stream's mapping, stacked, after 1, 2, ... steps."""
-    x, y, real = batch.x_support_TSD, batch.y_support_TSE, batch.real_support_TS
+    x, y, real = batch.x_support_BSD, batch.y_support_BSE, batch.real_support_BS
     mlp = expand(start.mlp, len(x))
     for step in range(1, steps + 1):
         mlp = _descended(mlp, x, y, real, rate, start.activation)
@@ -78,13 +78,13 @@ def fine_tuning_path(
 
 
 def _descended(
-    mlp: Mlp, x_TSD: Tensor, y_TSE: Tensor, real_TS: Tensor, rate: float, activation: Activation
+    mlp: Mlp, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor, rate: float, activation: Activation
 ) -> Mlp:
     """Return the mappings after one step of every stream. The streams' losses are added, so none
     changes another's gradient."""
     leaves = Mlp(*(tensor.detach().requires_grad_() for tensor in mlp))
-    o_TSE = apply_batched(leaves, x_TSD, activation)
-    loss = masked_mean_squared_error(o_TSE, y_TSE, real_TS).sum()
+    o_BSE = apply_batched(leaves, x_BSD, activation)
+    loss = masked_mean_squared_error(o_BSE, y_BSE, real_BS).sum()
     gradients = torch.autograd.grad(loss, list(leaves))
     return Mlp(*(t.detach() - rate * g for t, g in zip(leaves, gradients, strict=True)))
 
@@ -92,9 +92,9 @@ def _descended(
 def mean_reciprocal_rank(mlp: Mlp, batch: EpisodeBatch, activation: Activation) -> float:
     """Return the mean reciprocal rank, over all streams, of each query's own target among the
     targets of its stream's queries."""
-    o_TQE = apply_batched(mlp, batch.x_query_TQD, activation)
-    score_TQQ = euclidean_scores(o_TQE.numpy(), batch.y_query_TQE.numpy())
-    real_TQ = batch.real_query_TQ.numpy()
-    own_QQ = torch.eye(o_TQE.shape[1]).numpy()
-    scores = scores_of(score_TQQ, own_QQ, real_TQ, real_TQ)
+    o_BQE = apply_batched(mlp, batch.x_query_BQD, activation)
+    score_BQQ = euclidean_scores(o_BQE.numpy(), batch.y_query_BQE.numpy())
+    real_BQ = batch.real_query_BQ.numpy()
+    own_QQ = torch.eye(o_BQE.shape[1]).numpy()
+    scores = scores_of(score_BQQ, own_QQ, real_BQ, real_BQ)
     return float(scores.mrr[scores.queries > 0].mean())

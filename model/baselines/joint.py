@@ -1,7 +1,7 @@
 """Joint training: one two-layer mapping for the pairs of all streams, as if they were one.
 
-T = streams in batch, P = pairs of a stream (padded), N = inputs, D = source dim, H = hidden,
-E = target dim
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a stream
+(padded), R = rows (inputs), D = source dim, H = hidden units, E = target dim
 
 The streams' targets contradict each other where each has a space of its own; what the mapping
 then learns is their mean. `model.baselines.fine_tuning` goes on from there on a stream's support,
@@ -21,7 +21,7 @@ from model.meta.episodes import EpisodeBatch, EpisodeSource
 from model.values.arrays import FloatArray
 
 PairsLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Outputs (T, P, E), targets (T, P, E) and which are real (T, P), to a scalar."""
+"""Outputs (B, N, E), targets (B, N, E) and which are real (B, N), to a scalar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class JointMapping:
     mlp: Mlp
     activation: Activation
 
-    def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Return outputs (N, E)."""
+    def __call__(self, x_RD: FloatArray) -> FloatArray:
+        """Return outputs (R, E)."""
         with torch.inference_mode():
-            outputs: FloatArray = apply(self.mlp, torch.tensor(x_ND), self.activation).numpy()
+            outputs: FloatArray = apply(self.mlp, torch.tensor(x_RD), self.activation).numpy()
         return outputs
 
     def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
@@ -72,25 +72,25 @@ def train_on_pairs(
     optimiser = torch.optim.Adam(list(mlp), lr=recipe.rate)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.steps)
     for _ in range(recipe.steps):
-        x_TPD, y_TPE, real_TP = all_pairs(source.draw(generator, recipe.streams))
+        x_BND, y_BNE, real_BN = all_pairs(source.draw(generator, recipe.streams))
         optimiser.zero_grad()
-        torch.autograd.backward(loss(apply(mlp, x_TPD, recipe.activation), y_TPE, real_TP))
+        torch.autograd.backward(loss(apply(mlp, x_BND, recipe.activation), y_BNE, real_BN))
         optimiser.step()
         falling.step()
     return JointMapping(Mlp(*(tensor.detach() for tensor in mlp)), recipe.activation)
 
 
-def mean_loss(o_TPE: Tensor, y_TPE: Tensor, real_TP: Tensor) -> Tensor:
+def mean_loss(o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -> Tensor:
     """Return the mean squared error of each stream, averaged over streams."""
-    return masked_mean_squared_error(o_TPE, y_TPE, real_TP).mean()
+    return masked_mean_squared_error(o_BNE, y_BNE, real_BN).mean()
 
 
 def all_pairs(batch: EpisodeBatch) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs, targets and which pairs are real, of support and query together."""
     return (
-        torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1),
-        torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1),
-        torch.cat([batch.real_support_TS, batch.real_query_TQ], 1),
+        torch.cat([batch.x_support_BSD, batch.x_query_BQD], 1),
+        torch.cat([batch.y_support_BSE, batch.y_query_BQE], 1),
+        torch.cat([batch.real_support_BS, batch.real_query_BQ], 1),
     )
 
 

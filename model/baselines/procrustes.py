@@ -1,6 +1,6 @@
 """Orthogonal Procrustes: the rotation and the scale that take a support's inputs to its targets.
 
-S = support pairs, D = source dim, E = target dim
+S = support pairs, R = rows (inputs), D = source dim, E = target dim
 
 R = U·Vᵀ, of the singular value decomposition XᵀY = U·Σ·Vᵀ, minimises |X·R − Y|² over matrices with
 RᵀR = I (Schönemann 1966); given R the best scale is tr(Rᵀ·XᵀY) / |X·R|².
@@ -25,9 +25,9 @@ class Procrustes:
     x_mean_D: FloatArray
     y_mean_E: FloatArray
 
-    def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Return outputs (N, E)."""
-        return np.asarray((x_ND - self.x_mean_D) @ self.weight_DE + self.y_mean_E, np.float32)
+    def __call__(self, x_RD: FloatArray) -> FloatArray:
+        """Return outputs (R, E)."""
+        return np.asarray((x_RD - self.x_mean_D) @ self.weight_DE + self.y_mean_E, np.float32)
 
 
 def fit_procrustes(

@@ -1,6 +1,6 @@
 """Ridge regression, fitted on the support alone.
 
-S = support pairs, D = source dim, E = target dim
+S = support pairs, R = rows (inputs), D = source dim, E = target dim
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ class Ridge:
     x_mean_D: FloatArray
     y_mean_E: FloatArray
 
-    def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Return outputs (N, E)."""
-        o_NE = (x_ND - self.x_mean_D) @ self.weight_ED.T + self.y_mean_E
-        return np.asarray(o_NE, np.float32)
+    def __call__(self, x_RD: FloatArray) -> FloatArray:
+        """Return outputs (R, E)."""
+        o_RE = (x_RD - self.x_mean_D) @ self.weight_ED.T + self.y_mean_E
+        return np.asarray(o_RE, np.float32)
 
 
 def fit_ridge(x_SD: FloatArray, y_SE: FloatArray, penalty: float = RIDGE_LAMBDA) -> Ridge:

@@ -1,7 +1,7 @@
 """Shared features φ(x): a space that all streams have in common, and a closed form on top of it.
 
-T = streams in batch, P = pairs of a stream (padded), S = support pairs, F = features,
-E = target dim
+B = streams in batch, N = pairs of a stream (padded), S = support pairs, R = rows (inputs),
+D = source dim, E = target dim
 
 Where streams rotate their targets, a jointly trained mapping predicts the mean of the rotated
 targets, and the mean of many rotations is nearly nothing. So here every stream in a batch may
@@ -32,7 +32,7 @@ class OnSharedFeatures:
     def fit(self, x_SD: FloatArray, y_SE: FloatArray) -> MapTo:
         """Return x ↦ head(φ(x)), with the head fitted on φ of the support."""
         mapping = self.head(self.features(x_SD), y_SE)
-        return lambda x_ND: mapping(self.features(x_ND))
+        return lambda x_RD: mapping(self.features(x_RD))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class FirstDims:
 
     dims: int
 
-    def __call__(self, x_ND: FloatArray) -> FloatArray:
-        """Return features (N, dims)."""
-        return x_ND[:, : self.dims]
+    def __call__(self, x_RD: FloatArray) -> FloatArray:
+        """Return features (R, dims)."""
+        return x_RD[:, : self.dims]
 
 
 def train_shared(source: EpisodeSource, recipe: JointRecipe, seed: int) -> JointMapping:
@@ -52,10 +52,10 @@ def train_shared(source: EpisodeSource, recipe: JointRecipe, seed: int) -> Joint
     return train_on_pairs(source, recipe, seed, rotated_loss)
 
 
-def rotated_loss(o_TPE: Tensor, y_TPE: Tensor, real_TP: Tensor) -> Tensor:
+def rotated_loss(o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -> Tensor:
     """Return the mean squared error after each stream's best rotation of its outputs."""
     with torch.no_grad():
-        weighted_TPE = o_TPE.masked_fill(~real_TP.unsqueeze(2), 0.0)
-        u, _, vh = torch.linalg.svd(weighted_TPE.transpose(1, 2) @ y_TPE)
-        rotation_TEE = u @ vh
-    return mean_loss(o_TPE @ rotation_TEE, y_TPE, real_TP)
+        weighted_BNE = o_BNE.masked_fill(~real_BN.unsqueeze(2), 0.0)
+        u, _, vh = torch.linalg.svd(weighted_BNE.transpose(1, 2) @ y_BNE)
+        rotation_BEE = u @ vh
+    return mean_loss(o_BNE @ rotation_BEE, y_BNE, real_BN)

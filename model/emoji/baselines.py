@@ -1,6 +1,7 @@
 """What θs are compared with on emoji streams: closed forms, joint training, and the ceiling.
 
-N = inputs, D = source dim, E = target dim
+B = streams in batch, S = support pairs, Q = query pairs, R = rows (inputs), D = source dim,
+E = target dim, K = inner steps
 
 A baseline may have variants, for example by the features that it works on. The one that finds most
 is taken, and named, so that θs are compared with the best of each kind.
@@ -50,7 +51,7 @@ def closed_form_choices(table: EmojiTable, theta: MetaInit) -> Choices:
         first = FirstDims(theta.target_dim)
         found = on_shared(first, f"the encoder's first {first.dims} features") | found
     if table.family is None and theta.source_dim == theta.target_dim:
-        found = {"encoders as they are": {"": methods.constant(lambda x_ND: x_ND)}} | found
+        found = {"encoders as they are": {"": methods.constant(lambda x_RD: x_RD)}} | found
     return found
 
 
@@ -136,9 +137,9 @@ def merged_choices(*several: Choices) -> Choices:
 
 
 def _u(theta: MetaInit) -> MapTo:
-    def u(x_ND: FloatArray) -> FloatArray:
+    def u(x_RD: FloatArray) -> FloatArray:
         return methods.mapping_outputs(
-            theta.mapping, x_ND, theta.activation, theta.output_activation
+            theta.mapping, x_RD, theta.activation, theta.output_activation
         )
 
     return u

@@ -1,6 +1,6 @@
 """Emoji as drawn by six vendors, and the universal embedding of what they mean.
 
-N = concepts (1,914), U = universal dims (64), E = target dim
+Y = candidates (1,914 concepts), U = numbers of an embedding (64), E = target dim
 
 Both are real data; `model/emoji/data/NOTICE.md` says whose.
 """
@@ -70,7 +70,7 @@ def concepts() -> tuple[Concept, ...]:
 
 @cache
 def sheet(vendor: str) -> NDArray[np.uint8]:
-    """Return a vendor's drawings (N, 32, 32, 3), uint8, white where one is missing; read-only."""
+    """Return a vendor's drawings (Y, 32, 32, 3), uint8, white where one is missing; read-only."""
     with Image.open(_DATA / f"{vendor}.webp") as image:
         pixels = np.asarray(image.convert("RGB"))
     rows = pixels.shape[0] // SIDE
@@ -96,19 +96,19 @@ def picture_png(index: int, vendor: str) -> bytes:
 
 @cache
 def universal() -> FloatArray:
-    """Return the universal embedding of concepts (N, 64): what their names say across languages;
+    """Return the universal embedding of concepts (Y, 64): what their names say across languages;
     read-only."""
-    embedding_NU: FloatArray = np.load(_DATA / "universal64.npy").astype(np.float32)
-    embedding_NU.flags.writeable = False
-    return embedding_NU
+    embedding_YU: FloatArray = np.load(_DATA / "universal64.npy").astype(np.float32)
+    embedding_YU.flags.writeable = False
+    return embedding_YU
 
 
 @cache
 def concept_vectors(dim: int) -> FloatArray:
-    """Return the first `dim` columns of the universal embedding, scaled to norm √dim (N, dim);
+    """Return the first `dim` columns of the universal embedding, scaled to norm √dim (Y, dim);
     read-only."""
-    columns_NE = universal()[:, :dim]
-    norms_N1 = np.linalg.norm(columns_NE, axis=1, keepdims=True)
-    vectors_NE: FloatArray = (columns_NE / norms_N1 * np.sqrt(dim)).astype(np.float32)
-    vectors_NE.flags.writeable = False
-    return vectors_NE
+    columns_YE = universal()[:, :dim]
+    norms_Y1 = np.linalg.norm(columns_YE, axis=1, keepdims=True)
+    vectors_YE: FloatArray = (columns_YE / norms_Y1 * np.sqrt(dim)).astype(np.float32)
+    vectors_YE.flags.writeable = False
+    return vectors_YE

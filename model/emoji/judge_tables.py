@@ -1,6 +1,7 @@
 """Meta-test on the held-out vendor's drawings: shipped θs beside baselines, table by table.
 
-S = support pairs, Q = query pairs, D = source dim, E = target dim
+S = support pairs, Q = query pairs, N = pairs of a stream (one of each concept), Y = candidates
+(concepts), R = rows (pictures of a concept), D = source dim, E = target dim
 
 A tenant is synthetic; its support and query share no concept. Each query's target is to be found
 among the 128 query targets of its stream. All methods see the same episodes: θs by their own
@@ -189,10 +190,10 @@ class EmojiTest:
     def _joint(self, table: EmojiTable, theta: MetaInit) -> Choices:
         key = (theta.encoder_version, table.family, theta.target_dim)
         if key not in self._trained:
-            x_VAD, names = self._training_pictures(theta), self._training_names(table, theta)
+            x_YRD, names = self._training_pictures(theta), self._training_names(table, theta)
             options = self._options
             self._trained[key] = emoji_baselines.trained_choices(
-                lambda sizes: emoji_streams.training_source(table, theta, x_VAD, names, sizes),
+                lambda sizes: emoji_streams.training_source(table, theta, x_YRD, names, sizes),
                 options.joint,
                 options.plan.sizes,
                 options.plan.seed,
@@ -205,7 +206,7 @@ class EmojiTest:
         if version not in self._drawn:
             seed = self._options.plan.seed
             features = cache_features(theta.source_encoder, theta.target_dim, seed)
-            self._drawn[version] = features.x_VAD
+            self._drawn[version] = features.x_YRD
         return self._drawn[version]
 
     def _training_names(self, table: EmojiTable, theta: MetaInit) -> NameFeatures | None:

@@ -1,6 +1,7 @@
 """Measures how well a text encoder knows what emoji names mean, language by language.
 
-N = concepts, C = candidates, U = features
+R = rows (names), Y = candidates, U = numbers of an embedding, B = streams in batch (draws of
+candidates)
 
 Every figure is 128-way R@1 by cosine, the mean over draws of 128 concepts of a split: a name among
 the concepts' vectors, or a name among the same concepts' names in another language.
@@ -25,40 +26,40 @@ DIMS = (64, 32, 16)
 
 @dataclass(frozen=True, slots=True)
 class NamedConcepts:
-    """The features (N, U) of one language's names, and the concepts (N) that they name."""
+    """The features (R, U) of one language's names, and the concepts (R) that they name."""
 
-    concepts_N: NDArray[np.int64]
-    features_NU: FloatArray
+    concepts_R: NDArray[np.int64]
+    features_RU: FloatArray
 
 
 def named_concepts(encoder: TextEncoder, language: str, concepts: Sequence[int]) -> NamedConcepts:
     """Encode the language's names of those concepts that it names."""
     known = emoji_names.names_in(language)
     chosen = [c for c in concepts if c in known]
-    features_NU = encoder.encode([encoder.prepare(known[c].name) for c in chosen])
-    return NamedConcepts(np.array(chosen, np.int64), features_NU.cpu().numpy())
+    features_RU = encoder.encode([encoder.prepare(known[c].name) for c in chosen])
+    return NamedConcepts(np.array(chosen, np.int64), features_RU.cpu().numpy())
 
 
 def name_to_concept(names: NamedConcepts, dims: int, seed: int = 0) -> float:
     """Return R@1 of names among concept vectors, both by their first `dims` numbers."""
-    vectors_NU = emoji.concept_vectors(dims)[names.concepts_N]
-    return _recall(names.features_NU[:, :dims], vectors_NU, seed)
+    vectors_RU = emoji.concept_vectors(dims)[names.concepts_R]
+    return _recall(names.features_RU[:, :dims], vectors_RU, seed)
 
 
 def name_to_name(queries: NamedConcepts, candidates: NamedConcepts, seed: int = 0) -> float:
     """Return R@1 of one language's names among another's."""
-    _, ours, theirs = np.intersect1d(queries.concepts_N, candidates.concepts_N, return_indices=True)
-    return _recall(queries.features_NU[ours], candidates.features_NU[theirs], seed)
+    _, ours, theirs = np.intersect1d(queries.concepts_R, candidates.concepts_R, return_indices=True)
+    return _recall(queries.features_RU[ours], candidates.features_RU[theirs], seed)
 
 
 def closeness(a: NamedConcepts, b: NamedConcepts) -> tuple[float, float]:
     """Return the mean cosine between two languages' names of the same concept, and that between
     names of different concepts."""
-    _, ours, theirs = np.intersect1d(a.concepts_N, b.concepts_N, return_indices=True)
-    cosine_NN = cosine_scores(a.features_NU[ours], b.features_NU[theirs])
-    same = float(np.diag(cosine_NN).mean())
-    n = len(cosine_NN)
-    return same, float((cosine_NN.sum() - n * same) / (n * (n - 1)))
+    _, ours, theirs = np.intersect1d(a.concepts_R, b.concepts_R, return_indices=True)
+    cosine_RR = cosine_scores(a.features_RU[ours], b.features_RU[theirs])
+    same = float(np.diag(cosine_RR).mean())
+    n = len(cosine_RR)
+    return same, float((cosine_RR.sum() - n * same) / (n * (n - 1)))
 
 
 def by_language(
@@ -111,11 +112,11 @@ def _line(scores: Mapping[str, tuple[float, ...]]) -> str:
     return f"R@1 {figures} dims ({each})"
 
 
-def _recall(queries_NU: FloatArray, candidates_NU: FloatArray, seed: int) -> float:
+def _recall(queries_RU: FloatArray, candidates_RU: FloatArray, seed: int) -> float:
     rng = np.random.default_rng(seed)
-    score_NN = cosine_scores(queries_NU, candidates_NU)
-    if len(score_NN) < CANDIDATES:
-        raise ValueError(f"{len(score_NN)} concepts; {CANDIDATES} are needed")
-    draws = [rng.permutation(len(score_NN))[:CANDIDATES] for _ in range(DRAWS)]
-    score_BCC = np.stack([score_NN[np.ix_(draw, draw)] for draw in draws])
-    return float(scores_of(score_BCC, np.eye(CANDIDATES)).r_at_1.mean())
+    score_RR = cosine_scores(queries_RU, candidates_RU)
+    if len(score_RR) < CANDIDATES:
+        raise ValueError(f"{len(score_RR)} concepts; {CANDIDATES} are needed")
+    draws = [rng.permutation(len(score_RR))[:CANDIDATES] for _ in range(DRAWS)]
+    score_BYY = np.stack([score_RR[np.ix_(draw, draw)] for draw in draws])
+    return float(scores_of(score_BYY, np.eye(CANDIDATES)).r_at_1.mean())

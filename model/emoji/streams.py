@@ -1,6 +1,7 @@
 """Emoji data as streams to be judged on, and as episodes to train baselines on.
 
-N = pictures, V = concepts, A = pictures of a concept, P = pixels a side, D = source dim,
+N = pairs of a stream (one of each concept), Y = candidates (concepts), R = rows (pictures; of a
+concept, after Y), P = pixels a side, C = channels (colours), Z = slots (languages), D = source dim,
 E = target dim
 
 A stream is a synthetic tenant, or a language, which is not synthetic. Every concept is one pair,
@@ -44,15 +45,15 @@ class FeatureCache:
 
     _known: dict[tuple[str, str], FloatArray] = field(default_factory=dict)
 
-    def pictures(self, theta: MetaInit, name: str, pixels_NPPC: Pixels) -> FloatArray:
-        """Return features (N, D) of pictures by θ's encoder; `name` tells these pictures from
+    def pictures(self, theta: MetaInit, name: str, pixels_RPPC: Pixels) -> FloatArray:
+        """Return features (R, D) of pictures by θ's encoder; `name` tells these pictures from
         others. Raises BadMetaInit."""
         return self._features(
-            theta.source_encoder, "image", theta.source_dim, name, list(pixels_NPPC)
+            theta.source_encoder, "image", theta.source_dim, name, list(pixels_RPPC)
         )
 
     def texts(self, theta: MetaInit, name: str, texts: Sequence[str]) -> FloatArray:
-        """Return features (N, E) of texts by θ's encoder; `name` tells these texts from others.
+        """Return features (R, E) of texts by θ's encoder; `name` tells these texts from others.
         Raises BadMetaInit."""
         return self._features(theta.target_encoder, "text", theta.target_dim, name, texts)
 
@@ -115,51 +116,51 @@ def language_streams(
     return streams
 
 
-def noisy(pixels_NPPC: Pixels, deviation: float, seed: int) -> Pixels:
+def noisy(pixels_RPPC: Pixels, deviation: float, seed: int) -> Pixels:
     """Add normal noise to every pixel; `deviation` is a share of the range from black to white."""
     if not deviation:
-        return pixels_NPPC
-    noise = np.random.default_rng(seed).standard_normal(pixels_NPPC.shape) * 255.0 * deviation
-    return np.clip(np.rint(pixels_NPPC + noise), 0, 255).astype(np.uint8)
+        return pixels_RPPC
+    noise = np.random.default_rng(seed).standard_normal(pixels_RPPC.shape) * 255.0 * deviation
+    return np.clip(np.rint(pixels_RPPC + noise), 0, 255).astype(np.uint8)
 
 
 def training_source(
     table: EmojiTable,
     theta: MetaInit,
-    x_VAD: Tensor,
+    x_YRD: Tensor,
     names: NameFeatures | None,
     sizes: EpisodeSizes,
 ) -> EpisodeSource:
     """Return a source of episodes like the table's but of the training part, for baselines.
 
-    `x_VAD` are features, by θ's encoder, of the training vendors' pictures of the training
+    `x_YRD` are features, by θ's encoder, of the training vendors' pictures of the training
     concepts. `names` are needed where streams are languages. Raises ValueError for a family of
     tenants that nothing is trained on.
     """
-    pictures = Pictures(x_VAD)
+    pictures = Pictures(x_YRD)
     if names is not None:
         return LanguageEpisodes(pictures, names, sizes)
     if table.family not in ("low-rank", "rotation"):
         raise ValueError(f"no training tenants of the family {table.family!r}")
-    u_VE = emoji.concept_vectors(theta.target_dim)[training_concepts()]
-    return TenantEpisodes(pictures, torch.tensor(u_VE), table.family, sizes)
+    u_YE = emoji.concept_vectors(theta.target_dim)[training_concepts()]
+    return TenantEpisodes(pictures, torch.tensor(u_YE), table.family, sizes)
 
 
 def training_names(cache: FeatureCache, theta: MetaInit, languages: Sequence[str]) -> NameFeatures:
     """Encode the languages' names of the training concepts, once for training and for judging."""
-    concepts_V = training_concepts()
-    y_LVE = torch.zeros(len(languages), len(concepts_V), theta.target_dim)
-    known_LV = torch.zeros(y_LVE.shape[:2], dtype=torch.bool)
-    x_VD = np.zeros((len(concepts_V), 1), np.float32)  # names alone are wanted
-    streams = language_streams(cache, theta, concepts_V, x_VD, languages)
+    concepts_Y = training_concepts()
+    y_ZYE = torch.zeros(len(languages), len(concepts_Y), theta.target_dim)
+    known_ZY = torch.zeros(y_ZYE.shape[:2], dtype=torch.bool)
+    x_YD = np.zeros((len(concepts_Y), 1), np.float32)  # names alone are wanted
+    streams = language_streams(cache, theta, concepts_Y, x_YD, languages)
     for row, stream in enumerate(streams):
-        v = np.searchsorted(concepts_V, [int(label) for label in stream.labels or ()])
-        y_LVE[row, v], known_LV[row, v] = torch.from_numpy(stream.y_NE), True
-    return NameFeatures(y_LVE, known_LV)
+        v = np.searchsorted(concepts_Y, [int(label) for label in stream.labels or ()])
+        y_ZYE[row, v], known_ZY[row, v] = torch.from_numpy(stream.y_NE), True
+    return NameFeatures(y_ZYE, known_ZY)
 
 
 def training_concepts() -> IndexArray:
-    """Return the concepts (V) that `model.emoji.train_tenants.cache_features` has pictures of."""
+    """Return the concepts (Y) that `model.emoji.train_tenants.cache_features` has pictures of."""
     return emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
 
 

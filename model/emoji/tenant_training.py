@@ -1,11 +1,12 @@
 """The outer loop of the attention generator: one θ for synthetic tenants of several families.
 
-T = tenants in batch, S = support pairs (padded), Q = query pairs, M = pictures of the outer step,
-D = source dim, E = target dim, V = concepts, A = pictures of a concept, G = candidates
+B = streams in batch (tenants), S = support pairs (padded), Q = query pairs, N = pairs of a stream
+(pictures of the outer step), Y = candidates (all concepts, or those of a batch), R = rows (pictures
+of a concept), D = source dim, E = target dim
 
-All tenants of an outer step draw from the same M pictures, whose features u(x) are computed once;
+All tenants of an outer step draw from the same N pictures, whose features u(x) are computed once;
 the first Q of them are every tenant's query, and in no tenant's support. The loss is that of the
-query: squared error, and the cross-entropy of picking the right concept among G by cosine. It is
+query: squared error, and the cross-entropy of picking the right concept among Y by cosine. It is
 taken for the final matrix and, with less weight, for the generator's intermediate ones, so that
 each learns from the first step on.
 """
@@ -87,23 +88,23 @@ class TenantRecipe:
 class Features(NamedTuple):
     """Features and vectors of concepts, from which tenants' pairs are drawn."""
 
-    x_VAD: Tensor
+    x_YRD: Tensor
     """Features of every picture of every concept."""
-    u_VE: Tensor
+    u_YE: Tensor
     """The concepts' vectors before a tenant's matrix."""
 
 
 class OuterBatch(NamedTuple):
-    """T tenants and the pictures they share."""
+    """B tenants and the pictures they share."""
 
-    x_MD: Tensor
-    v_M: Tensor
+    x_ND: Tensor
+    v_N: Tensor
     """The concept of each picture; none occurs twice."""
-    matrix_TEE: Tensor
+    matrix_BEE: Tensor
     """u (a row) is u·matrix in the tenant's space."""
-    support_TS: Tensor
-    """Indices of the support's pictures among the M; never one of the first Q."""
-    real_TS: Tensor
+    support_BS: Tensor
+    """Indices of the support's pictures among the N; never one of the first Q."""
+    real_BS: Tensor
 
 
 class TenantModel(nn.Module):
@@ -141,7 +142,7 @@ def train_tenant_model(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = TenantModel(features.x_VAD.shape[2], recipe)
+    model = TenantModel(features.x_YRD.shape[2], recipe)
     train_features(model, features, recipe, generator)
     average = copy.deepcopy(model).requires_grad_(False)
     attention = {"params": list(model.attention.parameters()), "peak": recipe.rate}
@@ -174,10 +175,10 @@ def train_features(
     while not budget.finished:
         for group in optimiser.param_groups:
             group["lr"] = 1.5 * recipe.rate * budget.rate_factor()
-        v_M = torch.randint(len(features.u_VE), (recipe.pictures,), generator=generator)
-        x_MD = _pictures(features, v_M, recipe.feature_noise, generator)
-        u_ME = apply(model.theta(), x_MD, recipe.activation)
-        loss = _feature_loss(u_ME, v_M, features, recipe)
+        v_N = torch.randint(len(features.u_YE), (recipe.pictures,), generator=generator)
+        x_ND = _pictures(features, v_N, recipe.feature_noise, generator)
+        u_NE = apply(model.theta(), x_ND, recipe.activation)
+        loss = _feature_loss(u_NE, v_N, features, recipe)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -188,52 +189,52 @@ def outer_loss(
     model: TenantModel, features: Features, batch: OuterBatch, recipe: TenantRecipe
 ) -> Tensor:
     """Return the outer loss of a batch, a scalar."""
-    u_ME = apply(model.theta(), batch.x_MD, recipe.activation)
-    y_TME = features.u_VE[batch.v_M] @ batch.matrix_TEE
-    rows = batch.support_TS.unsqueeze(2).expand(-1, -1, recipe.dim)
-    y_TSE = y_TME.gather(1, rows)
-    x_TSD, u_TSE = batch.x_MD[batch.support_TS], u_ME[batch.support_TS]
-    x_TSD = x_TSD.masked_fill(~batch.real_TS.unsqueeze(2), 0.0)
-    read: Readout = model.attention.read_out(x_TSD, u_TSE, y_TSE, batch.real_TS)
-    u_QE = u_ME[: recipe.query]
-    candidates_TGE = y_TME[:, : recipe.candidates]
+    u_NE = apply(model.theta(), batch.x_ND, recipe.activation)
+    y_BNE = features.u_YE[batch.v_N] @ batch.matrix_BEE
+    rows = batch.support_BS.unsqueeze(2).expand(-1, -1, recipe.dim)
+    y_BSE = y_BNE.gather(1, rows)
+    x_BSD, u_BSE = batch.x_ND[batch.support_BS], u_NE[batch.support_BS]
+    x_BSD = x_BSD.masked_fill(~batch.real_BS.unsqueeze(2), 0.0)
+    read: Readout = model.attention.read_out(x_BSD, u_BSE, y_BSE, batch.real_BS)
+    u_QE = u_NE[: recipe.query]
+    candidates_BYE = y_BNE[:, : recipe.candidates]
 
-    def query_loss_T(matrix_TEE: Tensor, bias_TE: Tensor | float) -> Tensor:
+    def query_loss_B(matrix_BEE: Tensor, bias_BE: Tensor | float) -> Tensor:
         e = recipe.dim
-        o_TQE = torch.matmul(u_QE, matrix_TEE[:, :e, :e].transpose(1, 2))
-        bias = bias_TE[:, None, :e] if isinstance(bias_TE, Tensor) else bias_TE
-        return _query_loss(o_TQE + bias, candidates_TGE, recipe)
+        o_BQE = torch.matmul(u_QE, matrix_BEE[:, :e, :e].transpose(1, 2))
+        bias = bias_BE[:, None, :e] if isinstance(bias_BE, Tensor) else bias_BE
+        return _query_loss(o_BQE + bias, candidates_BYE, recipe)
 
-    final_T = query_loss_T(read.matrix_BEE, read.bias_BE)
-    family_T = _for_its_own(query_loss_T(read.family_BEE, 0.0), final_T)
-    rotation_T = query_loss_T(read.rotation_BEE, 0.0)
-    parts_T = final_T + recipe.family_weight * family_T + recipe.rotation_weight * rotation_T
+    final_B = query_loss_B(read.matrix_BEE, read.bias_BE)
+    family_B = _for_its_own(query_loss_B(read.family_BEE, 0.0), final_B)
+    rotation_B = query_loss_B(read.rotation_BEE, 0.0)
+    parts_B = final_B + recipe.family_weight * family_B + recipe.rotation_weight * rotation_B
     half = recipe.pictures // 2
-    shared = _feature_loss(u_ME[:half], batch.v_M[:half], features, recipe)
-    true_TSE = features.u_VE[batch.v_M][batch.support_TS]
-    wrong_TS = (read.u_BSE[:, :, : recipe.dim] - true_TSE).square().mean(2)
-    repair = (wrong_TS * batch.real_TS).sum() / (batch.real_TS.sum() + 1)
-    return parts_T.mean() + recipe.feature_weight * shared + recipe.repair_weight * repair
+    shared = _feature_loss(u_NE[:half], batch.v_N[:half], features, recipe)
+    true_BSE = features.u_YE[batch.v_N][batch.support_BS]
+    wrong_BS = (read.u_BSE[:, :, : recipe.dim] - true_BSE).square().mean(2)
+    repair = (wrong_BS * batch.real_BS).sum() / (batch.real_BS.sum() + 1)
+    return parts_B.mean() + recipe.feature_weight * shared + recipe.repair_weight * repair
 
 
 def draw(features: Features, recipe: TenantRecipe, generator: torch.Generator) -> OuterBatch:
     """Draw new tenants. S, the longest support, is log-uniform from step to step: most steps are
     short ones, and cheap."""
-    pictures = min(recipe.pictures, len(features.u_VE))
-    v_M = torch.randperm(len(features.u_VE), generator=generator)[:pictures]
+    pictures = min(recipe.pictures, len(features.u_YE))
+    v_N = torch.randperm(len(features.u_YE), generator=generator)[:pictures]
     low, high = recipe.min_support, recipe.max_support
     exponent = torch.rand((), generator=generator).item()
     longest = round(low * (high / low) ** exponent)
-    draws_TM = torch.rand(recipe.tenants, pictures - recipe.query, generator=generator)
-    length_T = longest * (0.4 + 0.6 * torch.rand(recipe.tenants, generator=generator))
-    empty_T = torch.rand(recipe.tenants, generator=generator) < recipe.empty
-    length_T = length_T.ceil().masked_fill(empty_T, 0.0)
+    draws_BN = torch.rand(recipe.tenants, pictures - recipe.query, generator=generator)
+    length_B = longest * (0.4 + 0.6 * torch.rand(recipe.tenants, generator=generator))
+    empty_B = torch.rand(recipe.tenants, generator=generator) < recipe.empty
+    length_B = length_B.ceil().masked_fill(empty_B, 0.0)
     return OuterBatch(
-        x_MD=_pictures(features, v_M, recipe.tenant_noise, generator),
-        v_M=v_M,
-        matrix_TEE=torch.cat(list(_draw_tenants(recipe, generator))),
-        support_TS=draws_TM.argsort(1)[:, :longest] + recipe.query,
-        real_TS=torch.arange(longest) < length_T[:, None],
+        x_ND=_pictures(features, v_N, recipe.tenant_noise, generator),
+        v_N=v_N,
+        matrix_BEE=torch.cat(list(_draw_tenants(recipe, generator))),
+        support_BS=draws_BN.argsort(1)[:, :longest] + recipe.query,
+        real_BS=torch.arange(longest) < length_B[:, None],
     )
 
 
@@ -242,16 +243,16 @@ def draw_matrices(
 ) -> Tensor:
     """Draw matrices (count, dim, dim) of new tenants; see `model.emoji.tenants.Tenant`."""
     if family == "low-rank":
-        a_T3 = torch.rand(count, 3, generator=generator, dtype=torch.float64) * 2.0 - 1.0
+        a_B3 = torch.rand(count, 3, generator=generator, dtype=torch.float64) * 2.0 - 1.0
         directions = torch.from_numpy(low_rank_generators(dim))
-        return torch.matrix_exp(4.0 * torch.tensordot(a_T3, directions, dims=1)).float()
-    rotation_TEE = _rotations(count, dim, generator)
+        return torch.matrix_exp(4.0 * torch.tensordot(a_B3, directions, dims=1)).float()
+    rotation_BEE = _rotations(count, dim, generator)
     if family == "rotation":
-        return rotation_TEE
-    spread_T1 = 1.2 * torch.rand(count, 1, generator=generator)
-    stretch_TE = torch.exp(spread_T1 * torch.randn(count, dim, generator=generator))
-    stretch_TE = stretch_TE / stretch_TE.square().mean(1, keepdim=True).sqrt()
-    return rotation_TEE * stretch_TE.unsqueeze(1) @ _rotations(count, dim, generator)
+        return rotation_BEE
+    spread_B1 = 1.2 * torch.rand(count, 1, generator=generator)
+    stretch_BE = torch.exp(spread_B1 * torch.randn(count, dim, generator=generator))
+    stretch_BE = stretch_BE / stretch_BE.square().mean(1, keepdim=True).sqrt()
+    return rotation_BEE * stretch_BE.unsqueeze(1) @ _rotations(count, dim, generator)
 
 
 def _draw_tenants(recipe: TenantRecipe, generator: torch.Generator) -> Iterator[Tensor]:
@@ -266,45 +267,45 @@ def _draw_tenants(recipe: TenantRecipe, generator: torch.Generator) -> Iterator[
 
 def _rotations(count: int, dim: int, generator: torch.Generator) -> Tensor:
     """Draw uniformly random rotations (count, dim, dim) of determinant +1."""
-    q_TEE, r_TEE = torch.linalg.qr(torch.randn(count, dim, dim, generator=generator))
-    q_TEE = q_TEE * torch.diagonal(r_TEE, dim1=1, dim2=2).sign().unsqueeze(1)
-    return torch.cat([q_TEE[:, :, :1] * torch.linalg.det(q_TEE)[:, None, None], q_TEE[:, :, 1:]], 2)
+    q_BEE, r_BEE = torch.linalg.qr(torch.randn(count, dim, dim, generator=generator))
+    q_BEE = q_BEE * torch.diagonal(r_BEE, dim1=1, dim2=2).sign().unsqueeze(1)
+    return torch.cat([q_BEE[:, :, :1] * torch.linalg.det(q_BEE)[:, None, None], q_BEE[:, :, 1:]], 2)
 
 
-def _pictures(features: Features, v_M: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Return features (M, D) of one picture of each concept, with noise but at the norm they
+def _pictures(features: Features, v_N: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """Return features (N, D) of one picture of each concept, with noise but at the norm they
     had."""
-    a_M = torch.randint(features.x_VAD.shape[1], v_M.shape, generator=generator)
-    x_MD = features.x_VAD[v_M, a_M]
-    strength_M1 = torch.rand(len(v_M), 1, generator=generator) * 0.7 + 0.65
-    noise_MD = torch.randn(x_MD.shape, generator=generator)
-    noisy_MD = x_MD + noise * strength_M1 * noise_MD
-    norm_M1 = x_MD.square().sum(1, keepdim=True).sqrt()
-    return functional.normalize(noisy_MD, dim=1) * norm_M1
+    a_N = torch.randint(features.x_YRD.shape[1], v_N.shape, generator=generator)
+    x_ND = features.x_YRD[v_N, a_N]
+    strength_N1 = torch.rand(len(v_N), 1, generator=generator) * 0.7 + 0.65
+    noise_ND = torch.randn(x_ND.shape, generator=generator)
+    noisy_ND = x_ND + noise * strength_N1 * noise_ND
+    norm_N1 = x_ND.square().sum(1, keepdim=True).sqrt()
+    return functional.normalize(noisy_ND, dim=1) * norm_N1
 
 
-def _feature_loss(u_ME: Tensor, v_M: Tensor, features: Features, recipe: TenantRecipe) -> Tensor:
-    cosine_MV = _unit(u_ME) @ _unit(features.u_VE).T
-    squared_error = (u_ME - features.u_VE[v_M]).square().mean()
-    return squared_error + functional.cross_entropy(cosine_MV / recipe.feature_temperature, v_M)
+def _feature_loss(u_NE: Tensor, v_N: Tensor, features: Features, recipe: TenantRecipe) -> Tensor:
+    cosine_NY = _unit(u_NE) @ _unit(features.u_YE).T
+    squared_error = (u_NE - features.u_YE[v_N]).square().mean()
+    return squared_error + functional.cross_entropy(cosine_NY / recipe.feature_temperature, v_N)
 
 
-def _query_loss(o_TQE: Tensor, candidates_TGE: Tensor, recipe: TenantRecipe) -> Tensor:
-    """Return each tenant's loss (T); the first Q candidates are the queries' own targets."""
-    query = o_TQE.shape[1]
-    squared_error_T = (o_TQE - candidates_TGE[:, :query]).square().mean((1, 2))
-    cosine_TQG = torch.bmm(_unit(o_TQE), _unit(candidates_TGE).transpose(1, 2))
-    truth_TQ = torch.arange(query).expand(o_TQE.shape[:2])
-    logits_TGQ = cosine_TQG.transpose(1, 2) / recipe.temperature
-    retrieval_TQ = functional.cross_entropy(logits_TGQ, truth_TQ, reduction="none")
-    return squared_error_T + retrieval_TQ.mean(1)
+def _query_loss(o_BQE: Tensor, candidates_BYE: Tensor, recipe: TenantRecipe) -> Tensor:
+    """Return each tenant's loss (B); the first Q candidates are the queries' own targets."""
+    query = o_BQE.shape[1]
+    squared_error_B = (o_BQE - candidates_BYE[:, :query]).square().mean((1, 2))
+    cosine_BQY = torch.bmm(_unit(o_BQE), _unit(candidates_BYE).transpose(1, 2))
+    truth_BQ = torch.arange(query).expand(o_BQE.shape[:2])
+    logits_BYQ = cosine_BQY.transpose(1, 2) / recipe.temperature
+    retrieval_BQ = functional.cross_entropy(logits_BYQ, truth_BQ, reduction="none")
+    return squared_error_B + retrieval_BQ.mean(1)
 
 
-def _for_its_own(family_T: Tensor, final_T: Tensor) -> Tensor:
+def _for_its_own(family_B: Tensor, final_B: Tensor) -> Tensor:
     """Return the learned family's loss, softly bounded by the final one plus 3, so that a tenant
     that is plainly not of the family does not shape it."""
-    bound_T = final_T.detach() + 3.0
-    return -2.0 * torch.logsumexp(torch.stack([-family_T / 2.0, -bound_T / 2.0]), dim=0)
+    bound_B = final_B.detach() + 3.0
+    return -2.0 * torch.logsumexp(torch.stack([-family_B / 2.0, -bound_B / 2.0]), dim=0)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Synthetic tenants: each embeds emoji in a space of its own.
 
-N = concepts (1,914), E = target dim
+Y = candidates (1,914 concepts), E = target dim
 
 A tenant's space is synthetic: a rotation of the same universal embedding, or (for streams of no
 family that θ knows) another linear map of it.
@@ -50,10 +50,10 @@ class Tenant:
                 return np.identity(dim, np.float32)[rng.permutation(dim)]
 
     def targets(self) -> FloatArray:
-        """Return every concept's vector in the tenant's space (N, E)."""
+        """Return every concept's vector in the tenant's space (Y, E)."""
         matrix_EE = self.matrix_EE()
-        targets_NE = concept_vectors(len(matrix_EE)) @ matrix_EE
-        return targets_NE.astype(np.float32)
+        targets_YE = concept_vectors(len(matrix_EE)) @ matrix_EE
+        return targets_YE.astype(np.float32)
 
 
 def low_rank_rotation(a_3: NDArray[np.float64], dim: int = LOW_RANK_DIM) -> FloatArray:

@@ -1,6 +1,7 @@
 """Trains the text encoder to map a name to its concept's place in the universal embedding.
 
-N = texts in batch, L = characters, V = concepts of the split, U = features, A = texts in all
+R = rows (texts, of a batch or all), T = time steps (characters), Y = candidates (concepts of the
+split), U = numbers of an embedding
 
     python -m model.emoji.train_names --out text.safetensors
 
@@ -68,7 +69,7 @@ class TextRecipe:
 class Texts:
     """Training texts, one row per language and concept."""
 
-    concept_A: NDArray[np.int64]
+    concept_R: NDArray[np.int64]
     """Each row's place among the training concepts."""
     names: list[NDArray[np.int32]]
     keywords: list[list[NDArray[np.int32]]]
@@ -78,16 +79,16 @@ def train_text(recipe: TextRecipe, seed: int, minutes: float | None) -> PartSpec
     """Train the text encoder on the training concepts, in all but the held-out languages."""
     texts = training_texts(emoji_names.trained_languages(), recipe.longest)
     log.info("%d names in %d languages", len(texts.names), len(emoji_names.trained_languages()))
-    vectors_VU = torch.from_numpy(emoji.concept_vectors(FEATURES)[emoji_names.concepts_of("train")])
+    vectors_YU = torch.from_numpy(emoji.concept_vectors(FEATURES)[emoji_names.concepts_of("train")])
     net = fresh_net(lambda: TextNet(recipe.sizes), seed)
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
     )
     budget, losses = StepBudget(recipe.steps, minutes), []
-    for codes_NL, length_N, concept_N in batches(texts, recipe, np.random.default_rng(seed)):
+    for codes_RT, length_R, concept_R in batches(texts, recipe, np.random.default_rng(seed)):
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * budget.rate_factor()
-        loss = concept_loss(net(codes_NL, length_N), vectors_VU, concept_N, recipe)
+        loss = concept_loss(net(codes_RT, length_R), vectors_YU, concept_R, recipe)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -103,15 +104,15 @@ def train_text(recipe: TextRecipe, seed: int, minutes: float | None) -> PartSpec
 
 def training_texts(languages: tuple[str, ...], longest: int) -> Texts:
     """Return names and keywords of the training concepts as code points."""
-    concept_A, names, keywords = [], [], []
+    concept_R, names, keywords = [], [], []
     for language in languages:
         known = emoji_names.names_in(language)
         for place, concept in enumerate(emoji_names.concepts_of("train")):
             if concept in known:
-                concept_A.append(place)
+                concept_R.append(place)
                 names.append(code_points(known[concept].name, longest))
                 keywords.append(_readable(known[concept].keywords, longest))
-    return Texts(np.array(concept_A), names, keywords)
+    return Texts(np.array(concept_R), names, keywords)
 
 
 def _readable(words: tuple[str, ...], longest: int) -> list[NDArray[np.int32]]:
@@ -127,7 +128,7 @@ def _readable(words: tuple[str, ...], longest: int) -> list[NDArray[np.int32]]:
 def batches(
     texts: Texts, recipe: TextRecipe, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield code points (N, L), lengths (N) and concepts (N), without end."""
+    """Yield code points (R, T), lengths (R) and concepts (R), without end."""
     while True:
         rows = rng.integers(len(texts.names), size=recipe.batch * recipe.pool)
         drawn = [drawn_text(texts, row, recipe, rng) for row in rows]
@@ -135,9 +136,9 @@ def batches(
         for places in rng.permutation(order.reshape(recipe.pool, recipe.batch)):
             chosen = [drawn[place] for place in places]
             longest = -(-max(map(len, chosen)) // BASE_LENGTH) * BASE_LENGTH
-            codes_NL, length_N = padded_batch(chosen, recipe.batch, longest)
-            concept_N = torch.from_numpy(texts.concept_A[rows[places]])
-            yield codes_NL.to(torch.int64), length_N, concept_N
+            codes_RT, length_R = padded_batch(chosen, recipe.batch, longest)
+            concept_R = torch.from_numpy(texts.concept_R[rows[places]])
+            yield codes_RT.to(torch.int64), length_R, concept_R
 
 
 def drawn_text(
@@ -161,17 +162,17 @@ _SPACE = np.array([ord(" ")], np.int32)
 
 
 def concept_loss(
-    features_NU: Tensor, vectors_VU: Tensor, concept_N: Tensor, recipe: TextRecipe
+    features_RU: Tensor, vectors_YU: Tensor, concept_R: Tensor, recipe: TextRecipe
 ) -> Tensor:
     """Return the cross-entropy over concepts by cosine, plus one minus the right concept's cosine;
     summed over the leading dims of each size."""
-    loss = features_NU.new_zeros(())
+    loss = features_RU.new_zeros(())
     for dims in DIMS:
-        predicted_NU = functional.normalize(features_NU[:, :dims], dim=1)
-        expected_VU = functional.normalize(vectors_VU[:, :dims], dim=1)
-        cosine_NV = predicted_NU @ expected_VU.T
-        loss = loss + functional.cross_entropy(cosine_NV / recipe.temperature, concept_N)
-        loss = loss + recipe.pull * (1.0 - cosine_NV.gather(1, concept_N[:, None])).mean()
+        predicted_RU = functional.normalize(features_RU[:, :dims], dim=1)
+        expected_YU = functional.normalize(vectors_YU[:, :dims], dim=1)
+        cosine_RY = predicted_RU @ expected_YU.T
+        loss = loss + functional.cross_entropy(cosine_RY / recipe.temperature, concept_R)
+        loss = loss + recipe.pull * (1.0 - cosine_RY.gather(1, concept_R[:, None])).mean()
     return loss
 
 

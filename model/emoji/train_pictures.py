@@ -1,7 +1,7 @@
 """Trains the image encoder to map a picture to its concept's place in the universal embedding.
 
-N = pictures in batch, P = pixels a side, C = channels, V = concepts of the split, K = key dims,
-U = features
+R = rows (pictures), P = pixels a side, C = channels, Y = candidates (concepts of the split; in
+`choices_RY`, drawings), U = numbers of an embedding (of the text or of a key)
 
 Two heads share the network. One learns a free key for every training concept, so that concepts
 whose vectors lie close are still told apart; the encoder then gives the mean of the concepts'
@@ -80,39 +80,39 @@ class TrainableEncoder(nn.Module):
         self.dropout = nn.Dropout(0.2)
         self.linear = nn.Linear(channels[-1] * side**2, KEY_DIM)
         self.linear_norm = nn.BatchNorm1d(KEY_DIM)
-        self.keys_VK = nn.Parameter(0.1 * torch.randn(known, KEY_DIM))
+        self.keys_YU = nn.Parameter(0.1 * torch.randn(known, KEY_DIM))
         self.log_scale = nn.Parameter(torch.tensor(math.log(16.0)))
         self.direct = nn.Linear(KEY_DIM, FEATURES)
 
-    def forward(self, ink_NCPP: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits of how well each key matches (N, V), and the direct head's output (N,
+    def forward(self, ink_RCPP: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of how well each key matches (R, Y), and the direct head's output (R,
         U)."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.training and fast_bfloat16()):
-            h_NCPP = self.convolved(ink_NCPP)
-        key_NK = self.linear_norm(self.linear(self.dropout(h_NCPP.float().flatten(1))))
-        key_NK = functional.normalize(key_NK, dim=1, eps=1e-6)
-        return key_NK @ self.scaled_keys().T, self.direct(key_NK)
+            h_RCPP = self.convolved(ink_RCPP)
+        key_RU = self.linear_norm(self.linear(self.dropout(h_RCPP.float().flatten(1))))
+        key_RU = functional.normalize(key_RU, dim=1, eps=1e-6)
+        return key_RU @ self.scaled_keys().T, self.direct(key_RU)
 
-    def convolved(self, h_NCPP: Tensor) -> Tensor:
+    def convolved(self, h_RCPP: Tensor) -> Tensor:
         """Return the last block's output."""
         for conv, norm, (_, pool) in zip(self.convs, self.norms, BLOCKS, strict=True):
-            new_NCPP = functional.relu(norm(conv(h_NCPP)))
-            h_NCPP = new_NCPP + h_NCPP if new_NCPP.shape == h_NCPP.shape else new_NCPP
-            h_NCPP = functional.max_pool2d(h_NCPP, 2) if pool else h_NCPP
-        return h_NCPP
+            new_RCPP = functional.relu(norm(conv(h_RCPP)))
+            h_RCPP = new_RCPP + h_RCPP if new_RCPP.shape == h_RCPP.shape else new_RCPP
+            h_RCPP = functional.max_pool2d(h_RCPP, 2) if pool else h_RCPP
+        return h_RCPP
 
     def scaled_keys(self) -> Tensor:
-        """Return the keys (V, K), all at the one learned norm."""
-        return self.log_scale.exp() * functional.normalize(self.keys_VK, dim=1)
+        """Return the keys (Y, U), all at the one learned norm."""
+        return self.log_scale.exp() * functional.normalize(self.keys_YU, dim=1)
 
-    def features(self, ink_NCPP: Tensor, vectors_VU: Tensor, recipe: EncoderRecipe) -> Tensor:
-        """Return the encoder's features (N, U), computed in the slow obvious way."""
-        match_NV, direct_NU = self(ink_NCPP)
-        unit_VU = functional.normalize(vectors_VU, dim=1)
-        looked_up_NU = (recipe.sharpness * match_NV).softmax(1) @ unit_VU
-        return scaled(looked_up_NU + recipe.trust * functional.normalize(direct_NU, dim=1))
+    def features(self, ink_RCPP: Tensor, vectors_YU: Tensor, recipe: EncoderRecipe) -> Tensor:
+        """Return the encoder's features (R, U), computed in the slow obvious way."""
+        match_RY, direct_RU = self(ink_RCPP)
+        unit_YU = functional.normalize(vectors_YU, dim=1)
+        looked_up_RU = (recipe.sharpness * match_RY).softmax(1) @ unit_YU
+        return scaled(looked_up_RU + recipe.trust * functional.normalize(direct_RU, dim=1))
 
-    def folded(self, vectors_VU: Tensor, recipe: EncoderRecipe) -> PartSpec:
+    def folded(self, vectors_YU: Tensor, recipe: EncoderRecipe) -> PartSpec:
         """Return the same function without batch normalisation, whose running statistics become
         weights."""
         tensors = {}
@@ -122,14 +122,14 @@ class TrainableEncoder(nn.Module):
             gain_C, bias_C = _as_weights(norm)
             tensors[f"conv{i}.weight"] = conv.weight * gain_C.view(-1, 1, 1, 1)
             tensors[f"conv{i}.bias"] = bias_C
-        gain_K, bias_K = _as_weights(self.linear_norm)
-        tensors["linear.weight"] = self.linear.weight * gain_K[:, None]
-        tensors["linear.bias"] = self.linear.bias * gain_K + bias_K
+        gain_U, bias_U = _as_weights(self.linear_norm)
+        tensors["linear.weight"] = self.linear.weight * gain_U[:, None]
+        tensors["linear.bias"] = self.linear.bias * gain_U + bias_U
         tensors["keys"] = recipe.sharpness * self.scaled_keys()
-        tensors["values"] = functional.normalize(vectors_VU, dim=1) / recipe.trust
+        tensors["values"] = functional.normalize(vectors_YU, dim=1) / recipe.trust
         tensors |= {"direct.weight": self.direct.weight, "direct.bias": self.direct.bias}
         arrays = {name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}
-        lookup = (len(self.keys_VK), KEY_DIM)
+        lookup = (len(self.keys_YU), KEY_DIM)
         config = config_of(BLOCKS, emoji.SIDE, FEATURES, lookup)
         return PartSpec(config, {name: array.copy() for name, array in arrays.items()})
 
@@ -157,72 +157,72 @@ def train_encoder(recipe: EncoderRecipe, seed: int, minutes: float | None) -> Pa
 def _trained(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpec:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    pictures_NPPC, concept_N, vectors_VU = training_pictures()
-    ink_NCPP, drawings_VA = normalised(pictures_NPPC), drawings_of(concept_N)
-    label_VV = labels(vectors_VU, recipe.kinship)
-    model = TrainableEncoder(len(vectors_VU)).to(memory_format=torch.channels_last)
+    pictures_RPPC, concept_R, vectors_YU = training_pictures()
+    ink_RCPP, drawings_YR = normalised(pictures_RPPC), drawings_of(concept_R)
+    label_YY = labels(vectors_YU, recipe.kinship)
+    model = TrainableEncoder(len(vectors_YU)).to(memory_format=torch.channels_last)
     optimiser = _optimiser(model, recipe)
     budget = StepBudget(recipe.steps, minutes)
     while not budget.finished:
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * budget.rate_factor()
-        pick_N = torch.randint(len(concept_N), (recipe.batch,), generator=generator)
-        other_N = _one_of_each(drawings_VA[concept_N[pick_N]], generator)
-        drawn_NCPP = mixed(ink_NCPP[pick_N], ink_NCPP[other_N], recipe.mix, generator)
-        match_NV, direct_NU = model(augmented(drawn_NCPP, generator))
-        loss = functional.cross_entropy(match_NV, label_VV[concept_N[pick_N]])
-        loss = loss + recipe.direct * direct_loss(direct_NU, vectors_VU, concept_N[pick_N])
+        pick_R = torch.randint(len(concept_R), (recipe.batch,), generator=generator)
+        other_R = _one_of_each(drawings_YR[concept_R[pick_R]], generator)
+        drawn_RCPP = mixed(ink_RCPP[pick_R], ink_RCPP[other_R], recipe.mix, generator)
+        match_RY, direct_RU = model(augmented(drawn_RCPP, generator))
+        loss = functional.cross_entropy(match_RY, label_YY[concept_R[pick_R]])
+        loss = loss + recipe.direct * direct_loss(direct_RU, vectors_YU, concept_R[pick_R])
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
         budget.advance()
         if budget.step % 100 == 0:
             log.info("encoder %s loss %.3f", budget, loss.item())
-    return model.eval().folded(vectors_VU, recipe).rounded()
+    return model.eval().folded(vectors_YU, recipe).rounded()
 
 
 def training_pictures() -> tuple[Tensor, Tensor, Tensor]:
-    """Return drawings (N, P, P, 3), each one's place among the training concepts (N), and those
-    concepts' vectors (V, U)."""
-    train_V = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
+    """Return drawings (R, P, P, 3), each one's place among the training concepts (R), and those
+    concepts' vectors (Y, U)."""
+    train_Y = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
     place = np.full(len(emoji.concepts()), -1)
-    place[train_V] = np.arange(len(train_V))
+    place[train_Y] = np.arange(len(train_Y))
     chosen = {vendor: emoji.drawn_by(vendor, "train") for vendor in TRAIN_VENDORS}
     pictures = np.concatenate([emoji.sheet(v)[indices] for v, indices in chosen.items()])
-    concept_N = np.concatenate([place[indices] for indices in chosen.values()])
-    vectors_VU: NDArray[np.float32] = emoji.concept_vectors(FEATURES)[train_V]
-    return torch.from_numpy(pictures), torch.from_numpy(concept_N), torch.from_numpy(vectors_VU)
+    concept_R = np.concatenate([place[indices] for indices in chosen.values()])
+    vectors_YU: NDArray[np.float32] = emoji.concept_vectors(FEATURES)[train_Y]
+    return torch.from_numpy(pictures), torch.from_numpy(concept_R), torch.from_numpy(vectors_YU)
 
 
-def drawings_of(concept_N: Tensor) -> Tensor:
-    """Return the indices of each concept's drawings (V, A); some are repeated where vendors lack
+def drawings_of(concept_R: Tensor) -> Tensor:
+    """Return the indices of each concept's drawings (Y, R); some are repeated where vendors lack
     the concept."""
-    drawings = [torch.nonzero(concept_N == v).flatten() for v in range(int(concept_N.max()) + 1)]
+    drawings = [torch.nonzero(concept_R == v).flatten() for v in range(int(concept_R.max()) + 1)]
     most = torch.arange(max(len(numbers) for numbers in drawings))
     return torch.stack([numbers[most % len(numbers)] for numbers in drawings])
 
 
-def labels(vectors_VU: Tensor, kinship: float) -> Tensor:
-    """Return the lookup's target for each concept (V, V): itself, and concepts of like meaning."""
-    unit_VU = functional.normalize(vectors_VU, dim=1)
-    kin_VV = (unit_VU @ unit_VU.T / 0.1).softmax(1)
-    return torch.lerp(torch.eye(len(vectors_VU)), kin_VV, kinship)
+def labels(vectors_YU: Tensor, kinship: float) -> Tensor:
+    """Return the lookup's target for each concept (Y, Y): itself, and concepts of like meaning."""
+    unit_YU = functional.normalize(vectors_YU, dim=1)
+    kin_YY = (unit_YU @ unit_YU.T / 0.1).softmax(1)
+    return torch.lerp(torch.eye(len(vectors_YU)), kin_YY, kinship)
 
 
-def direct_loss(direct_NU: Tensor, vectors_VU: Tensor, concept_N: Tensor) -> Tensor:
+def direct_loss(direct_RU: Tensor, vectors_YU: Tensor, concept_R: Tensor) -> Tensor:
     """Return the cross-entropy over concepts by cosine, averaged over all and the leading dims."""
     losses = []
     for dims, temperature in JUDGED_DIMS:
-        predicted_NU = functional.normalize(direct_NU[:, :dims], dim=1)
-        expected_VU = functional.normalize(vectors_VU[:, :dims], dim=1)
-        cosine_NV = predicted_NU @ expected_VU.T
-        losses.append(functional.cross_entropy(cosine_NV / temperature, concept_N))
+        predicted_RU = functional.normalize(direct_RU[:, :dims], dim=1)
+        expected_YU = functional.normalize(vectors_YU[:, :dims], dim=1)
+        cosine_RY = predicted_RU @ expected_YU.T
+        losses.append(functional.cross_entropy(cosine_RY / temperature, concept_R))
     return torch.stack(losses).mean()
 
 
-def augmented(ink_NCPP: Tensor, generator: torch.Generator) -> Tensor:
+def augmented(ink_RCPP: Tensor, generator: torch.Generator) -> Tensor:
     """Return pictures as another vendor might draw them; ink is 0 on paper."""
-    return redrawn(ink_NCPP, generator).contiguous(memory_format=torch.channels_last)
+    return redrawn(ink_RCPP, generator).contiguous(memory_format=torch.channels_last)
 
 
 def _optimiser(model: TrainableEncoder, recipe: EncoderRecipe) -> torch.optim.Optimizer:
@@ -235,10 +235,10 @@ def _optimiser(model: TrainableEncoder, recipe: EncoderRecipe) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
 
 
-def _one_of_each(choices_NA: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one random column of each row (N)."""
-    n, most = choices_NA.shape
-    return choices_NA[torch.arange(n), torch.randint(most, (n,), generator=generator)]
+def _one_of_each(choices_RY: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one random column of each row (R)."""
+    n, most = choices_RY.shape
+    return choices_RY[torch.arange(n), torch.randint(most, (n,), generator=generator)]
 
 
 def _as_weights(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """Meta-trains the θs that ship with an attention generator: emoji pictures into tenants' spaces.
 
-N = pictures, V = concepts of the training split, A = pictures of a concept, S = support pairs,
-Q = query pairs, T = tenants, D = features, E = target dim
+R = rows (pictures; of a concept, after Y), Y = candidates (concepts of the training split),
+B = streams in batch (tenants), S = support pairs, Q = query pairs, N = pairs of a stream,
+C = channels, P = pixels a side, D = source dim, E = target dim
 
     python -m model.emoji.train_tenants --out FILE                     (low-rank, 32 dimensions)
     python -m model.emoji.train_tenants --families both --encoder-from FILE --out FILE       (16)
@@ -86,36 +87,36 @@ def cache_features(spec: PartSpec, dim: int, seed: int) -> Features:
     """Encode augmented pictures of every training concept as drawn by every training vendor."""
     encoder = ImageEncoder(spec, torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
-    concepts_V = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
+    concepts_Y = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
     columns = []
     for vendor in TRAIN_VENDORS:
-        drawn_V = [vendor not in emoji.concepts()[v].missing for v in concepts_V]
-        ink = normalised(torch.from_numpy(emoji.sheet(vendor)[concepts_V]))
+        drawn_Y = [vendor not in emoji.concepts()[v].missing for v in concepts_Y]
+        ink = normalised(torch.from_numpy(emoji.sheet(vendor)[concepts_Y]))
         for version in (ink, *(redrawn(ink, generator) for _ in range(AUGMENTATIONS - 1))):
-            features_VD = _encoded(encoder, version)
-            columns.append(features_VD.masked_fill(~torch.tensor(drawn_V)[:, None], float("nan")))
-    vectors_VE = torch.tensor(emoji.concept_vectors(dim)[concepts_V])
-    return Features(_without_gaps(torch.stack(columns, dim=1)), vectors_VE)
+            features_YD = _encoded(encoder, version)
+            columns.append(features_YD.masked_fill(~torch.tensor(drawn_Y)[:, None], float("nan")))
+    vectors_YE = torch.tensor(emoji.concept_vectors(dim)[concepts_Y])
+    return Features(_without_gaps(torch.stack(columns, dim=1)), vectors_YE)
 
 
 def measure(
     trained: TenantModel,
     recipe: TenantRecipe,
-    x_ND: Tensor,
-    drawn_N: Tensor,
+    x_RD: Tensor,
+    drawn_R: Tensor,
     families: tuple[Family, ...] = FAMILIES,
     tenants: int = 40,
     seeds: int = 3,
 ) -> list[TenantFigures]:
-    """Judge on tenants never trained on, with a vendor's features `x_ND` of concepts `drawn_N`."""
-    vectors_NE = torch.tensor(emoji.concept_vectors(recipe.dim))[drawn_N]
+    """Judge on tenants never trained on, with a vendor's features `x_RD` of concepts `drawn_R`."""
+    vectors_RE = torch.tensor(emoji.concept_vectors(recipe.dim))[drawn_R]
     rows = []
     for family in families:
         drawn = [Tenant(TENANT_SEED + t, family, recipe.dim) for t in range(tenants)]
-        matrix_TEE = torch.from_numpy(np.stack([tenant.matrix_EE() for tenant in drawn]))
+        matrix_BEE = torch.from_numpy(np.stack([tenant.matrix_EE() for tenant in drawn]))
         for pairs in SUPPORT_SIZES:
             scores = [
-                _scores(trained, recipe, x_ND, vectors_NE, matrix_TEE, pairs, seed)
+                _scores(trained, recipe, x_RD, vectors_RE, matrix_BEE, pairs, seed)
                 for seed in range(seeds)
             ]
             rows.append(TenantFigures(family, pairs, *np.mean(scores, axis=0).tolist()))
@@ -126,42 +127,42 @@ def measure(
 def _scores(
     trained: TenantModel,
     recipe: TenantRecipe,
-    x_ND: Tensor,
-    vectors_NE: Tensor,
-    matrix_TEE: Tensor,
+    x_RD: Tensor,
+    vectors_RE: Tensor,
+    matrix_BEE: Tensor,
     pairs: int,
     seed: int,
 ) -> tuple[float, float, float, float]:
     """Return R@1 adapted, with the known matrix and of ridge, and the loss, over one episode of
     every tenant."""
     orders = [
-        np.random.default_rng([t, seed]).permutation(len(x_ND)) for t in range(len(matrix_TEE))
+        np.random.default_rng([t, seed]).permutation(len(x_RD)) for t in range(len(matrix_BEE))
     ]
-    order_TM = torch.from_numpy(np.stack(orders))[:, : pairs + CANDIDATES]
-    x_TMD, y_TME = x_ND[order_TM], torch.bmm(vectors_NE[order_TM], matrix_TEE)
-    x_TQD, y_TQE = x_TMD[:, pairs:], y_TME[:, pairs:]
-    x_TSD, y_TSE = (t[:, : max(pairs, 1)] for t in (x_TMD, y_TME))
-    real_TS = torch.full(x_TSD.shape[:2], pairs > 0)
+    order_BN = torch.from_numpy(np.stack(orders))[:, : pairs + CANDIDATES]
+    x_BND, y_BNE = x_RD[order_BN], torch.bmm(vectors_RE[order_BN], matrix_BEE)
+    x_BQD, y_BQE = x_BND[:, pairs:], y_BNE[:, pairs:]
+    x_BSD, y_BSE = (t[:, : max(pairs, 1)] for t in (x_BND, y_BNE))
+    real_BS = torch.full(x_BSD.shape[:2], pairs > 0)
     theta, activation = trained.theta(), recipe.activation
-    start = trained.attention.start(theta, x_TSD, y_TSE, real_TS, activation)
-    o_TQE = apply_batched(start, x_TQD, activation)
-    known_TQE = torch.bmm(apply(theta, x_TQD, activation), matrix_TEE)
-    loss = (o_TQE - y_TQE).square().mean().item()
-    ridge = _ridge_recall(x_TSD, y_TSE, x_TQD, y_TQE) if pairs else float("nan")
-    return _recall_at_1(o_TQE, y_TQE), _recall_at_1(known_TQE, y_TQE), ridge, loss
+    start = trained.attention.start(theta, x_BSD, y_BSE, real_BS, activation)
+    o_BQE = apply_batched(start, x_BQD, activation)
+    known_BQE = torch.bmm(apply(theta, x_BQD, activation), matrix_BEE)
+    loss = (o_BQE - y_BQE).square().mean().item()
+    ridge = _ridge_recall(x_BSD, y_BSE, x_BQD, y_BQE) if pairs else float("nan")
+    return _recall_at_1(o_BQE, y_BQE), _recall_at_1(known_BQE, y_BQE), ridge, loss
 
 
-def _ridge_recall(x_TSD: Tensor, y_TSE: Tensor, x_TQD: Tensor, y_TQE: Tensor) -> float:
+def _ridge_recall(x_BSD: Tensor, y_BSE: Tensor, x_BQD: Tensor, y_BQE: Tensor) -> float:
     predicted = [
         fit_ridge(x.numpy(), y.numpy())(q.numpy())
-        for x, y, q in zip(x_TSD, y_TSE, x_TQD, strict=True)
+        for x, y, q in zip(x_BSD, y_BSE, x_BQD, strict=True)
     ]
-    return _recall_at_1(torch.from_numpy(np.stack(predicted)), y_TQE)
+    return _recall_at_1(torch.from_numpy(np.stack(predicted)), y_BQE)
 
 
-def _recall_at_1(o_TQE: Tensor, y_TQE: Tensor) -> float:
-    nearest_TQ = torch.cdist(o_TQE, y_TQE).argmin(2)
-    return (nearest_TQ == torch.arange(y_TQE.shape[1])).float().mean().item()
+def _recall_at_1(o_BQE: Tensor, y_BQE: Tensor) -> float:
+    nearest_BQ = torch.cdist(o_BQE, y_BQE).argmin(2)
+    return (nearest_BQ == torch.arange(y_BQE.shape[1])).float().mean().item()
 
 
 def as_meta_init(
@@ -211,26 +212,26 @@ def tenant_fact(rows: list[TenantFigures]) -> str:
 def held_out(
     spec: PartSpec, split: emoji.Split = "train", vendor: str = emoji.HELD_OUT_VENDOR
 ) -> tuple[Tensor, Tensor]:
-    """Encode a vendor's drawings of the split's concepts. Return features (N, D) and the concepts
-    (N)."""
-    drawn_N = emoji.drawn_by(vendor, split)
-    ink = normalised(torch.from_numpy(emoji.sheet(vendor)[drawn_N]))
-    return _encoded(ImageEncoder(spec, torch.device("cpu")), ink), torch.from_numpy(drawn_N)
+    """Encode a vendor's drawings of the split's concepts. Return features (R, D) and the concepts
+    (R)."""
+    drawn_R = emoji.drawn_by(vendor, split)
+    ink = normalised(torch.from_numpy(emoji.sheet(vendor)[drawn_R]))
+    return _encoded(ImageEncoder(spec, torch.device("cpu")), ink), torch.from_numpy(drawn_R)
 
 
-def _encoded(encoder: ImageEncoder, ink_NCPP: Tensor) -> Tensor:
-    chunks = torch.split(ink_NCPP, PICTURES_PER_CHUNK)
+def _encoded(encoder: ImageEncoder, ink_RCPP: Tensor) -> Tensor:
+    chunks = torch.split(ink_RCPP, PICTURES_PER_CHUNK)
     # out of inference mode, so that training may keep them for its backward pass
     return torch.cat([encoder.encode_ink(chunk) for chunk in chunks]).clone()
 
 
-def _without_gaps(x_VAD: Tensor) -> Tensor:
+def _without_gaps(x_YRD: Tensor) -> Tensor:
     """Replace features of a missing drawing (NaN) by those of another vendor's drawing."""
-    filled_VAD = x_VAD.clone()
-    for v, x_AD in enumerate(x_VAD):
-        drawn_A = torch.nonzero(~x_AD[:, 0].isnan()).flatten()
-        filled_VAD[v] = x_AD[drawn_A[torch.arange(len(x_AD)) % len(drawn_A)]]
-    return filled_VAD
+    filled_YRD = x_YRD.clone()
+    for v, x_RD in enumerate(x_YRD):
+        drawn_R = torch.nonzero(~x_RD[:, 0].isnan()).flatten()
+        filled_YRD[v] = x_RD[drawn_R[torch.arange(len(x_RD)) % len(drawn_R)]]
+    return filled_YRD
 
 
 def encoder_for(path: Path | None, seed: int) -> tuple[PartSpec, str]:

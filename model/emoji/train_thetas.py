@@ -1,5 +1,8 @@
 """Meta-trains the θs that ship without an attention generator, by `model.meta.training`.
 
+Y = candidates (concepts), R = rows (pictures of a concept), Z = slots (languages), D = source dim,
+E = target dim
+
     python -m model.emoji.train_thetas maml  --encoder-from FILE --out FILE
     python -m model.emoji.train_thetas names --encoder-from FILE --text-from FILE --out FILE
 
@@ -93,7 +96,7 @@ def maml_theta(encoder: PartSpec, recipe: Recipe) -> MetaInit:
     """Meta-train the θ from pictures into low-rank tenants' spaces."""
     features = cache_features(encoder, LOW_RANK_DIM, recipe.seed)
     source = TenantEpisodes(
-        Pictures(features.x_VAD), features.u_VE, "low-rank", recipe.episode_sizes()
+        Pictures(features.x_YRD), features.u_YE, "low-rank", recipe.episode_sizes()
     )
     trained = train_theta(Data(source), recipe, on_step=_log, form=FORM)
     return trained.parameters.meta_init(
@@ -110,8 +113,8 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
     text_encoder = encoder_from(text, "text", int(text.config["dim"]), CPU)
     concepts = [int(c) for c in emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")]
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
-    x_VAD = cache_features(encoder, text_encoder.dim, recipe.seed).x_VAD
-    source = LanguageEpisodes(Pictures(x_VAD), spoken, recipe.episode_sizes())
+    x_YRD = cache_features(encoder, text_encoder.dim, recipe.seed).x_YRD
+    source = LanguageEpisodes(Pictures(x_YRD), spoken, recipe.episode_sizes())
     trained = train_theta(Data(source), recipe, on_step=_log, form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
@@ -119,7 +122,7 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
         "text",
         encoder,
         text,
-        facts=_facts(recipe, f"training split; names in {len(spoken.y_LVE)} languages"),
+        facts=_facts(recipe, f"training split; names in {len(spoken.y_ZYE)} languages"),
     )
 
 

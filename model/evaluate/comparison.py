@@ -1,6 +1,6 @@
 """A meta-test: θ beside the baselines on streams, at several numbers of support pairs.
 
-S = support pairs, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, D = source dim, E = target dim
 """
 
 from collections.abc import Sequence

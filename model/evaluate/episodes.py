@@ -1,6 +1,6 @@
 """Episodes of a meta-test: what a method may learn from, and what it is judged on.
 
-S = support pairs, G = gate pairs, Q = query pairs, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, E = target dim
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class MetaTestEpisode:
     stream: str
     x_SD: FloatArray
     y_SE: FloatArray
-    x_GD: FloatArray
-    y_GE: FloatArray
+    x_gate_ND: FloatArray
+    y_gate_NE: FloatArray
     x_QD: FloatArray
     y_QE: FloatArray
     labels_Q: tuple[str, ...] | None = None
@@ -35,7 +35,7 @@ class MetaTestEpisode:
     @property
     def for_engine(self) -> Episode:
         """The episode as an engine sees it: support and gate pairs. The query stays unseen."""
-        return Episode(self.x_SD, self.y_SE, self.x_GD, self.y_GE)
+        return Episode(self.x_SD, self.y_SE, self.x_gate_ND, self.y_gate_NE)
 
 
 def cut_test_episode(

@@ -1,6 +1,6 @@
 """A few queries to look at: the source, its own target, and the targets each method found first.
 
-Q = query pairs, E = target dim
+Q = query pairs, D = source dim, E = target dim
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """A mean over streams and how far it may be trusted.
 
-N = streams
+R = rows (streams, a measurement each)
 
 A stream's own value is a mean over its episodes; streams are what vary, so intervals are over
 them. NaN (a stream that could not be scored) is left out and counted.
@@ -29,14 +29,14 @@ class Interval:
     """Number of streams without a value."""
 
 
-def t_interval(values_N: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def t_interval(values_R: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Return mean ± t · s/√n, with Student's t of n − 1 degrees of freedom."""
-    values_N, left_out = _valued(values_N)
-    n = len(values_N)
+    values_R, left_out = _valued(values_R)
+    n = len(values_R)
     if n < 2:
-        return _of_too_few(values_N, left_out)
-    mean = float(values_N.mean())
-    half = t_quantile(0.5 + confidence / 2.0, n - 1) * float(values_N.std(ddof=1)) / math.sqrt(n)
+        return _of_too_few(values_R, left_out)
+    mean = float(values_R.mean())
+    half = t_quantile(0.5 + confidence / 2.0, n - 1) * float(values_R.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, left_out)
 
 
@@ -69,12 +69,12 @@ def t_within(t: float, degrees: int) -> float:
     return (2.0 / math.pi) * (angle + sine * total) if odd else sine * total
 
 
-def _valued(values_N: ArrayLike) -> tuple[NDArray[np.float64], int]:
-    values_N = np.asarray(values_N, np.float64)
-    valued_N = ~np.isnan(values_N)
-    return values_N[valued_N], int((~valued_N).sum())
+def _valued(values_R: ArrayLike) -> tuple[NDArray[np.float64], int]:
+    values_R = np.asarray(values_R, np.float64)
+    valued_R = ~np.isnan(values_R)
+    return values_R[valued_R], int((~valued_R).sum())
 
 
-def _of_too_few(values_N: NDArray[np.float64], left_out: int) -> Interval:
-    mean = float(values_N[0]) if len(values_N) else math.nan
-    return Interval(mean, math.nan, math.nan, len(values_N), left_out)
+def _of_too_few(values_R: NDArray[np.float64], left_out: int) -> Interval:
+    mean = float(values_R[0]) if len(values_R) else math.nan
+    return Interval(mean, math.nan, math.nan, len(values_R), left_out)

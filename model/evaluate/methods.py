@@ -1,6 +1,6 @@
 """The methods that a meta-test compares: each maps every episode's query to outputs.
 
-N = inputs, Q = query pairs, D = source dim, E = target dim
+S = support pairs, Q = query pairs, R = rows (inputs), D = source dim, E = target dim
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -75,33 +75,33 @@ def gated(engine: Engine, adapt: Adapt | None = None) -> Method:
     ]
 
 
-def published(engine: Engine, adaptation: Adaptation, x_ND: FloatArray) -> FloatArray:
-    """Return outputs (N, E) of the mapping that the gate lets through."""
+def published(engine: Engine, adaptation: Adaptation, x_RD: FloatArray) -> FloatArray:
+    """Return outputs (R, E) of the mapping that the gate lets through."""
     match judge(adaptation):
         case Outcome.ADAPTED:
-            return _outputs(engine, adaptation.tensors, x_ND)
+            return _outputs(engine, adaptation.tensors, x_RD)
         case Outcome.RIDGE:
             assert adaptation.ridge is not None  # or the gate would not have said so
-            return mapping_outputs(adaptation.ridge, x_ND, "none", "none")
+            return mapping_outputs(adaptation.ridge, x_RD, "none", "none")
         case _:
-            return _outputs(engine, engine.theta_mapping(), x_ND)
+            return _outputs(engine, engine.theta_mapping(), x_RD)
 
 
 def mapping_outputs(
     tensors: Mapping[str, FloatArray],
-    x_ND: FloatArray,
+    x_RD: FloatArray,
     activation: AnyActivation,
     output_activation: AnyActivation,
 ) -> FloatArray:
-    """Return a mapping's outputs (N, E), computed by torch: its error function is 50 times as fast
+    """Return a mapping's outputs (R, E), computed by torch: its error function is 50 times as fast
     as numpy's."""
     mlp = Mlp(**{name: torch.tensor(tensor) for name, tensor in tensors.items()})
     with torch.inference_mode():
-        outputs_NE: FloatArray = apply(
-            mlp, torch.tensor(x_ND), activation, output_activation
+        outputs_RE: FloatArray = apply(
+            mlp, torch.tensor(x_RD), activation, output_activation
         ).numpy()
-    return outputs_NE
+    return outputs_RE
 
 
-def _outputs(engine: Engine, tensors: Mapping[str, FloatArray], x_ND: FloatArray) -> FloatArray:
-    return mapping_outputs(tensors, x_ND, engine.theta.activation, engine.theta.output_activation)
+def _outputs(engine: Engine, tensors: Mapping[str, FloatArray], x_RD: FloatArray) -> FloatArray:
+    return mapping_outputs(tensors, x_RD, engine.theta.activation, engine.theta.output_activation)

@@ -1,6 +1,7 @@
 """What extra inner steps do to each learner: capped, rolled back where they do not help, gated.
 
-S = support pairs, G = gate pairs, H = hidden, E = target dim
+S = support pairs, N = pairs of a stream (of the gate), D = source dim, H = hidden units, E = target
+dim
 
 Every learner adapts the same θ's mapping on the same episodes: at its trained number of steps, with
 extra ones as the engine takes them, and with as many taken blindly, which is what the guard saves
@@ -133,11 +134,11 @@ def _gate_losses(
     gate was told."""
     mapping = engine.theta_mapping()
     thetas = methods.mapping_outputs(
-        mapping, episode.x_GD, engine.theta.activation, engine.theta.output_activation
+        mapping, episode.x_gate_ND, engine.theta.activation, engine.theta.output_activation
     )
-    ours = methods.published(engine, adaptation, episode.x_GD)
-    return _squared_error(ours, episode.y_GE), _squared_error(thetas, episode.y_GE)
+    ours = methods.published(engine, adaptation, episode.x_gate_ND)
+    return _squared_error(ours, episode.y_gate_NE), _squared_error(thetas, episode.y_gate_NE)
 
 
-def _squared_error(o_GE: FloatArray, y_GE: FloatArray) -> float:
-    return float(np.square(o_GE - y_GE).mean())
+def _squared_error(o_NE: FloatArray, y_NE: FloatArray) -> float:
+    return float(np.square(o_NE - y_NE).mean())

@@ -1,6 +1,7 @@
 """The discriminator of the adversarial generator: tells a stream's targets from outputs of θ′.
 
-T = streams in batch, Q = query pairs (padded), S = support pairs (padded), E = target dim
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), E = target dim,
+I = inputs of a layer, H = hidden units
 
 The non-saturating loss (Goodfellow et al. 2014, §3) with the R1 penalty, the squared gradient at
 true targets (Mescheder et al. 2018, eq. 9), which lets both sides settle:
@@ -42,45 +43,45 @@ class Discriminator(nn.Module):
                 layer.weight.copy_(torch.randn(layer.weight.shape, generator=seeds) * scale)
                 layer.bias.zero_()
 
-    def forward(self, y_TQE: Tensor, context_TE: Tensor) -> Tensor:
-        """Return logits (T, Q) of targets or outputs; `context_TE` is `context_of` their batch."""
-        h_TQI = y_TQE
+    def forward(self, y_BQE: Tensor, context_BE: Tensor) -> Tensor:
+        """Return logits (B, Q) of targets or outputs; `context_BE` is `context_of` their batch."""
+        h_BQI = y_BQE
         if self.conditioned:
-            h_TQI = torch.cat([y_TQE, context_TE.unsqueeze(1).expand_as(y_TQE)], 2)
+            h_BQI = torch.cat([y_BQE, context_BE.unsqueeze(1).expand_as(y_BQE)], 2)
         first, second, last = self.layers
-        h_TQH = functional.leaky_relu(first(h_TQI), 0.2)
-        logits_TQ1: Tensor = last(functional.leaky_relu(second(h_TQH), 0.2))
-        return logits_TQ1.squeeze(2)
+        h_BQH = functional.leaky_relu(first(h_BQI), 0.2)
+        logits_BQ1: Tensor = last(functional.leaky_relu(second(h_BQH), 0.2))
+        return logits_BQ1.squeeze(2)
 
 
 def context_of(batch: EpisodeBatch) -> Tensor:
-    """Return the mean of every stream's support targets (T, E)."""
-    real_TS = batch.real_support_TS
-    y_TSE = batch.y_support_TSE.masked_fill(~real_TS.unsqueeze(2), 0.0)
-    return y_TSE.sum(1) * pair_weight(real_TS, 1, like=y_TSE).unsqueeze(1)
+    """Return the mean of every stream's support targets (B, E)."""
+    real_BS = batch.real_support_BS
+    y_BSE = batch.y_support_BSE.masked_fill(~real_BS.unsqueeze(2), 0.0)
+    return y_BSE.sum(1) * pair_weight(real_BS, 1, like=y_BSE).unsqueeze(1)
 
 
 def discriminator_loss(
-    discriminator: Discriminator, batch: EpisodeBatch, o_TQE: Tensor, penalty: float
+    discriminator: Discriminator, batch: EpisodeBatch, o_BQE: Tensor, penalty: float
 ) -> Tensor:
-    """Return the discriminator's loss on every stream (T), without a gradient for `o_TQE`.
+    """Return the discriminator's loss on every stream (B), without a gradient for `o_BQE`.
 
     `penalty` is γ.
     """
-    real_TQ, context_TE = batch.real_query_TQ, context_of(batch)
-    y_TQE = batch.y_query_TQE.masked_fill(~real_TQ.unsqueeze(2), 0.0).requires_grad_()
-    true_TQ = discriminator(y_TQE, context_TE)
-    false_TQ = discriminator(o_TQE.detach(), context_TE)
-    loss_TQ = functional.softplus(-true_TQ) + functional.softplus(false_TQ)
-    (slope_TQE,) = torch.autograd.grad(true_TQ.sum(), y_TQE, create_graph=True)
-    loss_TQ = loss_TQ + 0.5 * penalty * slope_TQE.square().sum(2)
-    return _mean_of_real(loss_TQ, real_TQ)
+    real_BQ, context_BE = batch.real_query_BQ, context_of(batch)
+    y_BQE = batch.y_query_BQE.masked_fill(~real_BQ.unsqueeze(2), 0.0).requires_grad_()
+    true_BQ = discriminator(y_BQE, context_BE)
+    false_BQ = discriminator(o_BQE.detach(), context_BE)
+    loss_BQ = functional.softplus(-true_BQ) + functional.softplus(false_BQ)
+    (slope_BQE,) = torch.autograd.grad(true_BQ.sum(), y_BQE, create_graph=True)
+    loss_BQ = loss_BQ + 0.5 * penalty * slope_BQE.square().sum(2)
+    return _mean_of_real(loss_BQ, real_BQ)
 
 
-def output_loss(discriminator: Discriminator, batch: EpisodeBatch, o_TQE: Tensor) -> Tensor:
-    """Return the outputs' loss on every stream (T): large where they do not pass for targets."""
-    logits_TQ = discriminator(o_TQE, context_of(batch))
-    return _mean_of_real(functional.softplus(-logits_TQ), batch.real_query_TQ)
+def output_loss(discriminator: Discriminator, batch: EpisodeBatch, o_BQE: Tensor) -> Tensor:
+    """Return the outputs' loss on every stream (B): large where they do not pass for targets."""
+    logits_BQ = discriminator(o_BQE, context_of(batch))
+    return _mean_of_real(functional.softplus(-logits_BQ), batch.real_query_BQ)
 
 
 def weight_at(progress: float, recipe: Recipe) -> float:
@@ -94,6 +95,6 @@ def weight_at(progress: float, recipe: Recipe) -> float:
     return adversary.weight * share
 
 
-def _mean_of_real(values_TQ: Tensor, real_TQ: Tensor) -> Tensor:
-    masked_TQ = values_TQ.masked_fill(~real_TQ, 0.0)
-    return masked_TQ.sum(1) * pair_weight(real_TQ, 1, like=values_TQ)
+def _mean_of_real(values_BQ: Tensor, real_BQ: Tensor) -> Tensor:
+    masked_BQ = values_BQ.masked_fill(~real_BQ, 0.0)
+    return masked_BQ.sum(1) * pair_weight(real_BQ, 1, like=values_BQ)

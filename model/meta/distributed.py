@@ -1,12 +1,12 @@
 """Meta-training on several processes: each takes its share of every batch's streams.
 
-T = streams in batch
+B = streams in batch, S = support pairs, D = source dim
 
     torchrun --nproc-per-node 2 --module ...
 
 Every process draws the whole batch from the same seed and keeps a slice of it. Losses are sums
-over streams divided by the whole batch's T, so that summing the processes' gradients gives the
-gradient of one process, however unevenly T splits. Without a process group everything here is
+over streams divided by the whole batch's B, so that summing the processes' gradients gives the
+gradient of one process, however unevenly B splits. Without a process group everything here is
 the identity.
 """
 
@@ -51,7 +51,7 @@ def world() -> int:
 def share(batch: EpisodeBatch) -> EpisodeBatch:
     """Return this process's streams of the batch: neighbours, and as many as any other process has,
     give or take one."""
-    streams = len(batch.x_support_TSD)
+    streams = len(batch.x_support_BSD)
     first = streams * rank() // world()
     last = streams * (rank() + 1) // world()
     return EpisodeBatch(*(tensor[first:last] for tensor in batch))

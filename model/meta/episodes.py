@@ -1,6 +1,6 @@
 """Episodes: how large they are, how a stream is cut into one, and batches of them.
 
-T = streams in batch, N = pairs of a stream in order of time, S = support pairs (padded),
+B = streams in batch, N = pairs of a stream (in order of time), S = support pairs (padded),
 Q = query pairs (padded), D = source dim, E = target dim
 
 An episode is a stream's pairs cut in two: a support to adapt on and a query to judge on. Support
@@ -42,20 +42,20 @@ class EpisodeSizes:
 
 
 class EpisodeBatch(NamedTuple):
-    """Episodes of T streams, as features. `real_*` is true on real pairs; padded pairs hold finite
+    """Episodes of B streams, as features. `real_*` is true on real pairs; padded pairs hold finite
     numbers and count for nothing."""
 
-    x_support_TSD: Tensor
-    y_support_TSE: Tensor
-    real_support_TS: Tensor
-    x_query_TQD: Tensor
-    y_query_TQE: Tensor
-    real_query_TQ: Tensor
+    x_support_BSD: Tensor
+    y_support_BSE: Tensor
+    real_support_BS: Tensor
+    x_query_BQD: Tensor
+    y_query_BQE: Tensor
+    real_query_BQ: Tensor
 
     @property
     def support(self) -> Support:
         """The pairs to adapt on, as the inner loop takes them."""
-        return Support(self.x_support_TSD, self.y_support_TSE, self.real_support_TS)
+        return Support(self.x_support_BSD, self.y_support_BSE, self.real_support_BS)
 
 
 class EpisodeSource(Protocol):

@@ -1,6 +1,6 @@
 """A θ of any generator and learner that was never meta-trained: to begin with, and for tests.
 
-D = source dim, H = hidden, E = target dim
+D = source dim, H = hidden units, E = target dim
 """
 
 from dataclasses import replace

@@ -1,7 +1,8 @@
 """Everything that is meta-learned, as one module: the tensors of θ's mapping, of its generator and
 of its learner.
 
-H = hidden, D = source dim, E = target dim, K = inner steps
+B = streams in batch, S = support pairs, Q = query pairs, N = pairs of a stream, D = source dim,
+H = hidden units, E = target dim, K = inner steps
 
 Inner rates are kept as logarithms, so that they stay positive and move by factors.
 """
@@ -131,16 +132,16 @@ class MetaParameters(nn.Module):
         """Return θ′ of every stream, stacked."""
         return adapt(self.learner(), self.start(support), support).mlp
 
-    def query_outputs(self, support: Support, x_TQD: Tensor) -> Tensor:
-        """Adapt every stream and return the outputs of its θ′ on its query (T, Q, E).
+    def query_outputs(self, support: Support, x_BQD: Tensor) -> Tensor:
+        """Adapt every stream and return the outputs of its θ′ on its query (B, Q, E).
 
         As `form` says this runs in hidden space, where no stream has weights of its own, or in
         full.
         """
         descend = outer_descend_by(self.learner()) if self.form == "hidden" else None
         if descend is None:
-            return self.outputs(self.adapted(support), x_TQD)
-        return hidden_space_outputs(terms(self.theta()), support, x_TQD, descend).o_BQE
+            return self.outputs(self.adapted(support), x_BQD)
+        return hidden_space_outputs(terms(self.theta()), support, x_BQD, descend).o_BQE
 
     def _form(self, asked: Form) -> Form:
         """Return the form that runs when `asked` is asked for."""

@@ -1,6 +1,6 @@
 """Recorded streams as features, and episodes drawn from them.
 
-T = streams in batch, N = pairs of a stream, S = support pairs (padded), Q = query pairs (padded),
+B = streams in batch, N = pairs of a stream, S = support pairs (padded), Q = query pairs (padded),
 D = source dim, E = target dim
 """
 
@@ -202,9 +202,9 @@ def _fill(
     batch: EpisodeBatch, row: int, stream: RecordedStream, support: IndexArray, query: IndexArray
 ) -> None:
     x_ND, y_NE = torch.from_numpy(stream.x_ND), torch.from_numpy(stream.y_NE)
-    batch.x_support_TSD[row, : len(support)] = x_ND[support]
-    batch.y_support_TSE[row, : len(support)] = y_NE[support]
-    batch.real_support_TS[row, : len(support)] = True
-    batch.x_query_TQD[row, : len(query)] = x_ND[query]
-    batch.y_query_TQE[row, : len(query)] = y_NE[query]
-    batch.real_query_TQ[row, : len(query)] = True
+    batch.x_support_BSD[row, : len(support)] = x_ND[support]
+    batch.y_support_BSE[row, : len(support)] = y_NE[support]
+    batch.real_support_BS[row, : len(support)] = True
+    batch.x_query_BQD[row, : len(query)] = x_ND[query]
+    batch.y_query_BQE[row, : len(query)] = y_NE[query]
+    batch.real_query_BQ[row, : len(query)] = True

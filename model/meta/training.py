@@ -1,6 +1,6 @@
 """Meta-training of θ: outer steps over a source of episodes, until they no longer help.
 
-T = streams in batch
+B = streams in batch, S = support pairs, Q = query pairs, D = source dim, E = target dim
 
     draw -> share -> outer gradient -> sum over processes -> clip -> step -> average
     every so often: validate the average, keep the best, write a checkpoint
@@ -188,14 +188,14 @@ def _against_discriminator(state: TrainingState, batch: EpisodeBatch) -> dict[st
     recipe, discriminator = state.recipe, state.discriminator
     assert discriminator is not None
     assert state.discriminator_optimiser is not None
-    here = len(batch.x_support_TSD) > 0
+    here = len(batch.x_support_BSD) > 0
     zero = torch.zeros(())
-    o_TQE = outer.adapted_outputs(state.parameters, batch) if here else zero
+    o_BQE = outer.adapted_outputs(state.parameters, batch) if here else zero
     state.discriminator_optimiser.zero_grad()
     loss = zero
     if here:
         loss = outer.accumulate_discriminator(
-            discriminator, batch, o_TQE, recipe.streams, recipe.adversary.penalty
+            discriminator, batch, o_BQE, recipe.streams, recipe.adversary.penalty
         )
     loss = distributed.sum_gradients(discriminator.parameters(), loss.view(1))[0]
     if bool(torch.isfinite(loss)):
@@ -204,7 +204,7 @@ def _against_discriminator(state: TrainingState, batch: EpisodeBatch) -> dict[st
     paired = adversarial = zero
     if here:
         paired, adversarial = outer.accumulate_against(
-            state.parameters, discriminator, batch, o_TQE, recipe.streams, weight
+            state.parameters, discriminator, batch, o_BQE, recipe.streams, weight
         )
     # every process knows the whole discriminator loss: its share of it adds up to it again
     share = loss / distributed.world()
@@ -239,11 +239,11 @@ def validation_loss(parameters: MetaParameters, batch: EpisodeBatch) -> float:
     shares, streams = distributed.share(batch), parameters.recipe.streams
     total = torch.zeros((), dtype=torch.float64)
     with torch.no_grad():
-        for first in range(0, len(shares.x_support_TSD), streams):
+        for first in range(0, len(shares.x_support_BSD), streams):
             part = EpisodeBatch(*(tensor[first : first + streams] for tensor in shares))
-            o_TQE = outer.adapted_outputs(parameters, part)
-            total += outer.paired_loss(parameters, part, o_TQE).sum()
-    return float(distributed.total(total)) / len(batch.x_support_TSD)
+            o_BQE = outer.adapted_outputs(parameters, part)
+            total += outer.paired_loss(parameters, part, o_BQE).sum()
+    return float(distributed.total(total)) / len(batch.x_support_BSD)
 
 
 def _validation_batch(data: Data, recipe: Recipe) -> EpisodeBatch | None:

@@ -23,7 +23,8 @@ of a sum. Other losses, activations, learners and encoders round: their bytes ar
 reasons of the dead letters are the project's own words, not those of a library that parses. (The
 name of an exception's class is one of their headers: to readers it is a word like any other.)
 
-H = hidden, D = source dim, E = target dim, N = pairs, S = support, Q = query; 2 = two of each
+H = hidden units, D = source dim, E = target dim, N = pairs of a stream, S = support pairs,
+Q = query pairs, G = H + 1; 2 = two of each
 """
 
 from __future__ import annotations

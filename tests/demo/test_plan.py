@@ -177,16 +177,16 @@ def test_a_malformed_event_is_refused_for_its_reason(
 def test_candidates_are_the_streams_own_vectors(engines: dict[ScenarioName, Engine]) -> None:
     scenario = TenantScenario(2, 1)
     concept = scenario.concept_pool("tenant-02")[5]
-    concepts, features_CE = StreamCandidates(scenario, "tenant-02", engines["tenants"]).including(
+    concepts, features_YE = StreamCandidates(scenario, "tenant-02", engines["tenants"]).including(
         concept
     )
     assert concepts[0] == concept
-    assert (features_CE == tenant_vectors("tenant-02")[concepts]).all()
+    assert (features_YE == tenant_vectors("tenant-02")[concepts]).all()
 
 
 def test_candidates_are_the_languages_own_names(engines: dict[ScenarioName, Engine]) -> None:
     scenario, engine = NameScenario(1), engines["names"]
     concept = scenario.concept_pool("ja")[5]
-    concepts, features_CE = StreamCandidates(scenario, "ja", engine).including(concept)
+    concepts, features_YE = StreamCandidates(scenario, "ja", engine).including(concept)
     names = [engine.prepare("target", "text", scenario.display_name("ja", c)) for c in concepts]
-    assert (features_CE == engine.encode("target", names)).all()
+    assert (features_YE == engine.encode("target", names)).all()

@@ -170,10 +170,10 @@ def test_pairs_that_were_never_read_are_an_error() -> None:
 def test_ridge_is_fitted_on_that_support() -> None:
     scorer = scorer_of(range(8))
     predicted_1E = fit_ridge(X_ND[:4], Y_NE[:4])(X_ND[8:9])
-    candidates_CE = CANDIDATES_CE.copy()
-    candidates_CE[0] = predicted_1E[0]  # only exactly this ridge finds it
+    candidates_YE = CANDIDATES_CE.copy()
+    candidates_YE[0] = predicted_1E[0]  # only exactly this ridge finds it
     scorer.add_mapping(mapping(7, 4, 4, RIGHT))
-    score = scorer.score_event(8, X_ND[8], Y_NE[8], candidates_CE)
+    score = scorer.score_event(8, X_ND[8], Y_NE[8], candidates_YE)
     assert score is not None
     assert score.hits["ridge"]
 

@@ -1,6 +1,7 @@
 """What the tests of hidden space's device forms share: ragged chunks of streams, and how far apart.
 
-B = streams, N = S + Q pairs, D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs, N = pairs of a stream (S + Q), D = source dim, H = hidden
+units, E = target dim, K = inner steps
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """What the tests of hidden space share: scenes, and how far θ′ is from another form's.
 
-B = streams, S = support pairs (padded), Q = query pairs (padded), N = S + Q, D = source dim,
-H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a stream (S
++ Q), R = rows, D = source dim, H = hidden units, E = target dim, K = inner steps
 """
 
 from typing import Any, NamedTuple, TypeVar

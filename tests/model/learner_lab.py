@@ -1,6 +1,7 @@
 """What the tests of learners share: a θ, ragged supports, every learner with rates of its own.
 
-B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim,
+K = inner steps
 """
 
 from itertools import product

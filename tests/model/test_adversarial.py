@@ -1,6 +1,7 @@
 """The adversarial generator: its losses by their formulas, and what it does to outputs.
 
-T = streams in batch, Q = query pairs, S = support pairs, E = target dim
+B = streams in batch, Q = query pairs, S = support pairs, E = target dim, D = source dim, N = pairs
+of a stream
 """
 
 import math
@@ -47,13 +48,13 @@ class TwoMeanings:
     source_dim, target_dim = 3, 2
 
     def draw(self, generator: torch.Generator, streams: int) -> EpisodeBatch:
-        x_TND = torch.randn(streams, 40, 3, generator=generator)
-        gain_T1 = 1.0 + 0.3 * torch.randn(streams, 1, generator=generator)
-        side_TN = torch.randint(2, (streams, 40), generator=generator) * 2.0 - 1.0
-        side_TN = side_TN + 0.1 * torch.randn(streams, 40, generator=generator)
-        y_TNE = torch.stack([x_TND[..., 0] * gain_T1, side_TN], 2)
-        real_TN = torch.ones(streams, 40, dtype=torch.bool)
-        whole = (x_TND, y_TNE, real_TN)
+        x_BND = torch.randn(streams, 40, 3, generator=generator)
+        gain_B1 = 1.0 + 0.3 * torch.randn(streams, 1, generator=generator)
+        side_BN = torch.randint(2, (streams, 40), generator=generator) * 2.0 - 1.0
+        side_BN = side_BN + 0.1 * torch.randn(streams, 40, generator=generator)
+        y_BNE = torch.stack([x_BND[..., 0] * gain_B1, side_BN], 2)
+        real_BN = torch.ones(streams, 40, dtype=torch.bool)
+        whole = (x_BND, y_BNE, real_BN)
         return EpisodeBatch(*(t[:, :8] for t in whole), *(t[:, 8:] for t in whole))
 
 
@@ -61,8 +62,8 @@ def judged(result: MetaTrained) -> tuple[Tensor, Tensor]:
     """Outputs and targets of twenty new streams, (N, E) each."""
     batch = TwoMeanings().draw(seeded(1, "judged"), 20)
     with torch.no_grad():
-        o_TQE = outer.adapted_outputs(result.parameters, batch)
-    return o_TQE.flatten(0, 1), batch.y_query_TQE.flatten(0, 1)
+        o_BQE = outer.adapted_outputs(result.parameters, batch)
+    return o_BQE.flatten(0, 1), batch.y_query_BQE.flatten(0, 1)
 
 
 def energy_distance(a_NE: Tensor, b_NE: Tensor) -> float:
@@ -116,12 +117,12 @@ def test_what_is_published_is_a_plain_mapping() -> None:
 def ragged() -> tuple[EpisodeBatch, Tensor]:
     """Padded pairs hold large numbers, so that they would show; and outputs."""
     batch = TwoMeanings().draw(seeded(2, "ragged"), 3)
-    real_TS = torch.arange(8) < torch.tensor([[8], [1], [3]])
-    real_TQ = torch.arange(32) < torch.tensor([[32], [5], [1]])
-    y_TSE = batch.y_support_TSE.masked_fill(~real_TS.unsqueeze(2), 1e4)
-    y_TQE = batch.y_query_TQE.masked_fill(~real_TQ.unsqueeze(2), 1e4)
+    real_BS = torch.arange(8) < torch.tensor([[8], [1], [3]])
+    real_BQ = torch.arange(32) < torch.tensor([[32], [5], [1]])
+    y_BSE = batch.y_support_BSE.masked_fill(~real_BS.unsqueeze(2), 1e4)
+    y_BQE = batch.y_query_BQE.masked_fill(~real_BQ.unsqueeze(2), 1e4)
     batch = batch._replace(
-        y_support_TSE=y_TSE, real_support_TS=real_TS, y_query_TQE=y_TQE, real_query_TQ=real_TQ
+        y_support_BSE=y_BSE, real_support_BS=real_BS, y_query_BQE=y_BQE, real_query_BQ=real_BQ
     )
     return batch, torch.randn(3, 32, 2, generator=seeded(2, "outputs"))
 
@@ -129,13 +130,13 @@ def ragged() -> tuple[EpisodeBatch, Tensor]:
 def test_both_losses_are_their_formulas_one_stream_and_real_pair_at_a_time() -> None:
     recipe = replace(RECIPE, adversary=Adversary(condition="support_mean", penalty=0.7))
     discriminator = Discriminator(2, recipe)
-    batch, o_TQE = ragged()
-    of_discriminator = discriminator_loss(discriminator, batch, o_TQE, 0.7)
-    of_outputs = output_loss(discriminator, batch, o_TQE)
+    batch, o_BQE = ragged()
+    of_discriminator = discriminator_loss(discriminator, batch, o_BQE, 0.7)
+    of_outputs = output_loss(discriminator, batch, o_BQE)
     for t in range(3):
-        y_QE = batch.y_query_TQE[t][batch.real_query_TQ[t]]
-        o_QE = o_TQE[t][batch.real_query_TQ[t]]
-        mean_E = batch.y_support_TSE[t][batch.real_support_TS[t]].mean(0)
+        y_QE = batch.y_query_BQE[t][batch.real_query_BQ[t]]
+        o_QE = o_BQE[t][batch.real_query_BQ[t]]
+        mean_E = batch.y_support_BSE[t][batch.real_support_BS[t]].mean(0)
         torch.testing.assert_close(context_of(batch)[t], mean_E)
         terms, outputs = [], []
         for y_E, o_E in zip(y_QE, o_QE, strict=True):
@@ -156,11 +157,11 @@ def test_both_losses_are_their_formulas_one_stream_and_real_pair_at_a_time() -> 
 
 
 def test_the_discriminators_gradient_does_not_reach_the_outputs() -> None:
-    batch, o_TQE = ragged()
-    o_TQE.requires_grad_()
+    batch, o_BQE = ragged()
+    o_BQE.requires_grad_()
     discriminator = Discriminator(2, RECIPE)
-    outer.accumulate_discriminator(discriminator, batch, o_TQE, 3, 1.0)
-    assert o_TQE.grad is None
+    outer.accumulate_discriminator(discriminator, batch, o_BQE, 3, 1.0)
+    assert o_BQE.grad is None
     assert all(p.grad is not None for p in discriminator.parameters())
 
 
@@ -172,15 +173,15 @@ def told_apart(recipe: Recipe) -> float:
     total = 0.0
     for step in range(150):
         g = seeded(3, "places", step)
-        place_T12 = torch.randn(16, 1, 2, generator=g) * 3.0
+        place_B12 = torch.randn(16, 1, 2, generator=g) * 3.0
         batch = TwoMeanings().draw(g, 16)
         batch = batch._replace(
-            y_support_TSE=0.1 * batch.y_support_TSE + place_T12,
-            y_query_TQE=0.1 * batch.y_query_TQE + place_T12,
+            y_support_BSE=0.1 * batch.y_support_BSE + place_B12,
+            y_query_BQE=0.1 * batch.y_query_BQE + place_B12,
         )
-        o_TQE = batch.y_query_TQE.roll(1, 0)
+        o_BQE = batch.y_query_BQE.roll(1, 0)
         optimiser.zero_grad()
-        loss = outer.accumulate_discriminator(discriminator, batch, o_TQE, 16, 0.01)
+        loss = outer.accumulate_discriminator(discriminator, batch, o_BQE, 16, 0.01)
         optimiser.step()
         total = float(loss) if step == 0 else 0.9 * total + 0.1 * float(loss)
     return total

@@ -1,6 +1,7 @@
 """The attention generator against closed forms, finite differences, and itself alone.
 
-B = streams, S = support pairs, D = source dim, H = hidden, E = target dim, P = degrees of freedom
+B = streams in batch, S = support pairs, D = source dim, H = hidden units, E = target dim,
+O = outputs of a layer, L = learned numbers in one vector (degrees of freedom)
 """
 
 from dataclasses import replace
@@ -278,7 +279,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
     def loss(w2: Tensor, generators: Tensor, coordinates: Tensor, y: Tensor) -> Tensor:
         named = {
-            "family.generators_PEE": generators,
+            "family.generators_LEE": generators,
             "coordinates.weight": coordinates,
         }
         started: Mlp = torch.func.functional_call(_Start(module), named, (shared, w2, x, y, real))

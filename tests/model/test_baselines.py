@@ -212,7 +212,7 @@ def test_procrustes_on_shared_features_finds_more_than_ridge_on_raw_ones() -> No
     source = Streams(rotate=True)
     shared = train_shared(source, RECIPE, 0)
     batch = source.draw(torch.Generator().manual_seed(97), 60)
-    full = [t for t in range(60) if batch.real_support_TS[t].all()]
+    full = [t for t in range(60) if batch.real_support_BS[t].all()]
     assert len(full) > 3
     fits: dict[str, Fit] = {
         "shared": OnSharedFeatures(shared, fit_procrustes).fit,
@@ -223,8 +223,8 @@ def test_procrustes_on_shared_features_finds_more_than_ridge_on_raw_ones() -> No
 
 
 def _r_at_1(fit: Fit, batch: EpisodeBatch, t: int) -> float:
-    mapping = fit(batch.x_support_TSD[t].numpy(), batch.y_support_TSE[t].numpy())
-    score = euclidean_scores(mapping(batch.x_query_TQD[t].numpy()), batch.y_query_TQE[t].numpy())
+    mapping = fit(batch.x_support_BSD[t].numpy(), batch.y_support_BSE[t].numpy())
+    score = euclidean_scores(mapping(batch.x_query_BQD[t].numpy()), batch.y_query_BQE[t].numpy())
     return float(scores_of(score, np.eye(len(score))).r_at_1)
 
 
@@ -284,10 +284,10 @@ def test_choosing_is_trying_each_on_each_stream_alone() -> None:
 
 
 def _mrr_alone(method: FineTuning, batch: EpisodeBatch, t: int) -> float:
-    s, q = batch.real_support_TS[t], batch.real_query_TQ[t]
-    mapping = method.fit(batch.x_support_TSD[t][s].numpy(), batch.y_support_TSE[t][s].numpy())
-    y_QE = batch.y_query_TQE[t][q].numpy()
-    score = euclidean_scores(mapping(batch.x_query_TQD[t][q].numpy()), y_QE)
+    s, q = batch.real_support_BS[t], batch.real_query_BQ[t]
+    mapping = method.fit(batch.x_support_BSD[t][s].numpy(), batch.y_support_BSE[t][s].numpy())
+    y_QE = batch.y_query_BQE[t][q].numpy()
+    score = euclidean_scores(mapping(batch.x_query_BQD[t][q].numpy()), y_QE)
     return float(scores_of(score, np.eye(len(score))).mrr)
 
 

@@ -1,6 +1,7 @@
 """Two processes over gloo have the gradients of one, and train the same θ.
 
-T = streams in batch
+B = streams in batch, D = source dim, E = target dim, N = pairs of a stream, Q = query pairs,
+S = support pairs
 """
 
 import os
@@ -23,14 +24,14 @@ from model.meta.progress import Saving, seeded
 from model.meta.recipe import Recipe
 from model.meta.training import Data, train_theta
 
-D, E, T = 4, 3, 3
+D, E, B = 4, 3, 3
 """Three streams over two processes: one and two."""
 RECIPE = Recipe(
     hidden_dim=6,
     inner_steps=2,
     max_support=5,
     query=4,
-    streams=T,
+    streams=B,
     steps=20,
     rate=1e-2,
     validate_every=5,
@@ -49,16 +50,16 @@ class Drawn:
     source_dim, target_dim = D, E
 
     def draw(self, generator: torch.Generator, streams: int) -> EpisodeBatch:
-        x_TND = torch.randn(streams, 9, D, generator=generator)
-        y_TNE = torch.randn(streams, 9, E, generator=generator) + x_TND[..., :E]
-        real_TS = torch.arange(5) < torch.randint(2, 6, (streams, 1), generator=generator)
-        real_TQ = torch.arange(4) < torch.randint(1, 5, (streams, 1), generator=generator)
-        x, y = x_TND, y_TNE
-        return EpisodeBatch(x[:, :5], y[:, :5], real_TS, x[:, 5:], y[:, 5:], real_TQ)
+        x_BND = torch.randn(streams, 9, D, generator=generator)
+        y_BNE = torch.randn(streams, 9, E, generator=generator) + x_BND[..., :E]
+        real_BS = torch.arange(5) < torch.randint(2, 6, (streams, 1), generator=generator)
+        real_BQ = torch.arange(4) < torch.randint(1, 5, (streams, 1), generator=generator)
+        x, y = x_BND, y_BNE
+        return EpisodeBatch(x[:, :5], y[:, :5], real_BS, x[:, 5:], y[:, 5:], real_BQ)
 
 
 def whole_batch(dtype: torch.dtype) -> EpisodeBatch:
-    batch = Drawn().draw(seeded(0, "test"), T)
+    batch = Drawn().draw(seeded(0, "test"), B)
     return EpisodeBatch(*(t.to(dtype) if t.is_floating_point() else t for t in batch))
 
 
@@ -69,7 +70,7 @@ def gradients(dtype: torch.dtype) -> dict[str, Tensor]:
         recipe = Recipe.from_config(RECIPE.to_config() | {"learner": kind, "learn_rates": True})
         parameters = MetaParameters.fresh(D, E, recipe).to(dtype)
         batch = distributed.share(whole_batch(dtype))
-        loss = outer.accumulate(parameters, batch, T)
+        loss = outer.accumulate(parameters, batch, B)
         learned = [p for p in parameters.parameters() if p.requires_grad]
         found[f"{kind}.loss"] = distributed.sum_gradients(learned, loss.view(1))
         names = [n for n, p in parameters.named_parameters() if p.requires_grad]

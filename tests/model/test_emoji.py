@@ -20,8 +20,8 @@ def test_every_concept_has_a_place_in_every_sheet_and_embedding() -> None:
 
 @pytest.mark.parametrize("vendor", emoji.VENDORS)
 def test_cells_are_empty_where_a_vendor_does_not_draw(vendor: str) -> None:
-    ink_N = 255.0 - emoji.sheet(vendor).mean(axis=(1, 2, 3))
-    for concept, ink in zip(emoji.concepts(), ink_N.tolist(), strict=True):
+    ink_Y = 255.0 - emoji.sheet(vendor).mean(axis=(1, 2, 3))
+    for concept, ink in zip(emoji.concepts(), ink_Y.tolist(), strict=True):
         # lossy WebP leaves a trace of the neighbouring cells; a white heart has little ink
         assert ink < 2.0 if vendor in concept.missing else ink > 1.0, concept.label
 

@@ -1,6 +1,7 @@
 """Episodes of emoji are what they should be: no concept on both sides, maps that are the streams'.
 
-T = streams, S = support pairs, Q = query pairs, V = concepts, A = pictures, L = languages
+B = streams in batch, S = support pairs, Q = query pairs, N = pairs of a stream, Y = candidates
+(concepts), R = rows (pictures), Z = slots (languages), D = source dim, E = target dim
 """
 
 import numpy as np
@@ -29,8 +30,8 @@ CONCEPTS = 40
 
 def numbered() -> Pictures:
     """Every picture of a concept has the concept's number in all its features."""
-    x_VAD = torch.arange(1.0, CONCEPTS + 1).view(-1, 1, 1).expand(CONCEPTS, 3, 5)
-    return Pictures(x_VAD, noise=0.0)
+    x_YRD = torch.arange(1.0, CONCEPTS + 1).view(-1, 1, 1).expand(CONCEPTS, 3, 5)
+    return Pictures(x_YRD, noise=0.0)
 
 
 def test_support_and_query_share_no_concept_and_lengths_are_within_the_cut() -> None:
@@ -39,22 +40,22 @@ def test_support_and_query_share_no_concept_and_lengths_are_within_the_cut() -> 
     generator, lengths = torch.Generator().manual_seed(0), set()
     for _ in range(30):
         batch = source.draw(generator, 8)
-        for support, query in zip(batch.x_support_TSD, batch.x_query_TQD, strict=True):
+        for support, query in zip(batch.x_support_BSD, batch.x_query_BQD, strict=True):
             assert not set(support[:, 0].tolist()) & set(query[:, 0].tolist())
-        lengths |= set(batch.real_support_TS.sum(1).tolist())
+        lengths |= set(batch.real_support_BS.sum(1).tolist())
     assert lengths == set(range(SIZES.min_support, SIZES.max_support + 1))
 
 
 @pytest.mark.parametrize("family", ["low-rank", "rotation"])
 def test_a_tenants_targets_are_one_rotation_of_the_concepts_vectors(family: str) -> None:
-    u_VE = torch.randn(CONCEPTS, 8, generator=torch.Generator().manual_seed(1))
-    source = TenantEpisodes(numbered(), u_VE, family, SIZES)  # type: ignore[arg-type]
+    u_YE = torch.randn(CONCEPTS, 8, generator=torch.Generator().manual_seed(1))
+    source = TenantEpisodes(numbered(), u_YE, family, SIZES)  # type: ignore[arg-type]
     batch = source.draw(torch.Generator().manual_seed(2), 3)
-    y_TNE = torch.cat([batch.y_support_TSE, batch.y_query_TQE], 1)
-    v_TN = torch.cat([batch.x_support_TSD, batch.x_query_TQD], 1)[:, :, 0].round().long() - 1
-    for v_N, y_NE in zip(v_TN, y_TNE, strict=True):
-        matrix_EE = torch.linalg.lstsq(u_VE[v_N], y_NE).solution
-        torch.testing.assert_close(u_VE[v_N] @ matrix_EE, y_NE, atol=1e-4, rtol=1e-4)
+    y_BNE = torch.cat([batch.y_support_BSE, batch.y_query_BQE], 1)
+    v_BN = torch.cat([batch.x_support_BSD, batch.x_query_BQD], 1)[:, :, 0].round().long() - 1
+    for v_N, y_NE in zip(v_BN, y_BNE, strict=True):
+        matrix_EE = torch.linalg.lstsq(u_YE[v_N], y_NE).solution
+        torch.testing.assert_close(u_YE[v_N] @ matrix_EE, y_NE, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(matrix_EE @ matrix_EE.T, torch.eye(8), atol=1e-4, rtol=1e-4)
 
 
@@ -66,22 +67,22 @@ def test_the_same_generator_state_gives_the_same_batch() -> None:
 
 def test_noise_leaves_a_pictures_norm() -> None:
     pictures = Pictures(torch.randn(CONCEPTS, 2, 16), noise=0.5)
-    v_TN = torch.arange(CONCEPTS)[None]
-    drawn = pictures.draw(v_TN, torch.Generator().manual_seed(0))
-    clean = Pictures(pictures.x_VAD, noise=0.0).draw(v_TN, torch.Generator().manual_seed(0))
+    v_BN = torch.arange(CONCEPTS)[None]
+    drawn = pictures.draw(v_BN, torch.Generator().manual_seed(0))
+    clean = Pictures(pictures.x_YRD, noise=0.0).draw(v_BN, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.norm(dim=2), clean.norm(dim=2))
     assert (drawn - clean).abs().max() > 0.1
 
 
 def test_a_language_without_a_name_has_no_pair_there() -> None:
-    known_LV = torch.zeros(1, CONCEPTS, dtype=torch.bool)
-    known_LV[0, :20] = True
-    names = NameFeatures(torch.arange(1.0, CONCEPTS + 1).view(1, -1, 1).expand(1, -1, 3), known_LV)
+    known_ZY = torch.zeros(1, CONCEPTS, dtype=torch.bool)
+    known_ZY[0, :20] = True
+    names = NameFeatures(torch.arange(1.0, CONCEPTS + 1).view(1, -1, 1).expand(1, -1, 3), known_ZY)
     batch = LanguageEpisodes(numbered(), names, SIZES).draw(torch.Generator().manual_seed(0), 16)
-    real = batch.real_query_TQ
-    assert (batch.x_query_TQD[:, :, 0] <= 20)[real].all()
-    assert (batch.x_query_TQD[:, :, 0] > 20)[~real].all()
-    assert torch.equal(batch.y_query_TQE[:, :, 0], batch.x_query_TQD[:, :, 0])
+    real = batch.real_query_BQ
+    assert (batch.x_query_BQD[:, :, 0] <= 20)[real].all()
+    assert (batch.x_query_BQD[:, :, 0] > 20)[~real].all()
+    assert torch.equal(batch.y_query_BQE[:, :, 0], batch.x_query_BQD[:, :, 0])
 
 
 def test_names_are_read_as_the_encoder_reads_them() -> None:
@@ -89,8 +90,8 @@ def test_names_are_read_as_the_encoder_reads_them() -> None:
     encoder = encoder_from(spec, "text", 8, torch.device("cpu"))
     names = read_names(encoder, ("en", "cs"), [0, 5])
     expected = encoder.encode([encoder.prepare(emoji_names.names_in("cs")[5].name)])
-    assert torch.equal(names.y_LVE[1, 1], expected[0])
-    assert names.known_LV.all()
+    assert torch.equal(names.y_ZYE[1, 1], expected[0])
+    assert names.known_ZY.all()
 
 
 def test_meta_training_on_tenants_lowers_the_loss_and_sees_no_held_out_vendor() -> None:

@@ -1,6 +1,7 @@
 """The meta-test: hand-made streams whose right answers are known.
 
-S = support pairs, G = gate pairs, Q = query pairs, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, B = streams in batch, Y = candidates
+(concepts), R = rows (pictures of a concept), Z = slots (languages), D = source dim, E = target dim
 """
 
 from collections.abc import Sequence
@@ -252,16 +253,16 @@ def test_whoever_knows_the_tenants_matrix_finds_everything() -> None:
 
 def test_baselines_train_on_tenants_of_the_tables_family_and_on_no_test_concept() -> None:
     chosen, made = table("rotation"), tiny(16)
-    concepts_V = emoji_streams.training_concepts()
-    assert {emoji.concepts()[v].split for v in concepts_V} == {"train"}
-    x_VAD = torch.tensor(emoji.concept_vectors(16)[concepts_V]).unsqueeze(1)
-    source = emoji_streams.training_source(chosen, made, x_VAD, None, EpisodeSizes(5, 5, 7))
+    concepts_Y = emoji_streams.training_concepts()
+    assert {emoji.concepts()[v].split for v in concepts_Y} == {"train"}
+    x_YRD = torch.tensor(emoji.concept_vectors(16)[concepts_Y]).unsqueeze(1)
+    source = emoji_streams.training_source(chosen, made, x_YRD, None, EpisodeSizes(5, 5, 7))
     batch = source.draw(torch.Generator().manual_seed(0), 2)
-    norm = batch.y_query_TQE.norm(dim=2)
+    norm = batch.y_query_BQE.norm(dim=2)
     torch.testing.assert_close(norm, torch.full((2, 7), 4.0))  # rotated, so as long as they were
-    assert batch.real_support_TS.all()
+    assert batch.real_support_BS.all()
     with pytest.raises(ValueError, match="no training tenants of the family 'linear'"):
-        emoji_streams.training_source(table("neither-linear-16"), made, x_VAD, None, EpisodeSizes())
+        emoji_streams.training_source(table("neither-linear-16"), made, x_YRD, None, EpisodeSizes())
 
 
 def test_fine_tuning_all_supports_at_once_is_fine_tuning_each() -> None:
@@ -312,9 +313,9 @@ def table(name: str) -> EmojiTable:
 def test_a_table_has_every_method_at_every_size_and_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    concepts_V = emoji_streams.training_concepts()
-    x_VAD = torch.randn(len(concepts_V), 1, 24)
-    drawn = Features(x_VAD, torch.tensor(emoji.concept_vectors(16)[concepts_V]))
+    concepts_Y = emoji_streams.training_concepts()
+    x_YRD = torch.randn(len(concepts_Y), 1, 24)
+    drawn = Features(x_YRD, torch.tensor(emoji.concept_vectors(16)[concepts_Y]))
     monkeypatch.setattr(judge_tables, "cache_features", lambda spec, dim, seed: drawn)
     monkeypatch.setattr(
         fine_tuning, "choose_fine_tuning", partial(fine_tuning.choose_fine_tuning, steps=(1, 2))
@@ -392,13 +393,13 @@ def test_training_names_stand_at_their_concepts() -> None:
     text = fresh_encoder_spec("char-gru/1", 24, seed=0)
     made = replace(tiny(24), target_modality="text", target_encoder=text)
     names = emoji_streams.training_names(emoji_streams.FeatureCache(), made, ["de"])
-    concepts_V = emoji_streams.training_concepts()
+    concepts_Y = emoji_streams.training_concepts()
     known = emoji_names.names_in("de")
-    assert names.known_LV[0].tolist() == [c in known for c in concepts_V.tolist()]
-    v = int(names.known_LV[0].nonzero()[9])
+    assert names.known_ZY[0].tolist() == [c in known for c in concepts_Y.tolist()]
+    v = int(names.known_ZY[0].nonzero()[9])
     encoder = encoder_from(text, "text", 24, torch.device("cpu"))
-    own = encoder.encode([encoder.prepare(known[int(concepts_V[v])].name)])
-    torch.testing.assert_close(names.y_LVE[0, v], own[0])
+    own = encoder.encode([encoder.prepare(known[int(concepts_Y[v])].name)])
+    torch.testing.assert_close(names.y_ZYE[0, v], own[0])
 
 
 # --- the summary ---

@@ -1,6 +1,7 @@
 """Inner steps beyond those trained for never do harm on the support.
 
-B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim,
+K = inner steps, N = pairs of a stream
 """
 
 import pytest

@@ -1,6 +1,8 @@
 """Descent in hidden space against the readable form and the one in full.
 
-B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim,
+K = inner steps, G = H + 1, J = rows of all inner steps, N = pairs of a stream, Q = query pairs,
+V = spanning rows
 """
 
 from itertools import product

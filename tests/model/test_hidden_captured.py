@@ -1,6 +1,6 @@
 """A replayed inner loop is the inner loop: whatever chunks came before, in whatever sizes.
 
-B = streams, S = support pairs, H = hidden, K = inner steps
+B = streams in batch, S = support pairs, H = hidden units, K = inner steps, N = pairs of a stream
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Where products cancel: what is off by how much in single precision, and which streams are told.
 
-B = streams, S = support pairs, N = S + queries, D = source dim, H = hidden, E = target dim
+B = streams in batch, S = support pairs, N = pairs of a stream (S + queries), D = source dim,
+H = hidden units, E = target dim, K = inner steps
 
 Targets are θ's own outputs and a little noise: the smaller, the more of the losses cancels.
 """

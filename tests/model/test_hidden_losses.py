@@ -1,7 +1,7 @@
 """Losses and gradients out of products alone against those out of the vectors themselves.
 
-B = streams, S = support pairs (padded), N = S + queries (padded), H = hidden, E = target dim,
-A = anchors, V = H + A
+B = streams in batch, S = support pairs (padded), N = pairs of a stream (S + queries, padded),
+D = source dim, H = hidden units, E = target dim, A = anchors, V = spanning rows (H + A)
 """
 
 from itertools import product

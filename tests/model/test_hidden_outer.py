@@ -1,6 +1,7 @@
 """The outer gradient through hidden space against autograd through the form in full.
 
-B = streams, S = support pairs (padded), Q = query pairs (padded), E = target dim
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), E = target dim,
+D = source dim, H = hidden units, K = inner steps, N = pairs of a stream
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """One kernel for the hidden-space inner loop does what torch does, on any machine as far as it can.
 
-B = streams, S = support pairs, H = hidden, K = inner steps
+B = streams in batch, S = support pairs, H = hidden units, K = inner steps, N = pairs of a stream
 """
 
 import os

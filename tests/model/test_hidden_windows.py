@@ -1,6 +1,7 @@
 """Windows in hidden space adapt as the engine adapts whole episodes, whatever their history.
 
-S = support pairs, Q = query pairs, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, H = hidden units,
+E = target dim, G = H + 1
 """
 
 from collections.abc import Iterable, Sequence

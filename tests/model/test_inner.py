@@ -1,6 +1,7 @@
 """The batched gradients against the readable form, closed forms and finite differences.
 
-B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), N = pairs of a stream, D = source dim, H = hidden
+units, E = target dim, K = inner steps, L = learned numbers in one vector
 """
 
 from itertools import product
@@ -142,16 +143,16 @@ def test_hand_derived_gradients_are_autograds(
 
 
 def quadratic_oracle(
-    a_PP: Tensor, c_P: Tensor, p_P: Tensor, rate: float, query: tuple[Tensor, Tensor]
+    a_LL: Tensor, c_L: Tensor, p_L: Tensor, rate: float, query: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """θ′ and the exact meta-gradient where L_S = ½pᵀAp − cᵀp and L_Q = ½pᵀA_q·p − c_qᵀp:
 
     θ′ = p* + (I − αA)^K (p − p*) with A·p* = c, and ∇ = (I − αA)^K (A_q·θ′ − c_q).
     """
-    contraction_PP = torch.linalg.matrix_power(torch.eye(len(a_PP)).to(a_PP) - rate * a_PP, K)
-    best_P = torch.linalg.lstsq(a_PP, c_P[:, None], driver="gelsd").solution[:, 0]
-    adapted_P = best_P + contraction_PP @ (p_P - best_P)
-    return adapted_P, contraction_PP @ (query[0] @ adapted_P - query[1])
+    contraction_LL = torch.linalg.matrix_power(torch.eye(len(a_LL)).to(a_LL) - rate * a_LL, K)
+    best_L = torch.linalg.lstsq(a_LL, c_L[:, None], driver="gelsd").solution[:, 0]
+    adapted_L = best_L + contraction_LL @ (p_L - best_L)
+    return adapted_L, contraction_LL @ (query[0] @ adapted_L - query[1])
 
 
 def head_quadratic(h_NH: Tensor, y_NE: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Every learner against slow obvious forms: autograd, torch's own Adam, the normal equations.
 
-B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim,
+K = inner steps, N = pairs of a stream
 """
 
 from collections.abc import Mapping

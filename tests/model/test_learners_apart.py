@@ -1,6 +1,7 @@
 """Streams keep to themselves: order, padding, poison and idle units.
 
-B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim,
+K = inner steps
 """
 
 from itertools import product

@@ -1,7 +1,7 @@
 """The outer gradient of every learner against the slow obvious one, and what it moves.
 
-T = streams in batch, S = support pairs, Q = query pairs, D = source dim, H = hidden,
-E = target dim, K = inner steps
+B = streams in batch, S = support pairs, Q = query pairs, D = source dim, H = hidden units,
+E = target dim, K = inner steps, N = pairs of a stream
 """
 
 import json
@@ -41,20 +41,20 @@ FORMS: tuple[Form, ...] = ("full", "hidden")
 def drawn(streams: int = 3, support: int = 7, query: int = 5) -> EpisodeBatch:
     """Ragged episodes; what stands in padded pairs is large, so that it would show."""
     g = torch.Generator().manual_seed(streams)
-    real_TS = torch.arange(support) < torch.tensor([support, 2, 5] * streams)[:streams, None]
-    real_TQ = torch.arange(query) < torch.tensor([query, query, 2] * streams)[:streams, None]
+    real_BS = torch.arange(support) < torch.tensor([support, 2, 5] * streams)[:streams, None]
+    real_BQ = torch.arange(query) < torch.tensor([query, query, 2] * streams)[:streams, None]
 
-    def filled(real_TN: Tensor, dim: int) -> Tensor:
-        values = torch.randn(*real_TN.shape, dim, generator=g, dtype=torch.float64)
-        return values.masked_fill(~real_TN.unsqueeze(2), 1e3)
+    def filled(real_BN: Tensor, dim: int) -> Tensor:
+        values = torch.randn(*real_BN.shape, dim, generator=g, dtype=torch.float64)
+        return values.masked_fill(~real_BN.unsqueeze(2), 1e3)
 
     return EpisodeBatch(
-        filled(real_TS, D),
-        filled(real_TS, E),
-        real_TS,
-        filled(real_TQ, D),
-        filled(real_TQ, E),
-        real_TQ,
+        filled(real_BS, D),
+        filled(real_BS, E),
+        real_BS,
+        filled(real_BQ, D),
+        filled(real_BQ, E),
+        real_BQ,
     )
 
 
@@ -69,7 +69,7 @@ def parameters_of(recipe: Recipe, form: Form = "full") -> MetaParameters:
 
 def gradients(parameters: MetaParameters, batch: EpisodeBatch) -> tuple[Tensor, dict[str, Tensor]]:
     parameters.zero_grad()
-    loss = outer.accumulate(parameters, batch, len(batch.x_support_TSD))
+    loss = outer.accumulate(parameters, batch, len(batch.x_support_BSD))
     return loss, {n: p.grad.clone() for n, p in parameters.named_parameters() if p.grad is not None}
 
 
@@ -197,8 +197,8 @@ def test_the_gradient_reaches_through_the_attention_as_finite_differences_say() 
             moved = parameters_of(recipe)
             with torch.no_grad():
                 dict(moved.named_parameters())[name].add_(step * direction)
-                o_TQE = outer.adapted_outputs(moved, drawn())
-                losses.append(outer.paired_loss(moved, drawn(), o_TQE).mean().item())
+                o_BQE = outer.adapted_outputs(moved, drawn())
+                losses.append(outer.paired_loss(moved, drawn(), o_BQE).mean().item())
         slope = (losses[0] - losses[1]) / 2e-6
         expected = float((found[name] * direction).sum())
         assert slope == pytest.approx(expected, rel=1e-4, abs=1e-8), name
@@ -358,10 +358,10 @@ def test_a_recipe_survives_json_and_refuses_nonsense() -> None:
 def test_the_output_activation_is_part_of_the_mapping() -> None:
     parameters = parameters_of(replace(RECIPE, output_activation="sigmoid"))
     batch = drawn()
-    o_TQE = outer.adapted_outputs(parameters, batch)
-    assert o_TQE.min() > 0
-    assert o_TQE.max() < 1
+    o_BQE = outer.adapted_outputs(parameters, batch)
+    assert o_BQE.min() > 0
+    assert o_BQE.max() < 1
     support: Support = batch.support
     plain = Mlp(*(t[0] for t in parameters.adapted(support)))
-    z = forward(plain, batch.x_query_TQD[0])
-    torch.testing.assert_close(o_TQE[0], torch.sigmoid(z))
+    z = forward(plain, batch.x_query_BQD[0])
+    torch.testing.assert_close(o_BQE[0], torch.sigmoid(z))

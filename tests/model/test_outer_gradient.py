@@ -1,6 +1,7 @@
 """The outer loop's gradient through every learner.
 
-B = streams, S = support pairs (padded), D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), D = source dim, H = hidden units, E = target dim,
+K = inner steps, N = pairs of a stream
 """
 
 from itertools import product

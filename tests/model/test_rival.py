@@ -1,6 +1,6 @@
 """The batched rival against ridge regression for one stream, in float64.
 
-B = streams, S = support pairs, Q = query pairs, D = source dim, E = target dim
+B = streams in batch, S = support pairs, Q = query pairs, D = source dim, E = target dim
 """
 
 import numpy as np

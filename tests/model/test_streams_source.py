@@ -1,6 +1,7 @@
 """Episodes from recorded streams: disjoint, within bounds, by seed, and split for good.
 
-T = streams in batch, N = pairs, S = support pairs, Q = query pairs, D = source dim, E = target dim
+B = streams in batch, N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim,
+E = target dim
 """
 
 from collections.abc import Sequence
@@ -86,17 +87,17 @@ def test_support_sizes_are_log_uniform() -> None:
 def test_a_batch_holds_the_streams_own_pairs_and_zeros_as_padding() -> None:
     streams = [recorded("a", 30), recorded("b", 5), recorded("c", 12)]
     batch = RecordedEpisodes(streams, SIZES).draw(seeded(0), 3)
-    assert batch.x_support_TSD.shape == (3, 8, 2)
-    assert batch.y_query_TQE.shape == (3, 4, 2)
+    assert batch.x_support_BSD.shape == (3, 8, 2)
+    assert batch.y_query_BQE.shape == (3, 4, 2)
     seen = set()
     for row in range(3):
-        support = batch.x_support_TSD[row][batch.real_support_TS[row]]
-        query = batch.x_query_TQD[row][batch.real_query_TQ[row]]
+        support = batch.x_support_BSD[row][batch.real_support_BS[row]]
+        query = batch.x_query_BQD[row][batch.real_query_BQ[row]]
         assert len({float(v) for v in torch.cat([support, query])[:, 0]}) == 1
         assert not set(support[:, 1].tolist()) & set(query[:, 1].tolist())
         seen.add(float(support[0, 0]))
-        torch.testing.assert_close(batch.y_support_TSE[row], 2.0 * batch.x_support_TSD[row])
-        assert not batch.x_support_TSD[row][~batch.real_support_TS[row]].any()
+        torch.testing.assert_close(batch.y_support_BSE[row], 2.0 * batch.x_support_BSD[row])
+        assert not batch.x_support_BSD[row][~batch.real_support_BS[row]].any()
     assert len(seen) == 3
 
 
@@ -104,7 +105,7 @@ def test_the_same_generator_state_gives_the_same_batch() -> None:
     source = RecordedEpisodes([recorded("a", 30), recorded("b", 20)], SIZES)
     one, two, other = (source.draw(seeded(s), 5) for s in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    assert not torch.equal(one.x_support_TSD, other.x_support_TSD)
+    assert not torch.equal(one.x_support_BSD, other.x_support_BSD)
 
 
 def test_a_temporal_query_is_the_newest_of_its_moment() -> None:
@@ -117,8 +118,8 @@ def test_a_temporal_query_is_the_newest_of_its_moment() -> None:
     ends = set()
     for seed in range(40):
         batch = source.draw(seeded(seed), 1)
-        support = batch.x_support_TSD[0, :, 1][batch.real_support_TS[0]].tolist()
-        query = batch.x_query_TQD[0, :, 1][batch.real_query_TQ[0]].tolist()
+        support = batch.x_support_BSD[0, :, 1][batch.real_support_BS[0]].tolist()
+        query = batch.x_query_BQD[0, :, 1][batch.real_query_BQ[0]].tolist()
         assert support + query == list(range(int(support[0]), int(query[-1]) + 1))
         ends.add(query[-1])
     assert len(ends) > 10

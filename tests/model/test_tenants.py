@@ -1,6 +1,7 @@
 """Tenants' families, the batches drawn from them, and an outer loop that learns and repeats itself.
 
-T = tenants, M = pictures, V = concepts, A = pictures of a concept, D = source dim, E = target dim
+B = streams in batch, S = support pairs, N = pairs of a stream (pictures of the outer step),
+Y = candidates (concepts), R = rows (pictures), D = source dim, E = target dim
 """
 
 from dataclasses import replace
@@ -43,15 +44,15 @@ RECIPE = TenantRecipe(
 
 def features() -> Features:
     g = torch.Generator().manual_seed(0)
-    u_VE = torch.tensor(emoji.concept_vectors(16)[:60])
-    return Features(u_VE.unsqueeze(1) + 0.2 * torch.randn(60, 2, 16, generator=g), u_VE)
+    u_YE = torch.tensor(emoji.concept_vectors(16)[:60])
+    return Features(u_YE.unsqueeze(1) + 0.2 * torch.randn(60, 2, 16, generator=g), u_YE)
 
 
 @pytest.mark.parametrize("dim", [16, 32])
 def test_low_rank_matrices_are_those_of_the_data(dim: int) -> None:
     found = draw_matrices("low-rank", 2, dim, torch.Generator().manual_seed(4))
-    a_T3 = torch.rand(2, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    for matrix_EE, a_3 in zip(found, a_T3, strict=True):
+    a_B3 = torch.rand(2, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    for matrix_EE, a_3 in zip(found, a_B3, strict=True):
         expected_EE = low_rank_rotation(a_3.numpy() * 2.0 - 1.0, dim)
         np.testing.assert_allclose(matrix_EE.numpy(), expected_EE, atol=1e-5)
 
@@ -66,8 +67,8 @@ def test_rotations_are_rotations_and_sheared_ones_are_not() -> None:
         torch.linalg.det(rotation), torch.ones(50).double(), atol=1e-5, rtol=0.0
     )
     sheared = draw_matrices("sheared", 50, 16, g)
-    norm_T = sheared.square().sum((1, 2))
-    torch.testing.assert_close(norm_T, torch.full((50,), 16.0), rtol=1e-3, atol=0.0)
+    norm_B = sheared.square().sum((1, 2))
+    torch.testing.assert_close(norm_B, torch.full((50,), 16.0), rtol=1e-3, atol=0.0)
     assert (torch.linalg.cond(sheared) > 1.1).float().mean() > 0.9
 
 
@@ -91,12 +92,12 @@ def test_support_and_query_share_no_concept_and_lengths_stay_in_range() -> None:
     lengths = set()
     for _ in range(60):
         batch = draw(features(), replace(RECIPE, empty=0.2), g)
-        assert len(set(batch.v_M.tolist())) == len(batch.v_M) == 48
-        assert int(batch.support_TS.min()) >= RECIPE.query
-        for picks in batch.support_TS:
+        assert len(set(batch.v_N.tolist())) == len(batch.v_N) == 48
+        assert int(batch.support_BS.min()) >= RECIPE.query
+        for picks in batch.support_BS:
             assert len(set(picks.tolist())) == len(picks)
-        lengths |= set(batch.real_TS.sum(1).tolist())
-        assert batch.matrix_TEE.shape == (8, 16, 16)
+        lengths |= set(batch.real_BS.sum(1).tolist())
+        assert batch.matrix_BEE.shape == (8, 16, 16)
     assert min(lengths) == 0
     assert 20 < max(lengths) <= RECIPE.max_support
     assert 1 not in lengths
@@ -127,11 +128,11 @@ def test_what_is_published_is_what_was_trained() -> None:
     again = Attention.from_spec(meta_init.generator, 16, 32, 16)
     for name, tensor in trained.attention.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)
-    x_ND = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+    x_RD = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
     theta = trained.theta()
-    expected = torch.nn.functional.gelu(torch.from_numpy(x_ND) @ theta.w1.T + theta.b1)
+    expected = torch.nn.functional.gelu(torch.from_numpy(x_RD) @ theta.w1.T + theta.b1)
     expected = expected @ theta.w2.T + theta.b2
-    found = apply_numpy(meta_init.mapping, x_ND, "gelu")
+    found = apply_numpy(meta_init.mapping, x_RD, "gelu")
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
 
 
@@ -143,9 +144,9 @@ def test_with_perfect_features_and_many_pairs_a_rotation_is_found() -> None:
     half = torch.cat([torch.eye(16), -torch.eye(16)])
     for parameter, value in zip(trained.theta(), (half, 0.0, half.T, 0.0), strict=True):
         parameter.copy_(torch.as_tensor(value))
-    drawn_N = torch.from_numpy(emoji.drawn_by("noto", "train"))
-    x_ND = torch.tensor(emoji.concept_vectors(16))[drawn_N]
-    rows = train_tenants.measure(trained, recipe, x_ND, drawn_N, ("rotation",), tenants=3, seeds=1)
+    drawn_R = torch.from_numpy(emoji.drawn_by("noto", "train"))
+    x_RD = torch.tensor(emoji.concept_vectors(16))[drawn_R]
+    rows = train_tenants.measure(trained, recipe, x_RD, drawn_R, ("rotation",), tenants=3, seeds=1)
     assert [row.pairs for row in rows] == [0, 5, 16, 64]
     assert rows[-1].ceiling == pytest.approx(1.0, abs=0.02)
     assert rows[-1].adapted > 0.9

@@ -51,7 +51,7 @@ def test_no_text_of_another_split_is_trained_on(texts: Texts) -> None:
     assert len(texts.names) == sum(
         c in emoji_names.names_in(la) for la in ("en", "cs") for c in train
     )
-    for row, place in enumerate(texts.concept_A[: len(train)]):
+    for row, place in enumerate(texts.concept_R[: len(train)]):
         # languages come in the order asked for
         expected = code_points(known[train[place]].name, SMALL.longest)
         np.testing.assert_array_equal(texts.names[row], expected)
@@ -61,15 +61,15 @@ def test_no_text_of_another_split_is_trained_on(texts: Texts) -> None:
 
 def test_batches_are_the_texts_drawn_with_their_concepts(texts: Texts) -> None:
     recipe = TextRecipe(sizes=SMALL.sizes, batch=32, pool=4, blank=0.0)
-    codes_NL, length_N, concept_N = next(
+    codes_RT, length_R, concept_R = next(
         train_text.batches(texts, recipe, np.random.default_rng(0))
     )
-    assert codes_NL.shape[0] == len(length_N) == len(concept_N) == 32
-    assert codes_NL.shape[1] % 8 == 0
-    rows_of = {place: np.flatnonzero(texts.concept_A == place) for place in set(concept_N.tolist())}
-    for codes_L, length, place in zip(codes_NL, length_N, concept_N.tolist(), strict=True):
-        text = "".join(map(chr, codes_L[:length]))
-        assert not codes_L[length:].any()
+    assert codes_RT.shape[0] == len(length_R) == len(concept_R) == 32
+    assert codes_RT.shape[1] % 8 == 0
+    rows_of = {place: np.flatnonzero(texts.concept_R == place) for place in set(concept_R.tolist())}
+    for codes_T, length, place in zip(codes_RT, length_R, concept_R.tolist(), strict=True):
+        text = "".join(map(chr, codes_T[:length]))
+        assert not codes_T[length:].any()
         rows = rows_of[place]
         whole = {"".join(map(chr, texts.names[row])) for row in rows}
         words = {"".join(map(chr, word)) for row in rows for word in texts.keywords[row]}
@@ -109,8 +109,8 @@ def test_a_saved_encoder_is_read_back(tmp_path: Path) -> None:
     assert all(np.array_equal(spec.tensors[n], again.tensors[n]) for n in spec.tensors)
 
 
-def as_named(features_NU: np.ndarray, concepts: list[int]) -> evaluate.NamedConcepts:
-    return evaluate.NamedConcepts(np.array(concepts), features_NU.astype(np.float32))
+def as_named(features_RU: np.ndarray, concepts: list[int]) -> evaluate.NamedConcepts:
+    return evaluate.NamedConcepts(np.array(concepts), features_RU.astype(np.float32))
 
 
 def test_the_figures_are_1_for_a_perfect_encoder_and_chance_for_a_blind_one() -> None:
@@ -125,14 +125,14 @@ def test_the_figures_are_1_for_a_perfect_encoder_and_chance_for_a_blind_one() ->
 
 def test_only_concepts_that_both_languages_name_are_compared() -> None:
     concepts = emoji_names.concepts_of("train")[:300]
-    vectors_NU = emoji.concept_vectors(64)[concepts]
+    vectors_RU = emoji.concept_vectors(64)[concepts]
     ours, theirs = (
-        as_named(vectors_NU[:200], concepts[:200]),
-        as_named(vectors_NU[50:], concepts[50:]),
+        as_named(vectors_RU[:200], concepts[:200]),
+        as_named(vectors_RU[50:], concepts[50:]),
     )
     assert evaluate.name_to_name(ours, theirs) > 0.999
     same, different = evaluate.closeness(ours, theirs)
     assert same == pytest.approx(1.0)
     assert abs(different) < 0.5
     with pytest.raises(ValueError, match="128 are needed"):
-        evaluate.name_to_name(ours, as_named(vectors_NU[190:], concepts[190:]))
+        evaluate.name_to_name(ours, as_named(vectors_RU[190:], concepts[190:]))

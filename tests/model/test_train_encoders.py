@@ -239,10 +239,10 @@ def test_both_sides_are_trained_together_and_do_not_collapse() -> None:
     found = train_encoders(data, source.spec, target.spec, recipe)
     pictures, texts = replace(source, spec=found.source), replace(target, spec=found.target)
     assert mrr(pictures, texts, test) > mrr(source, target, test) + 0.2
-    names_ND = texts.encode([w for synonyms in NAMES for w in synonyms]) / 4.0
-    cosine_NN = names_ND @ names_ND.T
-    assert np.median(cosine_NN) < 0.3
-    assert (np.linalg.svd(names_ND, compute_uv=False) > 0.5).sum() > 2
+    names_RX = texts.encode([w for synonyms in NAMES for w in synonyms]) / 4.0
+    cosine_RR = names_RX @ names_RX.T
+    assert np.median(cosine_RR) < 0.3
+    assert (np.linalg.svd(names_RX, compute_uv=False) > 0.5).sum() > 2
 
 
 def random_batch(seed: int = 0) -> EpisodeBatch:
@@ -251,22 +251,22 @@ def random_batch(seed: int = 0) -> EpisodeBatch:
     def made(n: int, d: int) -> Tensor:
         return torch.randn(3, n, d, generator=rng)
 
-    real_TS = torch.arange(7) < torch.tensor([7, 4, 2])[:, None]
-    real_TQ = torch.arange(5) < torch.tensor([5, 5, 3])[:, None]
-    return EpisodeBatch(made(7, 6), made(7, 4), real_TS, made(5, 6), made(5, 4), real_TQ)
+    real_BS = torch.arange(7) < torch.tensor([7, 4, 2])[:, None]
+    real_BQ = torch.arange(5) < torch.tensor([5, 5, 3])[:, None]
+    return EpisodeBatch(made(7, 6), made(7, 4), real_BS, made(5, 6), made(5, 4), real_BQ)
 
 
 def test_heads_are_ridge_regressions_of_the_support() -> None:
     batch, penalty = random_batch(), 0.3
-    o_TQE = predictions(batch, torch.tensor(penalty).log())
+    o_BQE = predictions(batch, torch.tensor(penalty).log())
     for t in range(3):
-        real_S = batch.real_support_TS[t]
+        real_S = batch.real_support_BS[t]
         x_SD, x_QD = (
             np.c_[x.numpy() / 6.0**0.5, np.ones(len(x))]
-            for x in (batch.x_support_TSD[t][real_S], batch.x_query_TQD[t])
+            for x in (batch.x_support_BSD[t][real_S], batch.x_query_BQD[t])
         )
-        oracle = Ridge(penalty, fit_intercept=False).fit(x_SD, batch.y_support_TSE[t][real_S])
-        np.testing.assert_allclose(o_TQE[t], oracle.predict(x_QD), rtol=1e-4, atol=1e-5)
+        oracle = Ridge(penalty, fit_intercept=False).fit(x_SD, batch.y_support_BSE[t][real_S])
+        np.testing.assert_allclose(o_BQE[t], oracle.predict(x_QD), rtol=1e-4, atol=1e-5)
 
 
 NONE_SAME = torch.eye(5, dtype=torch.bool).expand(3, -1, -1)
@@ -281,9 +281,9 @@ def test_padding_changes_no_loss_and_gets_no_gradient(target_is_trained: bool) -
     for side, real in sides:
         padded[side][~padded[real]] = 1e4
         padded[side].requires_grad_()
-    loss_T = loss(EpisodeBatch(*padded), NONE_SAME, log_penalty)
-    torch.testing.assert_close(loss_T.detach(), loss(batch, NONE_SAME, log_penalty))
-    torch.autograd.backward(loss_T.sum())
+    loss_B = loss(EpisodeBatch(*padded), NONE_SAME, log_penalty)
+    torch.testing.assert_close(loss_B.detach(), loss(batch, NONE_SAME, log_penalty))
+    torch.autograd.backward(loss_B.sum())
     for side, real in sides:
         gradient = padded[side].grad
         assert gradient is not None
@@ -291,33 +291,33 @@ def test_padding_changes_no_loss_and_gets_no_gradient(target_is_trained: bool) -
         assert gradient[padded[real]].any()
     if target_is_trained:  # else all streams' variance is in it
         cut = EpisodeBatch(*(t[2:, :n] for t, n in zip(batch, (2, 2, 2, 3, 3, 3), strict=True)))
-        apart_T = loss(cut, NONE_SAME[2:, :3, :3], log_penalty)
-        torch.testing.assert_close(loss_T[2:].detach(), apart_T)
+        apart_B = loss(cut, NONE_SAME[2:, :3, :3], log_penalty)
+        torch.testing.assert_close(loss_B[2:].detach(), apart_B)
 
 
 def test_a_trained_target_is_judged_by_both_directions_of_search_among_other_contents() -> None:
     batch, log_penalty = random_batch(), torch.tensor(-1.0)
-    same_TQQ = NONE_SAME.clone()
-    same_TQQ[:, 0, 1] = same_TQQ[:, 1, 0] = True
-    loss_T = HeadLoss(True, temperature=0.5)(batch, same_TQQ, log_penalty)
-    o_TQE = predictions(batch, log_penalty).numpy()
+    same_BQQ = NONE_SAME.clone()
+    same_BQQ[:, 0, 1] = same_BQQ[:, 1, 0] = True
+    loss_B = HeadLoss(True, temperature=0.5)(batch, same_BQQ, log_penalty)
+    o_BQE = predictions(batch, log_penalty).numpy()
     for t, n in enumerate((5, 5, 3)):
-        cosine = cosine_scores(o_TQE[t, :n], batch.y_query_TQE[t, :n].numpy())
+        cosine = cosine_scores(o_BQE[t, :n], batch.y_query_BQE[t, :n].numpy())
         odds = np.exp(cosine / 0.5)
         odds[[0, 1], [1, 0]] = 0.0
         forward, backward = (-np.log(np.diag(odds) / odds.sum(a)) for a in (0, 1))
-        assert loss_T[t] == pytest.approx((forward.mean() + backward.mean()) / 2.0, rel=1e-4)
+        assert loss_B[t] == pytest.approx((forward.mean() + backward.mean()) / 2.0, rel=1e-4)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-3])
 def test_one_feature_for_every_target_is_no_better_than_guessing(spread: float) -> None:
     batch = random_batch()
     constant = batch._replace(
-        y_support_TSE=torch.ones(3, 7, 4) + spread * batch.y_support_TSE,
-        y_query_TQE=torch.ones(3, 5, 4) + spread * batch.y_query_TQE,
+        y_support_BSE=torch.ones(3, 7, 4) + spread * batch.y_support_BSE,
+        y_query_BQE=torch.ones(3, 5, 4) + spread * batch.y_query_BQE,
     )
-    loss_T = HeadLoss(target_is_trained=True)(constant, NONE_SAME, torch.tensor(-1.0))
-    torch.testing.assert_close(loss_T, torch.tensor([5.0, 5.0, 3.0]).log(), rtol=0.0, atol=0.02)
+    loss_B = HeadLoss(target_is_trained=True)(constant, NONE_SAME, torch.tensor(-1.0))
+    torch.testing.assert_close(loss_B, torch.tensor([5.0, 5.0, 3.0]).log(), rtol=0.0, atol=0.02)
 
 
 def test_gradients_in_parts_are_those_of_one_pass() -> None:
@@ -327,16 +327,16 @@ def test_gradients_in_parts_are_those_of_one_pass() -> None:
         draw, spec = SOURCES[modality]
         side = encoder_from(spec, modality, 16, CPU)
         contents = [side.prepare(draw(rng)[0]) for _ in range(9)]
-        weight_ND = torch.randn(9, 16, generator=torch.Generator().manual_seed(1))
+        weight_RX = torch.randn(9, 16, generator=torch.Generator().manual_seed(1))
         gradients = []
         for most in (2**30, 3 * max(len(c) for c in contents), 1):
             net = trainable(spec)
             net.most = most
             through = Pass(net, contents)
             torch.testing.assert_close(
-                through.features_ND.detach(), side.encode(contents), rtol=1e-4, atol=1e-5
+                through.features_RX.detach(), side.encode(contents), rtol=1e-4, atol=1e-5
             )
-            torch.autograd.backward((through.features_ND * weight_ND).sum())
+            torch.autograd.backward((through.features_RX * weight_RX).sum())
             through.backward()
             gradients.append(
                 {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
@@ -526,12 +526,12 @@ def test_contents_that_occur_often_and_padding_go_through_the_net_once() -> None
     assert seen == [3]
     for real, x, y, number in (
         (
-            batch.real_support_TS,
-            batch.x_support_TSD,
-            batch.y_support_TSE,
-            numbers.source_support_TS,
+            batch.real_support_BS,
+            batch.x_support_BSD,
+            batch.y_support_BSE,
+            numbers.source_support_BS,
         ),
-        (batch.real_query_TQ, batch.x_query_TQD, batch.y_query_TQE, numbers.source_query_TQ),
+        (batch.real_query_BQ, batch.x_query_BQD, batch.y_query_BQE, numbers.source_query_BQ),
     ):
         which = number[real]
         expected = features(net, source.take(which))

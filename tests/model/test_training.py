@@ -1,6 +1,7 @@
 """A meta-training learns, stops in time, repeats itself, and survives being killed.
 
-T = streams in batch, S = support pairs, Q = query pairs, D = source dim, E = target dim
+B = streams in batch, S = support pairs, Q = query pairs, D = source dim, E = target dim, N = pairs
+of a stream
 """
 
 import json
@@ -52,16 +53,16 @@ class LinearStreams:
         self.drawn = 0
 
     def draw(self, generator: torch.Generator, streams: int) -> EpisodeBatch:
-        a_TDE = 1.0 + self.spread * torch.randn(streams, D, E, generator=generator)
-        x_TND = torch.randn(streams, 12, D, generator=generator)
-        y_TNE = x_TND @ a_TDE
+        a_BDE = 1.0 + self.spread * torch.randn(streams, D, E, generator=generator)
+        x_BND = torch.randn(streams, 12, D, generator=generator)
+        y_BNE = x_BND @ a_BDE
         if self.poisoned_from is not None and self.drawn >= self.poisoned_from:
-            y_TNE = y_TNE * torch.inf
+            y_BNE = y_BNE * torch.inf
         self.drawn += 1
-        real_TS = torch.arange(6) < torch.randint(3, 7, (streams, 1), generator=generator)
-        real_TQ = torch.ones(streams, 6, dtype=torch.bool)
-        x, y = x_TND, y_TNE
-        return EpisodeBatch(x[:, :6], y[:, :6], real_TS, x[:, 6:], y[:, 6:], real_TQ)
+        real_BS = torch.arange(6) < torch.randint(3, 7, (streams, 1), generator=generator)
+        real_BQ = torch.ones(streams, 6, dtype=torch.bool)
+        x, y = x_BND, y_BNE
+        return EpisodeBatch(x[:, :6], y[:, :6], real_BS, x[:, 6:], y[:, 6:], real_BQ)
 
 
 def trained(recipe: Recipe = RECIPE, saving: Saving | None = None) -> MetaTrained:

@@ -1,7 +1,8 @@
 """The kernel in Triton's interpreter against torch. `test_hidden_triton` runs this file in a
 process of its own: whether Triton interprets is settled when it is imported.
 
-B = streams, S = support pairs
+B = streams in batch, S = support pairs, H = hidden units, J = rows of all inner steps, N = pairs of
+a stream
 """
 
 import os

@@ -1,5 +1,7 @@
 """Windows in Redis (or Valkey), one Redis Stream per adaptd stream.
 
+D = source dim, E = target dim
+
 Keys, all under `<prefix>:<group>:{<topic incarnation>:<partition>}`, so that a partition's keys
 share one cluster slot:
 

@@ -1,7 +1,7 @@
 """Streams of contents' numbers, episodes of them, and the features that nets in training make.
 
-T = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = contents or pairs,
-D = source dim, E = target dim
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a stream,
+R = rows (contents), D = source dim, E = target dim, X = source or target dim
 
 The counterpart of `model.meta.recorded_streams`, for streams whose features are yet to be learned:
 drawn by the same rules, by the same random numbers.
@@ -50,20 +50,20 @@ class ContentStream:
 
 
 class ContentBatch(NamedTuple):
-    """Episodes of T streams, as numbers of contents (int64). `real_*` is true on real pairs;
+    """Episodes of B streams, as numbers of contents (int64). `real_*` is true on real pairs;
     padded pairs hold 0."""
 
-    source_support_TS: Tensor
-    target_support_TS: Tensor
-    real_support_TS: Tensor
-    source_query_TQ: Tensor
-    target_query_TQ: Tensor
-    real_query_TQ: Tensor
+    source_support_BS: Tensor
+    target_support_BS: Tensor
+    real_support_BS: Tensor
+    source_query_BQ: Tensor
+    target_query_BQ: Tensor
+    real_query_BQ: Tensor
 
     @property
-    def same_target_TQQ(self) -> Tensor:
+    def same_target_BQQ(self) -> Tensor:
         """True where two queries of a stream have targets of the same content."""
-        return self.target_query_TQ.unsqueeze(2) == self.target_query_TQ.unsqueeze(1)
+        return self.target_query_BQ.unsqueeze(2) == self.target_query_BQ.unsqueeze(1)
 
 
 class ContentEpisodes:
@@ -117,30 +117,30 @@ def episodes_of_features(
 
     A side without a net has vectors for contents; give the number that they are divided by.
     """
-    real = torch.cat([numbers.real_support_TS, numbers.real_query_TQ], 1)
-    source_TN = torch.cat([numbers.source_support_TS, numbers.source_query_TQ], 1)
-    target_TN = torch.cat([numbers.target_support_TS, numbers.target_query_TQ], 1)
-    x_TND, source_passes = _features(contents.source, source_TN, real, source)
-    y_TNE, target_passes = _features(contents.target, target_TN, real, target)
-    s = numbers.real_support_TS.shape[1]
-    x_parts, y_parts = (x_TND[:, :s], x_TND[:, s:]), (y_TNE[:, :s], y_TNE[:, s:])
+    real = torch.cat([numbers.real_support_BS, numbers.real_query_BQ], 1)
+    source_BN = torch.cat([numbers.source_support_BS, numbers.source_query_BQ], 1)
+    target_BN = torch.cat([numbers.target_support_BS, numbers.target_query_BQ], 1)
+    x_BND, source_passes = _features(contents.source, source_BN, real, source)
+    y_BNE, target_passes = _features(contents.target, target_BN, real, target)
+    s = numbers.real_support_BS.shape[1]
+    x_parts, y_parts = (x_BND[:, :s], x_BND[:, s:]), (y_BNE[:, :s], y_BNE[:, s:])
     batch = EpisodeBatch(x_parts[0], y_parts[0], real[:, :s], x_parts[1], y_parts[1], real[:, s:])
     return batch, [*source_passes, *target_passes]
 
 
 def _features(
-    store: ContentStore, number_TN: Tensor, real_TN: Tensor, net: Trainable | float
+    store: ContentStore, number_BN: Tensor, real_BN: Tensor, net: Trainable | float
 ) -> tuple[Tensor, list[Pass]]:
-    """Return features of a side's support and query (T, S + Q, D); a content goes through the net
+    """Return features of a side's support and query (B, S + Q, X); a content goes through the net
     once, however often it occurs."""
     # padding stands for some content of the batch, so that it costs nothing and is finite
-    number_TN = number_TN.where(real_TN, number_TN[real_TN][0])
-    number_N, place_TN = cast(tuple[Tensor, Tensor], torch.unique(number_TN, return_inverse=True))
-    found = store.take(number_N)
+    number_BN = number_BN.where(real_BN, number_BN[real_BN][0])
+    number_R, place_BN = cast(tuple[Tensor, Tensor], torch.unique(number_BN, return_inverse=True))
+    found = store.take(number_R)
     if isinstance(net, Trainable):
         back = Pass(net, found)
-        return back.features_ND[place_TN], [back]
-    return torch.from_numpy(np.stack(found))[place_TN] / net, []
+        return back.features_RX[place_BN], [back]
+    return torch.from_numpy(np.stack(found))[place_BN] / net, []
 
 
 def _empty(streams: int, sizes: EpisodeSizes) -> ContentBatch:
@@ -158,9 +158,9 @@ def _empty(streams: int, sizes: EpisodeSizes) -> ContentBatch:
 def _fill(batch: ContentBatch, row: int, stream: ContentStream, episode: DrawnEpisode) -> None:
     source_N, target_N = torch.from_numpy(stream.source_N), torch.from_numpy(stream.target_N)
     _, support, query = episode
-    batch.source_support_TS[row, : len(support)] = source_N[support]
-    batch.target_support_TS[row, : len(support)] = target_N[support]
-    batch.real_support_TS[row, : len(support)] = True
-    batch.source_query_TQ[row, : len(query)] = source_N[query]
-    batch.target_query_TQ[row, : len(query)] = target_N[query]
-    batch.real_query_TQ[row, : len(query)] = True
+    batch.source_support_BS[row, : len(support)] = source_N[support]
+    batch.target_support_BS[row, : len(support)] = target_N[support]
+    batch.real_support_BS[row, : len(support)] = True
+    batch.source_query_BQ[row, : len(query)] = source_N[query]
+    batch.target_query_BQ[row, : len(query)] = target_N[query]
+    batch.real_query_BQ[row, : len(query)] = True

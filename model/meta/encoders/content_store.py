@@ -1,6 +1,6 @@
 """Prepared contents in memory, each under a number, for encoders that are still to be trained.
 
-N = contents
+R = rows (contents)
 
 Contents of one modality differ in length and do not fit a matrix; a content's number stands for it
 in streams and episodes. Equal contents have the same number, and are kept once.
@@ -54,13 +54,13 @@ class ContentStore:
         return len(self._contents)
 
     def add(self, prepared: Sequence[NDArray[Any]]) -> IndexArray:
-        """Keep copies of contents and return their numbers (N). Raises BadData when there is no
+        """Keep copies of contents and return their numbers (R). Raises BadData when there is no
         room for them."""
         return np.array([self._number(array) for array in prepared], np.int64)
 
-    def take(self, number_N: Tensor) -> list[NDArray[Any]]:
+    def take(self, number_R: Tensor) -> list[NDArray[Any]]:
         """Return the contents of these numbers."""
-        return [self._contents[number] for number in number_N.tolist()]
+        return [self._contents[number] for number in number_R.tolist()]
 
     def scale(self) -> float:
         """Return the root mean square of contents that are vectors; 1 if all are 0."""
@@ -93,7 +93,7 @@ class StoredSide:
         self._features = features
 
     def add(self, prepared: Sequence[NDArray[Any]]) -> IndexArray:
-        """Keep contents and return their numbers (N). Raises BadData when there is no room."""
+        """Keep contents and return their numbers (R). Raises BadData when there is no room."""
         if self._features:
             return self.store.add(list(self.encoder.encode(prepared).cpu().numpy()))
         return self.store.add(prepared)

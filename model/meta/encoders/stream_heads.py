@@ -1,7 +1,7 @@
 """Every stream's own linear head in closed form, and the loss that it leaves on the query.
 
-T = streams in batch, S = support pairs (padded), Q = query pairs (padded), D = source dim,
-E = target dim
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a stream
+(padded), D = source dim, E = target dim
 
 Streams have maps of their own, so that features of a source and its target cannot be pulled
 together across streams; but features are good when a few pairs tell a stream's map. As in R2D2
@@ -42,63 +42,63 @@ class HeadLoss:
     mse: float = 1.0
     """The weight of the mse beside infonce, where targets are given."""
 
-    def __call__(self, batch: EpisodeBatch, same_TQQ: Tensor, log_penalty: Tensor) -> Tensor:
-        """Return the loss of every stream (T); `same_TQQ` is true where two queries have targets of
+    def __call__(self, batch: EpisodeBatch, same_BQQ: Tensor, log_penalty: Tensor) -> Tensor:
+        """Return the loss of every stream (B); `same_BQQ` is true where two queries have targets of
         the same content, `log_penalty` is log λ."""
-        o_TQE, real_TQ = predictions(batch, log_penalty), batch.real_query_TQ
+        o_BQE, real_BQ = predictions(batch, log_penalty), batch.real_query_BQ
         if self.target_is_trained:
-            return _both_ways(o_TQE, batch.y_query_TQE, real_TQ, same_TQQ, self.temperature)
-        mean_T1E = support_mean(batch.y_support_TSE, batch.real_support_TS)
-        o_TQE, y_TQE = o_TQE - mean_T1E, batch.y_query_TQE - mean_T1E
-        variance = _variance(batch.y_support_TSE - mean_T1E, batch.real_support_TS)
-        mse_T = value(Loss("mse"), o_TQE, y_TQE, real_TQ) / variance
-        infonce_T = value(Loss("infonce", self.temperature), o_TQE, y_TQE, real_TQ)
-        return infonce_T + self.mse * mse_T
+            return _both_ways(o_BQE, batch.y_query_BQE, real_BQ, same_BQQ, self.temperature)
+        mean_B1E = support_mean(batch.y_support_BSE, batch.real_support_BS)
+        o_BQE, y_BQE = o_BQE - mean_B1E, batch.y_query_BQE - mean_B1E
+        variance = _variance(batch.y_support_BSE - mean_B1E, batch.real_support_BS)
+        mse_B = value(Loss("mse"), o_BQE, y_BQE, real_BQ) / variance
+        infonce_B = value(Loss("infonce", self.temperature), o_BQE, y_BQE, real_BQ)
+        return infonce_B + self.mse * mse_B
 
 
 def predictions(batch: EpisodeBatch, log_penalty: Tensor) -> Tensor:
-    """Fit every stream's head on its support. Return its outputs on the query (T, Q, E)."""
+    """Fit every stream's head on its support. Return its outputs on the query (B, Q, E)."""
     penalty = log_penalty.exp().clamp(min=LEAST_PENALTY)
-    x_TSD = _with_one(batch.x_support_TSD).masked_fill(~batch.real_support_TS[:, :, None], 0.0)
-    y_TSE = batch.y_support_TSE.masked_fill(~batch.real_support_TS[:, :, None], 0.0)
+    x_BSD = _with_one(batch.x_support_BSD).masked_fill(~batch.real_support_BS[:, :, None], 0.0)
+    y_BSE = batch.y_support_BSE.masked_fill(~batch.real_support_BS[:, :, None], 0.0)
     # over λ: no eigenvalue is below 1, and padded pairs are rows of the identity
-    kernel_TSS = torch.bmm(x_TSD, x_TSD.mT) / penalty + torch.eye(x_TSD.shape[1])
-    factor_TSS, _ = torch.linalg.cholesky_ex(kernel_TSS)
-    dual_TSE = torch.cholesky_solve(y_TSE, factor_TSS)
-    return _with_one(batch.x_query_TQD) @ (x_TSD.mT @ dual_TSE) / penalty
+    kernel_BSS = torch.bmm(x_BSD, x_BSD.mT) / penalty + torch.eye(x_BSD.shape[1])
+    factor_BSS, _ = torch.linalg.cholesky_ex(kernel_BSS)
+    dual_BSE = torch.cholesky_solve(y_BSE, factor_BSS)
+    return _with_one(batch.x_query_BQD) @ (x_BSD.mT @ dual_BSE) / penalty
 
 
-def support_mean(y_TSE: Tensor, real_TS: Tensor) -> Tensor:
-    """Return the mean target over each stream's real pairs (T, 1, E)."""
-    total_T1E = y_TSE.masked_fill(~real_TS[:, :, None], 0.0).sum(1, keepdim=True)
-    return total_T1E / real_TS.sum(1).clamp(min=1)[:, None, None]
+def support_mean(y_BSE: Tensor, real_BS: Tensor) -> Tensor:
+    """Return the mean target over each stream's real pairs (B, 1, E)."""
+    total_B1E = y_BSE.masked_fill(~real_BS[:, :, None], 0.0).sum(1, keepdim=True)
+    return total_B1E / real_BS.sum(1).clamp(min=1)[:, None, None]
 
 
 def _both_ways(
-    o_TQE: Tensor, y_TQE: Tensor, real_TQ: Tensor, same_TQQ: Tensor, temperature: float
+    o_BQE: Tensor, y_BQE: Tensor, real_BQ: Tensor, same_BQQ: Tensor, temperature: float
 ) -> Tensor:
-    """Return InfoNCE per stream (T), the mean of predictions searching among targets and of targets
+    """Return InfoNCE per stream (B), the mean of predictions searching among targets and of targets
     searching among predictions."""
-    u_TQE, v_TQE = (
-        functional.normalize(f_TQE.masked_fill(~real_TQ[:, :, None], 0.0), dim=2, eps=1e-6)
-        for f_TQE in (o_TQE, y_TQE)
+    u_BQE, v_BQE = (
+        functional.normalize(f_BQE.masked_fill(~real_BQ[:, :, None], 0.0), dim=2, eps=1e-6)
+        for f_BQE in (o_BQE, y_BQE)
     )
-    own_QQ = torch.eye(real_TQ.shape[1], dtype=torch.bool)
-    candidates_TQQ = (~same_TQQ | own_QQ) & real_TQ[:, None, :] & real_TQ[:, :, None]
-    logits_TQQ = (torch.bmm(u_TQE, v_TQE.mT) / temperature).masked_fill(~candidates_TQQ, NEVER)
-    loss_TQ = torch.zeros_like(logits_TQQ[:, 0])
+    own_QQ = torch.eye(real_BQ.shape[1], dtype=torch.bool)
+    candidates_BQQ = (~same_BQQ | own_QQ) & real_BQ[:, None, :] & real_BQ[:, :, None]
+    logits_BQQ = (torch.bmm(u_BQE, v_BQE.mT) / temperature).masked_fill(~candidates_BQQ, NEVER)
+    loss_BQ = torch.zeros_like(logits_BQQ[:, 0])
     for direction in (1, 2):
-        found_TQ = logits_TQQ.log_softmax(direction).diagonal(dim1=1, dim2=2)
-        loss_TQ = loss_TQ - 0.5 * found_TQ.masked_fill(~real_TQ, 0.0)
-    return loss_TQ.sum(1) / real_TQ.sum(1).clamp(min=1)
+        found_BQ = logits_BQQ.log_softmax(direction).diagonal(dim1=1, dim2=2)
+        loss_BQ = loss_BQ - 0.5 * found_BQ.masked_fill(~real_BQ, 0.0)
+    return loss_BQ.sum(1) / real_BQ.sum(1).clamp(min=1)
 
 
-def _variance(residual_TSE: Tensor, real_TS: Tensor) -> Tensor:
+def _variance(residual_BSE: Tensor, real_BS: Tensor) -> Tensor:
     """Return the variance of one target number over all streams' real pairs, a scalar above 0."""
-    squares = residual_TSE.masked_fill(~real_TS[:, :, None], 0.0).square().sum()
-    return (squares / (real_TS.sum() * residual_TSE.shape[2]).clamp(min=1)).clamp(min=1e-6)
+    squares = residual_BSE.masked_fill(~real_BS[:, :, None], 0.0).square().sum()
+    return (squares / (real_BS.sum() * residual_BSE.shape[2]).clamp(min=1)).clamp(min=1e-6)
 
 
-def _with_one(x_TND: Tensor) -> Tensor:
-    scaled_TND = x_TND / float(x_TND.shape[2]) ** 0.5
-    return torch.cat([scaled_TND, torch.ones_like(x_TND[:, :, :1])], 2)
+def _with_one(x_BND: Tensor) -> Tensor:
+    scaled_BND = x_BND / float(x_BND.shape[2]) ** 0.5
+    return torch.cat([scaled_BND, torch.ones_like(x_BND[:, :, :1])], 2)

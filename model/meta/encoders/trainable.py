@@ -1,6 +1,7 @@
 """Encoders of every modality in the form in which they are trained; gradients in bounded memory.
 
-N = contents, F = frames, P = pixels a side, D = features
+R = rows (contents), T = time steps (samples or characters, padded), F = frames, I = inputs of a
+layer (features of a frame), P = pixels a side, X = source or target dim
 
 Contents go through a net in parts that memory bounds, of like length, so that little is padded.
 Where there is more than one part, features are made without a graph first; once the loss's
@@ -42,7 +43,7 @@ class Trainable(nn.Module):
     graph."""
 
     def forward(self, contents: Contents) -> Tensor:
-        """Return features (N, D)."""
+        """Return features (R, X)."""
         raise NotImplementedError
 
     def spec(self) -> PartSpec:
@@ -59,12 +60,12 @@ class TrainableSequence(Trainable):
         self.net, self.most, self._base = net, most, base
 
     def forward(self, contents: Contents) -> Tensor:
-        """Return features (N, D)."""
+        """Return features (R, X)."""
         longest = -(-max(map(len, contents)) // self._base) * self._base
-        padded_NL, length_N = padded_batch(contents, len(contents), longest)
-        whole = not padded_NL.is_floating_point()
-        features_ND: Tensor = self.net(padded_NL.long() if whole else padded_NL, length_N)
-        return features_ND
+        padded_RT, length_R = padded_batch(contents, len(contents), longest)
+        whole = not padded_RT.is_floating_point()
+        features_RX: Tensor = self.net(padded_RT.long() if whole else padded_RT, length_R)
+        return features_RX
 
     def spec(self) -> PartSpec:
         """Return the net's config and weights."""
@@ -81,9 +82,9 @@ class TrainableProjection(Trainable):
         self.net = net
 
     def forward(self, contents: Contents) -> Tensor:
-        """Return features (N, D)."""
-        features_ND: Tensor = self.net(torch.from_numpy(np.stack(contents)))
-        return features_ND
+        """Return features (R, X)."""
+        features_RX: Tensor = self.net(torch.from_numpy(np.stack(contents)))
+        return features_RX
 
     def spec(self) -> PartSpec:
         """Return the net's config and weights."""
@@ -100,9 +101,9 @@ class TrainablePicture(Trainable):
         self.net = net
 
     def forward(self, contents: Contents) -> Tensor:
-        """Return features (N, D)."""
-        features_ND: Tensor = self.net(normalised(torch.from_numpy(np.stack(contents))))
-        return features_ND
+        """Return features (R, X)."""
+        features_RX: Tensor = self.net(normalised(torch.from_numpy(np.stack(contents))))
+        return features_RX
 
     def spec(self) -> PartSpec:
         """Return the net's config and weights, with batch normalisation folded in."""
@@ -119,12 +120,12 @@ class TrainableVideo(Trainable):
         self.net, self.frames = net, frames
 
     def forward(self, contents: Contents) -> Tensor:
-        """Return features (N, D)."""
+        """Return features (R, X)."""
         lengths = [len(clip) for clip in contents]
-        every_I = self.frames(normalised(torch.from_numpy(np.concatenate(contents))))
-        x_NFI = pad_sequence(list(every_I.split(lengths)), batch_first=True)
-        features_ND: Tensor = self.net(x_NFI, torch.tensor(lengths))
-        return features_ND
+        every_FI = self.frames(normalised(torch.from_numpy(np.concatenate(contents))))
+        x_RFI = pad_sequence(list(every_FI.split(lengths)), batch_first=True)
+        features_RX: Tensor = self.net(x_RFI, torch.tensor(lengths))
+        return features_RX
 
     def spec(self) -> PartSpec:
         """Return config and weights of both nets."""
@@ -164,26 +165,26 @@ class Pass:
     def __init__(self, net: Trainable, contents: Contents) -> None:
         self._net, self._contents = net, contents
         self._parts = parts_of(contents, net.most)
-        graph_ND = self._part(0) if len(self._parts) == 1 else None
-        self._graph_ND = graph_ND
-        made_ND = features(net, contents) if graph_ND is None else graph_ND.detach()
-        self.features_ND = made_ND.requires_grad_(torch.is_grad_enabled())
+        graph_RX = self._part(0) if len(self._parts) == 1 else None
+        self._graph_RX = graph_RX
+        made_RX = features(net, contents) if graph_RX is None else graph_RX.detach()
+        self.features_RX = made_RX.requires_grad_(torch.is_grad_enabled())
         """The net's outputs, as a leaf of the loss's graph; `backward` takes their gradient on."""
 
     def backward(self) -> None:
         """Add to the gradients of the net's parameters what the loss's graph left in
-        `features_ND.grad`."""
-        gradient_ND = self.features_ND.grad
-        assert gradient_ND is not None
-        if self._graph_ND is not None:
-            torch.autograd.backward(self._graph_ND, gradient_ND[self._parts[0]])
+        `features_RX.grad`."""
+        gradient_RX = self.features_RX.grad
+        assert gradient_RX is not None
+        if self._graph_RX is not None:
+            torch.autograd.backward(self._graph_RX, gradient_RX[self._parts[0]])
             return
         for number, places in enumerate(self._parts):
-            torch.autograd.backward(self._part(number), gradient_ND[places])
+            torch.autograd.backward(self._part(number), gradient_RX[places])
 
     def _part(self, number: int) -> Tensor:
-        features_ND: Tensor = self._net([self._contents[place] for place in self._parts[number]])
-        return features_ND
+        features_RX: Tensor = self._net([self._contents[place] for place in self._parts[number]])
+        return features_RX
 
 
 def parts_of(contents: Contents, most: int) -> list[list[int]]:
@@ -204,8 +205,8 @@ def parts_of(contents: Contents, most: int) -> list[list[int]]:
 
 @torch.no_grad()
 def features(net: Trainable, contents: Contents) -> Tensor:
-    """Return features (N, D) without a graph."""
+    """Return features (R, X) without a graph."""
     parts = parts_of(contents, net.most)
-    made_ND = torch.cat([net([contents[place] for place in part]) for part in parts])
-    back_N = torch.tensor([place for part in parts for place in part]).argsort()
-    return made_ND[back_N]
+    made_RX = torch.cat([net([contents[place] for place in part]) for part in parts])
+    back_R = torch.tensor([place for part in parts for place in part]).argsort()
+    return made_RX[back_R]

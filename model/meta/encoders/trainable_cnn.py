@@ -1,7 +1,7 @@
 """The image encoder of any side and dim, in the form in which it is trained: without a lookup, and
 with batch normalisation, which `spec` folds away.
 
-N = pictures, C = channels, P = pixels a side, D = features
+R = rows (pictures), C = channels, P = pixels a side, X = source or target dim
 """
 
 from itertools import pairwise
@@ -32,7 +32,7 @@ def blocks_for(side: int, widths: tuple[int, ...] = WIDTHS) -> tuple[tuple[int, 
 
 
 class TrainableCnn(nn.Module):
-    """Maps normalised pictures (N, 3, P, P) to features (N, D) of norm √D."""
+    """Maps normalised pictures (R, 3, P, P) to features (R, X) of norm √X."""
 
     def __init__(self, spec: PartSpec) -> None:
         """Begin with a spec's weights. Raises BadMetaInit for a spec with a lookup."""
@@ -53,14 +53,14 @@ class TrainableCnn(nn.Module):
             begin[f"norms.{i}.bias"] = tensors[f"conv{i}.bias"]
         self.load_state_dict(self.state_dict() | begin)
 
-    def forward(self, h_NCPP: Tensor) -> Tensor:
+    def forward(self, h_RCPP: Tensor) -> Tensor:
         """Return features. In training mode they depend on the whole batch, through its
         statistics."""
         for conv, norm, (_, pool) in zip(self.convs, self.norms, self.sizes.blocks, strict=True):
-            new_NCPP = functional.relu(norm(conv(h_NCPP)))
-            h_NCPP = new_NCPP + h_NCPP if new_NCPP.shape[1] == h_NCPP.shape[1] else new_NCPP
-            h_NCPP = functional.max_pool2d(h_NCPP, 2) if pool else h_NCPP
-        return scaled(self.linear(h_NCPP.flatten(1)))
+            new_RCPP = functional.relu(norm(conv(h_RCPP)))
+            h_RCPP = new_RCPP + h_RCPP if new_RCPP.shape[1] == h_RCPP.shape[1] else new_RCPP
+            h_RCPP = functional.max_pool2d(h_RCPP, 2) if pool else h_RCPP
+        return scaled(self.linear(h_RCPP.flatten(1)))
 
     def spec(self) -> PartSpec:
         """Return config and weights of the same function outside training, as files of θ hold

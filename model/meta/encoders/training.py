@@ -1,5 +1,7 @@
 """Trains encoders on recorded streams, end to end through every stream's own head.
 
+B = streams in batch, S = support pairs, Q = query pairs
+
     draw episodes of contents -> features -> heads on the support -> loss on the query -> gradients
     every so often: validate on streams of their own, keep the best, write a checkpoint
 
@@ -186,7 +188,7 @@ class _Training:
         """Put the loss's gradients into the nets' parameters. Return loss and gradient norm."""
         self._state.optimiser.zero_grad()
         batch, passes = self._episodes(nets, numbers)
-        loss = self._loss(batch, numbers.same_target_TQQ, nets.log_penalty).mean()
+        loss = self._loss(batch, numbers.same_target_BQQ, nets.log_penalty).mean()
         torch.autograd.backward(loss)
         for each in passes:
             each.backward()
@@ -220,12 +222,12 @@ class _Training:
     def _validation_loss(self, numbers: ContentBatch) -> float:
         nets = self._state.nets.eval()
         total = 0.0
-        for first in range(0, len(numbers.real_support_TS), self._recipe.streams):
+        for first in range(0, len(numbers.real_support_BS), self._recipe.streams):
             part = ContentBatch(*(t[first : first + self._recipe.streams] for t in numbers))
             batch, _ = self._episodes(nets, part)
-            total += float(self._loss(batch, part.same_target_TQQ, nets.log_penalty).sum())
+            total += float(self._loss(batch, part.same_target_BQQ, nets.log_penalty).sum())
         nets.train()
-        return total / len(numbers.real_support_TS)
+        return total / len(numbers.real_support_BS)
 
 
 def _identity(
