@@ -279,7 +279,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 
     def loss(w2: Tensor, generators: Tensor, coordinates: Tensor, y: Tensor) -> Tensor:
         named = {
-            "family.generators_LEE": generators,
+            "family.generators_PEE": generators,
             "coordinates.weight": coordinates,
         }
         started: Mlp = torch.func.functional_call(_Start(module), named, (shared, w2, x, y, real))
