@@ -29,6 +29,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -212,7 +213,16 @@ class LibrdkafkaEventSource:
         }
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
-        return self._consumer.get_watermark_offsets(self._tp(partition), self._timeout_s)
+        ask = partial(self._consumer.get_watermark_offsets, self._tp(partition), self._timeout_s)
+        try:
+            return ask()
+        except KafkaException as e:
+            if e.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                raise
+        # seen after a pause of the broker: librdkafka answers from metadata of before, and asks for
+        # new by itself only every five minutes
+        self._consumer.list_topics(self._topic, self._timeout_s)
+        return ask()
 
     def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
