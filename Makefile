@@ -1,7 +1,7 @@
 # make demo   the main job, on a real Kafka, a real Redis and real pictures
 # make test   everything checked: lint, types, import contracts, tests
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
-# make evaluate   the shipped θs on emoji that they were never trained on
+# make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
@@ -63,6 +63,7 @@ bench: $(READY)
 
 evaluate: $(READY)
 	@$(BIN)/adaptd evaluate
+	@$(BIN)/adaptd evaluate --digits
 
 TRAINED := build/trained
 THETAS := model/theta/shipped

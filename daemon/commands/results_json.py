@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from model.evaluate.data_rows import DataCell, DataRow
 from model.evaluate.intervals import Interval
 from model.evaluate.machine import machine
 from model.evaluate.result_table import ResultRow, ResultTable, setting_summaries
@@ -30,13 +31,14 @@ STABLE = (
 
 def results_document(tables: Sequence[ResultTable], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return a meta-test as a JSON-like dict: machine, versions and date, `facts`, every table's
-    rows, and a summary of the settings."""
+    rows, and a summary of the settings. A table whose rows are kinds of data stands under its own
+    name."""
     return {
         "machine": machine(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
-        "tables": [_table_document(table) for table in tables],
+        "tables": [_table_document(table) for table in tables if table.data_rows is None],
         "summary": [
             {
                 "setting": each.setting,
@@ -46,6 +48,27 @@ def results_document(tables: Sequence[ResultTable], facts: Mapping[str, Any]) ->
             }
             for each in setting_summaries(tables)
         ],
+    } | {t.name: _data_document(t, t.data_rows) for t in tables if t.data_rows is not None}
+
+
+def _data_document(table: ResultTable, rows: Sequence[DataRow]) -> dict[str, Any]:
+    return {
+        "title": table.title,
+        "streams": table.streams,
+        "cpu_s": round(table.cpu_s, 1),
+        "notes": list(table.notes),
+        "rows": [
+            {"theta": row.theta, "data": row.data, "cells": [_cell_document(c) for c in row.cells]}
+            for row in rows
+        ],
+    }
+
+
+def _cell_document(cell: DataCell) -> dict[str, Any]:
+    return {
+        "pairs": cell.pairs,
+        "r_at_1": {name: _interval(found) for name, found in cell.r_at_1.items()},
+        "gated_less": {rival: _interval(found) for rival, found in cell.against.items()},
     }
 
 

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from model.evaluate.data_rows import (
+    DATA_METHODS,
+    SHORTFALL,
+    DataRow,
+    row_texts,
+    shortfall_text,
+    worst_of,
+)
 from model.evaluate.intervals import Interval
 from model.evaluate.page import HEADINGS
 from model.evaluate.result_table import ResultRow, ResultTable, setting_summaries
@@ -36,6 +45,8 @@ def tables_of(judged: ResultTable) -> Iterator[Table]:
         yield _against_ridge(judged)
     if judged.stability:
         yield _stability(judged)
+    if judged.data_rows:
+        yield _by_data(judged, judged.data_rows)
 
 
 def summary_table(tables: Sequence[ResultTable], caption: str) -> Table | None:
@@ -116,4 +127,30 @@ def _stability(judged: ResultTable) -> Table:
         counts = (s.steps, s.extra_steps, s.episodes, s.worse_on_support, s.published_worse)
         cells = [*map(str, (*counts, s.fallbacks, s.blindly_worse))]
         table.add_row(s.learner, *cells, _cell(s.r_at_1), _cell(s.r_at_1_extra))
+    return table
+
+
+def _by_data(judged: ResultTable, rows: Sequence[DataRow]) -> Table:
+    sizes = max((row.cells for row in rows), key=len)
+    pairs = " / ".join(str(cell.pairs) for cell in sizes)
+    worst, short = worst_of(rows), sum(row.falls_short for row in rows)
+    table = Table(
+        title=f"{judged.title} ({judged.streams} streams): R@1 with {pairs} pairs",
+        title_justify="left",
+        caption=f"{short} of {len(rows)} rows fall short (red); CPU {judged.cpu_s:.0f} s; "
+        f"worst: {worst.theta}, {worst.data}, {shortfall_text(worst.worst)}",
+        caption_justify="left",
+        padding=0,
+    )
+    table.add_column("data", no_wrap=True)
+    for heading in (*DATA_METHODS.values(), SHORTFALL):
+        table.add_column(heading, justify="right", no_wrap=True)
+    before = None
+    for row in rows:
+        if row.theta != before:
+            table.add_section()
+            table.add_row(Text(row.theta, style="bold"))
+        before = row.theta
+        style = "red" if row.falls_short else ""
+        table.add_row(row.data, *row_texts(row, len(sizes)), style=style)
     return table

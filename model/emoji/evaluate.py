@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
-from model.emoji.tables import ALTERNATIVES, COMMANDS, STABILITY, TABLES, EmojiTable
+from model.emoji.tables import ALTERNATIVES, COMMANDS, STABILITY, TABLES, UNTUNED, EmojiTable
 from model.emoji.tenants import TENANT_SEED
 from model.evaluate.result_table import ResultTable
 from model.serving.engine import Engine
@@ -26,6 +26,8 @@ class EmojiEvaluation:
     tables: tuple[EmojiTable, ...]
     with_stability: bool
     """Whether the table of extra inner steps is made too."""
+    with_untuned: bool
+    """Whether the table of data that nobody tuned is made too."""
     options: EmojiTestOptions
 
     def steps(self) -> Iterator[tuple[str, Callable[[], ResultTable]]]:
@@ -36,6 +38,8 @@ class EmojiEvaluation:
             yield table.title, partial(test.judge, table)
         if self.with_stability:
             yield "extra inner steps", test.stability
+        if self.with_untuned:
+            yield "data that nobody tuned", test.untuned
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -47,6 +51,8 @@ class EmojiEvaluation:
                 "baselines": plan.seed,
                 "first_tenant": TENANT_SEED,
                 "episodes_per_stream": plan.episodes,
+                "untuned": self.options.untuned.seed,
+                "untuned_episodes_per_stream": self.options.untuned.episodes,
             },
             "thetas": {name: f"{t.version} {t.content_hash}" for name, t in self.thetas.items()},
             "facts": {
@@ -79,11 +85,12 @@ def emoji_evaluation(
                 f"{theta.version} maps {theta.source_modality} to {theta.target_modality} "
                 f"({theta.target_dim}); no emoji table has such streams: name events files"
             )
-    known = [*(table.name for table in every), STABILITY]
+    known = [*(table.name for table in every), STABILITY, UNTUNED]
     if unknown := [name for name in names if name not in known]:
         raise BadData(f"{unknown[0]!r} is none of {', '.join(known)}")
     chosen = tuple(table for table in every if not names or table.name in names)
-    return EmojiEvaluation(thetas, missing, chosen, not names or STABILITY in names, options)
+    extra = [not names or name in names for name in (STABILITY, UNTUNED)]
+    return EmojiEvaluation(thetas, missing, chosen, extra[0], extra[1], options)
 
 
 def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dict[str, str]]:

@@ -21,6 +21,7 @@ from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
 from model.emoji.baselines import Choices
+from model.emoji.judge_untuned import UNTUNED_THETAS, UntunedOptions, judge_untuned, untuned_thetas
 from model.emoji.streams import FeatureCache, part_version
 from model.emoji.tables import ALTERNATIVES, STABILITY, TABLES, EmojiTable
 from model.emoji.train_tenants import cache_features
@@ -56,13 +57,15 @@ class EmojiTestOptions:
     16 pairs."""
     extra_steps: int = 25
     """Extra inner steps in the table `stability`: five times the five that θs are trained for."""
+    untuned: UntunedOptions = field(default_factory=UntunedOptions)
+    """How large the table of data that nobody tuned is."""
     quick: bool = False
     """Whether this is too small for its figures to be worth comparing."""
 
 
 def full_options(seed: int = 0) -> EmojiTestOptions:
     """Return the options whose figures are worth reporting."""
-    return EmojiTestOptions(plan=MetaTestPlan(seed=seed))
+    return EmojiTestOptions(plan=MetaTestPlan(seed=seed), untuned=UntunedOptions(seed=seed))
 
 
 def quick_options(seed: int = 0) -> EmojiTestOptions:
@@ -73,6 +76,7 @@ def quick_options(seed: int = 0) -> EmojiTestOptions:
         languages=3,
         joint=JointRecipe(steps=30, streams=4),
         extra_steps=5,
+        untuned=UntunedOptions(2, 1, (5, 16), every=24, seed=seed),
         quick=True,
     )
 
@@ -149,6 +153,12 @@ class EmojiTest:
         found = stability(theta, episodes, plan, self._options.extra_steps)
         note = f"θ {names[0]}, low-rank tenants, {STABILITY_PAIRS} pairs"
         return ResultTable(STABILITY, title, len(streams), notes=(note,), stability=tuple(found))
+
+    def untuned(self) -> ResultTable:
+        """Judge θs on transformed streams and on streams that change."""
+        thetas = untuned_thetas(self._thetas)
+        notes = [self._missing[name] for name in UNTUNED_THETAS if name in self._missing]
+        return judge_untuned(thetas, self._cache, self._options.untuned, notes)
 
     def _learned(
         self, table: EmojiTable, thetas: Mapping[str, MetaInit], episodes: Episodes

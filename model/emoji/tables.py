@@ -139,6 +139,8 @@ TABLES: tuple[EmojiTable, ...] = (
     ),
 )
 STABILITY = "stability"
+UNTUNED = "untuned"
+"""The table of transformed streams (`model.emoji.judge_untuned`)."""
 NAMES = (*(table.name for table in TABLES), STABILITY)
 
 _TENANTS = "python -m model.emoji.train_tenants --encoder-from FILE"

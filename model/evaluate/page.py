@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from model.evaluate.chart import GREY, Curve, chart
+from model.evaluate.data_rows import DATA_METHODS, SHORTFALL, DataRow, row_texts
 from model.evaluate.examples import Example, Shown
 from model.evaluate.intervals import Interval
 from model.evaluate.result_table import AgainstRidge, ResultRow, ResultTable, setting_summaries
@@ -39,7 +40,7 @@ def page(
     parts = [head, _summary(tables)]
     if training:
         parts.append(_card("Training", chart(training, "outer step", "loss")))
-    shown = [table for table in tables if table.rows or table.stability]
+    shown = [table for table in tables if table.rows or table.stability or table.data_rows]
     parts += [_contents(shown)] if len(shown) > 1 else []
     parts += [_table(table) for table in tables]
     return _HEAD.format(title=escape(title)) + "\n".join(parts) + "</main></body></html>\n"
@@ -82,6 +83,8 @@ def _table(table: ResultTable) -> str:
         parts.append(_against_ridge(table.against_ridge))
     if table.stability:
         parts.append(_stability(table.stability))
+    if table.data_rows:
+        parts.append(_by_data(table.data_rows))
     parts += [f"<p class=note>{escape(note)}</p>" for note in table.notes]
     if table.examples:
         parts += ["<h3>What is retrieved</h3>", _examples(table.examples)]
@@ -161,6 +164,20 @@ def _stability(found: Sequence[Stability]) -> str:
         for s in found
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _by_data(rows: Sequence[DataRow]) -> str:
+    sizes = max((row.cells for row in rows), key=len)
+    head = "".join(f"<th>{escape(h)}</th>" for h in ("θ", "", *DATA_METHODS.values(), SHORTFALL))
+    lines = "".join(
+        f"<tr><th>{escape(row.theta)}</th><th>{escape(row.data)}</th>"
+        + "".join(f"<td>{escape(text)}</td>" for text in row_texts(row, len(sizes)))
+        + "</tr>"
+        for row in rows
+    )
+    pairs = " / ".join(str(cell.pairs) for cell in sizes)
+    note = f"<p class=note>R@1 with {pairs} support pairs; the worst shortfall of a row.</p>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>{note}"
 
 
 def _names(rows: Sequence[ResultRow]) -> Iterable[str]:

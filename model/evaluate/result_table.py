@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from model.evaluate.data_rows import DataRow
 from model.evaluate.examples import Example
 from model.evaluate.intervals import Interval
 from model.evaluate.scoring import Figures
@@ -56,6 +57,8 @@ class ResultTable:
     """What is missing and how to get it, and which variants of baselines were taken."""
     examples: tuple[Example, ...] = ()
     stability: tuple[Stability, ...] = ()
+    data_rows: tuple[DataRow, ...] | None = None
+    """Rows of a table whose rows are kinds of data; None in other tables."""
     setting: str | None = None
     """The table's name in the summary; None keeps the table out of it."""
     cpu_s: float = 0.0

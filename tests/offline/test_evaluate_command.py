@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,8 @@ def short_events(tmp_path: Path) -> list[str | Path]:
         (lambda t: [write(t / "e.msgpack"), "--part", "tests"], "'tests' is none of all, train"),
         (lambda t: [write(t / "e.msgpack"), "--table", "low-rank"], "without events files"),
         (lambda t: [t / "events.txt"], "ends in one of"),
+        (lambda t: ["--digits", "--table", "untuned"], "--digits: goes with --seed"),
+        (lambda t: ["--digits", write(t / "e.msgpack")], "--digits: goes with --seed"),
         (text_events, "no shipped θ maps text to text"),
         (empty_events, "no usable pair"),
         (short_events, "no stream is long enough"),
@@ -184,8 +187,31 @@ def test_missing_shipped_thetas_are_lines_and_no_failure(
     document = json.loads(result.stdout)
     assert [t["name"] for t in document["tables"]] == list(NAMES)
     assert all(t["rows"] == [] for t in document["tables"])
+    assert document["untuned"]["rows"] == []
+    assert len(document["untuned"]["notes"]) == 2
     for table, found in zip(TABLES, document["tables"], strict=False):
         for name in set(table.thetas) & set(COMMANDS):
             assert any(COMMANDS[name] in line for line in found["notes"])
     assert document["summary"] == []
     assert "is not there; to train it" in report.read_text()
+
+
+def test_digits_have_a_key_of_their_own_and_a_table() -> None:
+    document = json.loads(run("--digits", "--quick", "--json").stdout)
+    assert document["tables"] == []
+    found = document["digits"]
+    assert found["streams"] == 4
+    for row in found["rows"]:
+        (cell,) = row["cells"]
+        assert cell["pairs"] == 36
+        assert set(cell["r_at_1"]) == {"gated", "adapted", "theta", "ridge"}
+        less = cell["r_at_1"]["gated"]["mean"] - cell["r_at_1"]["ridge"]["mean"]
+        assert cell["gated_less"]["ridge"]["mean"] == pytest.approx(less, abs=2e-5)
+    shown = run("--digits", "--quick").stdout
+    assert "pictures of unit length" in shown
+    assert "of 3 rows fall short" in shown
+
+
+def test_digits_without_scikit_learn_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert "--digits: scikit-learn is not installed" in refusal("--digits")
