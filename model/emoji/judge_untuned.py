@@ -1,6 +1,6 @@
 """The table "Data that nobody tuned": θs on transformed emoji streams and on streams that change.
 
-N = pairs of a stream, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, E = target dim
 
 The pictures are the held-out vendor's, of concepts of the training split; they are encoded once.
 What is published should be as good as θ unadapted and as ridge regression on any data.
@@ -176,8 +176,8 @@ def _window_transformed(
     episode: MetaTestEpisode, transformation: Transformation, seed: int, number: int
 ) -> MetaTestEpisode:
     rng = _generator(seed, transformation.name, f"{episode.stream} {number}")
-    x_ND = np.concatenate([episode.x_SD, episode.x_GD])
-    y_NE = np.concatenate([episode.y_SE, episode.y_GE])
+    x_ND = np.concatenate([episode.x_SD, episode.x_gate_ND])
+    y_NE = np.concatenate([episode.y_SE, episode.y_gate_NE])
     x_ND, y_NE = transformation.apply(x_ND, y_NE, rng)
     return episode_of_window(episode.stream, x_ND, y_NE, episode.x_QD, episode.y_QE)
 

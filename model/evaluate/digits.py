@@ -1,6 +1,7 @@
 """Data that are no emoji: scikit-learn's digits, by a θ that was never meta-trained.
 
-N = pairs of a stream, Y = candidates (the ten classes), D = source dim (64 pixels), E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, Y = candidates (the ten classes),
+D = source dim (64 pixels), E = target dim
 
 A stream pairs pictures of handwritten digits with its own rotation of one embedding of the ten
 classes, and a little noise. What a newcomer gets from `adaptd new-theta` is compared with ridge
@@ -136,9 +137,9 @@ def _stream(
 def ridge_of_window(episodes: Sequence[MetaTestEpisode]) -> list[FloatArray]:
     """Fit `fit_by_leave_one_out` on each whole window and return its outputs on the query."""
     return [
-        fit_by_leave_one_out(np.concatenate([e.x_SD, e.x_GD]), np.concatenate([e.y_SE, e.y_GE]))(
-            e.x_QD
-        )
+        fit_by_leave_one_out(
+            np.concatenate([e.x_SD, e.x_gate_ND]), np.concatenate([e.y_SE, e.y_gate_NE])
+        )(e.x_QD)
         for e in episodes
     ]
 

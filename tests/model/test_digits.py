@@ -1,6 +1,7 @@
 """Data that are no emoji: scikit-learn's digits, and the ridge regression they are judged beside.
 
-N = pairs of a stream, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, Y = candidates (classes),
+D = source dim, E = target dim
 """
 
 import sys
@@ -25,7 +26,7 @@ FEW = DigitsOptions(streams=4)
 
 def window(number: int = 0) -> tuple[FloatArray, FloatArray, FloatArray]:
     e = digit_streams(*load_pictures(), FEW)[number].episode
-    return np.concatenate([e.x_SD, e.x_GD]), np.concatenate([e.y_SE, e.y_GE]), e.x_QD
+    return np.concatenate([e.x_SD, e.x_gate_ND]), np.concatenate([e.y_SE, e.y_gate_NE]), e.x_QD
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
@@ -55,10 +56,10 @@ def test_streams_pair_pictures_with_a_rotation_of_their_classes() -> None:
     streams = digit_streams(pixels_ND, digit_N, FEW)
     for made in streams:
         e = made.episode
-        assert (len(e.x_SD), len(e.x_GD), len(e.x_QD)) == (32, 4, 200)
+        assert (len(e.x_SD), len(e.x_gate_ND), len(e.x_QD)) == (32, 4, 200)
         noise = e.y_QE - made.class_vectors_YE[made.digit_Q]
         assert noise.std() == pytest.approx(0.1, rel=0.1)
-        seen = {tuple(x) for x in np.concatenate([e.x_SD, e.x_GD]).tolist()}
+        seen = {tuple(x) for x in np.concatenate([e.x_SD, e.x_gate_ND]).tolist()}
         assert not seen & {tuple(x) for x in e.x_QD.tolist()}
     first, second = (s.class_vectors_YE.astype(np.float64) for s in streams[:2])
     np.testing.assert_allclose(first @ first.T, second @ second.T, atol=1e-4)

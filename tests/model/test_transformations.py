@@ -1,6 +1,6 @@
 """Data that nobody tuned: each transformation against its definition, and streams that change.
 
-N = pairs of a stream, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, E = target dim
 """
 
 from functools import partial
@@ -181,8 +181,8 @@ def test_windows_slide_over_the_change_and_queries_have_the_map_of_the_moment(ev
     assert len(found) == 72 // every
     known = {tuple(x): y for x, y in zip(made.x_ND.tolist(), made.y_NE, strict=True)}
     for number, e in enumerate(found, 1):
-        x_ND, y_NE = np.concatenate([e.x_SD, e.x_GD]), np.concatenate([e.y_SE, e.y_GE])
-        assert (len(e.x_SD), len(e.x_GD)) == (32, 4)
+        x_ND, y_NE = np.concatenate([e.x_SD, e.x_gate_ND]), np.concatenate([e.y_SE, e.y_gate_NE])
+        assert (len(e.x_SD), len(e.x_gate_ND)) == (32, 4)
         moved_N = np.array(
             [y[0] - known[tuple(x)][0] for x, y in zip(x_ND.tolist(), y_NE, strict=True)]
         )
@@ -190,5 +190,5 @@ def test_windows_slide_over_the_change_and_queries_have_the_map_of_the_moment(ev
         np.testing.assert_allclose(moved_N, [0.0] * (36 - new) + [100.0] * new, atol=1e-4)
         assert not {*map(tuple, x_ND.tolist())} & {*map(tuple, e.x_QD.tolist())}
         assert e.y_QE.mean() == pytest.approx(100.0, abs=1.0)
-    before, after = (np.concatenate([e.x_SD, e.x_GD]) for e in found[:2])
+    before, after = (np.concatenate([e.x_SD, e.x_gate_ND]) for e in found[:2])
     np.testing.assert_array_equal(before[every:], after[:-every])

@@ -1,6 +1,6 @@
 """The table "Data that nobody tuned": which episodes it judges, its rows, and how they are shown.
 
-N = pairs of a stream, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, E = target dim
 """
 
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_every_transformation_is_judged_on_the_same_pairs() -> None:
             for e, c in zip(found[pairs], clean[pairs], strict=True):
                 np.testing.assert_array_equal(e.x_SD, c.x_SD)
                 np.testing.assert_allclose(e.y_QE, c.y_QE * factor, rtol=1e-6)
-                np.testing.assert_allclose(e.y_GE, c.y_GE * factor, rtol=1e-6)
+                np.testing.assert_allclose(e.y_gate_NE, c.y_gate_NE * factor, rtol=1e-6)
 
 
 def test_faulty_pairs_are_learned_from_and_judged_by_but_queries_are_sound() -> None:
@@ -72,8 +72,8 @@ def test_judged_pairs_stay_and_stand_in_the_support_too() -> None:
     clean = episodes_of(streams(), PLAN)[5]
     found = transformed_episodes(streams(), BY_NAME["4 of 4 judged repeated"], PLAN)[5]
     for e, c in zip(found, clean, strict=True):
-        np.testing.assert_array_equal(e.x_GD, c.x_GD)
-        np.testing.assert_array_equal(e.x_SD, np.concatenate([c.x_GD, c.x_SD[4:]]))
+        np.testing.assert_array_equal(e.x_gate_ND, c.x_gate_ND)
+        np.testing.assert_array_equal(e.x_SD, np.concatenate([c.x_gate_ND, c.x_SD[4:]]))
         np.testing.assert_array_equal(e.x_QD, c.x_QD)
 
 
