@@ -17,7 +17,7 @@ MARKS = ("o", "s", "D")
 FONT = {"font.size": 9, "font.family": "sans-serif", "axes.titlesize": 10}
 
 
-def draw(every: Sequence[Result], adapt: Report | None, file: Path) -> None:
+def draw_chart(every: Sequence[Result], adapt: Report | None, file: Path) -> None:
     """Writes the PNG. Raises NoFigures when matplotlib is not installed."""
     pyplot = _pyplot()
     least = [r for r in every if r.missing is None and not r.figure.at_most]

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from threading import Event
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Self
 
 from benchmarks.output import NoFigures
 
@@ -24,7 +24,8 @@ class Gone(NoFigures):
 
 
 class Process:
-    """Runs `python -m module arguments`, which calls `serve`; leaving the context ends it."""
+    """Runs `python -m module arguments`, which answers by `serve_requests`; leaving the
+    context ends it."""
 
     def __init__(
         self,
@@ -105,27 +106,17 @@ class Process:
         return f"its process ended ({code}) {' '.join(words)}".strip()
 
 
-def serve(answer: Callable[[Message], Message]) -> None:
+def serve_requests(answer: Callable[[Message], Message]) -> None:
     """Answers the requests on stdin until it ends."""
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
         sys.stdout.flush()
 
 
-class Worker(Protocol):
-    """A loop of turns."""
-
-    def turn(self) -> None:
-        """Does one turn."""
-
-    def close(self) -> None:
-        """Ends in good order."""
-
-
-def work_until_stopped(worker: Worker) -> None:
-    """Does turns until SIGTERM, then closes the worker."""
+def work_until_stopped(turn: Callable[[], None], close: Callable[[], None]) -> None:
+    """Does turns until SIGTERM, then closes in good order."""
     stop = Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     while not stop.is_set():
-        worker.turn()
-    worker.close()
+        turn()
+    close()

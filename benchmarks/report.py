@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chart import draw
+from benchmarks.chart import draw_chart
 from benchmarks.figures import FIGURES, Report, Result, at, result
 from benchmarks.numbers import cell, number, spread_text
 from benchmarks.output import NoFigures, to_stderr
@@ -77,15 +77,15 @@ def write(
     absent |= {name: f"`{name}` has no figures: {why}" for name, why in failed.items()}
     every = [result(figure, reports, absent) for figure in FIGURES]
     chart.parent.mkdir(parents=True, exist_ok=True)
-    draw(every, reports.get("adapt"), chart)
+    draw_chart(every, reports.get("adapt"), chart)
     link = os.path.relpath(chart, to.parent)
-    to.write_text(page(every, reports, failed, link), encoding="utf-8")
+    to.write_text(report_page(every, reports, failed, link), encoding="utf-8")
     met = sum(found.met for found in every)
     to_stderr(f"{to} and {chart}: {met} of {len(every)} goals met")
     return not failed
 
 
-def page(
+def report_page(
     every: Sequence[Result], reports: Mapping[str, Report], failed: Mapping[str, str], chart: str
 ) -> str:
     """Returns the whole page. `failed` says which benchmarks ended with an error; `chart` is the

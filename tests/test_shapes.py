@@ -20,7 +20,6 @@ from model.values.shapes import LETTERS
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("benchmarks", "daemon", "examples", "model", "tests")
 PENDING = (
-    "benchmarks/",
     "daemon/",
     "examples/",
     "model/baselines/",

@@ -34,7 +34,7 @@ from benchmarks.inner.problem import (
 )
 from benchmarks.inner.with_jax import by_jax
 from benchmarks.machine import available_bytes
-from benchmarks.process import serve
+from benchmarks.process import serve_requests
 from benchmarks.timing import Stopwatch
 
 Contender = Callable[[Given, What], Timed]
@@ -71,7 +71,7 @@ COMPARED = 8  # streams whose θ′ is compared, from the first to the last
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class Prepared:
     """A contender with its problem."""
 
     run: Callable[[], Any]
@@ -79,7 +79,7 @@ class Ready:
     facts: dict[str, Any]
 
 
-def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) -> Ready:
+def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) -> Prepared:
     """Does everything that comes before the clock starts. Raises CannotTakePart, also for a wrong
     result."""
     contender = CONTENDERS[name]
@@ -89,9 +89,9 @@ def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) ->
     problem = given(sizes).to(torch.device(device))
     if what == "adapt" and name in PER_STREAM:
         problem = problem.some(slice(0, _streams_in(contender, problem, seconds)))
-    timed, streams = contender(problem, what), len(problem.x_BSD)
+    timed, streams = contender(problem, what), problem.streams
     chosen = torch.linspace(0, streams - 1, min(streams, COMPARED)).long().tolist()
-    ready, watch = Ready(_synchronised(timed.run, device), streams, {}), Stopwatch()
+    ready, watch = Prepared(_synchronised(timed.run, device), streams, {}), Stopwatch()
     result = watch.run(ready.run)
     found = timed.found(result, chosen)
     del result
@@ -104,7 +104,7 @@ def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) ->
     return replace(ready, facts=facts)
 
 
-def measure(ready: Ready, seconds: float) -> dict[str, float]:
+def timed_runs(ready: Prepared, seconds: float) -> dict[str, float]:
     """Returns streams a second, by the clock and by this process's CPU time."""
     watch, began = Stopwatch(), time.perf_counter()
     while not watch.count or time.perf_counter() - began < seconds:
@@ -136,7 +136,7 @@ def _streams_in(contender: Contender, problem: Given, seconds: float) -> int:
     one, watch = contender(problem.some(slice(0, 1)), "adapt"), Stopwatch()
     one.run()
     watch.run(one.run)
-    return max(1, min(len(problem.x_BSD), int(seconds / watch.wall_s)))
+    return max(1, min(problem.streams, int(seconds / watch.wall_s)))
 
 
 def _synchronised(run: Callable[[], Any], device: str) -> Callable[[], Any]:
@@ -170,14 +170,14 @@ class Answers:
 
     def __init__(self, name: str, device: str) -> None:
         self._name, self._device = name, device
-        self._ready: Ready | None = None
+        self._ready: Prepared | None = None
 
     def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
         """Raises ValueError when nothing is prepared."""
         if "measure" in request:
             if self._ready is None:
                 raise ValueError("nothing is prepared")
-            return measure(self._ready, request["measure"])
+            return timed_runs(self._ready, request["measure"])
         self._ready = None  # its memory, before the next one takes its own
         sizes, what = Sizes(**request["sizes"]), request["prepare"]
         try:
@@ -193,7 +193,7 @@ def main(name: str, device: str) -> None:
     warnings.simplefilter("ignore")  # other libraries' deprecations are not ours to show
     one_core()
     warm_up(name, device)
-    serve(Answers(name, device))
+    serve_requests(Answers(name, device))
 
 
 if __name__ == "__main__":

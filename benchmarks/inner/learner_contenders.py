@@ -1,8 +1,8 @@
 """One outer gradient of every learner: ours, and as people write it with torch.func, with torchopt
 and with higher.
 
-T = streams in batch, S = support pairs (padded), Q = query pairs, N = pairs of one stream,
-D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), Q = query pairs, N = pairs of a stream,
+D = source dim, H = hidden units, E = target dim, K = inner steps
 
 torch.func and torchopt: the inner loop for ONE stream, over all by vmap, padded pairs masked.
 higher has no vmap: a loop over streams, each with its real pairs alone. Each returns the gradient
@@ -21,10 +21,10 @@ from torch.nn import functional
 from benchmarks.inner.peers import (
     CannotTakePart,
     Descend,
-    descended,
     groups_of,
     imported,
     module_of,
+    moved_by_grad,
     sgd,
     torchopt_sgd,
     unrolled,
@@ -93,25 +93,25 @@ def episodes(sizes: Sizes, dtype: torch.dtype) -> EpisodeBatch:
     """Makes random pairs; supports of all lengths from 3, the rest is padding."""
     g = torch.Generator().manual_seed(0)
     s, q, streams = sizes.support, sizes.query, sizes.streams
-    x_TND = torch.randn(streams, s + q, sizes.source_dim, generator=g).to(dtype)
-    y_TNE = torch.randn(streams, s + q, sizes.target_dim, generator=g).to(dtype)
-    length_T1 = torch.randint(min(3, s), s + 1, (streams, 1), generator=g)
-    real_TS, real_TQ = torch.arange(s) < length_T1, torch.ones(streams, q, dtype=torch.bool)
-    x_TSD, y_TSE = (t[:, :s].masked_fill(~real_TS.unsqueeze(2), 0.0) for t in (x_TND, y_TNE))
-    return EpisodeBatch(x_TSD, y_TSE, real_TS, x_TND[:, s:], y_TNE[:, s:], real_TQ)
+    x_BND = torch.randn(streams, s + q, sizes.source_dim, generator=g).to(dtype)
+    y_BNE = torch.randn(streams, s + q, sizes.target_dim, generator=g).to(dtype)
+    length_B1 = torch.randint(min(3, s), s + 1, (streams, 1), generator=g)
+    real_BS, real_BQ = torch.arange(s) < length_B1, torch.ones(streams, q, dtype=torch.bool)
+    x_BSD, y_BSE = (t[:, :s].masked_fill(~real_BS.unsqueeze(2), 0.0) for t in (x_BND, y_BNE))
+    return EpisodeBatch(x_BSD, y_BSE, real_BS, x_BND[:, s:], y_BNE[:, s:], real_BQ)
 
 
 def contenders(kind: LearnerKind, sizes: Sizes, dtype: torch.dtype) -> dict[str, Contender]:
     """Returns all by name; each may raise CannotTakePart when called."""
     return {
-        "ours": ours(kind, sizes, dtype),
+        "ours": with_ours(kind, sizes, dtype),
         "torch.func": with_torch_func,
         "torchopt": with_torchopt,
         "higher": with_higher,
     }
 
 
-def ours(kind: LearnerKind, sizes: Sizes, dtype: torch.dtype) -> Contender:
+def with_ours(kind: LearnerKind, sizes: Sizes, dtype: torch.dtype) -> Contender:
     """Returns `model.meta.outer` on parameters of the same values."""
     meta = parameters(kind, sizes, dtype)
     learned = [t for t in (*meta.theta(), *meta.learner_tensors.values()) if t.requires_grad]
@@ -166,7 +166,7 @@ def with_higher(problem: Problem) -> Tensors:
         else:
             found = torch.autograd.grad(loss, [*linears, *problem.learned[4:]])
         total = [t + g for t, g in zip(total, found, strict=True)]
-    return tuple(t / len(batch.x_support_TSD) for t in total)
+    return tuple(t / len(batch[0]) for t in total)
 
 
 def _one_by_higher(net: Any, problem: Problem, episode: Tensors) -> tuple[Tensor, list[Tensor]]:
@@ -191,7 +191,7 @@ def _over_streams(problem: Problem, descend: Descend) -> Tensors:
         if problem.kind == "r2d2":
             return _with_ridge_head(theta, problem.logarithms, *support)
         rates = problem.logarithms.exp()
-        return descended(
+        return moved_by_grad(
             theta, rates, descend, lambda t: _masked_loss(t, *support), first_order=first_order
         )
 
@@ -199,20 +199,17 @@ def _over_streams(problem: Problem, descend: Descend) -> Tensors:
         with torch.no_grad():
             ends = func.vmap(adapted)(*_inner_batch(problem)[:3])
         return tuple(t.detach() - e.mean(0) for t, e in zip(theta, ends, strict=True))
-    losses_T = func.vmap(lambda *e: _masked_loss(adapted(*e[:3]), *e[3:]))(*problem.batch)
-    return torch.autograd.grad(losses_T.mean(), problem.learned)
+    losses_B = func.vmap(lambda *e: _masked_loss(adapted(*e[:3]), *e[3:]))(*problem.batch)
+    return torch.autograd.grad(losses_B.mean(), problem.learned)
 
 
 def _inner_batch(problem: Problem) -> EpisodeBatch:
     """Reptile's inner steps take all pairs of an episode, support and query in one."""
-    b = problem.batch
     if problem.kind != "reptile":
-        return b
-    return b._replace(
-        x_support_TSD=torch.cat([b.x_support_TSD, b.x_query_TQD], 1),
-        y_support_TSE=torch.cat([b.y_support_TSE, b.y_query_TQE], 1),
-        real_support_TS=torch.cat([b.real_support_TS, b.real_query_TQ], 1),
-    )
+        return problem.batch
+    support, query = problem.batch[:3], problem.batch[3:]
+    every = (torch.cat(both, 1) for both in zip(support, query, strict=True))
+    return EpisodeBatch._make((*every, *query))
 
 
 def _adam(rates: Tensor, tensors: Tensors, found: Tensors, state: Any) -> tuple[Tensors, Any]:

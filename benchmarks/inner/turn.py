@@ -1,9 +1,9 @@
 """One shape of mapping and window: what a turn costs in each form of the inner loop.
 
-D = source dim, H = hidden, E = target dim, S = support pairs, K = inner steps, N = streams
+B = streams in batch, D = source dim, E = target dim
 
-A turn is what the daemon does to N streams that got one new pair each: `append` of the N pairs and
-`adapt` of the N windows. Both forms are an engine's own windows (`Engine.windows`), and run on one
+A turn is what the daemon does to streams that got one new pair each: `append` of the pairs and
+`adapt` of the windows. Both forms are an engine's own windows (`Engine.windows`), and run on one
 thread, taking turns: a noisy moment then is not one form's alone. What counts is the least CPU
 time, as noise only ever adds.
 """
@@ -120,8 +120,8 @@ def least(turns: Mapping[str, Callable[[], float]], budget: Budget) -> dict[str,
 def _pairs(shape: Shape, streams: int, seed: int) -> tuple[list[FloatArray], list[FloatArray]]:
     """Targets that no mapping explains, so that no loss falls to where products are too coarse."""
     rng = np.random.default_rng(seed)
-    x_ND, y_NE = (
+    x_BD, y_BE = (
         rng.standard_normal((streams, dim), np.float32)
         for dim in (shape.source_dim, shape.target_dim)
     )
-    return list(x_ND), list(y_NE)
+    return list(x_BD), list(y_BE)

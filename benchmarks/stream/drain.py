@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from benchmarks.output import NoFigures
 from benchmarks.stream.agreement import check_agreement
-from benchmarks.stream.plan import Kind, Plan, Scenario
+from benchmarks.stream.plan import Kind, StreamPlan, StreamScenario
 from benchmarks.stream.topics import Reader, made_topics
 from benchmarks.stream.worker_process import STOP_WITHIN_S, Sample, Watched, running
 from daemon.config import Settings
@@ -69,7 +69,7 @@ class Drain:
 class Bench:
     """What all runs share."""
 
-    plan: Plan
+    plan: StreamPlan
     services: Services
     folder: Path  # for logs and θ
     name: str  # begins every topic's name
@@ -91,7 +91,7 @@ class Bench:
         """Bytes of a mapping that is published in full."""
         return mapping_bytes(self.plan.dim, self.plan.hidden_dim, self.plan.dim)
 
-    def drain(self, scenario: Scenario, interval_ms: int | None, steady_s: float) -> Drain:
+    def drain(self, scenario: StreamScenario, interval_ms: int | None, steady_s: float) -> Drain:
         """Runs the scenario's worker once. Raises NoFigures when the run was not what it set out
         to be."""
         plan, settings = self.plan, self.settings(scenario, interval_ms)
@@ -108,7 +108,7 @@ class Bench:
         return replace(drain, difference=difference, mapping_bytes=mean_bytes)
 
     def start(
-        self, scenario: Scenario, settings: Settings, stack: ExitStack
+        self, scenario: StreamScenario, settings: Settings, stack: ExitStack
     ) -> tuple[Watched, Reader]:
         """Starts a worker with topics of its own to write to, until the stack is closed."""
         output = {settings.kafka_mappings_topic, settings.kafka_dead_letters_topic}
@@ -141,7 +141,7 @@ class Bench:
             raise NoFigures("nothing happened in the steady part; prefill more events")
         return Drain(start, end, after - before, settings.publish_interval_ms)
 
-    def settings(self, scenario: Scenario, interval_ms: int | None = None) -> Settings:
+    def settings(self, scenario: StreamScenario, interval_ms: int | None = None) -> Settings:
         """Returns the settings of one run, with names of its own."""
         plan, theta = self.plan, self.folder / "theta.safetensors"
         if not theta.exists():

@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 from benchmarks.output import NoFigures
-from benchmarks.process import Process, serve
+from benchmarks.process import Process, serve_requests
 from benchmarks.stream.drain import Bench
 from benchmarks.stream.plan import ALL_PUBLISHED
 from benchmarks.stream.topics import Place, made_topics, place_of, prefill, producer, send
@@ -156,4 +156,4 @@ def paced(servers: str, topic: str, rate: float, count: int, workload: list[int]
 
 
 if __name__ == "__main__":
-    serve(lambda request: paced(**request))
+    serve_requests(lambda request: paced(**request))

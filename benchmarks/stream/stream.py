@@ -9,17 +9,16 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from benchmarks.output import NoFigures, Report, Say, measured_report
+from benchmarks.output import Benchmark, NoFigures, Report, Say
 from benchmarks.stream.drain import Bench, Drain
 from benchmarks.stream.latency import Paced, paced_run
-from benchmarks.stream.plan import QUICK, SCENARIOS, Plan
+from benchmarks.stream.plan import QUICK, SCENARIOS, StreamPlan
 from benchmarks.stream.topics import made_topics, prefill
 from benchmarks.timing import ratios, rounded
 from daemon.local.kafka import start_kafka
@@ -28,8 +27,6 @@ from daemon.local.services import Services
 from daemon.local.valkey import redis_url, start_valkey
 from daemon.turn.report import STAGES
 from model.evaluate.machine import spread
-
-__all__ = ["QUICK", "Plan", "bench"]
 
 PACKAGES = (
     *("adaptd", "torch", "numpy", "kafka-python", "redis", "hiredis", "msgspec", "msgpack"),
@@ -43,17 +40,11 @@ PUBLISHING = "adaptd_turn_stage_seconds_sum{publish}"
 Drains = Mapping[str, Sequence[Drain]]
 
 
-def bench(plan: Plan, say: Say, *, profile: Path | None = None) -> Report:
+def stream_figures(plan: StreamPlan, say: Say, *, profile: Path | None = None) -> Report:
     """Measures everything; `profile` is where the last daemon's profile goes. Raises NoFigures,
     ServicesUnavailable, Unavailable."""
     if unknown := sorted(set(plan.scenarios) - set(SCENARIOS)):
         raise NoFigures(f"no scenario {', '.join(unknown)}; have {', '.join(SCENARIOS)}")
-    report = measured_report("stream", plan, PACKAGES, partial(_measured, plan, say, profile))
-    report["machine"] |= report.pop("servers")
-    return report
-
-
-def _measured(plan: Plan, say: Say, profile: Path | None) -> Report:
     with ExitStack() as stack:
         valkey = stack.enter_context(start_valkey())
         kafka = stack.enter_context(start_kafka(properties=PATIENT, note=say))
@@ -66,11 +57,11 @@ def _measured(plan: Plan, say: Say, profile: Path | None) -> Report:
         shared = Bench(plan, services, folder, f"bench-{uuid.uuid4().hex[:8]}", profile)
         _prefill(shared, stack, say)
         drains = _drains(shared, say)
-        scenarios = {name: figures(runs) for name, runs in drains.items()}
+        scenarios = {name: scenario_figures(runs) for name, runs in drains.items()}
         paced = _paced(shared, drains.get("all_published", []), say)
     valkey_version = str(info.get("valkey_version") or info["redis_version"])
     return {
-        "servers": {"kafka": KAFKA_VERSION, "valkey": valkey_version},
+        "machine": {"kafka": KAFKA_VERSION, "valkey": valkey_version},
         "settings": {name: dict(SCENARIOS[name].settings) for name in plan.scenarios}
         | {"all": "gate_ridge off; min_support = support_size; otherwise adaptd's defaults"},
         "theta": "maml, 5 steps, gelu, mse; fresh, seed 0",
@@ -98,7 +89,7 @@ def _drains(shared: Bench, say: Say) -> dict[str, list[Drain]]:
     runs: dict[str, list[Drain]] = {name: [] for name in chosen}
     intervals = PublishIntervals(plan)
 
-    def drain(name: str, title: str, plan: Plan) -> Drain:
+    def drain(name: str, title: str, plan: StreamPlan) -> Drain:
         interval_ms = intervals.of(name)
         steady_s = min(max(plan.steady_s, (interval_ms or 0) / 1000), plan.longest_steady_s)
         found = replace(shared, plan=plan).drain(SCENARIOS[name], interval_ms, steady_s)
@@ -137,7 +128,7 @@ def _paced(shared: Bench, full_load: Sequence[Drain], say: Say) -> list[Paced]:
     found = []
     for _ in range(shared.plan.paced_runs):
         found.append(paced_run(shared, half))
-        p50, p99 = (quantile(found[-1].freshness.oldest_ms, share) for share in (0.5, 0.99))
+        p50, p99 = (nearest_rank(found[-1].freshness.oldest_ms, share) for share in (0.5, 0.99))
         say(f"at {half:,.0f} events/s: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms")
     return found
 
@@ -146,7 +137,7 @@ class PublishIntervals:
     """The publish interval by scenario: such that as many mappings per event come as of the
     do-nothing worker, if a run can be as long as that. Each run says what the next should have."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: StreamPlan) -> None:
         self._plan, self._wanted = plan, plan.do_nothing_share
         self._ms: dict[str, int] = {}
 
@@ -173,7 +164,7 @@ def seconds_per_event(drain: Drain, mappings_per_event: float) -> float:
     return 1 / drain.events_per_s + spent * (mappings_per_event / drain.mappings_per_event - 1)
 
 
-def figures(runs: Sequence[Drain]) -> Report:
+def scenario_figures(runs: Sequence[Drain]) -> Report:
     """Returns the figures of one scenario's runs."""
 
     def over(figure: Callable[[Drain], float]) -> dict[str, float]:
@@ -220,7 +211,7 @@ def latency(runs: Sequence[Paced]) -> Report:
     }
     for age in ("newest", "oldest"):
         for name, share in (("p50", 0.5), ("p99", 0.99)):
-            of_runs = [quantile(getattr(run.freshness, f"{age}_ms"), share) for run in runs]
+            of_runs = [nearest_rank(getattr(run.freshness, f"{age}_ms"), share) for run in runs]
             found[f"{age}_{name}_ms"] = spread(of_runs)
     beyond = [ms - run.max_wait_ms for ms, run in zip(of_runs, runs, strict=True)]
     return found | {
@@ -230,7 +221,7 @@ def latency(runs: Sequence[Paced]) -> Report:
     }
 
 
-def quantile(values: Sequence[float], share: float) -> float:
+def nearest_rank(values: Sequence[float], share: float) -> float:
     """Returns the smallest value that at least `share` of them do not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
@@ -274,3 +265,6 @@ def drain_line(name: str, run: Drain) -> str:
         line += f"; {_adaptations(run):.3f} adaptations/event, every {run.publish_interval_ms} ms"
         line += f"; wall µs/event: {stages}"
     return line
+
+
+BENCHMARK = Benchmark("stream", StreamPlan(), QUICK, PACKAGES, stream_figures)

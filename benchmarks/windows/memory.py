@@ -1,4 +1,7 @@
-"""Memory of many full windows, whether it stays, and what a pair costs to take in."""
+"""Memory of many full windows, whether it stays, and what a pair costs to take in.
+
+D = source dim, E = target dim
+"""
 
 import shutil
 import time
@@ -10,7 +13,7 @@ from typing import Any
 
 from benchmarks.machine import Resident, available_bytes, proc_numbers, resident
 from benchmarks.timing import Stopwatch, rounded
-from benchmarks.windows.plan import Feed, Plan, names
+from benchmarks.windows.plan import Feed, WindowsPlan, names
 from benchmarks.windows.spill import give_back, write_to_disk
 from daemon.turn.ports import Windows
 from daemon.turn.streams import StreamId, Streams
@@ -20,7 +23,7 @@ from daemon.turn.streams import StreamId, Streams
 class Filled:
     """Windows in memory and the streams over them."""
 
-    plan: Plan
+    plan: WindowsPlan
     windows: Windows
     streams: Streams
     ids: list[StreamId]
@@ -45,7 +48,7 @@ class Filled:
         adapt.run(partial(self.streams.adapt, cuts), len(cuts))
 
 
-def measure(plan: Plan, spill: Path | None) -> dict[str, Any]:
+def memory_figures(plan: WindowsPlan, spill: Path | None) -> dict[str, Any]:
     """Returns all figures of one process: nothing else was in its memory before."""
     engine = plan.warm_engine(spill)
     per_stream = engine.windows(1).bytes_per_stream
@@ -74,7 +77,9 @@ def measure(plan: Plan, spill: Path | None) -> dict[str, Any]:
     return report if spill is None else report | {"written_out": _written_out(filled, spill)}
 
 
-def _as_many_as_fit(plan: Plan, per_stream: int, spill: Path | None) -> tuple[int, str | None]:
+def _as_many_as_fit(
+    plan: WindowsPlan, per_stream: int, spill: Path | None
+) -> tuple[int, str | None]:
     memory = int(available_bytes())
     limit = f"half of the {memory / 1e9:.1f} GB that could be had"
     if spill is None:

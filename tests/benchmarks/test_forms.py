@@ -1,4 +1,4 @@
-"""`python -m benchmarks forms`: what a turn does, how picks are judged, that it prints figures."""
+"""`python -m benchmarks forms`: what a turn does, how picks are pick_figures, that it prints figures."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.inner import forms
 from benchmarks.inner import turn as turns_of
-from benchmarks.inner.forms import QUICK, Plan, beside, grid, left_out, share, summary
+from benchmarks.inner.forms import QUICK, FormsPlan, beside, grid, left_out, pick_figures, summary
 from benchmarks.inner.turn import Budget, Measured, Turn, least
 from model.inner.cost_rule import Costs, Shape
 
@@ -139,7 +139,7 @@ def test_shares_are_of_all_shapes_and_of_close_ones() -> None:
     assert figures["always_hidden"] == figures["all"]
     assert figures["always_full"]["share_within"] == 0.6
     assert figures["always_full"]["worst_regret"] == 3.0
-    assert share([]) == {"shapes": 0}
+    assert pick_figures([]) == {"shapes": 0}
 
 
 def test_dims_are_left_out_of_the_fit_that_picks_for_them() -> None:
@@ -167,7 +167,7 @@ def test_the_grid_covers_what_was_asked() -> None:
     assert {s.hidden_dim for s in shapes} == {32, 128, 512}
     assert {s.support for s in shapes} == {16, 32, 64}
     assert {s.steps for s in shapes} == {1, 5, 10}
-    assert Plan().shapes == shapes
+    assert FormsPlan().shapes == shapes
 
 
 def test_threads_are_as_before() -> None:

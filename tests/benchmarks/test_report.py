@@ -12,11 +12,11 @@ import pytest
 
 from benchmarks import report
 from benchmarks.figures import FIGURES, Figure, Result, at, result
-from benchmarks.inner.adapt import Plan as AdaptPlan
+from benchmarks.inner.adapt import AdaptPlan
 from benchmarks.inner.contender import OURS
 from benchmarks.numbers import cell, number, spread_text
 from benchmarks.output import NoFigures
-from benchmarks.report import page
+from benchmarks.report import report_page
 from benchmarks.stream.drain import Drain
 from benchmarks.stream.latency import Freshness, Paced
 from benchmarks.stream.plan import SCENARIOS
@@ -60,14 +60,16 @@ def adapt_report(over: float) -> dict[str, Any]:
 
 
 def page_of(reports: dict[str, Any]) -> str:
-    return page([result(figure, reports, {}) for figure in FIGURES], reports, {}, "docs/b.png")
+    return report_page(
+        [result(figure, reports, {}) for figure in FIGURES], reports, {}, "docs/b.png"
+    )
 
 
 def verdict(figure: Figure, found: dict[str, Any]) -> str:
     found |= {"bench": "sinusoid", "tables": [], "machine": {}}
     reports = {str(figure.at[0]): found}
     line = (
-        page([result(figure, reports, {})], reports, {}, "chart.png")
+        report_page([result(figure, reports, {})], reports, {}, "chart.png")
         .split(" | met? |")[1]
         .splitlines()[2]
     )
@@ -113,7 +115,7 @@ def test_what_was_not_measured_says_why_and_meets_no_goal(
     assert found.missing == why
     assert not found.met
     assert math.isnan(found.value)
-    assert f"| 15x | not measured | - | {why} |" in page([found], {}, {}, "c.png")
+    assert f"| 15x | not measured | - | {why} |" in report_page([found], {}, {}, "c.png")
 
 
 def test_a_path_chooses_the_item_that_has_all_values() -> None:
@@ -159,7 +161,7 @@ def test_the_committed_page_is_of_this_table_and_this_template() -> None:
 
 
 def test_a_benchmark_that_failed_is_named() -> None:
-    assert "**`stream` ended with an error:** exit code 1" in page(
+    assert "**`stream` ended with an error:** exit code 1" in report_page(
         [], {}, {"stream": "exit code 1"}, "c.png"
     )
 
