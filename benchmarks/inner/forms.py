@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.inner.turn import DEFAULT_BUDGET, Budget, Measured, measured
+from benchmarks.inner.turn import Measured, least, turns_of
 from benchmarks.output import Benchmark, Report, Say
 from benchmarks.timing import rounded, torch_threads
 from model.inner.cost_rule import COSTS, QUERY, Costs, Shape, both_ns, counted
@@ -50,13 +50,15 @@ class FormsPlan:
     streams: int = 48
     """In a turn, of one new pair each; so many that chunks of either form are whole."""
     query: int = QUERY
-    budget: Budget = DEFAULT_BUDGET
+    repetitions: int = 24
+    seconds: float = 0.2  # of CPU for one shape; two repetitions are made anyway
 
 
 QUICK = FormsPlan(
     shapes=(Shape(16, 16, 16, 16, 2), Shape(64, 16, 128, 16, 1)),
     streams=4,
-    budget=Budget(repetitions=2, seconds=0.02),
+    repetitions=2,
+    seconds=0.02,
 )
 
 
@@ -77,7 +79,8 @@ def times_of(plan: FormsPlan, say: Say) -> dict[Shape, Measured]:
         for at, shape in enumerate(plan.shapes):
             if at % 20 == 0:
                 say(f"shape {at + 1} of {len(plan.shapes)}")
-            times[shape] = measured(shape, plan.budget, plan.streams, plan.query)
+            turns = turns_of(shape, plan.streams, plan.query)
+            times[shape] = Measured(**least(turns, plan.repetitions, plan.seconds))
     return times
 
 
@@ -89,40 +92,39 @@ def beside(shape: Shape, found: Measured, costs: Costs = COSTS) -> Entry:
     hidden_ns, full_ns = both_ns(shape, costs)
     picked = "hidden" if hidden_ns < full_ns else "full"
     hidden_s, read_s, full_s = found
-    times_us = {"hidden_us": hidden_s, "hidden_read_us": read_s, "full_us": full_s}
+
+    def regret(hidden_s: float) -> float:
+        return rounded((hidden_s if picked == "hidden" else full_s) / min(hidden_s, full_s) - 1.0)
+
     return {
         **shape._asdict(),
-        **{name: rounded(seconds * 1e6) for name, seconds in times_us.items()},
+        **{f"{name[:-2]}_us": rounded(seconds * 1e6) for name, seconds in found._asdict().items()},
         "predicted_hidden_us": rounded(hidden_ns / 1e3),
         "predicted_full_us": rounded(full_ns / 1e3),
         "faster": "hidden" if hidden_s < full_s else "full",
         "picked": picked,
         "apart": rounded(max(hidden_s, full_s) / min(hidden_s, full_s)),
-        "regret": _regret(picked, hidden_s, full_s),
-        "regret_read": _regret(picked, read_s, full_s),
+        "regret": regret(hidden_s),
+        "regret_read": regret(read_s),
     }
 
 
-def _regret(picked: str, hidden_s: float, full_s: float) -> float:
-    return rounded((hidden_s if picked == "hidden" else full_s) / min(hidden_s, full_s) - 1.0)
-
-
 def summary(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Returns the shares over all shapes; over those where the forms are close; and of no rule at
-    all."""
-    figures: dict[str, Any] = {
+    """Returns the shares over all shapes; over those where the forms are close; where all mappings
+    are read; and of no rule at all."""
+
+    def always(form: str) -> dict[str, Any]:
+        lost = [0.0 if e["faster"] == form else rounded(e["apart"] - 1.0) for e in entries]
+        return pick_figures([e | {"regret": r} for e, r in zip(entries, lost, strict=True)])
+
+    return {
         "within": WITHIN,
         "all": pick_figures(entries),
         "contested": pick_figures([entry for entry in entries if entry["apart"] < CONTESTED]),
         "read": pick_figures(entries, "regret_read"),
+        "always_hidden": always("hidden"),
+        "always_full": always("full"),
     }
-    for form in ("hidden", "full"):
-        figures[f"always_{form}"] = pick_figures([_always(form, entry) for entry in entries])
-    return figures
-
-
-def _always(form: str, entry: Entry) -> Entry:
-    return entry | {"regret": 0.0 if entry["faster"] == form else rounded(entry["apart"] - 1.0)}
 
 
 def pick_figures(entries: Sequence[Entry], regret: str = "regret") -> dict[str, Any]:

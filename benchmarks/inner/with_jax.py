@@ -3,7 +3,7 @@
 B = streams in batch, S = support pairs, Q = query pairs, N = pairs of a stream, D = source dim,
 E = target dim, K = inner steps
 
-The loop over K is unrolled while tracing. `chunked` goes over the streams a few at a time: not how the
+The loop over K is unrolled while tracing. `chunked` takes a few streams at a time: not as the
 documentation has it, but a chunk's weights then stay in cache, and it is the fastest that we could
 make JAX. Compiling is in nobody's time.
 """

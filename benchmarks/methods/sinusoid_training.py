@@ -1,7 +1,7 @@
 """Meta-training and meta-testing on sinusoids, y = A·sin(ω·x − φ), by autograd.
 
 B = streams in batch (functions), S = support pairs, N = pairs of a stream (query points),
-I = inputs of a layer, E = target dim
+I = inputs of a layer, D = source dim, E = target dim
 
 A and φ uniform, inputs uniform or evenly spaced, as `sinusoid_protocols` says. (With +φ, as Li et
 al. write it, the distribution is this one mirrored in both axes.) The network is its parameters

@@ -4,9 +4,10 @@ import pytest
 
 from benchmarks.stream.drain import Drain
 from benchmarks.stream.plan import StreamPlan
-from benchmarks.stream.stream import PUBLISHING, PublishIntervals, seconds_per_event
+from benchmarks.stream.stream import STAGE_S, PublishIntervals, seconds_per_event
 from benchmarks.stream.worker_process import Sample
 
+PUBLISHING = STAGE_S % "publish"
 PLAN = StreamPlan(streams=1_000, do_nothing_share=0.1, first_interval_ms=700, longest_steady_s=10.0)
 
 

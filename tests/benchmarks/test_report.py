@@ -18,16 +18,16 @@ from benchmarks.numbers import cell, number, spread_text
 from benchmarks.output import NoFigures
 from benchmarks.report import report_page
 from benchmarks.stream.drain import Drain
-from benchmarks.stream.latency import Freshness, Paced
+from benchmarks.stream.latency import Paced, latency_figures
 from benchmarks.stream.plan import SCENARIOS
-from benchmarks.stream.stream import latency, ratios_of
+from benchmarks.stream.stream import ratios_of
 from benchmarks.stream.worker_process import Sample
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LEAST = Figure("s", "s", ("adapt", "cases", {"dim": 512}, "entries", "ours", "over"), 15)
 MOST = Figure("m", "m", ("windows", "anon"), 48, "KB", at_most=True, scale=1e-3)
 DRAIN = Drain(Sample(0, 0, {"worker": 0}, {}), Sample(1, 10, {"worker": 1}, {}), 1, 50)
-PACED = Paced(10.0, late_ms=0.0, max_wait_ms=50, freshness=Freshness([9.0], [70.0]))
+PACED = Paced(10.0, late_ms=0.0, max_wait_ms=50, newest_ms=[9.0], oldest_ms=[70.0])
 
 
 def of(median: float, low: float | None = None, high: float | None = None) -> dict[str, float]:
@@ -147,7 +147,7 @@ def test_figures_are_of_cases_and_contenders_that_the_benchmarks_have() -> None:
             assert contender in OURS
     assert {"hidden cached, steps", "hidden cached, weights"} <= set(OURS)
     runs = {name: [DRAIN] for name in SCENARIOS}
-    found = {"ratios": ratios_of(runs), "latency": latency([PACED])}
+    found = {"ratios": ratios_of(runs), "latency": latency_figures([PACED])}
     asked = [figure for figure in FIGURES if figure.at[0] == "stream"]
     assert not [r for figure in asked if (r := result(figure, {"stream": found}, {}).missing)]
 

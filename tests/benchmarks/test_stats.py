@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.machine import busy_ticks
-from benchmarks.stream.stream import nearest_rank
+from benchmarks.stream.latency import nearest_rank
 from benchmarks.stream.worker_process import counters
 from benchmarks.timing import ratios, rounded, take_turns
 from model.evaluate.machine import cpu_model, spread

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.stream.drain import Drain
-from benchmarks.stream.latency import Freshness, Paced
-from benchmarks.stream.stream import drain_line, latency, ratios_of, scenario_figures
+from benchmarks.stream.latency import Paced, latency_figures
+from benchmarks.stream.stream import drain_line, ratios_of, scenario_figures
 from benchmarks.stream.worker_process import Sample
 
 ADAPTED = "adaptd_adaptations_total"
@@ -53,7 +53,7 @@ def test_a_scenario_that_was_run_once_is_compared_with_its_neighbour() -> None:
 
 def test_latency_is_told_beyond_the_wait_for_a_batch() -> None:
     newest, oldest = [float(ms) for ms in range(100)], [float(ms) for ms in range(100, 200)]
-    found = latency([Paced(50.0, 3.0, 50, Freshness(newest, oldest))])
+    found = latency_figures([Paced(50.0, 3.0, 50, newest, oldest)])
     assert found["newest_p50_ms"]["median"] == 49
     assert found["oldest_p99_ms"]["median"] == 198
     assert found["p99_beyond_max_wait_ms"]["median"] == 148
