@@ -77,7 +77,7 @@ def write(
     absent |= {name: f"`{name}` has no figures: {why}" for name, why in failed.items()}
     every = [result(figure, reports, absent) for figure in FIGURES]
     chart.parent.mkdir(parents=True, exist_ok=True)
-    draw_chart(every, reports.get("adapt"), chart)
+    draw_chart(every, chart)
     link = os.path.relpath(chart, to.parent)
     to.write_text(report_page(every, reports, failed, link), encoding="utf-8")
     met = sum(found.met for found in every)
@@ -90,15 +90,17 @@ def report_page(
 ) -> str:
     """Returns the whole page. `failed` says which benchmarks ended with an error; `chart` is the
     picture's path as seen from the page."""
-    remarks = [_remark(found, reports) for found in every]
-    rows = list(zip(every, remarks, strict=True))
-    text: str = _template().render(rows=rows, reports=reports, failed=failed, chart=chart)
-    return text.strip() + "\n"
+    rows = [(found, _remark(found, reports)) for found in every]
+    return _rendered(rows=rows, reports=reports, failed=failed, chart=chart)
 
 
 def tables(report: Report) -> str:
     """Returns the part of the page that is about one benchmark."""
-    text: str = _template().render(alone=report)
+    return _rendered(alone=report)
+
+
+def _rendered(**values: Any) -> str:
+    text: str = _environment().get_template(TEMPLATE.name).render(values)
     return text.strip() + "\n"
 
 
@@ -112,10 +114,6 @@ def _remark(found: Result, reports: Mapping[str, Report]) -> tuple[str, bool]:
     text = f"{{% from '{TEMPLATE.name}' import factors, per_event with context %}}{figure.remark}"
     partly = figure.partly and environment.compile_expression(figure.partly)(facts)
     return environment.from_string(text).render(facts), bool(partly)
-
-
-def _template() -> Any:
-    return _environment().get_template(TEMPLATE.name)
 
 
 def _environment() -> Any:

@@ -16,9 +16,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,8 +70,7 @@ TINY = Sizes(streams=4, support=2, query=2, source_dim=3, hidden_dim=4, target_d
 COMPARED = 8  # streams whose θ′ is compared, from the first to the last
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A contender with its problem."""
 
     run: Callable[[], Any]
@@ -89,36 +88,32 @@ def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) ->
     problem = given(sizes).to(torch.device(device))
     if what == "adapt" and name in PER_STREAM:
         problem = problem.some(slice(0, _streams_in(contender, problem, seconds)))
-    timed, streams = contender(problem, what), problem.streams
+    timed, streams, watch = contender(problem, what), problem.streams, Stopwatch()
+    run = _synchronised(timed.run, device)
     chosen = torch.linspace(0, streams - 1, min(streams, COMPARED)).long().tolist()
-    ready, watch = Prepared(_synchronised(timed.run, device), streams, {}), Stopwatch()
-    result = watch.run(ready.run)
-    found = timed.found(result, chosen)
-    del result
+    found = timed.found(watch.run(run, streams), chosen)
     some = problem.to(torch.device("cpu"))
     right = right_weights(some.some(chosen)) if what == "adapt" else right_gradient(some)
     apart = disagreement(found, tuple(right))
     if not apart <= AGREE:
         raise CannotTakePart(f"its result is {apart:.1e} from the right one", apart)
-    facts = {"disagreement": apart, "streams_in_a_run": streams, "first": _figures(watch, streams)}
-    return replace(ready, facts=facts)
+    facts = {"disagreement": apart, "streams_in_a_run": streams, "first": _figures(watch, 1)}
+    return Prepared(run, streams, facts)
 
 
 def timed_runs(ready: Prepared, seconds: float) -> dict[str, float]:
     """Returns streams a second, by the clock and by this process's CPU time."""
-    watch, began = Stopwatch(), time.perf_counter()
-    while not watch.count or time.perf_counter() - began < seconds:
-        watch.run(ready.run)
-    return _figures(watch, ready.streams)
+    watch, runs, began = Stopwatch(), 0, time.perf_counter()
+    while not runs or time.perf_counter() - began < seconds:
+        watch.run(ready.run, ready.streams)
+        runs += 1
+    return _figures(watch, runs)
 
 
-def _figures(watch: Stopwatch, streams: int) -> dict[str, float]:
-    return {
-        "runs": watch.count,
-        "run_s": watch.wall_s / watch.count,
-        "streams_per_s": streams * watch.count / watch.wall_s,
-        "streams_per_cpu_s": streams * watch.count / watch.cpu_s,
-    }
+def _figures(watch: Stopwatch, runs: int) -> dict[str, float]:
+    rates = {"streams_per_s": watch.count / watch.wall_s}
+    rates["streams_per_cpu_s"] = watch.count / watch.cpu_s
+    return {"runs": runs, "run_s": watch.wall_s / runs, **rates}
 
 
 def check_memory(name: str, sizes: Sizes, device: str) -> None:

@@ -3,18 +3,8 @@ their papers give.
 
 B = streams in batch (functions), N = pairs of a stream (query points)
 
-**Protocol.** y = A·sin(ω·x − φ), A uniform in [0.1, 5], φ in [0, π], x in [−5, 5]; a network
-1-40-40-1 with ReLU, weights normal with deviation 0.01 cut off at two of them; mean squared error
-in both loops; Adam at 0.001 outside, one exact second-order inner step while meta-training.
-
-- *MAML, table 2*: ω = 1, inner rate 0.01, 25 functions an outer step, 70,000 outer steps (their
-  code's command for sinusoids), meta-trained on 10 support and 10 query points as section 5.1
-  has it, tested on 5: query points apart from the support. They test on 600 functions with 5
-  query points each and print no interval.
-- *Meta-SGD and MAML, table 1 of Meta-SGD*: ω uniform in [0.8, 1.2], 4 functions an outer step,
-  60,000 outer steps, 5 support and 10 query points, one step in testing too; MAML at 0.01,
-  Meta-SGD with one rate per parameter, all starting at one value from [0.005, 0.1]. Tested on 100
-  functions at 100 evenly spaced points each. (Recalled, not read: see `sinusoid_protocols`.)
+`sinusoid_protocols` has the papers' settings; in all of them the loss is the mean squared error,
+inside and outside, and one exact second-order inner step is taken while meta-training.
 
 **Where the protocol is open, and decides.** MAML after one step: nothing. After more steps at the
 rate meta-trained for, a few functions in a thousand diverge, and the mean with them: 0.38 and 0.35
