@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from benchmarks.inner.contender import ADAPT_ONLY, CONTENDERS, DOCUMENTED, OURS, PEERS
 from benchmarks.inner.peers import What
 from benchmarks.inner.problem import Sizes
@@ -99,8 +101,6 @@ def wrong_results(report: Report) -> list[str]:
 
 
 def _device(device: str) -> dict[str, str]:
-    import torch
-
     if device == "cpu":
         return {}
     if not torch.cuda.is_available():
@@ -118,13 +118,8 @@ def _measured(plan: AdaptPlan, case: Case, seats: dict[str, Process], say: Say) 
     began = time.monotonic()
     say(f"{case.what}, {case.streams} streams, d = {case.dim}")
     sizes = Sizes(
-        streams=case.streams,
-        support=plan.support,
-        query=plan.query,
-        source_dim=case.dim,
-        hidden_dim=plan.hidden_dim,
-        target_dim=case.dim,
-        inner_steps=plan.inner_steps,
+        *(case.streams, plan.support, plan.query),
+        *(case.dim, plan.hidden_dim, case.dim, plan.inner_steps),
     )
     request = {"prepare": case.what, "sizes": asdict(sizes), "seconds": plan.seconds}
     entries = {
@@ -134,14 +129,10 @@ def _measured(plan: AdaptPlan, case: Case, seats: dict[str, Process], say: Say) 
     }
     first = {name: entry.pop("first") for name, entry in entries.items() if "first" in entry}
     slow = {name: [run] for name, run in first.items() if run["run_s"] > plan.slow_s}
-    again = {
-        name: partial(_asked, seats[name], {"measure": plan.seconds})
-        for name in first
-        if name not in slow
-    }
-    turns: Turns = {**take_turns(again, plan.turns), **slow}
+    again = {"measure": plan.seconds}
+    quick = {name: partial(_asked, seats[name], again) for name in first if name not in slow}
     able: Turns = {}
-    for name, taken in turns.items():
+    for name, taken in (take_turns(quick, plan.turns) | slow).items():
         refusal = next((answer for answer in taken if "refused" in answer), None)
         if refusal or not taken:
             entries[name] |= refusal or {}

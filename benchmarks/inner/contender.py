@@ -168,15 +168,15 @@ class Answers:
         self._ready: Prepared | None = None
 
     def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Raises ValueError when nothing is prepared."""
-        if "measure" in request:
+        """Returns figures, or why there are none. Raises ValueError when nothing is prepared."""
+        if "prepare" not in request:
             if self._ready is None:
                 raise ValueError("nothing is prepared")
             return timed_runs(self._ready, request["measure"])
         self._ready = None  # its memory, before the next one takes its own
-        sizes, what = Sizes(**request["sizes"]), request["prepare"]
+        what, sizes, seconds = request["prepare"], Sizes(**request["sizes"]), request["seconds"]
         try:
-            self._ready = prepare(self._name, what, sizes, self._device, request["seconds"])
+            self._ready = prepare(self._name, what, sizes, self._device, seconds)
         except CannotTakePart as reason:
             apart = {"disagreement": reason.args[1]} if reason.args[1:] else {}
             return {"refused": str(reason.args[0])} | apart

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.inner.turn import Measured, least, turns_of
 from benchmarks.output import Benchmark, Report, Say
@@ -153,30 +152,19 @@ def left_out(times: Times) -> dict[str, Any]:
 
 
 def fitted_costs(times: Times) -> Costs:
-    """Returns constants in ns, to three digits: least squares of relative errors, so that a shape
-    of 100 µs counts as much as one of 100 ms. Raises ValueError without any times."""
+    """Returns constants in ns, none below 0, to three digits: least squares of relative errors, so
+    that a shape of 100 µs counts as much as one of 100 ms. Raises ValueError without any times."""
     if not times:
         raise ValueError("no times to fit to")
+    from scipy.optimize import nnls  # only here: it comes with the `bench` extra, by way of JAX
+
     rows = np.array([row for shape in times for row in counted(shape)], float)
     found = (s * 1e9 for measured in times.values() for s in (measured.hidden_s, measured.full_s))
-    constants_L = _not_negative(rows / np.array(list(found))[:, None])
-    return Costs(*(rounded(float(constant), 3) for constant in constants_L))
-
-
-def _not_negative(counts_RL: NDArray[np.float64]) -> NDArray[np.float64]:
-    """min |counts·constants − 1|², constants ≥ 0: those that come out negative are left out, the
-    most negative first. (Not always the least of all, but near.)"""
+    counts_RL = rows / np.array(list(found))[:, None]
     scale_L = counts_RL.max(0)
     scale_L[scale_L == 0.0] = 1.0
-    kept = np.arange(counts_RL.shape[1])
-    while True:
-        least = np.linalg.lstsq(counts_RL[:, kept] / scale_L[kept], np.ones(len(counts_RL)))[0]
-        if (least >= 0.0).all():
-            break
-        kept = np.delete(kept, least.argmin())
-    constants_L = np.zeros(counts_RL.shape[1])
-    constants_L[kept] = least / scale_L[kept]
-    return constants_L
+    least_L, _ = nnls(counts_RL / scale_L, np.ones(len(counts_RL)))
+    return Costs(*(rounded(float(constant), 3) for constant in least_L / scale_L))
 
 
 BENCHMARK = Benchmark("forms", FormsPlan(), QUICK, ("torch", "numpy"), form_figures)

@@ -66,16 +66,22 @@ def learner_figures(plan: LearnersPlan, say: Say) -> Report:
 
 
 def _learner(plan: LearnersPlan, kind: LearnerKind, say: Say) -> dict[str, Any]:
-    say(f"{kind}: comparing outer gradients")
+    say(f"{kind}: comparing outer gradients, then stepping in turns")
     entries = disagreements(plan, kind)
     able = [name for name, entry in entries.items() if "refused" not in entry]
-    runs = take_turns(
-        {name: partial(_in_a_process, plan, kind, name, say) for name in able}, plan.repetitions
-    )
-    for name in able:
-        if runs[name]:
-            entries[name] |= _figures(runs[name], runs["ours"])
+    turns = {name: partial(_in_a_process, plan, kind, name) for name in able}
+    runs = take_turns(turns, plan.repetitions)
+    for name in able if plan.repetitions else ():
+        of, ours = (_by_figure(runs[whose]) for whose in (name, "ours"))
+        entries[name] |= {figure: spread(values) for figure, values in of.items()}
+        entries[name]["ratio"] = ratios(ours["steps_per_cpu_s"], of["steps_per_cpu_s"])
+        if (mine_mib := statistics.median(ours["peak_mib"])) > 0:
+            entries[name]["memory_ratio"] = rounded(statistics.median(of["peak_mib"]) / mine_mib)
     return entries
+
+
+def _by_figure(runs: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {figure: [run[figure] for run in runs] for figure in runs[0]}
 
 
 def disagreements(plan: LearnersPlan, kind: LearnerKind) -> dict[str, dict[str, Any]]:
@@ -97,25 +103,13 @@ def disagreements(plan: LearnersPlan, kind: LearnerKind) -> dict[str, dict[str, 
     return found
 
 
-def _in_a_process(plan: LearnersPlan, kind: LearnerKind, name: str, say: Say) -> dict[str, float]:
+def _in_a_process(plan: LearnersPlan, kind: LearnerKind, name: str) -> dict[str, float]:
     request = {"kind": kind, "name": name, "sizes": asdict(plan.sizes), "seconds": plan.seconds}
     try:
         with Process("benchmarks.inner.learners", timeout_s=RUN_TIMEOUT_S) as process:
-            found: dict[str, float] = process.ask(request)
+            return process.ask(request)
     except Gone as error:
         raise NoFigures(f"{kind}, {name}: {error}") from error
-    say(f"{kind}, {name}: {found['steps_per_cpu_s']:.1f} steps per CPU second")
-    return found
-
-
-def _figures(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, Any]:
-    of = {name: [run[name] for run in runs] for name in runs[0] if name != "steps"}
-    figures: dict[str, Any] = {name: spread(values) for name, values in of.items()}
-    figures["ratio"] = ratios([run["steps_per_cpu_s"] for run in ours], of["steps_per_cpu_s"])
-    mine_mib = statistics.median(run["peak_mib"] for run in ours)
-    if mine_mib > 0:
-        figures["memory_ratio"] = rounded(figures["peak_mib"]["median"] / mine_mib)
-    return figures
 
 
 def step_figures(kind: LearnerKind, name: str, sizes: dict[str, int], seconds: float) -> Report:
@@ -130,7 +124,6 @@ def step_figures(kind: LearnerKind, name: str, sizes: dict[str, int], seconds: f
     while watch.count < 3 or time.perf_counter() - began < seconds:
         watch.run(step)
     return {
-        "steps": watch.count,
         "steps_per_s": watch.count / watch.wall_s,
         "steps_per_cpu_s": watch.count / watch.cpu_s,
         "peak_mib": (peak_kib() - before) / 1024,

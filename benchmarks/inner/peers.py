@@ -3,11 +3,6 @@
 B = streams in batch, S = support pairs, N = pairs of a stream (support or query), D = source dim,
 E = target dim, H = hidden units, K = inner steps
 
-`loop`        the inner loop written by hand: autograd, one stream after another
-`higher`      a differentiable optimiser over a monkey-patched module, one stream after another
-`torch.func`  the loop of `grad` for ONE stream, all streams by `vmap`
-`torchopt`    the same with torchopt's functional SGD
-
 No one masks padding, for there is none, and no one keeps a graph where none is asked for.
 """
 

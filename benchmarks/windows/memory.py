@@ -4,6 +4,7 @@ D = source dim, E = target dim
 """
 
 import shutil
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -161,7 +162,4 @@ def _bytes_read() -> int:
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Returns that of the straight line that fits best (least squares); 0 for a single place."""
-    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((a - x_mean) ** 2 for a in x)
-    along = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-    return along / spread if spread else 0.0
+    return statistics.linear_regression(x, y).slope if len(set(x)) > 1 else 0.0

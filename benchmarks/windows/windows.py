@@ -46,13 +46,9 @@ def _measured(request: dict[str, Any], plan: WindowsPlan) -> Report:
 
 
 def _memory_line(name: str, figures: Report) -> str:
-    kb = {what: value / 1000 for what, value in figures["resident_bytes_per_stream"].items()}
-    limited = figures["limited_by"]
-    return (
-        f"{name}: {figures['streams']:,} streams{f' ({limited})' if limited else ''}, "
-        f"{kb['all']:.1f} KB each ({kb['anon']:.1f} anonymous, {kb['file']:.1f} of files); "
-        f"filled at {figures['filling']['pairs_per_s']:,.0f} pairs/s"
-    )
+    kb = figures["resident_bytes_per_stream"]["all"] / 1000
+    limited = f" ({figures['limited_by']})" if figures["limited_by"] else ""
+    return f"{name}: {figures['streams']:,} streams{limited}, {kb:.1f} KB each"
 
 
 def part(request: dict[str, Any]) -> Report:
