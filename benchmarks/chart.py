@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Result
-from benchmarks.numbers import number
+from benchmarks.figures import Result, number
 from benchmarks.output import NoFigures
 
 MET, MISSED, LIMIT, GRID = "#1a7f5a", "#c2541b", "#1b2430", "#e4e8ee"

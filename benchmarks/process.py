@@ -6,10 +6,10 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from subprocess import PIPE, Popen, TimeoutExpired
 from threading import Event
 from typing import IO, Any, Self
 
@@ -56,47 +56,37 @@ class Process:
 
     def _start(self) -> None:
         self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `_end`
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=self._environment,
-        )
+        pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": self._errors}
+        self._process = Popen(self._command, text=True, env=self._environment, **pipes)
+        assert self._process.stdin is not None  # for pipes were asked for
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def _answer(self, request: Message) -> Message:
-        stdin, stdout = self._pipes()
         try:
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
+            self._stdin.write(json.dumps(request) + "\n")
+            self._stdin.flush()
         except OSError as error:
             raise Gone(self._last_words()) from error
-        if not select.select([stdout], [], [], self._timeout_s)[0]:
+        if not select.select([self._stdout], [], [], self._timeout_s)[0]:
             self._process.kill()
             raise Gone(f"no answer in {self._timeout_s or 0:.0f} s")
-        line = stdout.readline()
+        line = self._stdout.readline()
         if not line:
             raise Gone(self._last_words())
         answer: Message = json.loads(line)
         return answer
 
-    def _pipes(self) -> tuple[IO[str], IO[str]]:
-        assert self._process.stdin is not None  # for pipes were asked for
-        assert self._process.stdout is not None
-        return self._process.stdin, self._process.stdout
-
     def _end(self) -> None:
         """Closes its stdin, at which it ends; a run that lasts longer is cut short."""
-        stdin, stdout = self._pipes()
         with contextlib.suppress(OSError):  # it had ended before
-            stdin.close()
+            self._stdin.close()
         try:
             self._process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        stdout.close()
+        self._stdout.close()
         self._errors.close()
 
     def _last_words(self) -> str:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import draw_chart
-from benchmarks.figures import FIGURES, Report, Result, at, result
-from benchmarks.numbers import cell, number, spread_text
+from benchmarks.figures import FIGURES, Report, Result, at, cell, number, result, spread_text
 from benchmarks.output import NoFigures, to_stderr
 
 COMMANDS: Mapping[str, Sequence[str]] = {

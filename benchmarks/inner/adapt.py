@@ -8,7 +8,6 @@ turns.
 """
 
 import statistics
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -115,7 +114,6 @@ def _seat(name: str, device: str) -> Process:
 
 def _measured(plan: AdaptPlan, case: Case, seats: dict[str, Process], say: Say) -> Report:
     """Returns one case: everyone's figures, and ours over theirs."""
-    began = time.monotonic()
     say(f"{case.what}, {case.streams} streams, d = {case.dim}")
     sizes = Sizes(
         *(case.streams, plan.support, plan.query),
@@ -140,8 +138,7 @@ def _measured(plan: AdaptPlan, case: Case, seats: dict[str, Process], say: Say) 
         able[name] = taken
         for figure in ("streams_per_cpu_s", "streams_per_s"):
             entries[name][figure] = spread([turn[figure] for turn in taken])
-    took = {"seconds": round(time.monotonic() - began, 1)}
-    return asdict(case) | took | _compared(plan.compared_by, entries, able)
+    return asdict(case) | _compared(plan.compared_by, entries, able)
 
 
 def _asked(seat: Process, request: dict[str, Any]) -> dict[str, Any]:

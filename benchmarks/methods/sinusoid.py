@@ -24,7 +24,6 @@ On one thread: the matrices are too small for two.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -73,41 +72,29 @@ def worse_figures(report: Report) -> list[str]:
 
 
 def _table(protocol: Protocol, seeds: int, say: Say) -> Report:
-    began = time.process_time()
     learned = [meta_trained(protocol, seed, say) for seed in range(seeds)]
-    trained = time.process_time()
-    cells = [_cell(protocol, cell, learned) for cell in protocol.cells]
     names = ("HIDDEN", "AMPLITUDES", "PHASES", "INPUTS", "META_RATE")
     return {
         "method": protocol.method,
         "paper": protocol.paper,
         "protocol": asdict(protocol) | {name.lower(): getattr(setting, name) for name in names},
         "first_rate_by_seed": [rounded(each.start) for each in learned],
-        "cells": cells,
-        "cpu_seconds": {
-            "meta_training": round(trained - began, 1),
-            "meta_testing": round(time.process_time() - trained, 1),
-        },
+        "cells": [_cell(protocol, cell, learned) for cell in protocol.cells],
     }
 
 
 def _cell(protocol: Protocol, cell: Published, learned: Sequence[Learned]) -> Report:
     errors = [
-        meta_test(protocol, each, seed, cell.shots, cell.steps, cell.later)[-1]
+        meta_test(
+            *(protocol, each, seed), cell.shots, cell.steps, later=cell.rates_after_first_step
+        )[-1]
         for seed, each in enumerate(learned)
     ]
-    found = cell_figures(errors, protocol)
-    theirs = found["their_interval_by_our_losses"] if cell.interval is None else cell.interval
-    judgement = verdict(found["ours"], found["interval"], cell.error, theirs)
-    return {
-        "shots": cell.shots,
-        "steps": cell.steps,
-        "rates_after_first_step": cell.later,
-        "published": cell.error,
-        "published_interval": cell.interval,
-        **found,
-        "verdict": judgement if cell.judged else None,
-    }
+    found, theirs = cell_figures(errors, protocol), cell.published_interval
+    if theirs is None:
+        theirs = found["their_interval_by_our_losses"]
+    judgement = verdict(found["ours"], found["interval"], cell.published, theirs)
+    return asdict(cell) | found | {"verdict": judgement if cell.judged else None}
 
 
 def cell_figures(errors_BN: Sequence[Tensor], protocol: Protocol) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.figures import FIGURES, Figure, Result, at, result
+from benchmarks.figures import FIGURES, Figure, Result, at, cell, number, result, spread_text
 from benchmarks.inner.adapt import AdaptPlan
 from benchmarks.inner.contender import OURS
-from benchmarks.numbers import cell, number, spread_text
 from benchmarks.output import NoFigures
 from benchmarks.report import report_page
 from benchmarks.stream.drain import Drain
