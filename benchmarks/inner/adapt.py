@@ -116,8 +116,13 @@ def _measured(plan: AdaptPlan, case: Case, seats: dict[str, Process], say: Say) 
     """Returns one case: everyone's figures, and ours over theirs."""
     say(f"{case.what}, {case.streams} streams, d = {case.dim}")
     sizes = Sizes(
-        *(case.streams, plan.support, plan.query),
-        *(case.dim, plan.hidden_dim, case.dim, plan.inner_steps),
+        streams=case.streams,
+        support=plan.support,
+        query=plan.query,
+        source_dim=case.dim,
+        hidden_dim=plan.hidden_dim,
+        target_dim=case.dim,
+        inner_steps=plan.inner_steps,
     )
     request = {"prepare": case.what, "sizes": asdict(sizes), "seconds": plan.seconds}
     entries = {

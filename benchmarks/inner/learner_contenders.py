@@ -12,6 +12,7 @@ inside and outside, σ is tanh.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,26 +103,18 @@ def episodes(sizes: Sizes, dtype: torch.dtype) -> EpisodeBatch:
 
 
 def contenders(kind: LearnerKind, sizes: Sizes, dtype: torch.dtype) -> dict[str, Contender]:
-    """Returns all by name; each may raise CannotTakePart when called."""
-    return {
-        "ours": with_ours(kind, sizes, dtype),
-        "torch.func": with_torch_func,
-        "torchopt": with_torchopt,
-        "higher": with_higher,
-    }
-
-
-def with_ours(kind: LearnerKind, sizes: Sizes, dtype: torch.dtype) -> Contender:
-    """Returns `model.meta.outer` on parameters of the same values."""
+    """Returns all by name, ours with parameters of the same values as `problem` makes; each may
+    raise CannotTakePart when called."""
     meta = parameters(kind, sizes, dtype)
     learned = [t for t in (*meta.theta(), *meta.learner_tensors.values()) if t.requires_grad]
 
-    def gradients(problem: Problem) -> Tensors:
+    def ours(problem: Problem) -> Tensors:
         meta.zero_grad()
         outer.accumulate(meta, problem.batch, sizes.streams)
         return tuple(p.grad for p in learned if p.grad is not None)
 
-    return gradients
+    others = {"torch.func": with_torch_func, "torchopt": with_torchopt, "higher": with_higher}
+    return {"ours": ours, **others}
 
 
 def with_torch_func(problem: Problem) -> Tensors:
@@ -161,10 +154,9 @@ def with_higher(problem: Problem) -> Tensors:
         loss, ends = _one_by_higher(net, problem, episode)
         if problem.kind == "reptile":
             found: Any = [t.detach() - e.detach() for t, e in zip(linears, ends, strict=True)]
-        elif problem.kind == "fomaml":
-            found = torch.autograd.grad(loss, ends)
         else:
-            found = torch.autograd.grad(loss, [*linears, *problem.learned[4:]])
+            leaves = ends if problem.kind == "fomaml" else [*linears, *problem.learned[4:]]
+            found = torch.autograd.grad(loss, leaves)
         total = [t + g for t, g in zip(total, found, strict=True)]
     return tuple(t / len(batch[0]) for t in total)
 
@@ -175,9 +167,8 @@ def _one_by_higher(net: Any, problem: Problem, episode: Tensors) -> tuple[Tensor
     rates, exact = problem.logarithms.exp(), problem.kind not in FIRST_ORDER
     groups = groups_of(list(net.parameters())[4 - rates.shape[1] :])
     first = float(rates[0, 0].detach())  # all are equal
-    optimiser: torch.optim.Optimizer = torch.optim.SGD(groups, lr=first)
-    if problem.kind == "adam":
-        optimiser = torch.optim.Adam(groups, lr=first, betas=BETAS, eps=EPS)
+    adam = partial(torch.optim.Adam, betas=BETAS, eps=EPS)
+    optimiser = (adam if problem.kind == "adam" else torch.optim.SGD)(groups, lr=first)
     pairs, learned = (x_SD[real_S], y_SE[real_S]), problem.logarithms.requires_grad
     with unrolled(net, optimiser, rates, pairs, exact=exact, override=learned) as patched:
         return functional.mse_loss(patched(x_QD), y_QE), list(patched.parameters())

@@ -84,12 +84,7 @@ def _table(protocol: Protocol, seeds: int, say: Say) -> Report:
 
 
 def _cell(protocol: Protocol, cell: Published, learned: Sequence[Learned]) -> Report:
-    errors = [
-        meta_test(
-            *(protocol, each, seed), cell.shots, cell.steps, later=cell.rates_after_first_step
-        )[-1]
-        for seed, each in enumerate(learned)
-    ]
+    errors = [meta_test(protocol, each, seed, cell)[-1] for seed, each in enumerate(learned)]
     found, theirs = cell_figures(errors, protocol), cell.published_interval
     if theirs is None:
         theirs = found["their_interval_by_our_losses"]

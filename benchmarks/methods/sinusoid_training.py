@@ -23,6 +23,7 @@ from benchmarks.methods.sinusoid_protocols import (
     META_RATE,
     PHASES,
     Protocol,
+    Published,
 )
 from benchmarks.output import Say
 
@@ -143,23 +144,21 @@ def _batches(generator: torch.Generator, protocol: Protocol) -> Iterator[tuple[P
             yield Points(x, y), Points(query_x, query_y)
 
 
-def meta_test(
-    protocol: Protocol, learned: Learned, seed: int, shots: int, steps: int, later: float
-) -> Tensor:
-    """Returns squared errors (steps + 1, F, N) of new functions before and after each inner step
-    on `shots` points; from the second step on at `later` times the rates."""
+def meta_test(protocol: Protocol, learned: Learned, seed: int, cell: Published) -> Tensor:
+    """Returns squared errors (cell.steps + 1, B, N) of new functions before and after each inner
+    step on the cell's shots."""
     generator = torch.Generator().manual_seed(TEST_SEED + seed)
-    counts, even = (shots, protocol.points), protocol.even_points
+    counts, even = (cell.shots, protocol.points), protocol.even_points
     block = sinusoids(generator, protocol.functions, protocol.frequencies, counts, even=even)
+    later = [cell.rates_after_first_step * rate for rate in learned.rates]
     chunks = []
     for x, y, query_x, query_y in zip(
         *(torch.split(t, CHUNK) for pairs in block for t in pairs), strict=True
     ):
         parameters = repeated(learned.theta, len(x))
         errors = [(network_outputs(parameters, query_x) - query_y).square()]
-        for step in range(steps):
-            rates = learned.rates if step == 0 else [later * rate for rate in learned.rates]
-            parameters = inner_step(parameters, rates, Points(x, y))
+        for step in range(cell.steps):
+            parameters = inner_step(parameters, later if step else learned.rates, Points(x, y))
             errors.append((network_outputs(parameters, query_x) - query_y).square().detach())
         chunks.append(torch.stack(errors).squeeze(3))
     return torch.cat(chunks, 1)

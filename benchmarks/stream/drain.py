@@ -98,7 +98,9 @@ class Bench:
         with ExitStack() as stack:
             worker, reader = self.start(scenario, settings, stack)
             drain = self._steady(worker, reader, scenario.kind, settings, steady_s)
-            records = reader.newest_mappings(CHECKED_PER_PARTITION)
+            topic = settings.kafka_mappings_topic
+            since = {p: end - CHECKED_PER_PARTITION for p, end in reader.ends(topic).items()}
+            records = list(reader.records(topic, {p: max(0, at) for p, at in since.items()}))
         difference = None
         if scenario.kind != "do_nothing":
             dtype = "float32" if scenario.kind == "usual" else plan.mapping_dtype

@@ -116,12 +116,6 @@ class Reader:
         committed = {p: self._group_consumer.committed(TopicPartition(topic, p)) for p in ends}
         return all((committed[p] or 0) == end for p, end in ends.items())
 
-    def newest_mappings(self, per_partition: int) -> list[Any]:
-        """Returns the records at the mappings topic's end."""
-        topic = self._settings.kafka_mappings_topic
-        since = {p: max(0, end - per_partition) for p, end in self.ends(topic).items()}
-        return list(self.records(topic, since))
-
     def records(self, topic: str, since: Offsets) -> Iterator[Any]:
         """Yields the topic's records from these offsets on, or from 0; each partition's in order.
 

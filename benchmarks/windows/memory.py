@@ -7,7 +7,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,11 @@ class Filled:
         """Returns what the process holds beyond that."""
         return resident() - self.before
 
-    def per_stream(self, held: Resident) -> dict[str, int]:
-        """Returns what is held, divided by the streams."""
-        return {name: round(value / len(self.ids)) for name, value in asdict(held).items()}
+    def held(self, held: Resident) -> dict[str, dict[str, int]]:
+        """Returns figures of what is held, and of that divided by the streams."""
+        every = asdict(held)
+        each = {name: round(value / len(self.ids)) for name, value in every.items()}
+        return {"resident_bytes": every, "resident_bytes_per_stream": each}
 
     def turn(self, append: Stopwatch, adapt: Stopwatch) -> None:
         """Takes in pairs of streams chosen by chance, and adapts some of them."""
@@ -70,8 +72,7 @@ def memory_figures(plan: WindowsPlan, spill: Path | None) -> dict[str, Any]:
         "windows": type(windows).__name__,
         "bytes_per_stream_reserved": per_stream,
         "filling": filling.figures("pair"),
-        "resident_bytes": asdict(held),
-        "resident_bytes_per_stream": filled.per_stream(held),
+        **filled.held(held),
         "going_on": _go_on(filled),
         "append": {str(batch): _append(filled, batch) for batch in plan.batches},
     }
@@ -113,8 +114,6 @@ def _go_on(filled: Filled) -> dict[str, Any]:
         "append": append.figures("pair"),
         "adapt": adapt.figures("stream"),
         "growth_share": rounded((samples[-1].anon - samples[0].anon) / max(1, samples[0].anon)),
-        "resident_bytes_first": asdict(samples[0]),
-        "resident_bytes_last": asdict(samples[-1]),
         "growth_bytes_per_1000_appends": {
             name: rounded(slope(thousands, [getattr(sample, name) for sample in samples]))
             for name in ("all", "anon", "file")
@@ -141,15 +140,14 @@ def _written_out(filled: Filled, spill: Path) -> dict[str, Any]:
         give_back(spill)
     except OSError as e:
         return {"refused": f"the kernel does not take pages back when asked: {e}"}
-    left = filled.grown()
-    file = max(0, left.file)  # it takes libraries' pages too: those were no stream's
-    left = Resident(left.anon + file + left.shmem, left.anon, file, left.shmem)
+    _, anon, file, shmem = astuple(filled.grown())
+    file = max(0, file)  # it takes libraries' pages too: those were no stream's
+    left = Resident(anon + file + shmem, anon, file, shmem)
     read, watch, began = _bytes_read(), Stopwatch(), time.monotonic()
     while time.monotonic() < began + filled.plan.cold_s:
         filled.turn(watch, Stopwatch())
     return {
-        "resident_bytes": asdict(left),
-        "resident_bytes_per_stream": filled.per_stream(left),
+        **filled.held(left),
         "append_after": watch.figures("pair"),
         "bytes_read_per_pair_after": round((_bytes_read() - read) / watch.count),
     }

@@ -18,7 +18,12 @@ from rich.markdown import Markdown
 from torch import Tensor
 
 from benchmarks.methods.sinusoid import BENCHMARK, SinusoidPlan, cell_figures, verdict
-from benchmarks.methods.sinusoid_protocols import MAML_TABLE_2, META_SGD_TABLE_1, PROTOCOLS
+from benchmarks.methods.sinusoid_protocols import (
+    MAML_TABLE_2,
+    META_SGD_TABLE_1,
+    PROTOCOLS,
+    Published,
+)
 from benchmarks.methods.sinusoid_training import (
     DIMS,
     Learned,
@@ -139,8 +144,8 @@ def test_meta_training_learns_and_the_seed_makes_it_the_same_again() -> None:
         assert torch.equal(mine, same)
     assert 0.005 <= learned.start <= 0.1
     assert len({rate for rates in learned.rates for rate in rates.flatten().tolist()}) > 1000
-    before = meta_test(protocol, _fresh(), 0, shots=5, steps=1, later=1.0)
-    after = meta_test(protocol, learned, 0, shots=5, steps=1, later=1.0)
+    before = meta_test(protocol, _fresh(), 0, Published(5, 1, 0.0))
+    after = meta_test(protocol, learned, 0, Published(5, 1, 0.0))
     assert after.shape == (2, 200, 100)
     assert after[1].mean() < 0.9 * before[1].mean()
     assert after[1].mean() < after[0].mean()
@@ -155,7 +160,8 @@ def test_later_rates_hold_from_the_second_step_on() -> None:
     theta = tuple(0.3 * torch.randn(t.shape) for t in fresh(torch.Generator(), DIMS))
     learned = Learned(theta, [torch.tensor(0.01)] * len(theta), 0.01)
     full, halved, none = (
-        meta_test(protocol, learned, 0, shots=5, steps=3, later=later) for later in (1.0, 0.5, 0.0)
+        meta_test(protocol, learned, 0, Published(5, 3, 0.0, rates_after_first_step=later))
+        for later in (1.0, 0.5, 0.0)
     )
     assert torch.equal(full[:2], halved[:2])
     assert not torch.allclose(full[2], halved[2])
