@@ -67,10 +67,10 @@ MAML_TABLE_2 = Protocol(
     ),
     frequencies=(1.0, 1.0),
     meta_batch=25,
-    iterations=70_000,
+    iterations=70_000,  # as their code's command for sinusoids has it
     rates=(0.01, 0.01),
     learned_rates=False,
-    shots=10,
+    shots=10,  # section 5.1; tested on 5, with query points apart from them
     their_functions=600,
     their_points=5,
     even_points=False,

@@ -1,7 +1,7 @@
 """The sinusoid benchmark: its network and inner step, its data, its judgement, its output.
 
-B = streams in batch (functions), S = support pairs (support points), N = pairs of a stream
-(points), D = source dim, E = target dim, G = H + 1
+B = streams in batch (functions), S = support pairs, N = pairs of a stream, D = source dim,
+E = target dim, R = rows (frequencies of a grid)
 """
 
 import io
@@ -122,10 +122,10 @@ def test_functions_are_sinusoids_of_the_protocol(protocol: object) -> None:
 def _fit(x_S1: Tensor, y_S1: Tensor, grid: Tensor) -> Tensor:
     """Amplitude, phase and frequency by least squares."""
     x, y = x_S1.double(), y_S1.double()
-    basis_GS2 = torch.stack([(grid[:, None] * x[:, 0]).sin(), (grid[:, None] * x[:, 0]).cos()], 2)
-    ab_G21 = torch.linalg.lstsq(basis_GS2, y.expand(len(grid), -1, -1)).solution
-    best = (basis_GS2 @ ab_G21 - y).square().sum((1, 2)).argmin()
-    a, b = ab_G21[best, :, 0]
+    basis_RS2 = torch.stack([(grid[:, None] * x[:, 0]).sin(), (grid[:, None] * x[:, 0]).cos()], 2)
+    ab_R21 = torch.linalg.lstsq(basis_RS2, y.expand(len(grid), -1, -1)).solution
+    best = (basis_RS2 @ ab_R21 - y).square().sum((1, 2)).argmin()
+    a, b = ab_R21[best, :, 0]
     # a·sin + b·cos = A·sin(ωx − φ) with a = A cos φ, b = −A sin φ
     return torch.stack([torch.hypot(a, b), torch.atan2(-b, a), grid[best]])
 
