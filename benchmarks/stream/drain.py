@@ -1,7 +1,7 @@
 """One worker, once: drains a prefilled topic for some seconds, watched; checked, then told."""
 
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,7 @@ class Bench:
         """Starts a worker with topics of its own to write to, until the stack is closed."""
         output = {settings.kafka_mappings_topic, settings.kafka_dead_letters_topic}
         stack.enter_context(made_topics(settings, self.largest_mapping, output))
-        reader = Reader(settings)
-        stack.callback(reader.close)
+        reader = stack.enter_context(closing(Reader(settings)))
         kind, log = scenario.kind, self.folder / f"{settings.kafka_group_id}.log"
         port = settings.http_port if kind == "adaptd" else None
         append = "rpush" if kind == "usual" else "xadd"
