@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks.output import NoFigures, publish, to_stderr
+from benchmarks.output import Benchmark, NoFigures, print_report, to_stderr
 from daemon.errors import Unavailable
 from daemon.local.errors import ServicesUnavailable
 
@@ -20,8 +20,8 @@ Out = Annotated[Path | None, typer.Option(help="A file for the JSON, besides std
 File = Path | None
 
 
-@app.command()
-def adapt(device: str = "cpu", quick: Quick = False, out: Out = None) -> None:
+@app.command("adapt")
+def bench_adapt(device: str = "cpu", quick: Quick = False, out: Out = None) -> None:
     """Streams adapted per second by our inner loops, beside other libraries', on cpu or cuda.
 
     Before anything is timed, every result is compared with the right one. Peers that are not
@@ -30,8 +30,8 @@ def adapt(device: str = "cpu", quick: Quick = False, out: Out = None) -> None:
     _bench("inner.adapt", quick, out, {"device": device})
 
 
-@app.command()
-def stream(
+@app.command("stream")
+def bench_stream(
     streams: Annotated[int | None, typer.Option(min=1, help="Streams that events go to.")] = None,
     events: Annotated[int | None, typer.Option(min=1, help="Beyond those that fill.")] = None,
     repetitions: Annotated[int | None, typer.Option(min=1, help="Runs of each worker.")] = None,
@@ -49,8 +49,8 @@ def stream(
     _bench("stream.stream", quick, out, given | {"scenarios": scenarios}, profile=profile)
 
 
-@app.command()
-def windows(
+@app.command("windows")
+def bench_windows(
     streams: Annotated[int | None, typer.Option(min=1, help="Fewer where they do not fit.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Of pairs that come.")] = None,
     spill_dir: Annotated[File, typer.Option(help="For raw features; on a local disk.")] = None,
@@ -65,8 +65,8 @@ def windows(
     _bench("windows.windows", quick, out, given, spill_dir=spill_dir)
 
 
-@app.command()
-def forms(
+@app.command("forms")
+def bench_forms(
     fit: Annotated[bool, typer.Option("--fit", help="Fit the rule's constants here.")] = False,
     quick: Quick = False,
     out: Out = None,
@@ -75,14 +75,14 @@ def forms(
     _bench("inner.forms", quick, out, {}, fit=fit)
 
 
-@app.command()
-def learners(quick: Quick = False, out: Out = None) -> None:
+@app.command("learners")
+def bench_learners(quick: Quick = False, out: Out = None) -> None:
     """Meta-training steps per second and peak memory of each learner, beside other libraries'."""
     _bench("inner.learners", quick, out, {})
 
 
-@app.command()
-def sinusoid(
+@app.command("sinusoid")
+def bench_sinusoid(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each method.")] = 1,
     quick: Quick = False,
     out: Out = None,
@@ -94,14 +94,14 @@ def sinusoid(
     _bench("methods.sinusoid", quick, out, {"seeds": seeds})
 
 
-@app.command()
-def retrieval(quick: Quick = False, out: Out = None) -> None:
+@app.command("retrieval")
+def bench_retrieval(quick: Quick = False, out: Out = None) -> None:
     """Retrieval metrics at 256 candidates, beside torchmetrics'."""
     _bench("methods.retrieval", quick, out, {})
 
 
-@app.command()
-def report(
+@app.command("report")
+def write_report(
     given: Annotated[File, typer.Option("--from", help="A folder with the JSON: no run.")] = None,
     keep: Annotated[File, typer.Option(help="A folder to keep the JSON in.")] = None,
     page: Annotated[Path, typer.Option(help="What is written.")] = Path("BENCHMARKS.md"),
@@ -128,11 +128,11 @@ def _bench(name: str, quick: bool, out: File, given: dict[str, Any], **options: 
     fault in them."""
     from benchmarks.report import tables
 
-    bench = import_module(f"benchmarks.{name}")  # only this one, for each loads libraries
+    bench: Benchmark = import_module(f"benchmarks.{name}").BENCHMARK  # each loads libraries
     changes = {name: value for name, value in given.items() if value is not None}
-    plan = dataclasses.replace(bench.QUICK if quick else bench.Plan(), **changes)
+    plan = dataclasses.replace(bench.quick if quick else bench.full, **changes)
     try:
-        found = bench.bench(plan, to_stderr, **options)
+        found = bench.run(plan, to_stderr, **options)
     except (NoFigures, ServicesUnavailable, Unavailable, OSError) as e:
         to_stderr(f"benchmarks: no figures: {e}")
         raise typer.Exit(1) from e
@@ -140,8 +140,8 @@ def _bench(name: str, quick: bool, out: File, given: dict[str, Any], **options: 
         Console(stderr=True).print(Markdown(tables(found)))
     except NoFigures as e:
         to_stderr(f"benchmarks: no tables: {e}")
-    publish(found, out)
-    faults = bench.faults(found) if hasattr(bench, "faults") else []
+    print_report(found, out)
+    faults = bench.faults(found)
     for line in faults:
         to_stderr(f"benchmarks: {line}")
     raise typer.Exit(1 if faults else 0)

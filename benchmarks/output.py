@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,28 +26,38 @@ def to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command's own progress
 
 
-def measured_report(
-    bench: str,
-    plan: Any,
-    packages: Sequence[str],
-    measure: Callable[[], Report],
-) -> Report:
-    """Runs `measure` and returns its figures with what stands in every report: the benchmark's
-    name, the date, the plan's parameters, the machine with the versions of these packages, and the
-    seconds taken. What the words mean, `report.md.j2` says."""
-    head = {
-        "bench": bench,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": dataclasses.asdict(plan),
-        "machine": host(packages),
-    }
-    began, cpu_began = time.monotonic(), time.process_time()
-    figures = measure()
-    took = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}
-    return head | figures | {name: round(seconds, 1) for name, seconds in took.items()}
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One command of `python -m benchmarks`: how much it measures, and how."""
+
+    name: str
+    full: Any  # the plan, a dataclass
+    quick: Any  # a plan that shows that everything works; its figures mean little
+    packages: Sequence[str]  # whose versions stand in the report
+    measure: Callable[..., Report]
+    """Takes the plan, a `Say` and the command's own options; returns the figures, with `machine` if
+    there is more to say of it. Raises NoFigures."""
+    faults: Callable[[Report], list[str]] = lambda report: []
+    """Returns a line for each figure that makes the command fail."""
+
+    def run(self, plan: Any, say: Say, **options: Any) -> Report:
+        """Returns the figures with what stands in every report: the benchmark's name, the date, the
+        plan's parameters, machine and versions, and the seconds taken. What the words mean,
+        `report.md.j2` says."""
+        head = {
+            "bench": self.name,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parameters": dataclasses.asdict(plan),
+            "machine": host(self.packages),
+        }
+        began, cpu_began = time.monotonic(), time.process_time()
+        figures = self.measure(plan, say, **options)
+        head["machine"] |= figures.pop("machine", {})
+        took = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu_began}
+        return head | figures | {name: round(seconds, 1) for name, seconds in took.items()}
 
 
-def publish(report: Report, out: Path | None) -> None:
+def print_report(report: Report, out: Path | None) -> None:
     """Prints the report as JSON on stdout, and writes it to the file `out` if one is given."""
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     if out is not None:

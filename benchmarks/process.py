@@ -6,12 +6,12 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from subprocess import PIPE, Popen, TimeoutExpired
 from threading import Event
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Self
 
 from benchmarks.output import NoFigures
 
@@ -24,7 +24,8 @@ class Gone(NoFigures):
 
 
 class Process:
-    """Runs `python -m module arguments`, which calls `serve`; leaving the context ends it."""
+    """Runs `python -m module arguments`, which answers by `serve_requests`; leaving the
+    context ends it."""
 
     def __init__(
         self,
@@ -55,47 +56,37 @@ class Process:
 
     def _start(self) -> None:
         self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `_end`
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=self._environment,
-        )
+        pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": self._errors}
+        self._process = Popen(self._command, text=True, env=self._environment, **pipes)
+        assert self._process.stdin is not None  # for pipes were asked for
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def _answer(self, request: Message) -> Message:
-        stdin, stdout = self._pipes()
         try:
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
+            self._stdin.write(json.dumps(request) + "\n")
+            self._stdin.flush()
         except OSError as error:
             raise Gone(self._last_words()) from error
-        if not select.select([stdout], [], [], self._timeout_s)[0]:
+        if not select.select([self._stdout], [], [], self._timeout_s)[0]:
             self._process.kill()
             raise Gone(f"no answer in {self._timeout_s or 0:.0f} s")
-        line = stdout.readline()
+        line = self._stdout.readline()
         if not line:
             raise Gone(self._last_words())
         answer: Message = json.loads(line)
         return answer
 
-    def _pipes(self) -> tuple[IO[str], IO[str]]:
-        assert self._process.stdin is not None  # for pipes were asked for
-        assert self._process.stdout is not None
-        return self._process.stdin, self._process.stdout
-
     def _end(self) -> None:
         """Closes its stdin, at which it ends; a run that lasts longer is cut short."""
-        stdin, stdout = self._pipes()
         with contextlib.suppress(OSError):  # it had ended before
-            stdin.close()
+            self._stdin.close()
         try:
             self._process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        stdout.close()
+        self._stdout.close()
         self._errors.close()
 
     def _last_words(self) -> str:
@@ -105,27 +96,17 @@ class Process:
         return f"its process ended ({code}) {' '.join(words)}".strip()
 
 
-def serve(answer: Callable[[Message], Message]) -> None:
+def serve_requests(answer: Callable[[Message], Message]) -> None:
     """Answers the requests on stdin until it ends."""
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
         sys.stdout.flush()
 
 
-class Worker(Protocol):
-    """A loop of turns."""
-
-    def turn(self) -> None:
-        """Does one turn."""
-
-    def close(self) -> None:
-        """Ends in good order."""
-
-
-def work_until_stopped(worker: Worker) -> None:
-    """Does turns until SIGTERM, then closes the worker."""
+def work_until_stopped(turn: Callable[[], None], close: Callable[[], None]) -> None:
+    """Does turns until SIGTERM, then closes in good order."""
     stop = Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     while not stop.is_set():
-        worker.turn()
-    worker.close()
+        turn()
+    close()

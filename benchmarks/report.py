@@ -13,9 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chart import draw
-from benchmarks.figures import FIGURES, Report, Result, at, result
-from benchmarks.numbers import cell, number, spread_text
+from benchmarks.chart import draw_chart
+from benchmarks.figures import FIGURES, Report, Result, at, cell, number, result, spread_text
 from benchmarks.output import NoFigures, to_stderr
 
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -77,28 +76,30 @@ def write(
     absent |= {name: f"`{name}` has no figures: {why}" for name, why in failed.items()}
     every = [result(figure, reports, absent) for figure in FIGURES]
     chart.parent.mkdir(parents=True, exist_ok=True)
-    draw(every, reports.get("adapt"), chart)
+    draw_chart(every, chart)
     link = os.path.relpath(chart, to.parent)
-    to.write_text(page(every, reports, failed, link), encoding="utf-8")
+    to.write_text(report_page(every, reports, failed, link), encoding="utf-8")
     met = sum(found.met for found in every)
     to_stderr(f"{to} and {chart}: {met} of {len(every)} goals met")
     return not failed
 
 
-def page(
+def report_page(
     every: Sequence[Result], reports: Mapping[str, Report], failed: Mapping[str, str], chart: str
 ) -> str:
     """Returns the whole page. `failed` says which benchmarks ended with an error; `chart` is the
     picture's path as seen from the page."""
-    remarks = [_remark(found, reports) for found in every]
-    rows = list(zip(every, remarks, strict=True))
-    text: str = _template().render(rows=rows, reports=reports, failed=failed, chart=chart)
-    return text.strip() + "\n"
+    rows = [(found, _remark(found, reports)) for found in every]
+    return _rendered(rows=rows, reports=reports, failed=failed, chart=chart)
 
 
 def tables(report: Report) -> str:
     """Returns the part of the page that is about one benchmark."""
-    text: str = _template().render(alone=report)
+    return _rendered(alone=report)
+
+
+def _rendered(**values: Any) -> str:
+    text: str = _environment().get_template(TEMPLATE.name).render(values)
     return text.strip() + "\n"
 
 
@@ -112,10 +113,6 @@ def _remark(found: Result, reports: Mapping[str, Report]) -> tuple[str, bool]:
     text = f"{{% from '{TEMPLATE.name}' import factors, per_event with context %}}{figure.remark}"
     partly = figure.partly and environment.compile_expression(figure.partly)(facts)
     return environment.from_string(text).render(facts), bool(partly)
-
-
-def _template() -> Any:
-    return _environment().get_template(TEMPLATE.name)
 
 
 def _environment() -> Any:

@@ -8,16 +8,17 @@ turns.
 """
 
 import statistics
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from benchmarks.inner.contender import ADAPT_ONLY, CONTENDERS, DOCUMENTED, OURS, PEERS
 from benchmarks.inner.peers import What
 from benchmarks.inner.problem import Sizes
-from benchmarks.output import NoFigures, Report, Say, measured_report
+from benchmarks.output import Benchmark, NoFigures, Report, Say
 from benchmarks.process import Gone, Process
 from benchmarks.timing import ratios, take_turns
 from model.evaluate.machine import spread
@@ -45,7 +46,7 @@ GRID = tuple(Case("adapt", b, d) for d in (128, 512, 2048) for b in (1, 32, 256,
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AdaptPlan:
     """What is measured, and how much of it."""
 
     cases: tuple[Case, ...] = (*GRID, Case("gradient", 32, 512))
@@ -65,7 +66,7 @@ class Plan:
         return "streams_per_cpu_s" if self.device == "cpu" else "streams_per_s"
 
 
-QUICK = Plan(
+QUICK = AdaptPlan(
     cases=(Case("adapt", 3, 6), Case("gradient", 4, 6)),
     names=("loop", "materialised", "hidden"),
     support=4,
@@ -75,27 +76,20 @@ QUICK = Plan(
     turns=1,
     seconds=0.02,
 )
-"""Shows that everything works; its figures mean little."""
 
 Turns = dict[str, list[dict[str, Any]]]
 
 
-def bench(plan: Plan, say: Say) -> Report:
+def adapt_figures(plan: AdaptPlan, say: Say) -> Report:
     """Measures everything. Raises NoFigures without the device."""
     device = _device(plan.device)
-
-    def measure() -> Report:
-        with ExitStack() as stack:
-            seats = {name: stack.enter_context(_seat(name, plan.device)) for name in plan.names}
-            cases = [_measured(plan, case, seats, say) for case in plan.cases]
-        return {"compared_by": plan.compared_by, "cases": cases}
-
-    report = measured_report("adapt", plan, LIBRARIES, measure)
-    report["machine"] |= device
-    return report
+    with ExitStack() as stack:
+        seats = {name: stack.enter_context(_seat(name, plan.device)) for name in plan.names}
+        cases = [_measured(plan, case, seats, say) for case in plan.cases]
+    return {"machine": device, "compared_by": plan.compared_by, "cases": cases}
 
 
-def faults(report: Report) -> list[str]:
+def wrong_results(report: Report) -> list[str]:
     """Returns a line for each of our own contenders that failed, or whose result was not right."""
     return [
         f"{case['what']}, {case['streams']} streams, d = {case['dim']}, {name}: {entry['refused']}"
@@ -106,8 +100,6 @@ def faults(report: Report) -> list[str]:
 
 
 def _device(device: str) -> dict[str, str]:
-    import torch
-
     if device == "cpu":
         return {}
     if not torch.cuda.is_available():
@@ -120,9 +112,8 @@ def _seat(name: str, device: str) -> Process:
     return Process(module, name, device, timeout_s=ANSWER_TIMEOUT_S, environment=ONE_THREAD)
 
 
-def _measured(plan: Plan, case: Case, seats: dict[str, Process], say: Say) -> Report:
+def _measured(plan: AdaptPlan, case: Case, seats: dict[str, Process], say: Say) -> Report:
     """Returns one case: everyone's figures, and ours over theirs."""
-    began = time.monotonic()
     say(f"{case.what}, {case.streams} streams, d = {case.dim}")
     sizes = Sizes(
         streams=case.streams,
@@ -141,14 +132,10 @@ def _measured(plan: Plan, case: Case, seats: dict[str, Process], say: Say) -> Re
     }
     first = {name: entry.pop("first") for name, entry in entries.items() if "first" in entry}
     slow = {name: [run] for name, run in first.items() if run["run_s"] > plan.slow_s}
-    again = {
-        name: partial(_asked, seats[name], {"measure": plan.seconds})
-        for name in first
-        if name not in slow
-    }
-    turns: Turns = {**take_turns(again, plan.turns), **slow}
+    again = {"measure": plan.seconds}
+    quick = {name: partial(_asked, seats[name], again) for name in first if name not in slow}
     able: Turns = {}
-    for name, taken in turns.items():
+    for name, taken in (take_turns(quick, plan.turns) | slow).items():
         refusal = next((answer for answer in taken if "refused" in answer), None)
         if refusal or not taken:
             entries[name] |= refusal or {}
@@ -156,8 +143,7 @@ def _measured(plan: Plan, case: Case, seats: dict[str, Process], say: Say) -> Re
         able[name] = taken
         for figure in ("streams_per_cpu_s", "streams_per_s"):
             entries[name][figure] = spread([turn[figure] for turn in taken])
-    took = {"seconds": round(time.monotonic() - began, 1)}
-    return asdict(case) | took | _compared(plan.compared_by, entries, able)
+    return asdict(case) | _compared(plan.compared_by, entries, able)
 
 
 def _asked(seat: Process, request: dict[str, Any]) -> dict[str, Any]:
@@ -183,3 +169,6 @@ def _compared(figure: str, entries: dict[str, dict[str, Any]], turns: Turns) -> 
                 if peer is not None:
                     entries[name][key] = over[peer]
     return {"fastest_peer": fastest, "fastest_documented": documented, "entries": entries}
+
+
+BENCHMARK = Benchmark("adapt", AdaptPlan(), QUICK, LIBRARIES, adapt_figures, wrong_results)

@@ -16,9 +16,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,7 +34,7 @@ from benchmarks.inner.problem import (
 )
 from benchmarks.inner.with_jax import by_jax
 from benchmarks.machine import available_bytes
-from benchmarks.process import serve
+from benchmarks.process import serve_requests
 from benchmarks.timing import Stopwatch
 
 Contender = Callable[[Given, What], Timed]
@@ -70,8 +70,7 @@ TINY = Sizes(streams=4, support=2, query=2, source_dim=3, hidden_dim=4, target_d
 COMPARED = 8  # streams whose θ′ is compared, from the first to the last
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Prepared(NamedTuple):
     """A contender with its problem."""
 
     run: Callable[[], Any]
@@ -79,7 +78,7 @@ class Ready:
     facts: dict[str, Any]
 
 
-def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) -> Ready:
+def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) -> Prepared:
     """Does everything that comes before the clock starts. Raises CannotTakePart, also for a wrong
     result."""
     contender = CONTENDERS[name]
@@ -89,36 +88,32 @@ def prepare(name: str, what: What, sizes: Sizes, device: str, seconds: float) ->
     problem = given(sizes).to(torch.device(device))
     if what == "adapt" and name in PER_STREAM:
         problem = problem.some(slice(0, _streams_in(contender, problem, seconds)))
-    timed, streams = contender(problem, what), len(problem.x_BSD)
+    timed, streams, watch = contender(problem, what), problem.streams, Stopwatch()
+    run = _synchronised(timed.run, device)
     chosen = torch.linspace(0, streams - 1, min(streams, COMPARED)).long().tolist()
-    ready, watch = Ready(_synchronised(timed.run, device), streams, {}), Stopwatch()
-    result = watch.run(ready.run)
-    found = timed.found(result, chosen)
-    del result
+    found = timed.found(watch.run(run, streams), chosen)
     some = problem.to(torch.device("cpu"))
     right = right_weights(some.some(chosen)) if what == "adapt" else right_gradient(some)
     apart = disagreement(found, tuple(right))
     if not apart <= AGREE:
         raise CannotTakePart(f"its result is {apart:.1e} from the right one", apart)
-    facts = {"disagreement": apart, "streams_in_a_run": streams, "first": _figures(watch, streams)}
-    return replace(ready, facts=facts)
+    facts = {"disagreement": apart, "streams_in_a_run": streams, "first": _figures(watch, 1)}
+    return Prepared(run, streams, facts)
 
 
-def measure(ready: Ready, seconds: float) -> dict[str, float]:
+def timed_runs(ready: Prepared, seconds: float) -> dict[str, float]:
     """Returns streams a second, by the clock and by this process's CPU time."""
-    watch, began = Stopwatch(), time.perf_counter()
-    while not watch.count or time.perf_counter() - began < seconds:
-        watch.run(ready.run)
-    return _figures(watch, ready.streams)
+    watch, runs, began = Stopwatch(), 0, time.perf_counter()
+    while not runs or time.perf_counter() - began < seconds:
+        watch.run(ready.run, ready.streams)
+        runs += 1
+    return _figures(watch, runs)
 
 
-def _figures(watch: Stopwatch, streams: int) -> dict[str, float]:
-    return {
-        "runs": watch.count,
-        "run_s": watch.wall_s / watch.count,
-        "streams_per_s": streams * watch.count / watch.wall_s,
-        "streams_per_cpu_s": streams * watch.count / watch.cpu_s,
-    }
+def _figures(watch: Stopwatch, runs: int) -> dict[str, float]:
+    rates = {"streams_per_s": watch.count / watch.wall_s}
+    rates["streams_per_cpu_s"] = watch.count / watch.cpu_s
+    return {"runs": runs, "run_s": watch.wall_s / runs, **rates}
 
 
 def check_memory(name: str, sizes: Sizes, device: str) -> None:
@@ -136,7 +131,7 @@ def _streams_in(contender: Contender, problem: Given, seconds: float) -> int:
     one, watch = contender(problem.some(slice(0, 1)), "adapt"), Stopwatch()
     one.run()
     watch.run(one.run)
-    return max(1, min(len(problem.x_BSD), int(seconds / watch.wall_s)))
+    return max(1, min(problem.streams, int(seconds / watch.wall_s)))
 
 
 def _synchronised(run: Callable[[], Any], device: str) -> Callable[[], Any]:
@@ -170,18 +165,18 @@ class Answers:
 
     def __init__(self, name: str, device: str) -> None:
         self._name, self._device = name, device
-        self._ready: Ready | None = None
+        self._ready: Prepared | None = None
 
     def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Raises ValueError when nothing is prepared."""
-        if "measure" in request:
+        """Returns figures, or why there are none. Raises ValueError when nothing is prepared."""
+        if "prepare" not in request:
             if self._ready is None:
                 raise ValueError("nothing is prepared")
-            return measure(self._ready, request["measure"])
+            return timed_runs(self._ready, request["measure"])
         self._ready = None  # its memory, before the next one takes its own
-        sizes, what = Sizes(**request["sizes"]), request["prepare"]
+        what, sizes, seconds = request["prepare"], Sizes(**request["sizes"]), request["seconds"]
         try:
-            self._ready = prepare(self._name, what, sizes, self._device, request["seconds"])
+            self._ready = prepare(self._name, what, sizes, self._device, seconds)
         except CannotTakePart as reason:
             apart = {"disagreement": reason.args[1]} if reason.args[1:] else {}
             return {"refused": str(reason.args[0])} | apart
@@ -193,7 +188,7 @@ def main(name: str, device: str) -> None:
     warnings.simplefilter("ignore")  # other libraries' deprecations are not ours to show
     one_core()
     warm_up(name, device)
-    serve(Answers(name, device))
+    serve_requests(Answers(name, device))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`python -m benchmarks forms`: what the cost rule picks, beside what is faster, over a grid of
 shapes.
 
-M = measured times, F = the rule's constants (`model.inner.cost_rule.Costs`)
+R = rows (measured times), L = learned numbers in one vector (the rule's constants)
 
 Which form of the inner loop costs less depends on the shape of mapping and window
 (`model.inner.cost_rule`). Here both forms do a turn of every shape of a grid, on one thread, and
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.inner.turn import DEFAULT_BUDGET, Budget, Measured, measured
-from benchmarks.output import Report, Say, measured_report
+from benchmarks.inner.turn import Measured, least, turns_of
+from benchmarks.output import Benchmark, Report, Say
 from benchmarks.timing import rounded, torch_threads
 from model.inner.cost_rule import COSTS, QUERY, Costs, Shape, both_ns, counted
 
@@ -43,46 +42,44 @@ def grid() -> tuple[Shape, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FormsPlan:
     """What is measured, and how much of it."""
 
     shapes: tuple[Shape, ...] = grid()
     streams: int = 48
     """In a turn, of one new pair each; so many that chunks of either form are whole."""
     query: int = QUERY
-    budget: Budget = DEFAULT_BUDGET
+    repetitions: int = 24
+    seconds: float = 0.2  # of CPU for one shape; two repetitions are made anyway
 
 
-QUICK = Plan(
+QUICK = FormsPlan(
     shapes=(Shape(16, 16, 16, 16, 2), Shape(64, 16, 128, 16, 1)),
     streams=4,
-    budget=Budget(repetitions=2, seconds=0.02),
+    repetitions=2,
+    seconds=0.02,
 )
-"""Shows that everything works; its figures mean little."""
 
 
-def bench(plan: Plan, say: Say, *, fit: bool = False) -> Report:
+def form_figures(plan: FormsPlan, say: Say, *, fit: bool = False) -> Report:
     """Measures everything; with `fit`, the constants are those fitted to this machine, and the
     report also says what picks lose whose own dims were left out of the fit."""
-
-    def measure() -> Report:
-        times = times_of(plan, say)
-        costs = fitted(times) if fit else COSTS
-        shapes = [beside(shape, found, costs) for shape, found in times.items()]
-        found = {"costs_ns": costs._asdict(), "shapes": shapes, "summary": summary(shapes)}
-        return found | ({"left_out": left_out(times)} if fit else {})
-
-    return measured_report("forms", plan, ("torch", "numpy"), measure)
+    times = times_of(plan, say)
+    costs = fitted_costs(times) if fit else COSTS
+    shapes = [beside(shape, found, costs) for shape, found in times.items()]
+    found = {"costs_ns": costs._asdict(), "shapes": shapes, "summary": summary(shapes)}
+    return found | ({"left_out": left_out(times)} if fit else {})
 
 
-def times_of(plan: Plan, say: Say) -> dict[Shape, Measured]:
+def times_of(plan: FormsPlan, say: Say) -> dict[Shape, Measured]:
     """Returns both forms' times of every shape, on one thread."""
     times = {}
     with torch_threads(1):
         for at, shape in enumerate(plan.shapes):
             if at % 20 == 0:
                 say(f"shape {at + 1} of {len(plan.shapes)}")
-            times[shape] = measured(shape, plan.budget, plan.streams, plan.query)
+            turns = turns_of(shape, plan.streams, plan.query)
+            times[shape] = Measured(**least(turns, plan.repetitions, plan.seconds))
     return times
 
 
@@ -94,43 +91,42 @@ def beside(shape: Shape, found: Measured, costs: Costs = COSTS) -> Entry:
     hidden_ns, full_ns = both_ns(shape, costs)
     picked = "hidden" if hidden_ns < full_ns else "full"
     hidden_s, read_s, full_s = found
-    times_us = {"hidden_us": hidden_s, "hidden_read_us": read_s, "full_us": full_s}
+
+    def regret(hidden_s: float) -> float:
+        return rounded((hidden_s if picked == "hidden" else full_s) / min(hidden_s, full_s) - 1.0)
+
     return {
         **shape._asdict(),
-        **{name: rounded(seconds * 1e6) for name, seconds in times_us.items()},
+        **{f"{name[:-2]}_us": rounded(seconds * 1e6) for name, seconds in found._asdict().items()},
         "predicted_hidden_us": rounded(hidden_ns / 1e3),
         "predicted_full_us": rounded(full_ns / 1e3),
         "faster": "hidden" if hidden_s < full_s else "full",
         "picked": picked,
         "apart": rounded(max(hidden_s, full_s) / min(hidden_s, full_s)),
-        "regret": _regret(picked, hidden_s, full_s),
-        "regret_read": _regret(picked, read_s, full_s),
+        "regret": regret(hidden_s),
+        "regret_read": regret(read_s),
     }
-
-
-def _regret(picked: str, hidden_s: float, full_s: float) -> float:
-    return rounded((hidden_s if picked == "hidden" else full_s) / min(hidden_s, full_s) - 1.0)
 
 
 def summary(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Returns the shares over all shapes; over those where the forms are close; and of no rule at
-    all."""
-    figures: dict[str, Any] = {
+    """Returns the shares over all shapes; over those where the forms are close; where all mappings
+    are read; and of no rule at all."""
+
+    def always(form: str) -> dict[str, Any]:
+        lost = [0.0 if e["faster"] == form else rounded(e["apart"] - 1.0) for e in entries]
+        return pick_figures([e | {"regret": r} for e, r in zip(entries, lost, strict=True)])
+
+    return {
         "within": WITHIN,
-        "all": share(entries),
-        "contested": share([entry for entry in entries if entry["apart"] < CONTESTED]),
-        "read": share(entries, "regret_read"),
+        "all": pick_figures(entries),
+        "contested": pick_figures([entry for entry in entries if entry["apart"] < CONTESTED]),
+        "read": pick_figures(entries, "regret_read"),
+        "always_hidden": always("hidden"),
+        "always_full": always("full"),
     }
-    for form in ("hidden", "full"):
-        figures[f"always_{form}"] = share([_always(form, entry) for entry in entries])
-    return figures
 
 
-def _always(form: str, entry: Entry) -> Entry:
-    return entry | {"regret": 0.0 if entry["faster"] == form else rounded(entry["apart"] - 1.0)}
-
-
-def share(entries: Sequence[Entry], regret: str = "regret") -> dict[str, Any]:
+def pick_figures(entries: Sequence[Entry], regret: str = "regret") -> dict[str, Any]:
     """Returns how many picks are as good as the best, and the worst one."""
     if not entries:
         return {"shapes": 0}
@@ -144,39 +140,31 @@ def share(entries: Sequence[Entry], regret: str = "regret") -> dict[str, Any]:
 
 
 def left_out(times: Times) -> dict[str, Any]:
-    """Returns `share` where a shape's D and E were left out of the fit that picks for it."""
+    """Returns `pick_figures` where a shape's D and E were left out of the fit that picks for it."""
     entries = []
     for dims in sorted({(shape.source_dim, shape.target_dim) for shape in times}):
         mine = {s: found for s, found in times.items() if (s.source_dim, s.target_dim) == dims}
         others = {s: found for s, found in times.items() if s not in mine}
         if others:
-            costs = fitted(others)
+            costs = fitted_costs(others)
             entries += [beside(shape, found, costs) for shape, found in mine.items()]
-    return share(entries)
+    return pick_figures(entries)
 
 
-def fitted(times: Times) -> Costs:
-    """Returns constants in ns, to three digits: least squares of relative errors, so that a shape
-    of 100 µs counts as much as one of 100 ms. Raises ValueError without any times."""
+def fitted_costs(times: Times) -> Costs:
+    """Returns constants in ns, none below 0, to three digits: least squares of relative errors, so
+    that a shape of 100 µs counts as much as one of 100 ms. Raises ValueError without any times."""
     if not times:
         raise ValueError("no times to fit to")
+    from scipy.optimize import nnls  # only here: it comes with the `bench` extra, by way of JAX
+
     rows = np.array([row for shape in times for row in counted(shape)], float)
     found = (s * 1e9 for measured in times.values() for s in (measured.hidden_s, measured.full_s))
-    constants_F = _not_negative(rows / np.array(list(found))[:, None])
-    return Costs(*(rounded(float(constant), 3) for constant in constants_F))
+    counts_RL = rows / np.array(list(found))[:, None]
+    scale_L = counts_RL.max(0)
+    scale_L[scale_L == 0.0] = 1.0
+    least_L, _ = nnls(counts_RL / scale_L, np.ones(len(counts_RL)))
+    return Costs(*(rounded(float(constant), 3) for constant in least_L / scale_L))
 
 
-def _not_negative(counts_MF: NDArray[np.float64]) -> NDArray[np.float64]:
-    """min |counts·constants − 1|², constants ≥ 0: those that come out negative are left out, the
-    most negative first. (Not always the least of all, but near.)"""
-    scale_F = counts_MF.max(0)
-    scale_F[scale_F == 0.0] = 1.0
-    kept = np.arange(counts_MF.shape[1])
-    while True:
-        least = np.linalg.lstsq(counts_MF[:, kept] / scale_F[kept], np.ones(len(counts_MF)))[0]
-        if (least >= 0.0).all():
-            break
-        kept = np.delete(kept, least.argmin())
-    constants_F = np.zeros(counts_MF.shape[1])
-    constants_F[kept] = least / scale_F[kept]
-    return constants_F
+BENCHMARK = Benchmark("forms", FormsPlan(), QUICK, ("torch", "numpy"), form_figures)

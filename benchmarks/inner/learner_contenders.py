@@ -1,8 +1,8 @@
 """One outer gradient of every learner: ours, and as people write it with torch.func, with torchopt
 and with higher.
 
-T = streams in batch, S = support pairs (padded), Q = query pairs, N = pairs of one stream,
-D = source dim, H = hidden, E = target dim, K = inner steps
+B = streams in batch, S = support pairs (padded), Q = query pairs, N = pairs of a stream,
+D = source dim, H = hidden units, E = target dim, K = inner steps
 
 torch.func and torchopt: the inner loop for ONE stream, over all by vmap, padded pairs masked.
 higher has no vmap: a loop over streams, each with its real pairs alone. Each returns the gradient
@@ -12,6 +12,7 @@ inside and outside, σ is tanh.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,10 +22,10 @@ from torch.nn import functional
 from benchmarks.inner.peers import (
     CannotTakePart,
     Descend,
-    descended,
     groups_of,
     imported,
     module_of,
+    moved_by_grad,
     sgd,
     torchopt_sgd,
     unrolled,
@@ -93,35 +94,27 @@ def episodes(sizes: Sizes, dtype: torch.dtype) -> EpisodeBatch:
     """Makes random pairs; supports of all lengths from 3, the rest is padding."""
     g = torch.Generator().manual_seed(0)
     s, q, streams = sizes.support, sizes.query, sizes.streams
-    x_TND = torch.randn(streams, s + q, sizes.source_dim, generator=g).to(dtype)
-    y_TNE = torch.randn(streams, s + q, sizes.target_dim, generator=g).to(dtype)
-    length_T1 = torch.randint(min(3, s), s + 1, (streams, 1), generator=g)
-    real_TS, real_TQ = torch.arange(s) < length_T1, torch.ones(streams, q, dtype=torch.bool)
-    x_TSD, y_TSE = (t[:, :s].masked_fill(~real_TS.unsqueeze(2), 0.0) for t in (x_TND, y_TNE))
-    return EpisodeBatch(x_TSD, y_TSE, real_TS, x_TND[:, s:], y_TNE[:, s:], real_TQ)
+    x_BND = torch.randn(streams, s + q, sizes.source_dim, generator=g).to(dtype)
+    y_BNE = torch.randn(streams, s + q, sizes.target_dim, generator=g).to(dtype)
+    length_B1 = torch.randint(min(3, s), s + 1, (streams, 1), generator=g)
+    real_BS, real_BQ = torch.arange(s) < length_B1, torch.ones(streams, q, dtype=torch.bool)
+    x_BSD, y_BSE = (t[:, :s].masked_fill(~real_BS.unsqueeze(2), 0.0) for t in (x_BND, y_BNE))
+    return EpisodeBatch(x_BSD, y_BSE, real_BS, x_BND[:, s:], y_BNE[:, s:], real_BQ)
 
 
 def contenders(kind: LearnerKind, sizes: Sizes, dtype: torch.dtype) -> dict[str, Contender]:
-    """Returns all by name; each may raise CannotTakePart when called."""
-    return {
-        "ours": ours(kind, sizes, dtype),
-        "torch.func": with_torch_func,
-        "torchopt": with_torchopt,
-        "higher": with_higher,
-    }
-
-
-def ours(kind: LearnerKind, sizes: Sizes, dtype: torch.dtype) -> Contender:
-    """Returns `model.meta.outer` on parameters of the same values."""
+    """Returns all by name, ours with parameters of the same values as `problem` makes; each may
+    raise CannotTakePart when called."""
     meta = parameters(kind, sizes, dtype)
     learned = [t for t in (*meta.theta(), *meta.learner_tensors.values()) if t.requires_grad]
 
-    def gradients(problem: Problem) -> Tensors:
+    def ours(problem: Problem) -> Tensors:
         meta.zero_grad()
         outer.accumulate(meta, problem.batch, sizes.streams)
         return tuple(p.grad for p in learned if p.grad is not None)
 
-    return gradients
+    others = {"torch.func": with_torch_func, "torchopt": with_torchopt, "higher": with_higher}
+    return {"ours": ours, **others}
 
 
 def with_torch_func(problem: Problem) -> Tensors:
@@ -161,12 +154,11 @@ def with_higher(problem: Problem) -> Tensors:
         loss, ends = _one_by_higher(net, problem, episode)
         if problem.kind == "reptile":
             found: Any = [t.detach() - e.detach() for t, e in zip(linears, ends, strict=True)]
-        elif problem.kind == "fomaml":
-            found = torch.autograd.grad(loss, ends)
         else:
-            found = torch.autograd.grad(loss, [*linears, *problem.learned[4:]])
+            leaves = ends if problem.kind == "fomaml" else [*linears, *problem.learned[4:]]
+            found = torch.autograd.grad(loss, leaves)
         total = [t + g for t, g in zip(total, found, strict=True)]
-    return tuple(t / len(batch.x_support_BSD) for t in total)
+    return tuple(t / len(batch[0]) for t in total)
 
 
 def _one_by_higher(net: Any, problem: Problem, episode: Tensors) -> tuple[Tensor, list[Tensor]]:
@@ -175,9 +167,8 @@ def _one_by_higher(net: Any, problem: Problem, episode: Tensors) -> tuple[Tensor
     rates, exact = problem.logarithms.exp(), problem.kind not in FIRST_ORDER
     groups = groups_of(list(net.parameters())[4 - rates.shape[1] :])
     first = float(rates[0, 0].detach())  # all are equal
-    optimiser: torch.optim.Optimizer = torch.optim.SGD(groups, lr=first)
-    if problem.kind == "adam":
-        optimiser = torch.optim.Adam(groups, lr=first, betas=BETAS, eps=EPS)
+    adam = partial(torch.optim.Adam, betas=BETAS, eps=EPS)
+    optimiser = (adam if problem.kind == "adam" else torch.optim.SGD)(groups, lr=first)
     pairs, learned = (x_SD[real_S], y_SE[real_S]), problem.logarithms.requires_grad
     with unrolled(net, optimiser, rates, pairs, exact=exact, override=learned) as patched:
         return functional.mse_loss(patched(x_QD), y_QE), list(patched.parameters())
@@ -191,7 +182,7 @@ def _over_streams(problem: Problem, descend: Descend) -> Tensors:
         if problem.kind == "r2d2":
             return _with_ridge_head(theta, problem.logarithms, *support)
         rates = problem.logarithms.exp()
-        return descended(
+        return moved_by_grad(
             theta, rates, descend, lambda t: _masked_loss(t, *support), first_order=first_order
         )
 
@@ -199,20 +190,17 @@ def _over_streams(problem: Problem, descend: Descend) -> Tensors:
         with torch.no_grad():
             ends = func.vmap(adapted)(*_inner_batch(problem)[:3])
         return tuple(t.detach() - e.mean(0) for t, e in zip(theta, ends, strict=True))
-    losses_T = func.vmap(lambda *e: _masked_loss(adapted(*e[:3]), *e[3:]))(*problem.batch)
-    return torch.autograd.grad(losses_T.mean(), problem.learned)
+    losses_B = func.vmap(lambda *e: _masked_loss(adapted(*e[:3]), *e[3:]))(*problem.batch)
+    return torch.autograd.grad(losses_B.mean(), problem.learned)
 
 
 def _inner_batch(problem: Problem) -> EpisodeBatch:
     """Reptile's inner steps take all pairs of an episode, support and query in one."""
-    b = problem.batch
     if problem.kind != "reptile":
-        return b
-    return b._replace(
-        x_support_BSD=torch.cat([b.x_support_BSD, b.x_query_BQD], 1),
-        y_support_BSE=torch.cat([b.y_support_BSE, b.y_query_BQE], 1),
-        real_support_BS=torch.cat([b.real_support_BS, b.real_query_BQ], 1),
-    )
+        return problem.batch
+    support, query = problem.batch[:3], problem.batch[3:]
+    every = (torch.cat(both, 1) for both in zip(support, query, strict=True))
+    return EpisodeBatch._make((*every, *query))
 
 
 def _adam(rates: Tensor, tensors: Tensors, found: Tensors, state: Any) -> tuple[Tensors, Any]:

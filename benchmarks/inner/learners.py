@@ -26,8 +26,8 @@ from benchmarks.inner.learner_contenders import contenders, problem
 from benchmarks.inner.peers import CannotTakePart
 from benchmarks.inner.problem import Sizes, disagreement
 from benchmarks.machine import fresh_peak_kib, peak_kib
-from benchmarks.output import NoFigures, Report, Say, measured_report
-from benchmarks.process import Gone, Process, serve
+from benchmarks.output import Benchmark, NoFigures, Report, Say
+from benchmarks.process import Gone, Process, serve_requests
 from benchmarks.timing import Stopwatch, ratios, rounded, take_turns
 from model.evaluate.machine import spread
 from model.meta.recipe import LearnerKind
@@ -41,7 +41,7 @@ TINY = Sizes(streams=2, support=3, query=2, source_dim=3, hidden_dim=4, target_d
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LearnersPlan:
     """What is measured, and how much of it."""
 
     kinds: tuple[LearnerKind, ...] = KINDS
@@ -51,39 +51,40 @@ class Plan:
     seconds: float = 2.0  # of stepping, in each process
 
 
-QUICK = Plan(
+QUICK = LearnersPlan(
     kinds=("maml",),
     names=("ours", "torch.func"),
     sizes=Sizes(2, 4, 3, source_dim=4, hidden_dim=8, target_dim=3, inner_steps=2),
     repetitions=1,
     seconds=0.05,
 )
-"""Shows that everything works; its figures mean little."""
 
 
-def bench(plan: Plan, say: Say) -> Report:
+def learner_figures(plan: LearnersPlan, say: Say) -> Report:
     """Measures everything. Raises NoFigures when a process that was to measure fails."""
-
-    def measure() -> Report:
-        return {"learners": {kind: _learner(plan, kind, say) for kind in plan.kinds}}
-
-    return measured_report("learners", plan, LIBRARIES, measure)
+    return {"learners": {kind: _learner(plan, kind, say) for kind in plan.kinds}}
 
 
-def _learner(plan: Plan, kind: LearnerKind, say: Say) -> dict[str, Any]:
-    say(f"{kind}: comparing outer gradients")
+def _learner(plan: LearnersPlan, kind: LearnerKind, say: Say) -> dict[str, Any]:
+    say(f"{kind}: comparing outer gradients, then stepping in turns")
     entries = disagreements(plan, kind)
     able = [name for name, entry in entries.items() if "refused" not in entry]
-    runs = take_turns(
-        {name: partial(_in_a_process, plan, kind, name, say) for name in able}, plan.repetitions
-    )
-    for name in able:
-        if runs[name]:
-            entries[name] |= _figures(runs[name], runs["ours"])
+    turns = {name: partial(_in_a_process, plan, kind, name) for name in able}
+    runs = take_turns(turns, plan.repetitions)
+    for name in able if plan.repetitions else ():
+        of, ours = (_by_figure(runs[whose]) for whose in (name, "ours"))
+        entries[name] |= {figure: spread(values) for figure, values in of.items()}
+        entries[name]["ratio"] = ratios(ours["steps_per_cpu_s"], of["steps_per_cpu_s"])
+        if (mine_mib := statistics.median(ours["peak_mib"])) > 0:
+            entries[name]["memory_ratio"] = rounded(statistics.median(of["peak_mib"]) / mine_mib)
     return entries
 
 
-def disagreements(plan: Plan, kind: LearnerKind) -> dict[str, dict[str, Any]]:
+def _by_figure(runs: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {figure: [run[figure] for run in runs] for figure in runs[0]}
+
+
+def disagreements(plan: LearnersPlan, kind: LearnerKind) -> dict[str, dict[str, Any]]:
     """Returns how far everyone's outer gradient is from ours, or why there is none."""
     given = problem(kind, plan.sizes, torch.float64)
     everyone = contenders(kind, plan.sizes, torch.float64)
@@ -102,28 +103,16 @@ def disagreements(plan: Plan, kind: LearnerKind) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _in_a_process(plan: Plan, kind: LearnerKind, name: str, say: Say) -> dict[str, float]:
+def _in_a_process(plan: LearnersPlan, kind: LearnerKind, name: str) -> dict[str, float]:
     request = {"kind": kind, "name": name, "sizes": asdict(plan.sizes), "seconds": plan.seconds}
     try:
         with Process("benchmarks.inner.learners", timeout_s=RUN_TIMEOUT_S) as process:
-            found: dict[str, float] = process.ask(request)
+            return process.ask(request)
     except Gone as error:
         raise NoFigures(f"{kind}, {name}: {error}") from error
-    say(f"{kind}, {name}: {found['steps_per_cpu_s']:.1f} steps per CPU second")
-    return found
 
 
-def _figures(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, Any]:
-    of = {name: [run[name] for run in runs] for name in runs[0] if name != "steps"}
-    figures: dict[str, Any] = {name: spread(values) for name, values in of.items()}
-    figures["ratio"] = ratios([run["steps_per_cpu_s"] for run in ours], of["steps_per_cpu_s"])
-    mine_mib = statistics.median(run["peak_mib"] for run in ours)
-    if mine_mib > 0:
-        figures["memory_ratio"] = rounded(figures["peak_mib"]["median"] / mine_mib)
-    return figures
-
-
-def measure(kind: LearnerKind, name: str, sizes: dict[str, int], seconds: float) -> Report:
+def step_figures(kind: LearnerKind, name: str, sizes: dict[str, int], seconds: float) -> Report:
     """Returns steps a second, by the clock and by this process's CPU time, and MiB on top."""
     warnings.simplefilter("ignore")  # other libraries' deprecations are not ours to show
     torch.set_num_threads(1)
@@ -135,7 +124,6 @@ def measure(kind: LearnerKind, name: str, sizes: dict[str, int], seconds: float)
     while watch.count < 3 or time.perf_counter() - began < seconds:
         watch.run(step)
     return {
-        "steps": watch.count,
         "steps_per_s": watch.count / watch.wall_s,
         "steps_per_cpu_s": watch.count / watch.cpu_s,
         "peak_mib": (peak_kib() - before) / 1024,
@@ -156,5 +144,8 @@ def stepper(kind: LearnerKind, name: str, sizes: Sizes) -> Callable[[], None]:
     return step
 
 
+BENCHMARK = Benchmark("learners", LearnersPlan(), QUICK, LIBRARIES, learner_figures)
+
+
 if __name__ == "__main__":
-    serve(lambda request: measure(**request))
+    serve_requests(lambda request: step_figures(**request))

@@ -1,7 +1,7 @@
 """Our own inner loops, as contenders of `python -m benchmarks adapt`.
 
-B = streams, C = streams of a chunk, S = support pairs, Q = query pairs, D = source dim,
-E = target dim, K = inner steps
+B = streams in batch (or in a chunk), S = support pairs, Q = query pairs, N = pairs of a stream,
+D = source dim, E = target dim, K = inner steps
 
 `materialised` has every stream's weights go through memory at every step (`model.inner.batched`);
 the others descend in hidden space (`model.inner.hidden.descent`), a chunk at a time, from raw pairs
@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from benchmarks.inner.peers import Timed, What, leaves_of, some, whole
+from benchmarks.inner.peers import Timed, What, leaves_of, one_for_all, some
 from benchmarks.inner.problem import Given, Tensors
 from model.inner import batched
 from model.inner.batched import Objective
@@ -33,7 +33,7 @@ Result = Literal["steps", "factors", "weights"]
 Adapted = Descent | Factors | Mlp
 
 OBJECTIVE = Objective(MSE, "tanh", "none")
-CHUNK = 32  # C
+CHUNK = 32  # streams
 
 
 def materialised(given: Given, what: What) -> Timed:
@@ -51,7 +51,7 @@ def materialised(given: Given, what: What) -> Timed:
         return torch.autograd.grad(loss, leaves)
 
     adapt = torch.inference_mode()(moved)
-    return Timed(adapt, some) if what == "adapt" else Timed(gradient, whole)
+    return Timed(adapt, some) if what == "adapt" else Timed(gradient, one_for_all)
 
 
 def in_hidden_space(
@@ -62,7 +62,7 @@ def in_hidden_space(
     autograd, projections and query included."""
     if what == "gradient":
         leaves = leaves_of(given)
-        return Timed(lambda: _gradient(given, leaves), whole)
+        return Timed(lambda: _gradient(given, leaves), one_for_all)
     workspace, room = Workspace(), FactorRoom()
     chunks = [
         _Chunk(given.some(slice(start, start + CHUNK)), result, workspace, room)
@@ -110,7 +110,7 @@ class _Chunk:
     ) -> None:
         self._given, self._result = given, result
         self._workspace, self._room = workspace, room
-        self._real_CS, self._terms = _all_real(given.x_BSD), terms(given.theta)
+        self._real_BS, self._terms = _all_real(given.x_BSD), terms(given.theta)
         self._kept = self._projected()
 
     def adapted(self, *, cached: bool) -> Adapted:
@@ -131,5 +131,5 @@ class _Chunk:
         return weights_of(self._terms, adapted, self._given.x_BSD, self._given.y_BSE)
 
     def _projected(self) -> Projected:
-        x_CSD, y_CSE = self._given.x_BSD, self._given.y_BSE
-        return project(self._terms, x_CSD, y_CSE, self._real_CS, x_CSD.shape[1])
+        x_BSD, y_BSE = self._given.x_BSD, self._given.y_BSE
+        return project(self._terms, x_BSD, y_BSE, self._real_BS, x_BSD.shape[1])

@@ -1,12 +1,7 @@
 """Other people's inner loops in PyTorch, in the fastest form that their documentation shows.
 
-B = streams, S = support pairs, N = support or query pairs, D = source dim, E = target dim,
-K = inner steps
-
-`loop`        the inner loop written by hand: autograd, one stream after another
-`higher`      a differentiable optimiser over a monkey-patched module, one stream after another
-`torch.func`  the loop of `grad` for ONE stream, all streams by `vmap`
-`torchopt`    the same with torchopt's functional SGD
+B = streams in batch, S = support pairs, N = pairs of a stream (support or query), D = source dim,
+E = target dim, H = hidden units, K = inner steps
 
 No one masks padding, for there is none, and no one keeps a graph where none is asked for.
 """
@@ -97,7 +92,7 @@ def some(tensors: Tensors, streams: list[int]) -> Tensors:
     return tuple(t[streams] for t in tensors)
 
 
-def whole(tensors: Tensors, streams: list[int]) -> Tensors:
+def one_for_all(tensors: Tensors, streams: list[int]) -> Tensors:
     """Returns a gradient as it is: it is one for all streams."""
     return tensors
 
@@ -127,7 +122,7 @@ def torchopt_sgd() -> Descend:
     return descend
 
 
-def descended(
+def moved_by_grad(
     theta: Tensors, rates: Tensor, descend: Descend, loss: Loss, *, first_order: bool = False
 ) -> Tensors:
     """Returns one stream's θ′ after a step for every row of `rates`, by torch.func's grad. Only the
@@ -189,7 +184,7 @@ def _vmapped(given: Given, what: What, descend: Descend) -> Timed:
     leaves = leaves_of(given) if what == "gradient" else (*given.theta, given.rates_K4)
 
     def moved(x_SD: Tensor, y_SE: Tensor) -> Tensors:
-        return descended(leaves[:4], leaves[4], descend, lambda t: _loss(t, x_SD, y_SE))
+        return moved_by_grad(leaves[:4], leaves[4], descend, lambda t: _loss(t, x_SD, y_SE))
 
     def adapt() -> Tensors:
         with torch.no_grad():
@@ -200,7 +195,7 @@ def _vmapped(given: Given, what: What, descend: Descend) -> Timed:
         losses = func.vmap(lambda x, y, *query: _loss(moved(x, y), *query))
         return torch.autograd.grad(losses(*given[2:]).mean(), leaves)
 
-    return Timed(adapt, some) if what == "adapt" else Timed(gradient, whole)
+    return Timed(adapt, some) if what == "adapt" else Timed(gradient, one_for_all)
 
 
 def _stream_by_stream(given: Given, what: What, leaves: Tensors, moved: Moved) -> Timed:
@@ -219,4 +214,4 @@ def _stream_by_stream(given: Given, what: What, leaves: Tensors, moved: Moved) -
             total = tuple(t.add_(g) for t, g in zip(total, found, strict=False)) or found
         return total
 
-    return Timed(adapt, stacked) if what == "adapt" else Timed(gradient, whole)
+    return Timed(adapt, stacked) if what == "adapt" else Timed(gradient, one_for_all)

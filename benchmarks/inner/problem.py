@@ -1,7 +1,7 @@
 """What every contender is given: the same θ, rates and pairs; and what is right.
 
-B = streams, S = support pairs, Q = query pairs, D = source dim, H = hidden, E = target dim,
-K = inner steps
+B = streams in batch, S = support pairs, Q = query pairs, D = source dim, H = hidden units,
+E = target dim, K = inner steps
 
 Everyone lowers the MSE (mean over S·E) of f(x) = W2·tanh(W1·x + b1) + b2 by K plain gradient steps
 with a rate per step and tensor. Right is what autograd makes of one stream after another in
@@ -50,6 +50,11 @@ class Given(NamedTuple):
     y_BSE: Tensor
     x_BQD: Tensor
     y_BQE: Tensor
+
+    @property
+    def streams(self) -> int:
+        """How many streams it has."""
+        return len(self.x_BSD)
 
     def some(self, index: slice | list[int]) -> "Given":
         """Returns the problem of these streams alone."""

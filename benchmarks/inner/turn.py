@@ -1,9 +1,9 @@
 """One shape of mapping and window: what a turn costs in each form of the inner loop.
 
-D = source dim, H = hidden, E = target dim, S = support pairs, K = inner steps, N = streams
+B = streams in batch, D = source dim, E = target dim
 
-A turn is what the daemon does to N streams that got one new pair each: `append` of the N pairs and
-`adapt` of the N windows. Both forms are an engine's own windows (`Engine.windows`), and run on one
+A turn is what the daemon does to streams that got one new pair each: `append` of the pairs and
+`adapt` of the windows. Both forms are an engine's own windows (`Engine.windows`), and run on one
 thread, taking turns: a noisy moment then is not one form's alone. What counts is the least CPU
 time, as noise only ever adds.
 """
@@ -29,22 +29,11 @@ Form = Literal["hidden", "full"]
 LARGE_WEIGHTS = 1 << 17
 """Numbers. Beyond, in full, calls hardly show and one chunk of streams tells as much as many."""
 ONE_CHUNK = STREAMS_PER_CHUNK["cpu"]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How long one shape is measured."""
-
-    repetitions: int = 24
-    seconds: float = 0.2  # of CPU; two repetitions are made anyway, of a hopeless form one
-    hopeless: float = 3.0  # A form that costs so many times the other's is not run again
-
-
-DEFAULT_BUDGET = Budget()
+HOPELESS = 3.0  # A form that costs so many times the other's is not run again
 
 
 class Measured(NamedTuple):
-    """CPU seconds per stream and turn, the least."""
+    """CPU seconds per stream and turn, the least; `hidden_read`: all factors are read."""
 
     hidden_s: float
     hidden_read_s: float
@@ -53,30 +42,25 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One new pair for every stream, and what it is adapted to. A call gives the CPU seconds per
-    stream."""
+    """One new pair for every stream, and what it is adapted to."""
 
     windows: EpisodeWindows | HiddenWindows
     cuts: list[Cut]
     pairs: tuple[list[FloatArray], list[FloatArray]]
 
     @classmethod
-    def of(
-        cls, shape: Shape, form: Form, streams: int, query: int = QUERY, seed: int = 0
-    ) -> "Turn":
+    def of(cls, shape: Shape, form: Form, streams: int, query: int = QUERY) -> "Turn":
         """Makes one of full windows; what it makes is not read."""
         dims = (shape.source_dim, shape.hidden_dim, shape.target_dim)
-        theta = fresh_theta_of_kind(dims, activation="gelu", steps=shape.steps, seed=seed)
+        theta = fresh_theta_of_kind(dims, activation="gelu", steps=shape.steps, seed=0)
         engine = Engine(
             theta, "cpu", support_capacity=shape.support, query_capacity=query, ridge=False
         )
         windows = engine.windows(streams, form=form)
-        cuts = [Cut(slot, shape.support, query, wanted=False) for slot in range(streams)]
-        turn = cls(windows, cuts, _pairs(shape, streams, seed))
-        for _ in range(shape.support + query):
-            seed += 1
+        for seed in range(1, 1 + shape.support + query):
             windows.append(range(streams), *_pairs(shape, streams, seed))
-        return turn
+        cuts = [Cut(slot, shape.support, query, wanted=False) for slot in range(streams)]
+        return cls(windows, cuts, _pairs(shape, streams, seed=0))
 
     def read(self) -> "Turn":
         """Returns the same turn, in which all factors are read; the windows know it before."""
@@ -93,26 +77,27 @@ class Turn:
         return (time.process_time() - began) / len(self.cuts)
 
 
-def measured(shape: Shape, budget: Budget, streams: int, query: int = QUERY) -> Measured:
-    """Returns the times of one shape's forms, on the threads that torch has."""
+def turns_of(shape: Shape, streams: int, query: int = QUERY) -> dict[str, Turn]:
+    """Returns the shape's turn in every form, named as in `Measured`."""
     weights = shape.hidden_dim * (shape.source_dim + shape.target_dim)
     few = min(streams, ONE_CHUNK) if weights > LARGE_WEIGHTS else streams
     hidden = Turn.of(shape, "hidden", streams, query)
     full = Turn.of(shape, "full", few, query)
-    return Measured(
-        **least({"hidden_s": hidden, "hidden_read_s": hidden.read(), "full_s": full}, budget)
-    )
+    return {"hidden_s": hidden, "hidden_read_s": hidden.read(), "full_s": full}
 
 
-def least(turns: Mapping[str, Callable[[], float]], budget: Budget) -> dict[str, float]:
-    """Returns the least that each gave. The first round makes ready what lasts and counts only for
-    those that are hopeless by it."""
+def least(
+    turns: Mapping[str, Callable[[], float]], repetitions: int, seconds: float
+) -> dict[str, float]:
+    """Returns the least that each gave, in so many repetitions (two at least) or in the first that
+    take so many CPU seconds. A first round makes ready what lasts and counts only for those that
+    are hopeless by it."""
     first = {name: turn() for name, turn in turns.items()}
-    bound, began = budget.hopeless * min(first.values()), time.process_time()
+    bound, began = HOPELESS * min(first.values()), time.process_time()
     taken = take_turns(
         {name: turn for name, turn in turns.items() if first[name] <= bound},
-        max(budget.repetitions, 2),
-        lambda done: done > 1 and time.process_time() - began > budget.seconds,
+        max(repetitions, 2),
+        lambda done: done > 1 and time.process_time() - began > seconds,
     )
     return first | {name: min(found) for name, found in taken.items()}
 
@@ -120,8 +105,8 @@ def least(turns: Mapping[str, Callable[[], float]], budget: Budget) -> dict[str,
 def _pairs(shape: Shape, streams: int, seed: int) -> tuple[list[FloatArray], list[FloatArray]]:
     """Targets that no mapping explains, so that no loss falls to where products are too coarse."""
     rng = np.random.default_rng(seed)
-    x_ND, y_NE = (
+    x_BD, y_BE = (
         rng.standard_normal((streams, dim), np.float32)
         for dim in (shape.source_dim, shape.target_dim)
     )
-    return list(x_ND), list(y_NE)
+    return list(x_BD), list(y_BE)

@@ -1,9 +1,9 @@
 """The inner loop in JAX: grad for ONE stream, all streams by vmap, all of it compiled by jit.
 
-B = streams, C = streams of a chunk, S = support pairs, Q = query pairs, N = pairs, D = source dim,
+B = streams in batch, S = support pairs, Q = query pairs, N = pairs of a stream, D = source dim,
 E = target dim, K = inner steps
 
-The loop over K is unrolled while tracing. `chunked` goes over the streams C at a time: not how the
+The loop over K is unrolled while tracing. `chunked` takes a few streams at a time: not as the
 documentation has it, but a chunk's weights then stay in cache, and it is the fastest that we could
 make JAX. Compiling is in nobody's time.
 """
@@ -17,7 +17,9 @@ import torch
 from benchmarks.inner.peers import CannotTakePart, Timed, What, imported
 from benchmarks.inner.problem import Given, Tensors
 
-CHUNK = 4  # C: of 1, 2, 4, 8 and 16 the fastest or close to it, at d = 512 and 2048, both ways
+CHUNK = (
+    4  # streams: of 1, 2, 4, 8 and 16 the fastest or close to it, at d = 512 and 2048, both ways
+)
 
 
 def by_jax(given: Given, what: What, *, chunked: bool = False) -> Timed:

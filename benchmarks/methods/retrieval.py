@@ -1,7 +1,7 @@
 """`python -m benchmarks retrieval`: our retrieval measures beside torchmetrics', on the same
 scores.
 
-Q = queries, C = candidates
+R = rows (queries), Y = candidates
 
 Both give R@1, R@5, R@10 (torchmetrics' hit rate), MRR, mAP and NDCG. torchmetrics takes one query
 at a time, either through its functions or through its modules, whichever is cheaper here. Scores
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.output import NoFigures, Report, Say, measured_report
+from benchmarks.output import Benchmark, NoFigures, Report, Say
 from benchmarks.timing import Stopwatch, ratios, take_turns, torch_threads
 from model.evaluate.machine import spread
 from model.retrieval import scores_of
@@ -36,7 +36,7 @@ GOAL = 20.0  # how many times less CPU we promise to take
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RetrievalPlan:
     """What is measured, and how much of it."""
 
     queries: int = 256
@@ -48,49 +48,43 @@ class Plan:
     seed: int = 0
 
 
-QUICK = Plan(queries=16, repetitions=1, calls_of_ours=3)
-"""Shows that everything works; its figures mean little."""
+QUICK = RetrievalPlan(queries=16, repetitions=1, calls_of_ours=3)
 
 
-def bench(plan: Plan, say: Say) -> Report:
+def retrieval_figures(plan: RetrievalPlan, say: Say) -> Report:
     """Measures everything. Raises NoFigures when torchmetrics is missing, or when its results are
     not ours."""
-
-    def measure() -> Report:
-        with torch_threads(1):  # on inputs this small, more only spin
-            cases = {case: _case(plan, case) for case in CASES}
-        return {"goal_ratio": GOAL, "cases": cases}
-
-    return measured_report("retrieval", plan, ("torch", "numpy", "torchmetrics"), measure)
+    with torch_threads(1):  # on inputs this small, more only spin
+        return {"goal_ratio": GOAL, "cases": {case: _case(plan, case) for case in CASES}}
 
 
-def inputs(plan: Plan, case: Case) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Makes scores (Q, C) in (0, 1], all different, and grades (Q, C)."""
+def inputs(plan: RetrievalPlan, case: Case) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Makes scores (R, Y) in (0, 1], all different, and grades (R, Y)."""
     rng = np.random.default_rng(plan.seed)
     shape = (plan.queries, plan.candidates)
-    score_QC = (rng.permutation(plan.queries * plan.candidates) + 1.0).reshape(shape)
-    grade_QC = 3 * np.eye(*shape, dtype=np.int64)
+    score_RY = (rng.permutation(plan.queries * plan.candidates) + 1.0).reshape(shape)
+    grade_RY = 3 * np.eye(*shape, dtype=np.int64)
     if case == "graded":
-        others_QC = rng.integers(1, 4, shape) * (rng.random(shape) < plan.relevant_share)
-        grade_QC = np.maximum(grade_QC, others_QC)
-    return (score_QC / score_QC.size).astype(np.float32), grade_QC
+        others_RY = rng.integers(1, 4, shape) * (rng.random(shape) < plan.relevant_share)
+        grade_RY = np.maximum(grade_RY, others_RY)
+    return (score_RY / score_RY.size).astype(np.float32), grade_RY
 
 
-def _case(plan: Plan, case: Case) -> Report:
-    score_QC, grade_QC = inputs(plan, case)
-    preds, target = torch.from_numpy(score_QC), torch.from_numpy(grade_QC)
+def _case(plan: RetrievalPlan, case: Case) -> Report:
+    score_RY, grade_RY = inputs(plan, case)
+    preds, target = torch.from_numpy(score_RY), torch.from_numpy(grade_RY)
     theirs: dict[str, Callable[[], Figures]] = {
         "functions": lambda: by_functions(preds, target),
         "modules": lambda: by_modules(preds, target),
     }
-    found = ours(score_QC, grade_QC)
+    found = by_ours(score_RY, grade_RY)
     for form, compute in theirs.items():
         for name, value in compute().items():
             if not abs(found[name] - value) <= AGREE:
                 whose = f"{case}, torchmetrics {form}"
                 raise NoFigures(f"{name}: ours {found[name]}, {whose}: {value}")
     forms = {form: partial(_cpu_ms, compute, 1) for form, compute in theirs.items()}
-    mine = partial(_cpu_ms, lambda: ours(score_QC, grade_QC), plan.calls_of_ours)
+    mine = partial(_cpu_ms, lambda: by_ours(score_RY, grade_RY), plan.calls_of_ours)
     taken = take_turns({"ours": mine, **forms}, plan.repetitions)
     best = min(forms, key=lambda form: statistics.median(taken[form]))
     return {
@@ -103,9 +97,9 @@ def _case(plan: Plan, case: Case) -> Report:
     }
 
 
-def ours(score_QC: NDArray[np.float32], grade_QC: NDArray[np.int64]) -> Figures:
+def by_ours(score_RY: NDArray[np.float32], grade_RY: NDArray[np.int64]) -> Figures:
     """Computes every measure by `model.retrieval`."""
-    scores = scores_of(score_QC, grade_QC)
+    scores = scores_of(score_RY, grade_RY)
     return {name: float(getattr(scores, name)) for name in MEASURES}
 
 
@@ -113,13 +107,13 @@ def by_functions(preds: torch.Tensor, target: torch.Tensor) -> Figures:
     """Computes every measure by torchmetrics' functions, a query at a time."""
     functional = _torchmetrics().functional.retrieval
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
-    for p_C, t_C in zip(preds, target, strict=True):
-        relevant_C = t_C > 0
+    for p_Y, t_Y in zip(preds, target, strict=True):
+        relevant_Y = t_Y > 0
         for k in (1, 5, 10):
-            rows[f"r_at_{k}"].append(functional.retrieval_hit_rate(p_C, relevant_C, top_k=k))
-        rows["mrr"].append(functional.retrieval_reciprocal_rank(p_C, relevant_C))
-        rows["mean_ap"].append(functional.retrieval_average_precision(p_C, relevant_C))
-        rows["ndcg"].append(functional.retrieval_normalized_dcg(p_C, t_C))
+            rows[f"r_at_{k}"].append(functional.retrieval_hit_rate(p_Y, relevant_Y, top_k=k))
+        rows["mrr"].append(functional.retrieval_reciprocal_rank(p_Y, relevant_Y))
+        rows["mean_ap"].append(functional.retrieval_average_precision(p_Y, relevant_Y))
+        rows["ndcg"].append(functional.retrieval_normalized_dcg(p_Y, t_Y))
     return {name: float(torch.stack(values).mean()) for name, values in rows.items()}
 
 
@@ -149,3 +143,7 @@ def _cpu_ms(call: Callable[[], Figures], times: int) -> float:
     watch = Stopwatch()
     watch.run(lambda: [call() for _ in range(times)])
     return 1e3 * watch.cpu_s / times
+
+
+LIBRARIES = ("torch", "numpy", "torchmetrics")
+BENCHMARK = Benchmark("retrieval", RetrievalPlan(), QUICK, LIBRARIES, retrieval_figures)

@@ -1,20 +1,10 @@
 """`python -m benchmarks sinusoid`: MAML and Meta-SGD on 5-shot sinusoid regression, beside what
 their papers give.
 
-F = functions, N = query points
+B = streams in batch (functions), N = pairs of a stream (query points)
 
-**Protocol.** y = A·sin(ω·x − φ), A uniform in [0.1, 5], φ in [0, π], x in [−5, 5]; a network
-1-40-40-1 with ReLU, weights normal with deviation 0.01 cut off at two of them; mean squared error
-in both loops; Adam at 0.001 outside, one exact second-order inner step while meta-training.
-
-- *MAML, table 2*: ω = 1, inner rate 0.01, 25 functions an outer step, 70,000 outer steps (their
-  code's command for sinusoids), meta-trained on 10 support and 10 query points as section 5.1
-  has it, tested on 5: query points apart from the support. They test on 600 functions with 5
-  query points each and print no interval.
-- *Meta-SGD and MAML, table 1 of Meta-SGD*: ω uniform in [0.8, 1.2], 4 functions an outer step,
-  60,000 outer steps, 5 support and 10 query points, one step in testing too; MAML at 0.01,
-  Meta-SGD with one rate per parameter, all starting at one value from [0.005, 0.1]. Tested on 100
-  functions at 100 evenly spaced points each. (Recalled, not read: see `sinusoid_protocols`.)
+`sinusoid_protocols` has the papers' settings; in all of them the loss is the mean squared error,
+inside and outside, and one exact second-order inner step is taken while meta-training.
 
 **Where the protocol is open, and decides.** MAML after one step: nothing. After more steps at the
 rate meta-trained for, a few functions in a thousand diverge, and the mean with them: 0.38 and 0.35
@@ -26,7 +16,7 @@ and the seed. Starts at 0.005, 0.02, 0.042, 0.05 and 0.1, each with a seed of it
 0.76, 0.79, 0.75 and 0.80 on 5 shots; on 20 shots 0.37 to 0.45, of which the lower ones are better
 than published by more than the intervals.
 
-**Intervals.** Ours is 1.96·s/√F over the test functions of all seeds. Theirs is the published one
+**Intervals.** Ours is 1.96·s/√B over the B test functions of all seeds. Theirs is the published one
 where there is one at hand, else (marked ~) what theirs would be by our losses: 1.96·s/√n with
 their number of functions and points. Agreement means that the two overlap.
 
@@ -34,7 +24,6 @@ On one thread: the matrices are too small for two.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,8 +33,8 @@ from torch import Tensor
 
 from benchmarks.methods import sinusoid_protocols as setting
 from benchmarks.methods.sinusoid_protocols import PROTOCOLS, Protocol, Published, quick_of
-from benchmarks.methods.sinusoid_training import Learned, meta_test, meta_train
-from benchmarks.output import Report, Say, measured_report
+from benchmarks.methods.sinusoid_training import Learned, meta_test, meta_trained
+from benchmarks.output import Benchmark, Report, Say
 from benchmarks.timing import rounded, torch_threads
 
 NORMAL_95 = 1.96
@@ -54,28 +43,24 @@ DIVERGED = 1e3
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SinusoidPlan:
     """What is measured, and how much of it."""
 
     protocols: tuple[Protocol, ...] = PROTOCOLS
     seeds: int = 1
 
 
-QUICK = Plan(tuple(quick_of(protocol) for protocol in PROTOCOLS))
+QUICK = SinusoidPlan(tuple(quick_of(protocol) for protocol in PROTOCOLS))
 
 
-def bench(plan: Plan, say: Say) -> Report:
+def sinusoid_figures(plan: SinusoidPlan, say: Say) -> Report:
     """Meta-trains and meta-tests by every protocol."""
-
-    def measure() -> Report:
-        with torch_threads(1):
-            tables = [_table(protocol, plan.seeds, say) for protocol in plan.protocols]
-        return {"seeds": list(range(plan.seeds)), "diverged": DIVERGED, "tables": tables}
-
-    return measured_report("sinusoid", plan, ("torch",), measure)
+    with torch_threads(1):
+        tables = [_table(protocol, plan.seeds, say) for protocol in plan.protocols]
+    return {"seeds": list(range(plan.seeds)), "diverged": DIVERGED, "tables": tables}
 
 
-def faults(report: Report) -> list[str]:
+def worse_figures(report: Report) -> list[str]:
     """Returns a line for each judged figure that is worse than the published one, intervals
     considered."""
     return [
@@ -87,58 +72,41 @@ def faults(report: Report) -> list[str]:
 
 
 def _table(protocol: Protocol, seeds: int, say: Say) -> Report:
-    began = time.process_time()
-    learned = [meta_train(protocol, seed, say) for seed in range(seeds)]
-    trained = time.process_time()
-    cells = [_cell(protocol, cell, learned) for cell in protocol.cells]
+    learned = [meta_trained(protocol, seed, say) for seed in range(seeds)]
     names = ("HIDDEN", "AMPLITUDES", "PHASES", "INPUTS", "META_RATE")
     return {
         "method": protocol.method,
         "paper": protocol.paper,
         "protocol": asdict(protocol) | {name.lower(): getattr(setting, name) for name in names},
         "first_rate_by_seed": [rounded(each.start) for each in learned],
-        "cells": cells,
-        "cpu_seconds": {
-            "meta_training": round(trained - began, 1),
-            "meta_testing": round(time.process_time() - trained, 1),
-        },
+        "cells": [_cell(protocol, cell, learned) for cell in protocol.cells],
     }
 
 
 def _cell(protocol: Protocol, cell: Published, learned: Sequence[Learned]) -> Report:
-    errors = [
-        meta_test(protocol, each, seed, cell.shots, cell.steps, cell.later)[-1]
-        for seed, each in enumerate(learned)
-    ]
-    found = figures(errors, protocol)
-    theirs = found["their_interval_by_our_losses"] if cell.interval is None else cell.interval
-    judgement = verdict(found["ours"], found["interval"], cell.error, theirs)
-    return {
-        "shots": cell.shots,
-        "steps": cell.steps,
-        "rates_after_first_step": cell.later,
-        "published": cell.error,
-        "published_interval": cell.interval,
-        **found,
-        "verdict": judgement if cell.judged else None,
-    }
+    errors = [meta_test(protocol, each, seed, cell)[-1] for seed, each in enumerate(learned)]
+    found, theirs = cell_figures(errors, protocol), cell.published_interval
+    if theirs is None:
+        theirs = found["their_interval_by_our_losses"]
+    judgement = verdict(found["ours"], found["interval"], cell.published, theirs)
+    return asdict(cell) | found | {"verdict": judgement if cell.judged else None}
 
 
-def figures(errors_FN: Sequence[Tensor], protocol: Protocol) -> dict[str, Any]:
+def cell_figures(errors_BN: Sequence[Tensor], protocol: Protocol) -> dict[str, Any]:
     """Returns our mean and interval of the squared errors of each seed, and what interval theirs
     would have: by as many test points as they took, or all where points are evenly spaced."""
     points = slice(None) if protocol.even_points else slice(protocol.their_points)
-    ours_F = torch.cat([errors.mean(1) for errors in errors_FN]).double()
-    few_F = torch.cat([errors[:, points].mean(1) for errors in errors_FN]).double()
+    ours_B = torch.cat([errors.mean(1) for errors in errors_BN]).double()
+    few_B = torch.cat([errors[:, points].mean(1) for errors in errors_BN]).double()
     return {
-        "ours": _number(ours_F.mean()),
-        "interval": _number(NORMAL_95 * ours_F.std() / math.sqrt(len(ours_F))),
-        "by_seed": [_number(errors.double().mean()) for errors in errors_FN],
+        "ours": _number(ours_B.mean()),
+        "interval": _number(NORMAL_95 * ours_B.std() / math.sqrt(len(ours_B))),
+        "by_seed": [_number(errors.double().mean()) for errors in errors_BN],
         "their_interval_by_our_losses": _number(
-            NORMAL_95 * few_F.std() / math.sqrt(protocol.their_functions)
+            NORMAL_95 * few_B.std() / math.sqrt(protocol.their_functions)
         ),
-        "functions": len(ours_F),
-        "diverged": int((~(ours_F < DIVERGED)).sum()),
+        "functions": len(ours_B),
+        "diverged": int((~(ours_B < DIVERGED)).sum()),
     }
 
 
@@ -154,3 +122,8 @@ def verdict(ours: float | None, interval: float | None, published: float, theirs
 def _number(value: Tensor) -> float | None:
     """Returns four digits, or None where JSON has no number."""
     return rounded(value.item()) if value.isfinite() else None
+
+
+BENCHMARK = Benchmark(
+    "sinusoid", SinusoidPlan(), QUICK, ("torch",), sinusoid_figures, worse_figures
+)

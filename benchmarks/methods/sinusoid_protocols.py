@@ -24,10 +24,10 @@ class Published:
 
     shots: int
     steps: int
-    error: float
-    interval: float | None = None
+    published: float
+    published_interval: float | None = None
     """Half of the 95 % confidence interval, where a source at hand gives it."""
-    later: float = 1.0  # what the inner rates are multiplied by from the second step on
+    rates_after_first_step: float = 1.0  # what the inner rates are multiplied by from then on
     judged: bool = True  # else ours is only shown beside it
 
 
@@ -59,18 +59,18 @@ MAML_TABLE_2 = Protocol(
     paper="Finn",
     source="Finn et al. 2017, arXiv:1703.03400v3, table 2; no intervals given",
     cells=(
-        Published(shots=5, steps=1, error=0.67, later=0.5),
-        Published(shots=5, steps=5, error=0.38, later=0.5),
-        Published(shots=5, steps=10, error=0.35, later=0.5),
-        Published(shots=5, steps=5, error=0.38, judged=False),
-        Published(shots=5, steps=10, error=0.35, judged=False),
+        Published(5, 1, 0.67, rates_after_first_step=0.5),
+        Published(5, 5, 0.38, rates_after_first_step=0.5),
+        Published(5, 10, 0.35, rates_after_first_step=0.5),
+        Published(5, 5, 0.38, judged=False),
+        Published(5, 10, 0.35, judged=False),
     ),
     frequencies=(1.0, 1.0),
     meta_batch=25,
-    iterations=70_000,
+    iterations=70_000,  # as their code's command for sinusoids has it
     rates=(0.01, 0.01),
     learned_rates=False,
-    shots=10,
+    shots=10,  # section 5.1; tested on 5, with query points apart from them
     their_functions=600,
     their_points=5,
     even_points=False,
@@ -81,9 +81,9 @@ META_SGD_TABLE_1 = Protocol(
     paper="Li",
     source="Li et al. 2017, arXiv:1707.09835v2, table 1",
     cells=(
-        Published(shots=5, steps=1, error=0.90, interval=0.16),
-        Published(shots=10, steps=1, error=0.63),
-        Published(shots=20, steps=1, error=0.50),
+        Published(5, 1, 0.90, published_interval=0.16),
+        Published(10, 1, 0.63),
+        Published(20, 1, 0.50),
     ),
     frequencies=(0.8, 1.2),
     meta_batch=4,
@@ -99,9 +99,9 @@ MAML_TABLE_1 = replace(
     META_SGD_TABLE_1,
     method="MAML",
     cells=(
-        Published(shots=5, steps=1, error=1.13, interval=0.18),
-        Published(shots=10, steps=1, error=0.85),
-        Published(shots=20, steps=1, error=0.71),
+        Published(5, 1, 1.13, published_interval=0.18),
+        Published(10, 1, 0.85),
+        Published(20, 1, 0.71),
     ),
     rates=(0.01, 0.01),
     learned_rates=False,

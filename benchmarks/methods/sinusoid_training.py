@@ -1,6 +1,7 @@
 """Meta-training and meta-testing on sinusoids, y = A·sin(ω·x − φ), by autograd.
 
-F = functions (streams), B = functions of one outer step, S = support points, N = query points
+B = streams in batch (functions), S = support pairs, N = pairs of a stream (query points),
+I = inputs of a layer, D = source dim, E = target dim
 
 A and φ uniform, inputs uniform or evenly spaced, as `sinusoid_protocols` says. (With +φ, as Li et
 al. write it, the distribution is this one mirrored in both axes.) The network is its parameters
@@ -22,6 +23,7 @@ from benchmarks.methods.sinusoid_protocols import (
     META_RATE,
     PHASES,
     Protocol,
+    Published,
 )
 from benchmarks.output import Say
 
@@ -35,8 +37,8 @@ TEST_SEED = 1_000_003  # Meta-test functions come from generators of their own
 Parameters = tuple[Tensor, ...]
 
 
-class Pairs(NamedTuple):
-    """Support or query points of many functions: x and y (F, S, 1), no padding."""
+class Points(NamedTuple):
+    """Support or query points of many functions: x and y (B, S, 1), no padding."""
 
     x: Tensor
     y: Tensor
@@ -58,7 +60,7 @@ def sinusoids(
     counts: tuple[int, int],
     *,
     even: bool = False,
-) -> tuple[Pairs, Pairs]:
+) -> tuple[Points, Points]:
     """Draws new functions and returns S support and N query points of each; `counts` are S and N.
     Inputs are uniform; with `even`, the query's are evenly spaced from end to end."""
 
@@ -71,7 +73,7 @@ def sinusoids(
     if even:
         query_x = torch.linspace(*INPUTS, counts[1]).view(1, -1, 1).expand_as(query_x)
     values = [amplitude * torch.sin(frequency * x - phase) for x in (support_x, query_x)]
-    return Pairs(support_x, values[0]), Pairs(query_x, values[1])
+    return Points(support_x, values[0]), Points(query_x, values[1])
 
 
 def fresh(generator: torch.Generator, dims: Sequence[int] = DIMS) -> Parameters:
@@ -84,7 +86,7 @@ def fresh(generator: torch.Generator, dims: Sequence[int] = DIMS) -> Parameters:
     return tuple(theta)
 
 
-def outputs(parameters: Parameters, x_BND: Tensor) -> Tensor:
+def network_outputs(parameters: Parameters, x_BND: Tensor) -> Tensor:
     """Returns every function's outputs (B, N, E) by its own parameters; ReLU between layers."""
     h_BNI = x_BND
     for layer, (w, b) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
@@ -93,24 +95,24 @@ def outputs(parameters: Parameters, x_BND: Tensor) -> Tensor:
     return h_BNI
 
 
-def expand(theta: Parameters, functions: int) -> Parameters:
+def repeated(theta: Parameters, functions: int) -> Parameters:
     """Returns θ for each of so many functions, without copying."""
     return tuple(tensor.expand(functions, *tensor.shape) for tensor in theta)
 
 
 def inner_step(
-    parameters: Parameters, rates: Sequence[Tensor], support: Pairs, *, exact: bool = False
+    parameters: Parameters, rates: Sequence[Tensor], support: Points, *, exact: bool = False
 ) -> Parameters:
     """Returns every function's parameters after one step on its support; `exact` keeps the graph,
     so that gradients are second order."""
     if not exact:
         parameters = tuple(tensor.detach().requires_grad_() for tensor in parameters)
-    losses_B = (outputs(parameters, support.x) - support.y).square().mean((1, 2))
+    losses_B = (network_outputs(parameters, support.x) - support.y).square().mean((1, 2))
     found = torch.autograd.grad(losses_B.sum(), parameters, create_graph=exact)
     return tuple(t - rate * g for t, rate, g in zip(parameters, rates, found, strict=True))
 
 
-def meta_train(protocol: Protocol, seed: int, say: Say) -> Learned:
+def meta_trained(protocol: Protocol, seed: int, say: Say) -> Learned:
     """Returns θ and the rates after all outer steps: Adam on the mean query loss after one inner
     step, second order."""
     generator = torch.Generator().manual_seed(seed)
@@ -121,8 +123,8 @@ def meta_train(protocol: Protocol, seed: int, say: Say) -> Learned:
     leaves = [t.requires_grad_() for t in (*theta, *(rates if protocol.learned_rates else ()))]
     adam = torch.optim.Adam(leaves, lr=META_RATE, fused=True)
     for done, (support, query) in enumerate(_batches(generator, protocol), start=1):
-        moved = inner_step(expand(theta, protocol.meta_batch), rates, support, exact=True)
-        loss = (outputs(moved, query.x) - query.y).square().mean()
+        moved = inner_step(repeated(theta, protocol.meta_batch), rates, support, exact=True)
+        loss = (network_outputs(moved, query.x) - query.y).square().mean()
         for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
             leaf.grad = gradient
         adam.step()
@@ -132,33 +134,31 @@ def meta_train(protocol: Protocol, seed: int, say: Say) -> Learned:
     return Learned(theta, [rate.detach() for rate in rates], start.item())
 
 
-def _batches(generator: torch.Generator, protocol: Protocol) -> Iterator[tuple[Pairs, Pairs]]:
+def _batches(generator: torch.Generator, protocol: Protocol) -> Iterator[tuple[Points, Points]]:
     counts = (protocol.shots, protocol.queries)
     for begin in range(0, protocol.iterations, BLOCK):
         steps = min(BLOCK, protocol.iterations - begin)
         block = sinusoids(generator, steps * protocol.meta_batch, protocol.frequencies, counts)
         of_step = [torch.split(t, protocol.meta_batch) for pairs in block for t in pairs]
         for x, y, query_x, query_y in zip(*of_step, strict=True):
-            yield Pairs(x, y), Pairs(query_x, query_y)
+            yield Points(x, y), Points(query_x, query_y)
 
 
-def meta_test(
-    protocol: Protocol, learned: Learned, seed: int, shots: int, steps: int, later: float
-) -> Tensor:
-    """Returns squared errors (steps + 1, F, N) of new functions before and after each inner step
-    on `shots` points; from the second step on at `later` times the rates."""
+def meta_test(protocol: Protocol, learned: Learned, seed: int, cell: Published) -> Tensor:
+    """Returns squared errors (cell.steps + 1, B, N) of new functions before and after each inner
+    step on the cell's shots."""
     generator = torch.Generator().manual_seed(TEST_SEED + seed)
-    counts, even = (shots, protocol.points), protocol.even_points
+    counts, even = (cell.shots, protocol.points), protocol.even_points
     block = sinusoids(generator, protocol.functions, protocol.frequencies, counts, even=even)
+    later = [cell.rates_after_first_step * rate for rate in learned.rates]
     chunks = []
     for x, y, query_x, query_y in zip(
         *(torch.split(t, CHUNK) for pairs in block for t in pairs), strict=True
     ):
-        parameters = expand(learned.theta, len(x))
-        errors = [(outputs(parameters, query_x) - query_y).square()]
-        for step in range(steps):
-            rates = learned.rates if step == 0 else [later * rate for rate in learned.rates]
-            parameters = inner_step(parameters, rates, Pairs(x, y))
-            errors.append((outputs(parameters, query_x) - query_y).square().detach())
+        parameters = repeated(learned.theta, len(x))
+        errors = [(network_outputs(parameters, query_x) - query_y).square()]
+        for step in range(cell.steps):
+            parameters = inner_step(parameters, later if step else learned.rates, Points(x, y))
+            errors.append((network_outputs(parameters, query_x) - query_y).square().detach())
         chunks.append(torch.stack(errors).squeeze(3))
     return torch.cat(chunks, 1)

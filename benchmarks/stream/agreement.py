@@ -1,6 +1,6 @@
 """Whether a worker's mappings are those that the usual inner loop makes of the same windows.
 
-D = source dim, E = target dim
+W = window size, D = source dim, E = target dim
 
 No ratio is worth printing between workers that compute different things.
 """
@@ -15,7 +15,7 @@ from safetensors.numpy import load
 
 from benchmarks.output import NoFigures
 from benchmarks.stream.topics import place_of
-from benchmarks.stream.usual_worker import InnerLoop
+from benchmarks.stream.usual_worker import UsualInnerLoop
 from benchmarks.stream.workload import Workload, stream_number
 from daemon.wire.adapted_mapping import HEADER_PREFIX
 from model.theta.meta_init import MetaInit
@@ -34,7 +34,7 @@ def check_agreement(
 ) -> float:
     """Returns the largest difference found. Raises NoFigures when it is too large for numbers of
     this dtype, or too few of the records hold a θ′."""
-    loop = InnerLoop(theta)
+    loop = UsualInnerLoop(theta)
     differences: list[float] = []
     checked = 0
     for record in records:
@@ -44,7 +44,7 @@ def check_agreement(
         x_WD, y_WE = workload.window(stream, place.offset)
         support = torch.from_numpy(x_WD[:support_size]), torch.from_numpy(y_WE[:support_size])
         expected = {name: t.numpy() for name, t in loop.adapted(*support).items()}
-        ours = whole(record, theta)
+        ours = whole_mapping(record, theta)
         differences += [np.abs(ours[k] - t).max() / np.abs(t).max() for k, t in expected.items()]
         checked += 1
     if checked < LEAST_CHECKED:
@@ -58,7 +58,7 @@ def check_agreement(
     return largest
 
 
-def whole(record: Any, theta: MetaInit) -> Tensors:
+def whole_mapping(record: Any, theta: MetaInit) -> Tensors:
     """Returns a record's w1, b1, w2, b2, multiplied out if it holds factors."""
     tensors = load(record.value)
     if dict(record.headers).get(HEADER_PREFIX + "encoding") == b"lowrank":

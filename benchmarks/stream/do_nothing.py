@@ -89,4 +89,5 @@ class DoNothing:
 
 
 if __name__ == "__main__":
-    work_until_stopped(DoNothing(config.load_settings(None), int(sys.argv[1]), float(sys.argv[2])))
+    worker = DoNothing(config.load_settings(None), int(sys.argv[1]), float(sys.argv[2]))
+    work_until_stopped(worker.turn, worker.close)

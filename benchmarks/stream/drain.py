@@ -1,7 +1,7 @@
 """One worker, once: drains a prefilled topic for some seconds, watched; checked, then told."""
 
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from benchmarks.output import NoFigures
 from benchmarks.stream.agreement import check_agreement
-from benchmarks.stream.plan import Kind, Plan, Scenario
+from benchmarks.stream.plan import Kind, StreamPlan, StreamScenario
 from benchmarks.stream.topics import Reader, made_topics
 from benchmarks.stream.worker_process import STOP_WITHIN_S, Sample, Watched, running
 from daemon.config import Settings
@@ -69,7 +69,7 @@ class Drain:
 class Bench:
     """What all runs share."""
 
-    plan: Plan
+    plan: StreamPlan
     services: Services
     folder: Path  # for logs and θ
     name: str  # begins every topic's name
@@ -91,14 +91,16 @@ class Bench:
         """Bytes of a mapping that is published in full."""
         return mapping_bytes(self.plan.dim, self.plan.hidden_dim, self.plan.dim)
 
-    def drain(self, scenario: Scenario, interval_ms: int | None, steady_s: float) -> Drain:
+    def drain(self, scenario: StreamScenario, interval_ms: int | None, steady_s: float) -> Drain:
         """Runs the scenario's worker once. Raises NoFigures when the run was not what it set out
         to be."""
         plan, settings = self.plan, self.settings(scenario, interval_ms)
         with ExitStack() as stack:
             worker, reader = self.start(scenario, settings, stack)
             drain = self._steady(worker, reader, scenario.kind, settings, steady_s)
-            records = reader.newest_mappings(CHECKED_PER_PARTITION)
+            topic = settings.kafka_mappings_topic
+            since = {p: end - CHECKED_PER_PARTITION for p, end in reader.ends(topic).items()}
+            records = list(reader.records(topic, {p: max(0, at) for p, at in since.items()}))
         difference = None
         if scenario.kind != "do_nothing":
             dtype = "float32" if scenario.kind == "usual" else plan.mapping_dtype
@@ -108,13 +110,12 @@ class Bench:
         return replace(drain, difference=difference, mapping_bytes=mean_bytes)
 
     def start(
-        self, scenario: Scenario, settings: Settings, stack: ExitStack
+        self, scenario: StreamScenario, settings: Settings, stack: ExitStack
     ) -> tuple[Watched, Reader]:
         """Starts a worker with topics of its own to write to, until the stack is closed."""
         output = {settings.kafka_mappings_topic, settings.kafka_dead_letters_topic}
         stack.enter_context(made_topics(settings, self.largest_mapping, output))
-        reader = Reader(settings)
-        stack.callback(reader.close)
+        reader = stack.enter_context(closing(Reader(settings)))
         kind, log = scenario.kind, self.folder / f"{settings.kafka_group_id}.log"
         port = settings.http_port if kind == "adaptd" else None
         append = "rpush" if kind == "usual" else "xadd"
@@ -141,7 +142,7 @@ class Bench:
             raise NoFigures("nothing happened in the steady part; prefill more events")
         return Drain(start, end, after - before, settings.publish_interval_ms)
 
-    def settings(self, scenario: Scenario, interval_ms: int | None = None) -> Settings:
+    def settings(self, scenario: StreamScenario, interval_ms: int | None = None) -> Settings:
         """Returns the settings of one run, with names of its own."""
         plan, theta = self.plan, self.folder / "theta.safetensors"
         if not theta.exists():

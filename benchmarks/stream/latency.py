@@ -8,20 +8,23 @@ broker appended it. The producer that keeps to the timetable is a process of its
     python -m benchmarks.stream.latency    answers one request
 """
 
+import math
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
-from benchmarks.output import NoFigures
-from benchmarks.process import Process, serve
+from benchmarks.output import NoFigures, Report, Say
+from benchmarks.process import Process, serve_requests
 from benchmarks.stream.drain import Bench
 from benchmarks.stream.plan import ALL_PUBLISHED
 from benchmarks.stream.topics import Place, made_topics, place_of, prefill, producer, send
 from benchmarks.stream.workload import Workload, stream_name
+from benchmarks.timing import rounded
+from model.evaluate.machine import spread
 
 TICK_S = 0.002  # A wake-up for every event would keep a core busy that the worker could use
 LEAD_S = 0.2  # before the first event is due, so that the start is on time
@@ -43,33 +46,25 @@ class Mapped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
-    """Milliseconds, one number for each mapping that newly reflects an event of the phase."""
-
-    newest_ms: list[float]  # since the newest event it reflects
-    oldest_ms: list[float]
-    """Since the oldest event that it is the first to reflect; the daemon's histogram has this."""
-
-
-@dataclass(frozen=True, slots=True)
 class Paced:
-    """What one run measured."""
+    """What one run measured; latencies in ms, one for each mapping that newly reflects an event."""
 
     offered_per_s: float
     late_ms: float
     """How far the producer fell behind its timetable at worst; that counts as latency."""
     max_wait_ms: int  # how long the daemon may wait for a full batch
-    freshness: Freshness
+    newest_ms: list[float]  # since the newest event it reflects
+    oldest_ms: list[float]
+    """Since the oldest event that it is the first to reflect; the daemon's histogram has this."""
 
 
-def paced_run(bench: Bench, rate: float) -> Paced:
+def paced_run(bench: Bench, rate: float, say: Say) -> Paced:
     """Runs the daemon, which adapts on every event and publishes every mapping, at `rate` events a
     second. Raises NoFigures when an event or a mapping is missing or too many."""
     plan, workload = bench.plan, bench.plan.workload()
     settings = bench.settings(ALL_PUBLISHED)
-    own = {"kafka_events_topic": f"{settings.kafka_group_id}-events"}
-    settings, count = settings.model_copy(update=own), int(plan.paced_s * rate)
-    topic = settings.kafka_events_topic
+    topic, count = f"{settings.kafka_group_id}-events", int(plan.paced_s * rate)
+    settings = settings.model_copy(update={"kafka_events_topic": topic})
     with ExitStack() as stack:
         stack.enter_context(made_topics(settings, bench.largest_mapping, {topic}))
         prefill(settings, workload, workload.head_count)
@@ -93,10 +88,12 @@ def paced_run(bench: Bench, rate: float) -> Paced:
     pairs = workload.head_count - plan.streams + plan.streams * plan.window_size
     check_events(appended - pairs, len(sent), count)
     check_streams({m.stream for m in mapped}, {stream_name(s) for s in range(plan.streams)})
-    found = freshness(sent, mapped, said["start_ms"] + 1000 * plan.settle_s)
-    if not found.newest_ms:
+    newest_ms, oldest_ms = freshness(sent, mapped, said["start_ms"] + 1000 * plan.settle_s)
+    if not newest_ms:
         raise NoFigures("no mapping came of the paced events; pace for longer")
-    return Paced(rate, said["late_ms"], settings.max_wait_ms, found)
+    p50, p99 = (nearest_rank(oldest_ms, share) for share in (0.5, 0.99))
+    say(f"at {rate:,.0f} events/s: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms")
+    return Paced(rate, said["late_ms"], settings.max_wait_ms, newest_ms, oldest_ms)
 
 
 def check_events(appended: int, sent: int, count: int) -> None:
@@ -116,15 +113,18 @@ def check_streams(found: Collection[str], expected: Collection[str]) -> None:
         )
 
 
-def freshness(sent: Mapping[Place, Sent], mapped: Iterable[Mapped], since_ms: float) -> Freshness:
-    """Returns latencies of the mappings whose oldest newly reflected event was sent at `since_ms`
-    or later. `sent` are the events of one phase, all of them; mappings of earlier ones are passed
-    over, and so is one that reflects nothing new."""
+def freshness(
+    sent: Mapping[Place, Sent], mapped: Iterable[Mapped], since_ms: float
+) -> tuple[list[float], list[float]]:
+    """Returns `newest_ms` and `oldest_ms` of the mappings whose oldest newly reflected event was
+    sent at `since_ms` or later. `sent` are the events of one phase, all of them; mappings of
+    earlier ones are passed over, and so is one that reflects nothing new."""
     by_stream: dict[str, list[Place]] = defaultdict(list)
     for place in sorted(sent):
         by_stream[sent[place].stream].append(place)
     reflected: dict[str, int] = defaultdict(int)
-    found = Freshness([], [])
+    newest: list[float] = []
+    oldest: list[float] = []
     for mapping in mapped:
         places, before = by_stream[mapping.stream], reflected[mapping.stream]
         upto = bisect_right(places, mapping.newest)
@@ -133,9 +133,33 @@ def freshness(sent: Mapping[Place, Sent], mapped: Iterable[Mapped], since_ms: fl
         reflected[mapping.stream] = upto
         oldest_ms, newest_ms = (sent[places[at]].sent_ms for at in (before, upto - 1))
         if oldest_ms >= since_ms:
-            found.newest_ms.append(mapping.appended_ms - newest_ms)
-            found.oldest_ms.append(mapping.appended_ms - oldest_ms)
-    return found
+            newest.append(mapping.appended_ms - newest_ms)
+            oldest.append(mapping.appended_ms - oldest_ms)
+    return newest, oldest
+
+
+def latency_figures(runs: Sequence[Paced]) -> Report:
+    """Returns the latencies of all runs."""
+    found: Report = {
+        "offered_events_per_s": rounded(runs[0].offered_per_s),
+        "max_wait_ms": runs[0].max_wait_ms,
+    }
+    for age in ("newest", "oldest"):
+        for name, share in (("p50", 0.5), ("p99", 0.99)):
+            of_runs = [nearest_rank(getattr(run, f"{age}_ms"), share) for run in runs]
+            found[f"{age}_{name}_ms"] = spread(of_runs)
+    beyond = [ms - run.max_wait_ms for ms, run in zip(of_runs, runs, strict=True)]
+    return found | {
+        "p99_beyond_max_wait_ms": spread(beyond),
+        "mappings": [len(run.oldest_ms) for run in runs],
+        "paced_producer_late_ms": spread([run.late_ms for run in runs]),
+    }
+
+
+def nearest_rank(values: Sequence[float], share: float) -> float:
+    """Returns the smallest value that at least `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def paced(servers: str, topic: str, rate: float, count: int, workload: list[int]) -> dict[str, Any]:
@@ -156,4 +180,4 @@ def paced(servers: str, topic: str, rate: float, count: int, workload: list[int]
 
 
 if __name__ == "__main__":
-    serve(lambda request: paced(**request))
+    serve_requests(lambda request: paced(**request))

@@ -1,6 +1,6 @@
 """What `python -m benchmarks stream` measures, and how much of it.
 
-D = source dim, E = target dim, H = hidden, S = support pairs
+D = source dim, E = target dim, H = hidden units, S = support pairs
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ LONG_MS = 60_000  # longer than a run
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class StreamScenario:
     """One worker and the settings that are its own."""
 
     kind: Kind
@@ -29,22 +29,22 @@ EVERY_FOURTH = {"adapt_every": 4, "adapt_latest_ms": LONG_MS}
 EVERY_EVENT = {"adapt_every": 1, "max_batch": 1_000}
 """A turn adapts all that it polls, so that no stream's events wait for each other and coalesce."""
 LIBRDKAFKA = {"kafka_client": "librdkafka"}
-ALL_PUBLISHED = Scenario("adaptd", EVERY_EVENT | {"publish_interval_ms": 0}, once=True)
+ALL_PUBLISHED = StreamScenario("adaptd", EVERY_EVENT | {"publish_interval_ms": 0}, once=True)
 
-SCENARIOS: Mapping[str, Scenario] = {
-    "usual": Scenario("usual"),
-    "every_event": Scenario("adaptd", EVERY_EVENT, paced_publishing=True),
-    "do_nothing": Scenario("do_nothing"),
-    "every_fourth": Scenario("adaptd", EVERY_FOURTH, paced_publishing=True),
-    "librdkafka": Scenario("adaptd", EVERY_FOURTH | LIBRDKAFKA, paced_publishing=True),
-    "do_nothing_librdkafka": Scenario("do_nothing", LIBRDKAFKA, once=True),
+SCENARIOS: Mapping[str, StreamScenario] = {
+    "usual": StreamScenario("usual"),
+    "every_event": StreamScenario("adaptd", EVERY_EVENT, paced_publishing=True),
+    "do_nothing": StreamScenario("do_nothing"),
+    "every_fourth": StreamScenario("adaptd", EVERY_FOURTH, paced_publishing=True),
+    "librdkafka": StreamScenario("adaptd", EVERY_FOURTH | LIBRDKAFKA, paced_publishing=True),
+    "do_nothing_librdkafka": StreamScenario("do_nothing", LIBRDKAFKA, once=True),
     "all_published": ALL_PUBLISHED,
 }
 """By name, in the order in which a repetition runs them: those that are compared are neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StreamPlan:
     """One benchmark: every scenario, `repetitions` times, in turn."""
 
     scenarios: tuple[str, ...] = tuple(SCENARIOS)
@@ -93,7 +93,7 @@ class Plan:
         return Workload(self.dim, self.streams, self.partitions, self.window_size, self.seed)
 
 
-QUICK = Plan(
+QUICK = StreamPlan(
     scenarios=("usual", "every_event", "do_nothing", "librdkafka", "all_published"),
     streams=100,
     partitions=2,
@@ -108,4 +108,3 @@ QUICK = Plan(
     paced_s=1.5,
     settle_s=0.5,
 )
-"""Shows that everything works; its figures mean little."""

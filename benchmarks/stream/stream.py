@@ -1,7 +1,6 @@
 """`python -m benchmarks stream`: the daemon beside a do-nothing worker and a usual one, in turn, on
 a real Kafka and a real Redis of their own."""
 
-import math
 import statistics
 import tempfile
 import time
@@ -9,17 +8,15 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import redis
 
-from benchmarks.output import NoFigures, Report, Say, measured_report
+from benchmarks.output import Benchmark, NoFigures, Report, Say
 from benchmarks.stream.drain import Bench, Drain
-from benchmarks.stream.latency import Paced, paced_run
-from benchmarks.stream.plan import QUICK, SCENARIOS, Plan
+from benchmarks.stream.latency import Paced, latency_figures, paced_run
+from benchmarks.stream.plan import QUICK, SCENARIOS, StreamPlan
 from benchmarks.stream.topics import made_topics, prefill
 from benchmarks.timing import ratios, rounded
 from daemon.local.kafka import start_kafka
@@ -29,8 +26,6 @@ from daemon.local.valkey import redis_url, start_valkey
 from daemon.turn.report import STAGES
 from model.evaluate.machine import spread
 
-__all__ = ["QUICK", "Plan", "bench"]
-
 PACKAGES = (
     *("adaptd", "torch", "numpy", "kafka-python", "redis", "hiredis", "msgspec", "msgpack"),
     "confluent-kafka",
@@ -38,22 +33,27 @@ PACKAGES = (
 PATIENT = {"broker.session.timeout.ms": "30000", "broker.heartbeat.interval.ms": "2000"}
 """On a busy machine a heartbeat may be late by seconds; the controller must not take the only
 broker out of service for that, and every partition with it."""
-PUBLISHING = "adaptd_turn_stage_seconds_sum{publish}"
+STAGE_S, ADAPTED = "adaptd_turn_stage_seconds_sum{%s}", "adaptd_adaptations_total"
+
+RATIOS = {
+    "cpu_per_event_every_fourth_over_do_nothing": ("every_fourth", "do_nothing"),
+    "cpu_per_event_every_event_over_do_nothing": ("every_event", "do_nothing"),
+    "events_per_s_every_event_over_usual": ("every_event", "usual"),
+    "events_per_s_all_published_over_usual": ("all_published", "usual"),
+    "events_per_s_librdkafka_over_kafka_python": ("librdkafka", "every_fourth"),
+    "cpu_per_event_kafka_python_over_librdkafka": ("every_fourth", "librdkafka"),
+    "cpu_per_event_librdkafka_over_do_nothing_librdkafka": ("librdkafka", "do_nothing_librdkafka"),
+}
+"""The scenarios that each compares; a name begins with the figure."""
 
 Drains = Mapping[str, Sequence[Drain]]
 
 
-def bench(plan: Plan, say: Say, *, profile: Path | None = None) -> Report:
+def stream_figures(plan: StreamPlan, say: Say, *, profile: Path | None = None) -> Report:
     """Measures everything; `profile` is where the last daemon's profile goes. Raises NoFigures,
     ServicesUnavailable, Unavailable."""
     if unknown := sorted(set(plan.scenarios) - set(SCENARIOS)):
         raise NoFigures(f"no scenario {', '.join(unknown)}; have {', '.join(SCENARIOS)}")
-    report = measured_report("stream", plan, PACKAGES, partial(_measured, plan, say, profile))
-    report["machine"] |= report.pop("servers")
-    return report
-
-
-def _measured(plan: Plan, say: Say, profile: Path | None) -> Report:
     with ExitStack() as stack:
         valkey = stack.enter_context(start_valkey())
         kafka = stack.enter_context(start_kafka(properties=PATIENT, note=say))
@@ -64,29 +64,26 @@ def _measured(plan: Plan, say: Say, profile: Path | None) -> Report:
             info = client.info("server")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shared = Bench(plan, services, folder, f"bench-{uuid.uuid4().hex[:8]}", profile)
-        _prefill(shared, stack, say)
-        drains = _drains(shared, say)
-        scenarios = {name: figures(runs) for name, runs in drains.items()}
-        paced = _paced(shared, drains.get("all_published", []), say)
+        settings = shared.settings(SCENARIOS["do_nothing"])
+        names = {settings.kafka_events_topic, settings.kafka_meta_inits_topic}
+        stack.enter_context(made_topics(settings, shared.largest_mapping, names))
+        prefill(settings, plan.workload(), shared.prefilled)
+        say(f"{shared.prefilled:,} events prefilled")
+        drains, paced = _drains(shared, say), list[Paced]()
+        scenarios = {name: scenario_figures(runs) for name, runs in drains.items()}
+        if full_load := drains.get("all_published"):
+            half = statistics.median(drain.events_per_s for drain in full_load) / 2
+            paced = [paced_run(shared, half, say) for _ in range(plan.paced_runs)]
     valkey_version = str(info.get("valkey_version") or info["redis_version"])
     return {
-        "servers": {"kafka": KAFKA_VERSION, "valkey": valkey_version},
+        "machine": {"kafka": KAFKA_VERSION, "valkey": valkey_version},
         "settings": {name: dict(SCENARIOS[name].settings) for name in plan.scenarios}
         | {"all": "gate_ridge off; min_support = support_size; otherwise adaptd's defaults"},
         "theta": "maml, 5 steps, gelu, mse; fresh, seed 0",
         "scenarios": scenarios,
-        **({"latency": latency(paced)} if paced else {}),
+        **({"latency": latency_figures(paced)} if paced else {}),
         "ratios": ratios_of(drains),
     }
-
-
-def _prefill(shared: Bench, stack: ExitStack, say: Say) -> None:
-    """Makes the topic that all drains read, until the stack is closed."""
-    settings, began = shared.settings(SCENARIOS["do_nothing"]), time.monotonic()
-    names = {settings.kafka_events_topic, settings.kafka_meta_inits_topic}
-    stack.enter_context(made_topics(settings, shared.largest_mapping, names))
-    prefill(settings, shared.plan.workload(), shared.prefilled)
-    say(f"{shared.prefilled:,} events prefilled in {time.monotonic() - began:.1f} s")
 
 
 def _drains(shared: Bench, say: Say) -> dict[str, list[Drain]]:
@@ -98,7 +95,7 @@ def _drains(shared: Bench, say: Say) -> dict[str, list[Drain]]:
     runs: dict[str, list[Drain]] = {name: [] for name in chosen}
     intervals = PublishIntervals(plan)
 
-    def drain(name: str, title: str, plan: Plan) -> Drain:
+    def drain(name: str, title: str, plan: StreamPlan) -> Drain:
         interval_ms = intervals.of(name)
         steady_s = min(max(plan.steady_s, (interval_ms or 0) / 1000), plan.longest_steady_s)
         found = replace(shared, plan=plan).drain(SCENARIOS[name], interval_ms, steady_s)
@@ -130,23 +127,11 @@ def _possible(name: str, say: Say) -> bool:
     return True
 
 
-def _paced(shared: Bench, full_load: Sequence[Drain], say: Say) -> list[Paced]:
-    if not full_load:
-        return []
-    half = statistics.median(drain.events_per_s for drain in full_load) / 2
-    found = []
-    for _ in range(shared.plan.paced_runs):
-        found.append(paced_run(shared, half))
-        p50, p99 = (quantile(found[-1].freshness.oldest_ms, share) for share in (0.5, 0.99))
-        say(f"at {half:,.0f} events/s: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms")
-    return found
-
-
 class PublishIntervals:
     """The publish interval by scenario: such that as many mappings per event come as of the
     do-nothing worker, if a run can be as long as that. Each run says what the next should have."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: StreamPlan) -> None:
         self._plan, self._wanted = plan, plan.do_nothing_share
         self._ms: dict[str, int] = {}
 
@@ -169,21 +154,21 @@ def seconds_per_event(drain: Drain, mappings_per_event: float) -> float:
     takes time as there are mappings, all else as it did."""
     if not drain.mappings:
         return 1 / drain.events_per_s
-    spent = drain.per_event(PUBLISHING)
+    spent = drain.per_event(STAGE_S % "publish")
     return 1 / drain.events_per_s + spent * (mappings_per_event / drain.mappings_per_event - 1)
 
 
-def figures(runs: Sequence[Drain]) -> Report:
+def scenario_figures(runs: Sequence[Drain]) -> Report:
     """Returns the figures of one scenario's runs."""
 
     def over(figure: Callable[[Drain], float]) -> dict[str, float]:
         return spread([figure(run) for run in runs])
 
-    used = runs[0].start.cpu_s
-    cpu = {of: spread([run.cpu_us_per_event(of) for run in runs]) for of in used}
     found: Report = {
         "events_per_s": over(lambda run: run.events_per_s),
-        "cpu_us_per_event": cpu,
+        "cpu_us_per_event": {
+            of: spread([run.cpu_us_per_event(of) for run in runs]) for of in runs[0].start.cpu_s
+        },
         "mappings_per_event": over(lambda run: run.mappings_per_event),
         "mapping_bytes": rounded(runs[-1].mapping_bytes),
         "steady_s": over(lambda run: run.seconds),
@@ -191,86 +176,43 @@ def figures(runs: Sequence[Drain]) -> Report:
     differences = [run.difference for run in runs if run.difference is not None]
     if differences:
         found["difference"] = rounded(max(differences))
-    if not runs[0].start.counters:
-        return found
-    stages = [_stages(run) for run in runs]
-    return found | {
-        "adaptations_per_event": over(_adaptations),
-        "publish_interval_ms": [run.publish_interval_ms for run in runs],
-        "wall_us_per_event_by_stage": {
-            stage: rounded(statistics.fmean(of[stage] for of in stages)) for stage in STAGES
-        },
-    }
-
-
-def _adaptations(run: Drain) -> float:
-    return run.per_event("adaptd_adaptations_total")
-
-
-def _stages(run: Drain) -> dict[str, float]:
-    seconds = "adaptd_turn_stage_seconds_sum"
-    return {stage: 1e6 * run.per_event(f"{seconds}{{{stage}}}") for stage in STAGES}
-
-
-def latency(runs: Sequence[Paced]) -> Report:
-    """Returns the latencies at half of full load."""
-    found: dict[str, Any] = {
-        "offered_events_per_s": rounded(runs[0].offered_per_s),
-        "max_wait_ms": runs[0].max_wait_ms,
-    }
-    for age in ("newest", "oldest"):
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
-            of_runs = [quantile(getattr(run.freshness, f"{age}_ms"), share) for run in runs]
-            found[f"{age}_{name}_ms"] = spread(of_runs)
-    beyond = [ms - run.max_wait_ms for ms, run in zip(of_runs, runs, strict=True)]
-    return found | {
-        "p99_beyond_max_wait_ms": spread(beyond),
-        "mappings": [len(run.freshness.oldest_ms) for run in runs],
-        "paced_producer_late_ms": spread([run.late_ms for run in runs]),
-    }
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """Returns the smallest value that at least `share` of them do not exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    if runs[0].start.counters:
+        found["adaptations_per_event"] = over(lambda run: run.per_event(ADAPTED))
+        found["publish_interval_ms"] = [run.publish_interval_ms for run in runs]
+        found["wall_us_per_event_by_stage"] = {
+            stage: rounded(1e6 * statistics.fmean(run.per_event(STAGE_S % stage) for run in runs))
+            for stage in STAGES
+        }
+    return found
 
 
 def ratios_of(drains: Drains) -> dict[str, dict[str, float]]:
     """Returns the ratios of those whose two scenarios were run; a scenario that was run once is
     compared with its neighbour."""
-    rate, cpu = (lambda run: run.events_per_s), (lambda run: run.cpu_us_per_event("worker"))
-    asked: dict[str, tuple[str, str, Callable[[Drain], float]]] = {
-        "cpu_per_event_every_fourth_over_do_nothing": ("every_fourth", "do_nothing", cpu),
-        "cpu_per_event_every_event_over_do_nothing": ("every_event", "do_nothing", cpu),
-        "events_per_s_every_event_over_usual": ("every_event", "usual", rate),
-        "events_per_s_all_published_over_usual": ("all_published", "usual", rate),
-        "events_per_s_librdkafka_over_kafka_python": ("librdkafka", "every_fourth", rate),
-        "cpu_per_event_kafka_python_over_librdkafka": ("every_fourth", "librdkafka", cpu),
-        "cpu_per_event_librdkafka_over_do_nothing_librdkafka": (
-            *("librdkafka", "do_nothing_librdkafka"),
-            cpu,
-        ),
-    }
+
+    def figures(name: str, scenario: str) -> list[float]:
+        by_cpu = name.startswith("cpu")
+        runs = drains[scenario]
+        return [run.cpu_us_per_event("worker") if by_cpu else run.events_per_s for run in runs]
+
     return {
-        name: ratios(list(map(figure, drains[ours])), list(map(figure, drains[theirs])))
-        for name, (ours, theirs, figure) in asked.items()
+        name: ratios(figures(name, ours), figures(name, theirs))
+        for name, (ours, theirs) in RATIOS.items()
         if ours in drains and theirs in drains
     }
 
 
 def drain_line(name: str, run: Drain) -> str:
     """Returns a line for people, while it goes on."""
-    cpu = ", ".join(f"{of} {run.cpu_us_per_event(of):,.0f}" for of in run.start.cpu_s)
     line = (
-        f"{name:21} {run.events_per_s:7,.0f} events/s; µs CPU/event: {cpu}; "
-        f"{run.mappings_per_event:.3f} mappings/event of {run.mapping_bytes / 1000:,.0f} KB; "
+        f"{name:21} {run.events_per_s:7,.0f} events/s; worker's CPU/event "
+        f"{run.cpu_us_per_event('worker'):,.0f} µs; {run.mappings_per_event:.3f} mappings/event; "
         f"{run.events:,} events in {run.seconds:.1f} s"
     )
-    if run.difference is not None:
-        line += f"; difference {run.difference:.1e}"
     if run.start.counters:
-        stages = " ".join(f"{stage} {us:.0f}" for stage, us in _stages(run).items())
-        line += f"; {_adaptations(run):.3f} adaptations/event, every {run.publish_interval_ms} ms"
-        line += f"; wall µs/event: {stages}"
+        line += f"; {run.per_event(ADAPTED):.3f} adaptations/event"
+        line += f", published every {run.publish_interval_ms} ms"
     return line
+
+
+BENCHMARK = Benchmark("stream", StreamPlan(), QUICK, PACKAGES, stream_figures)

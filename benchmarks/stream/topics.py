@@ -1,7 +1,7 @@
 """The topics of a run: made, filled, read back, deleted."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -116,32 +116,23 @@ class Reader:
         committed = {p: self._group_consumer.committed(TopicPartition(topic, p)) for p in ends}
         return all((committed[p] or 0) == end for p, end in ends.items())
 
-    def newest_mappings(self, per_partition: int) -> list[Any]:
-        """Returns the records at the mappings topic's end."""
-        topic = self._settings.kafka_mappings_topic
-        since = {p: max(0, end - per_partition) for p, end in self.ends(topic).items()}
-        return list(self.records(topic, since))
-
     def records(self, topic: str, since: Offsets) -> Iterator[Any]:
         """Yields the topic's records from these offsets on, or from 0; each partition's in order.
 
         Raises NoFigures when they cannot be read to the end."""
-        consumer = self._consumer(check_crcs=False)
-        try:
-            ends = self.ends(topic)
-            left = {p for p, end in ends.items() if end > since.get(p, 0)}
-            consumer.assign([TopicPartition(topic, p) for p in left])
-            for p in left:
-                consumer.seek(TopicPartition(topic, p), since.get(p, 0))
+        ends = self.ends(topic)
+        left = {TopicPartition(topic, p) for p, end in ends.items() if end > since.get(p, 0)}
+        with closing(self._consumer(check_crcs=False)) as consumer:
+            consumer.assign(list(left))
+            for tp in left:
+                consumer.seek(tp, since.get(tp.partition, 0))
             while left:
                 batches = consumer.poll(FLUSH_S * 1000, 10_000)
                 if not batches:
                     raise NoFigures(f"cannot read {topic} to its end")
                 for records in batches.values():
                     yield from records
-                left -= {p for p in left if consumer.position(TopicPartition(topic, p)) >= ends[p]}
-        finally:
-            consumer.close()
+                left -= {tp for tp in left if consumer.position(tp) >= ends[tp.partition]}
 
 
 def place_of(record: Any) -> Place:

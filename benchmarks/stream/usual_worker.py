@@ -42,7 +42,7 @@ from model.theta.meta_init_file import load_meta_init
 NAMES = ("w1", "b1", "w2", "b2")
 
 
-class InnerLoop:
+class UsualInnerLoop:
     """MAML's inner loop for one stream at a time."""
 
     def __init__(self, theta: MetaInit) -> None:
@@ -76,7 +76,7 @@ class UsualWorker:
         self._window_size = settings.support_size + settings.query_size
         theta = load_meta_init(settings.meta_init)
         self._source_dim, self._target_dim = theta.source_dim, theta.target_dim
-        self._inner_loop = InnerLoop(theta)
+        self._inner_loop = UsualInnerLoop(theta)
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
         self._consumer = KafkaConsumer(
             settings.kafka_events_topic,
@@ -131,4 +131,5 @@ class UsualWorker:
 
 
 if __name__ == "__main__":
-    work_until_stopped(UsualWorker(config.load_settings(None)))
+    worker = UsualWorker(config.load_settings(None))
+    work_until_stopped(worker.turn, worker.close)

@@ -1,6 +1,6 @@
 """The events: which streams they belong to, and their bytes. The same for the same seed.
 
-W = window size, D = source dim = target dim
+W = window size, D = source dim (and target dim)
 """
 
 import itertools

@@ -1,16 +1,20 @@
-"""Memory of many full windows, whether it stays, and what a pair costs to take in."""
+"""Memory of many full windows, whether it stays, and what a pair costs to take in.
+
+D = source dim, E = target dim
+"""
 
 import shutil
+import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Resident, available_bytes, proc_numbers, resident
 from benchmarks.timing import Stopwatch, rounded
-from benchmarks.windows.plan import Feed, Plan, names
+from benchmarks.windows.plan import Feed, WindowsPlan, names
 from benchmarks.windows.spill import give_back, write_to_disk
 from daemon.turn.ports import Windows
 from daemon.turn.streams import StreamId, Streams
@@ -20,7 +24,7 @@ from daemon.turn.streams import StreamId, Streams
 class Filled:
     """Windows in memory and the streams over them."""
 
-    plan: Plan
+    plan: WindowsPlan
     windows: Windows
     streams: Streams
     ids: list[StreamId]
@@ -31,9 +35,11 @@ class Filled:
         """Returns what the process holds beyond that."""
         return resident() - self.before
 
-    def per_stream(self, held: Resident) -> dict[str, int]:
-        """Returns what is held, divided by the streams."""
-        return {name: round(value / len(self.ids)) for name, value in asdict(held).items()}
+    def held(self, held: Resident) -> dict[str, dict[str, int]]:
+        """Returns figures of what is held, and of that divided by the streams."""
+        every = asdict(held)
+        each = {name: round(value / len(self.ids)) for name, value in every.items()}
+        return {"resident_bytes": every, "resident_bytes_per_stream": each}
 
     def turn(self, append: Stopwatch, adapt: Stopwatch) -> None:
         """Takes in pairs of streams chosen by chance, and adapts some of them."""
@@ -45,7 +51,7 @@ class Filled:
         adapt.run(partial(self.streams.adapt, cuts), len(cuts))
 
 
-def measure(plan: Plan, spill: Path | None) -> dict[str, Any]:
+def memory_figures(plan: WindowsPlan, spill: Path | None) -> dict[str, Any]:
     """Returns all figures of one process: nothing else was in its memory before."""
     engine = plan.warm_engine(spill)
     per_stream = engine.windows(1).bytes_per_stream
@@ -66,15 +72,16 @@ def measure(plan: Plan, spill: Path | None) -> dict[str, Any]:
         "windows": type(windows).__name__,
         "bytes_per_stream_reserved": per_stream,
         "filling": filling.figures("pair"),
-        "resident_bytes": asdict(held),
-        "resident_bytes_per_stream": filled.per_stream(held),
+        **filled.held(held),
         "going_on": _go_on(filled),
         "append": {str(batch): _append(filled, batch) for batch in plan.batches},
     }
     return report if spill is None else report | {"written_out": _written_out(filled, spill)}
 
 
-def _as_many_as_fit(plan: Plan, per_stream: int, spill: Path | None) -> tuple[int, str | None]:
+def _as_many_as_fit(
+    plan: WindowsPlan, per_stream: int, spill: Path | None
+) -> tuple[int, str | None]:
     memory = int(available_bytes())
     limit = f"half of the {memory / 1e9:.1f} GB that could be had"
     if spill is None:
@@ -107,8 +114,6 @@ def _go_on(filled: Filled) -> dict[str, Any]:
         "append": append.figures("pair"),
         "adapt": adapt.figures("stream"),
         "growth_share": rounded((samples[-1].anon - samples[0].anon) / max(1, samples[0].anon)),
-        "resident_bytes_first": asdict(samples[0]),
-        "resident_bytes_last": asdict(samples[-1]),
         "growth_bytes_per_1000_appends": {
             name: rounded(slope(thousands, [getattr(sample, name) for sample in samples]))
             for name in ("all", "anon", "file")
@@ -135,15 +140,14 @@ def _written_out(filled: Filled, spill: Path) -> dict[str, Any]:
         give_back(spill)
     except OSError as e:
         return {"refused": f"the kernel does not take pages back when asked: {e}"}
-    left = filled.grown()
-    file = max(0, left.file)  # it takes libraries' pages too: those were no stream's
-    left = Resident(left.anon + file + left.shmem, left.anon, file, left.shmem)
+    _, anon, file, shmem = astuple(filled.grown())
+    file = max(0, file)  # it takes libraries' pages too: those were no stream's
+    left = Resident(anon + file + shmem, anon, file, shmem)
     read, watch, began = _bytes_read(), Stopwatch(), time.monotonic()
     while time.monotonic() < began + filled.plan.cold_s:
         filled.turn(watch, Stopwatch())
     return {
-        "resident_bytes": asdict(left),
-        "resident_bytes_per_stream": filled.per_stream(left),
+        **filled.held(left),
         "append_after": watch.figures("pair"),
         "bytes_read_per_pair_after": round((_bytes_read() - read) / watch.count),
     }
@@ -156,7 +160,4 @@ def _bytes_read() -> int:
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Returns that of the straight line that fits best (least squares); 0 for a single place."""
-    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
-    spread = sum((a - x_mean) ** 2 for a in x)
-    along = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-    return along / spread if spread else 0.0
+    return statistics.linear_regression(x, y).slope if len(set(x)) > 1 else 0.0

@@ -1,6 +1,6 @@
 """What `python -m benchmarks windows` measures, and the pairs that fill the windows.
 
-W = window size (support + query), D = source dim, E = target dim, H = hidden
+W = window size (support + query), D = source dim, E = target dim, H = hidden units
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ Arrivals = list[tuple[StreamId, list[Pair]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WindowsPlan:
     """One benchmark. Memory is measured twice, raw features in memory and in a file."""
 
     streams: int = 100_000
@@ -81,7 +81,7 @@ class Plan:
         return engine
 
 
-QUICK = Plan(
+QUICK = WindowsPlan(
     streams=60,
     dim=16,
     hidden_dim=16,
@@ -98,13 +98,12 @@ QUICK = Plan(
     store_partitions=2,
     store_turns=4,
 )
-"""Shows that everything works; its figures mean little."""
 
 
 class Feed:
     """Gives out pairs whose ids rise."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: WindowsPlan) -> None:
         self.rng = np.random.default_rng(plan.seed)
         self.x_D, self.y_E = (
             list(self.rng.standard_normal((BLOCK, plan.dim), np.float32)) for _ in "xy"
@@ -121,13 +120,13 @@ class Feed:
         """Returns different numbers below `of`, by chance."""
         return list(map(int, self.rng.choice(of, min(of, count), replace=False)))
 
-    def full_windows(self, ids: Sequence[StreamId], plan: Plan) -> Iterator[Arrivals]:
+    def full_windows(self, ids: Sequence[StreamId], plan: WindowsPlan) -> Iterator[Arrivals]:
         """Yields all pairs of every stream, about a turn's pairs at a time."""
         for some in chunks(ids, max(1, plan.turn_pairs // plan.window_size)):
             yield [(stream, [self.pair() for _ in range(plan.window_size)]) for stream in some]
 
 
-def names(plan: Plan, count: int) -> list[StreamId]:
+def names(plan: WindowsPlan, count: int) -> list[StreamId]:
     """Returns so many streams, dealt out to the partitions."""
     return [StreamId(n % plan.store_partitions, f"stream-{n:06}") for n in range(count)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from benchmarks.timing import Stopwatch, rounded
-from benchmarks.windows.plan import Feed, Plan, chunks, names
+from benchmarks.windows.plan import Feed, WindowsPlan, chunks, names
 from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.turn.ports import Append
 from daemon.turn.streams import StreamId, Streams
@@ -21,7 +21,7 @@ TIMEOUT_S = 30.0
 HUNDRED_THOUSAND = 100_000
 
 
-def measure(plan: Plan, redis_url: str) -> dict[str, Any]:
+def store_figures(plan: WindowsPlan, redis_url: str) -> dict[str, Any]:
     """Returns all figures of one process. The server's keys are ours: `redis_url` names an empty
     one."""
     engine, dims = plan.warm_engine(), (plan.dim, plan.dim)
@@ -74,7 +74,7 @@ class Loading:
         return {name: watch.figures("stream") for name, watch in watches.items()}
 
 
-def _keep(plan: Plan, store: RedisWindowStore, ids: Sequence[StreamId]) -> Stopwatch:
+def _keep(plan: WindowsPlan, store: RedisWindowStore, ids: Sequence[StreamId]) -> Stopwatch:
     """Puts every stream's full window into Redis."""
     feed, watch = Feed(plan), Stopwatch()
     for partition, mine in _by_partition(ids).items():
@@ -86,7 +86,7 @@ def _keep(plan: Plan, store: RedisWindowStore, ids: Sequence[StreamId]) -> Stopw
     return watch
 
 
-def _evict_and_load(plan: Plan, first: Loading, ids: Sequence[StreamId]) -> dict[str, Any]:
+def _evict_and_load(plan: WindowsPlan, first: Loading, ids: Sequence[StreamId]) -> dict[str, Any]:
     """Runs turns whose streams are never those in memory: each comes back, another goes."""
     room = int(plan.store_streams * plan.store_room)
     at_once = max(1, min(plan.turn_pairs, len(ids) - room))
@@ -106,7 +106,7 @@ def _evict_and_load(plan: Plan, first: Loading, ids: Sequence[StreamId]) -> dict
     }
 
 
-def _cold_start(plan: Plan, cold: Loading, ids: Sequence[StreamId]) -> dict[str, Any]:
+def _cold_start(plan: WindowsPlan, cold: Loading, ids: Sequence[StreamId]) -> dict[str, Any]:
     """Starts with none in memory; all are loaded, a turn's at a time, then all are adapted once."""
     began, adapting = time.perf_counter(), Stopwatch()
     for some in chunks(ids, plan.turn_pairs):

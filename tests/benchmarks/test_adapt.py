@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from benchmarks.inner import adapt, contender
-from benchmarks.inner.adapt import QUICK, Case, bench
+from benchmarks.inner.adapt import BENCHMARK, QUICK, Case, adapt_figures
 from benchmarks.inner.contender import (
     ADAPT_ONLY,
     CONTENDERS,
     OURS,
     Answers,
     check_memory,
-    measure,
     prepare,
+    timed_runs,
 )
 from benchmarks.inner.peers import CannotTakePart, Timed, What
 from benchmarks.inner.problem import (
@@ -73,7 +73,7 @@ def test_everyone_computes_the_same(what: What, name: str) -> None:
         pytest.skip(f"{name} is not installed")
     ready = prepare(name, what, TINY, "cpu", seconds=0.02)
     assert ready.facts["disagreement"] < 2e-6
-    assert measure(ready, 0.0)["runs"] == 1
+    assert timed_runs(ready, 0.0)["runs"] == 1
 
 
 def test_theta_moves_and_learns() -> None:
@@ -131,7 +131,7 @@ def test_another_result_has_no_figures(
     monkeypatch.setitem(CONTENDERS, name, wrong)
     monkeypatch.setattr(adapt, "Process", InThisProcess)
     plan = replace(QUICK, cases=QUICK.cases[:1], names=("loop", "torch.func", "materialised"))
-    monkeypatch.setattr(adapt, "QUICK", plan)
+    monkeypatch.setattr(adapt, "BENCHMARK", replace(BENCHMARK, quick=plan))
     assert run("adapt", "--quick") == (1 if name in OURS else 0)
     printed = capsys.readouterr()
     entries = json.loads(printed.out)["cases"][0]["entries"]
@@ -165,7 +165,7 @@ def test_ratios_are_of_neighbours_and_the_slow_have_one_turn(
     turns = {name: iter(of_turns) for name, of_turns in speeds.items()}
     monkeypatch.setattr(adapt, "_seat", lambda name, _: Scripted(turns[name], name == "jax"))
     plan = replace(QUICK, cases=QUICK.cases[:1], names=tuple(speeds), turns=3)
-    case = bench(plan, lambda line: None)["cases"][0]
+    case = adapt_figures(plan, lambda line: None)["cases"][0]
     assert (case["fastest_peer"], case["fastest_documented"]) == ("jax chunked", "jax")
     hidden = case["entries"]["hidden"]
     assert hidden["over"]["loop"] == {"median": 9.0, "min": 6.0, "max": 12.0}
@@ -230,10 +230,10 @@ def test_contenders_in_torch_run_on_a_device(
 
 
 def test_the_default_plan_is_the_whole_grid() -> None:
-    grid = {(c.streams, c.dim) for c in adapt.Plan().cases if c.what == "adapt"}
+    grid = {(c.streams, c.dim) for c in adapt.AdaptPlan().cases if c.what == "adapt"}
     assert grid == {(b, d) for b in (1, 32, 256, 1024) for d in (128, 512, 2048)}
-    assert Case("gradient", 32, 512) in adapt.Plan().cases
-    assert set(adapt.Plan().names) == set(CONTENDERS)
+    assert Case("gradient", 32, 512) in adapt.AdaptPlan().cases
+    assert set(adapt.AdaptPlan().names) == set(CONTENDERS)
 
 
 class InThisProcess:

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from benchmarks.output import NoFigures
 from benchmarks.stream.agreement import check_agreement
-from benchmarks.stream.usual_worker import InnerLoop
+from benchmarks.stream.usual_worker import UsualInnerLoop
 from benchmarks.stream.workload import Workload, stream_name
 from model.inner.reference import adapt_one_stream
 from model.mappings.mlp import Mlp
@@ -55,7 +55,7 @@ OFFSETS = (5, 9, 13, 17)
 
 def test_the_usual_inner_loop_is_the_reference_s() -> None:
     x_WD, y_WD = map(torch.from_numpy, WORKLOAD.window(STREAM, OFFSETS[0]))
-    ours = InnerLoop(THETA).adapted(x_WD[:S], y_WD[:S])
+    ours = UsualInnerLoop(THETA).adapted(x_WD[:S], y_WD[:S])
     for name, expected in adapted(OFFSETS[0]).items():
         assert not np.array_equal(expected, THETA.mapping[name])
         np.testing.assert_allclose(ours[name].numpy(), expected, rtol=1e-5, atol=1e-6)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.inner import forms
-from benchmarks.inner import turn as turns_of
-from benchmarks.inner.forms import QUICK, Plan, beside, grid, left_out, share, summary
-from benchmarks.inner.turn import Budget, Measured, Turn, least
+from benchmarks.inner import turn as turn_module
+from benchmarks.inner.forms import QUICK, FormsPlan, beside, grid, left_out, pick_figures, summary
+from benchmarks.inner.turn import Measured, Turn, least
 from model.inner.cost_rule import Costs, Shape
 
 SHAPE = Shape(16, 32, 16, 16, 2)
@@ -78,14 +78,13 @@ def test_of_large_weights_full_does_one_chunk(monkeypatch: pytest.MonkeyPatch) -
     made: list[tuple[str, int]] = []
     true = Turn.of
 
-    def noted(shape: Shape, form: turns_of.Form, streams: int, query: int) -> Turn:
+    def noted(shape: Shape, form: turn_module.Form, streams: int, query: int) -> Turn:
         made.append((form, streams))
         return true(SHAPE, form, 2, query)
 
-    monkeypatch.setattr(turns_of.Turn, "of", noted)
-    budget = Budget(repetitions=2, seconds=0.0)
-    turns_of.measured(SHAPE, budget, 32)
-    turns_of.measured(SHAPE._replace(hidden_dim=512, source_dim=512), budget, 32)
+    monkeypatch.setattr(turn_module.Turn, "of", noted)
+    turn_module.turns_of(SHAPE, 32)
+    turn_module.turns_of(SHAPE._replace(hidden_dim=512, source_dim=512), 32)
     assert made == [("hidden", 32), ("full", 32), ("hidden", 32), ("full", 8)]
 
 
@@ -96,14 +95,13 @@ def test_the_least_time_counts_and_the_hopeless_have_one() -> None:
         "c": iter([40.0]),
     }
     turns = {name: script.__next__ for name, script in scripts.items()}
-    budget = Budget(repetitions=3, seconds=60.0)
-    assert least(turns, budget) == {"a": 3.0, "b": 2.0, "c": 40.0}
+    assert least(turns, repetitions=3, seconds=60.0) == {"a": 3.0, "b": 2.0, "c": 40.0}
 
 
 def test_a_first_run_counts_for_the_hopeless_alone() -> None:
     scripts = {"a": iter([1.0, 2.0, 2.0]), "b": iter([2.0, 3.0, 3.0])}
     turns = {name: script.__next__ for name, script in scripts.items()}
-    assert least(turns, Budget(repetitions=2, seconds=0.0)) == {"a": 2.0, "b": 3.0}
+    assert least(turns, repetitions=2, seconds=0.0) == {"a": 2.0, "b": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +137,7 @@ def test_shares_are_of_all_shapes_and_of_close_ones() -> None:
     assert figures["always_hidden"] == figures["all"]
     assert figures["always_full"]["share_within"] == 0.6
     assert figures["always_full"]["worst_regret"] == 3.0
-    assert share([]) == {"shapes": 0}
+    assert pick_figures([]) == {"shapes": 0}
 
 
 def test_dims_are_left_out_of_the_fit_that_picks_for_them() -> None:
@@ -167,7 +165,7 @@ def test_the_grid_covers_what_was_asked() -> None:
     assert {s.hidden_dim for s in shapes} == {32, 128, 512}
     assert {s.support for s in shapes} == {16, 32, 64}
     assert {s.steps for s in shapes} == {1, 5, 10}
-    assert Plan().shapes == shapes
+    assert FormsPlan().shapes == shapes
 
 
 def test_threads_are_as_before() -> None:

@@ -3,11 +3,12 @@
 import pytest
 
 from benchmarks.stream.drain import Drain
-from benchmarks.stream.plan import Plan
-from benchmarks.stream.stream import PUBLISHING, PublishIntervals, seconds_per_event
+from benchmarks.stream.plan import StreamPlan
+from benchmarks.stream.stream import STAGE_S, PublishIntervals, seconds_per_event
 from benchmarks.stream.worker_process import Sample
 
-PLAN = Plan(streams=1_000, do_nothing_share=0.1, first_interval_ms=700, longest_steady_s=10.0)
+PUBLISHING = STAGE_S % "publish"
+PLAN = StreamPlan(streams=1_000, do_nothing_share=0.1, first_interval_ms=700, longest_steady_s=10.0)
 
 
 def drain(events: int, mappings: int, publishing_s: float = 0.0) -> Drain:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.inner import learner_contenders
 from benchmarks.inner.learner_contenders import Problem, contenders, problem
-from benchmarks.inner.learners import KINDS, QUICK, bench, disagreements
+from benchmarks.inner.learners import KINDS, QUICK, disagreements, learner_figures
 from benchmarks.inner.peers import CannotTakePart
 from benchmarks.machine import fresh_peak_kib, peak_kib
 from model.meta.recipe import LearnerKind
@@ -59,9 +59,9 @@ def test_another_gradient_has_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
         return tuple(1.001 * g for g in honest(given))
 
     monkeypatch.setattr(learner_contenders, "with_torch_func", wrong)
-    entry = bench(replace(QUICK, names=("torch.func",), repetitions=0), lambda line: None)[
-        "learners"
-    ]["maml"]
+    entry = learner_figures(
+        replace(QUICK, names=("torch.func",), repetitions=0), lambda line: None
+    )["learners"]["maml"]
     assert entry["torch.func"]["refused"] == "its outer gradient is 1.0e-03 from ours"
     assert "ratio" not in entry["torch.func"]
 

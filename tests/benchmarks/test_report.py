@@ -11,23 +11,22 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.figures import FIGURES, Figure, Result, at, result
-from benchmarks.inner.adapt import Plan as AdaptPlan
+from benchmarks.figures import FIGURES, Figure, Result, at, cell, number, result, spread_text
+from benchmarks.inner.adapt import AdaptPlan
 from benchmarks.inner.contender import OURS
-from benchmarks.numbers import cell, number, spread_text
 from benchmarks.output import NoFigures
-from benchmarks.report import page
+from benchmarks.report import report_page
 from benchmarks.stream.drain import Drain
-from benchmarks.stream.latency import Freshness, Paced
+from benchmarks.stream.latency import Paced, latency_figures
 from benchmarks.stream.plan import SCENARIOS
-from benchmarks.stream.stream import latency, ratios_of
+from benchmarks.stream.stream import ratios_of
 from benchmarks.stream.worker_process import Sample
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LEAST = Figure("s", "s", ("adapt", "cases", {"dim": 512}, "entries", "ours", "over"), 15)
 MOST = Figure("m", "m", ("windows", "anon"), 48, "KB", at_most=True, scale=1e-3)
 DRAIN = Drain(Sample(0, 0, {"worker": 0}, {}), Sample(1, 10, {"worker": 1}, {}), 1, 50)
-PACED = Paced(10.0, late_ms=0.0, max_wait_ms=50, freshness=Freshness([9.0], [70.0]))
+PACED = Paced(10.0, late_ms=0.0, max_wait_ms=50, newest_ms=[9.0], oldest_ms=[70.0])
 
 
 def of(median: float, low: float | None = None, high: float | None = None) -> dict[str, float]:
@@ -60,14 +59,16 @@ def adapt_report(over: float) -> dict[str, Any]:
 
 
 def page_of(reports: dict[str, Any]) -> str:
-    return page([result(figure, reports, {}) for figure in FIGURES], reports, {}, "docs/b.png")
+    return report_page(
+        [result(figure, reports, {}) for figure in FIGURES], reports, {}, "docs/b.png"
+    )
 
 
 def verdict(figure: Figure, found: dict[str, Any]) -> str:
     found |= {"bench": "sinusoid", "tables": [], "machine": {}}
     reports = {str(figure.at[0]): found}
     line = (
-        page([result(figure, reports, {})], reports, {}, "chart.png")
+        report_page([result(figure, reports, {})], reports, {}, "chart.png")
         .split(" | met? |")[1]
         .splitlines()[2]
     )
@@ -113,7 +114,7 @@ def test_what_was_not_measured_says_why_and_meets_no_goal(
     assert found.missing == why
     assert not found.met
     assert math.isnan(found.value)
-    assert f"| 15x | not measured | - | {why} |" in page([found], {}, {}, "c.png")
+    assert f"| 15x | not measured | - | {why} |" in report_page([found], {}, {}, "c.png")
 
 
 def test_a_path_chooses_the_item_that_has_all_values() -> None:
@@ -145,7 +146,7 @@ def test_figures_are_of_cases_and_contenders_that_the_benchmarks_have() -> None:
             assert contender in OURS
     assert {"hidden cached, steps", "hidden cached, weights"} <= set(OURS)
     runs = {name: [DRAIN] for name in SCENARIOS}
-    found = {"ratios": ratios_of(runs), "latency": latency([PACED])}
+    found = {"ratios": ratios_of(runs), "latency": latency_figures([PACED])}
     asked = [figure for figure in FIGURES if figure.at[0] == "stream"]
     assert not [r for figure in asked if (r := result(figure, {"stream": found}, {}).missing)]
 
@@ -159,7 +160,7 @@ def test_the_committed_page_is_of_this_table_and_this_template() -> None:
 
 
 def test_a_benchmark_that_failed_is_named() -> None:
-    assert "**`stream` ended with an error:** exit code 1" in page(
+    assert "**`stream` ended with an error:** exit code 1" in report_page(
         [], {}, {"stream": "exit code 1"}, "c.png"
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.methods import retrieval
-from benchmarks.methods.retrieval import QUICK, inputs, ours
+from benchmarks.methods.retrieval import QUICK, by_ours, inputs
 
 
 def test_it_prints_figures_that_torchmetrics_confirms(
@@ -35,9 +35,9 @@ def test_results_that_differ_are_no_figures(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def wrong(*arguments: Any) -> dict[str, float]:
-        return ours(*arguments) | {"mrr": 0.99}
+        return by_ours(*arguments) | {"mrr": 0.99}
 
-    monkeypatch.setattr(retrieval, "ours", wrong)
+    monkeypatch.setattr(retrieval, "by_ours", wrong)
     assert run("retrieval", "--quick") == 1
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -1,6 +1,7 @@
 """The sinusoid benchmark: its network and inner step, its data, its judgement, its output.
 
-B = functions, S = support points, N = points, D = source dim, E = target dim
+B = streams in batch (functions), S = support pairs, N = pairs of a stream, D = source dim,
+E = target dim, R = rows (frequencies of a grid)
 """
 
 import io
@@ -16,19 +17,24 @@ from rich.console import Console
 from rich.markdown import Markdown
 from torch import Tensor
 
-from benchmarks.methods.sinusoid import QUICK, Plan, bench, figures, verdict
-from benchmarks.methods.sinusoid_protocols import MAML_TABLE_2, META_SGD_TABLE_1, PROTOCOLS
+from benchmarks.methods.sinusoid import BENCHMARK, SinusoidPlan, cell_figures, verdict
+from benchmarks.methods.sinusoid_protocols import (
+    MAML_TABLE_2,
+    META_SGD_TABLE_1,
+    PROTOCOLS,
+    Published,
+)
 from benchmarks.methods.sinusoid_training import (
     DIMS,
     Learned,
-    Pairs,
     Parameters,
-    expand,
+    Points,
     fresh,
     inner_step,
     meta_test,
-    meta_train,
-    outputs,
+    meta_trained,
+    network_outputs,
+    repeated,
     sinusoids,
 )
 from benchmarks.report import tables
@@ -39,9 +45,9 @@ def network(seed: int = 0) -> Parameters:
     return tuple(0.4 * torch.randn(t.shape, generator=g).double() for t in fresh(g, (2, 6, 5, 3)))
 
 
-def pairs(functions: int, points: int, seed: int = 1) -> Pairs:
+def pairs(functions: int, points: int, seed: int = 1) -> Points:
     g = torch.Generator().manual_seed(seed)
-    return Pairs(*(torch.randn(functions, points, d, generator=g).double() for d in (2, 3)))
+    return Points(*(torch.randn(functions, points, d, generator=g).double() for d in (2, 3)))
 
 
 def alone(theta: Parameters, x_ND: Tensor) -> Tensor:
@@ -54,7 +60,7 @@ def alone(theta: Parameters, x_ND: Tensor) -> Tensor:
 def test_a_batch_of_networks_computes_one_at_a_time() -> None:
     each = [network(seed) for seed in range(4)]
     x_BND = pairs(4, 6).x
-    found = outputs(tuple(torch.stack(t) for t in zip(*each, strict=True)), x_BND)
+    found = network_outputs(tuple(torch.stack(t) for t in zip(*each, strict=True)), x_BND)
     for mine, theta, x_ND in zip(found, each, x_BND, strict=True):
         torch.testing.assert_close(mine, alone(theta, x_ND))
 
@@ -73,7 +79,7 @@ def test_fresh_weights_are_cut_off_at_two_deviations_and_biases_are_nothing() ->
 def test_an_inner_step_of_a_batch_is_that_of_one_at_a_time(exact: bool) -> None:
     theta, support = network(), pairs(3, 4)
     rates = [0.03 * torch.rand_like(t) for t in theta]
-    found = inner_step(expand(theta, 3), rates, support, exact=False)
+    found = inner_step(repeated(theta, 3), rates, support, exact=False)
     for b, (x_SD, y_SE) in enumerate(zip(*support, strict=True)):
         leaves = tuple(t.clone().requires_grad_() for t in theta)
         loss = (alone(leaves, x_SD) - y_SE).square().mean()
@@ -88,8 +94,8 @@ def test_the_outer_gradient_is_second_order() -> None:
     leaves += [(0.03 * torch.rand_like(t)).detach().requires_grad_() for t in leaves]
 
     def outer(*tensors: Tensor, exact: bool = True) -> Tensor:
-        moved = inner_step(expand(tensors[:6], 3), tensors[6:], support, exact=exact)
-        return (outputs(moved, query.x) - query.y).square().mean()
+        moved = inner_step(repeated(tensors[:6], 3), tensors[6:], support, exact=exact)
+        return (network_outputs(moved, query.x) - query.y).square().mean()
 
     assert torch.autograd.gradcheck(outer, leaves, fast_mode=True)
 
@@ -116,10 +122,10 @@ def test_functions_are_sinusoids_of_the_protocol(protocol: object) -> None:
 def _fit(x_S1: Tensor, y_S1: Tensor, grid: Tensor) -> Tensor:
     """Amplitude, phase and frequency by least squares."""
     x, y = x_S1.double(), y_S1.double()
-    basis_GS2 = torch.stack([(grid[:, None] * x[:, 0]).sin(), (grid[:, None] * x[:, 0]).cos()], 2)
-    ab_G21 = torch.linalg.lstsq(basis_GS2, y.expand(len(grid), -1, -1)).solution
-    best = (basis_GS2 @ ab_G21 - y).square().sum((1, 2)).argmin()
-    a, b = ab_G21[best, :, 0]
+    basis_RS2 = torch.stack([(grid[:, None] * x[:, 0]).sin(), (grid[:, None] * x[:, 0]).cos()], 2)
+    ab_R21 = torch.linalg.lstsq(basis_RS2, y.expand(len(grid), -1, -1)).solution
+    best = (basis_RS2 @ ab_R21 - y).square().sum((1, 2)).argmin()
+    a, b = ab_R21[best, :, 0]
     # a·sin + b·cos = A·sin(ωx − φ) with a = A cos φ, b = −A sin φ
     return torch.stack([torch.hypot(a, b), torch.atan2(-b, a), grid[best]])
 
@@ -131,22 +137,22 @@ def test_even_query_points_go_from_end_to_end() -> None:
 
 def test_meta_training_learns_and_the_seed_makes_it_the_same_again() -> None:
     protocol = replace(META_SGD_TABLE_1, iterations=700, functions=200)
-    learned, again = (meta_train(protocol, 3, lambda _: None) for _ in range(2))
+    learned, again = (meta_trained(protocol, 3, lambda _: None) for _ in range(2))
     for mine, same in zip(
         (*learned.theta, *learned.rates), (*again.theta, *again.rates), strict=True
     ):
         assert torch.equal(mine, same)
     assert 0.005 <= learned.start <= 0.1
     assert len({rate for rates in learned.rates for rate in rates.flatten().tolist()}) > 1000
-    before = meta_test(protocol, _fresh(), 0, shots=5, steps=1, later=1.0)
-    after = meta_test(protocol, learned, 0, shots=5, steps=1, later=1.0)
+    before = meta_test(protocol, _fresh(), 0, Published(5, 1, 0.0))
+    after = meta_test(protocol, learned, 0, Published(5, 1, 0.0))
     assert after.shape == (2, 200, 100)
     assert after[1].mean() < 0.9 * before[1].mean()
     assert after[1].mean() < after[0].mean()
 
 
 def _fresh() -> Learned:
-    return meta_train(replace(META_SGD_TABLE_1, iterations=0), 3, lambda _: None)
+    return meta_trained(replace(META_SGD_TABLE_1, iterations=0), 3, lambda _: None)
 
 
 def test_later_rates_hold_from_the_second_step_on() -> None:
@@ -154,7 +160,8 @@ def test_later_rates_hold_from_the_second_step_on() -> None:
     theta = tuple(0.3 * torch.randn(t.shape) for t in fresh(torch.Generator(), DIMS))
     learned = Learned(theta, [torch.tensor(0.01)] * len(theta), 0.01)
     full, halved, none = (
-        meta_test(protocol, learned, 0, shots=5, steps=3, later=later) for later in (1.0, 0.5, 0.0)
+        meta_test(protocol, learned, 0, Published(5, 3, 0.0, rates_after_first_step=later))
+        for later in (1.0, 0.5, 0.0)
     )
     assert torch.equal(full[:2], halved[:2])
     assert not torch.allclose(full[2], halved[2])
@@ -164,7 +171,7 @@ def test_later_rates_hold_from_the_second_step_on() -> None:
 def test_figures_are_means_and_intervals_over_functions() -> None:
     """Two seeds with errors 1, 2, 3, 4 in all: mean 2.5, s² = 5/3."""
     errors = [torch.tensor([[1.0] * 100, [2.0] * 100]), torch.tensor([[3.0] * 100, [4.0] * 100])]
-    found = figures(errors, MAML_TABLE_2)
+    found = cell_figures(errors, MAML_TABLE_2)
     assert found["ours"] == 2.5
     assert found["interval"] == pytest.approx(1.96 * math.sqrt(5 / 3) / 2, rel=1e-3)
     assert found["by_seed"] == [1.5, 3.5]
@@ -175,7 +182,7 @@ def test_figures_are_means_and_intervals_over_functions() -> None:
 
 def test_what_diverges_is_counted_and_not_left_out() -> None:
     errors = torch.tensor([[1.0] * 100, [float("nan")] * 100, [1e9] * 100])
-    found = figures([errors], MAML_TABLE_2)
+    found = cell_figures([errors], MAML_TABLE_2)
     assert (found["ours"], found["diverged"]) == (None, 2)
 
 
@@ -217,14 +224,14 @@ def test_a_figure_worse_than_published_is_told_and_fails(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Thirty outer steps reproduce nothing; judged, they must not pass."""
-    barely = Plan((replace(PROTOCOLS[0], iterations=30, functions=500),))
-    monkeypatch.setattr("benchmarks.methods.sinusoid.QUICK", barely)
+    barely = SinusoidPlan((replace(PROTOCOLS[0], iterations=30, functions=500),))
+    monkeypatch.setattr("benchmarks.methods.sinusoid.BENCHMARK", replace(BENCHMARK, quick=barely))
     assert run("sinusoid", "--quick") == 1
     assert "worse" in capsys.readouterr().err
 
 
 def test_the_table_fits_a_terminal() -> None:
-    report = bench(QUICK, lambda _: None)
+    report = BENCHMARK.run(BENCHMARK.quick, lambda _: None)
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(Markdown(tables(report)))
     assert "…" not in console.export_text()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.machine import busy_ticks
-from benchmarks.stream.stream import quantile
+from benchmarks.stream.latency import nearest_rank
 from benchmarks.stream.worker_process import counters
 from benchmarks.timing import ratios, rounded, take_turns
 from model.evaluate.machine import cpu_model, spread
@@ -42,12 +42,12 @@ def test_a_ratio_to_nothing_is_infinite() -> None:
     ("share", "expected"), [(0.0, 1), (0.5, 50), (0.501, 51), (0.99, 99), (1.0, 100)]
 )
 def test_quantile_is_the_nearest_rank(share: float, expected: int) -> None:
-    assert quantile(range(100, 0, -1), share) == expected
+    assert nearest_rank(range(100, 0, -1), share) == expected
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 1))
 def test_at_least_that_share_does_not_exceed_a_quantile(values: list[float], share: float) -> None:
-    limit = quantile(values, share)
+    limit = nearest_rank(values, share)
     assert limit in values
     assert sum(value <= limit for value in values) >= share * len(values) - 1e-6
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.stream.drain import Drain
-from benchmarks.stream.latency import Freshness, Paced
-from benchmarks.stream.stream import drain_line, figures, latency, ratios_of
+from benchmarks.stream.latency import Paced, latency_figures
+from benchmarks.stream.stream import drain_line, ratios_of, scenario_figures
 from benchmarks.stream.worker_process import Sample
 
 ADAPTED = "adaptd_adaptations_total"
@@ -21,7 +21,7 @@ def drain(events: int, cpu_s: float, mappings: int = 100) -> Drain:
 
 
 def test_figures_are_per_event_of_the_steady_part() -> None:
-    found = figures([drain(1_000, 0.1), drain(2_000, 0.4), drain(3_000, 1.2)])
+    found = scenario_figures([drain(1_000, 0.1), drain(2_000, 0.4), drain(3_000, 1.2)])
     assert found["events_per_s"] == {"median": 1_000, "min": 500, "max": 1_500}
     assert found["cpu_us_per_event"]["worker"] == {"median": 200, "min": 100, "max": 400}
     assert found["cpu_us_per_event"]["kafka"]["min"] == pytest.approx(5e5 / 3_000, abs=0.1)
@@ -33,7 +33,7 @@ def test_figures_are_per_event_of_the_steady_part() -> None:
 def test_a_worker_without_metrics_has_no_adaptations() -> None:
     run = drain(1_000, 0.1)
     silent = replace(run, start=replace(run.start, counters={}), difference=None)
-    assert not {"adaptations_per_event", "difference"} & set(figures([silent]))
+    assert not {"adaptations_per_event", "difference"} & set(scenario_figures([silent]))
     assert "adaptations" in drain_line("a", run)
     assert "adaptations" not in drain_line("a", silent)
 
@@ -53,7 +53,7 @@ def test_a_scenario_that_was_run_once_is_compared_with_its_neighbour() -> None:
 
 def test_latency_is_told_beyond_the_wait_for_a_batch() -> None:
     newest, oldest = [float(ms) for ms in range(100)], [float(ms) for ms in range(100, 200)]
-    found = latency([Paced(50.0, 3.0, 50, Freshness(newest, oldest))])
+    found = latency_figures([Paced(50.0, 3.0, 50, newest, oldest)])
     assert found["newest_p50_ms"]["median"] == 49
     assert found["oldest_p99_ms"]["median"] == 198
     assert found["p99_beyond_max_wait_ms"]["median"] == 148

@@ -19,7 +19,7 @@ from benchmarks.figures import FIGURES, result
 from benchmarks.machine import Resident, available_bytes, proc_numbers, resident
 from benchmarks.timing import Stopwatch
 from benchmarks.windows.memory import fitting, slope
-from benchmarks.windows.plan import QUICK, Feed, Plan, names
+from benchmarks.windows.plan import QUICK, Feed, WindowsPlan, names
 from benchmarks.windows.spill import give_back, mappings, write_to_disk
 
 MIB = 2**20
@@ -102,8 +102,8 @@ def test_as_many_streams_as_take_half_of_the_room() -> None:
 
 
 def test_a_streams_features_are_of_both_sides_in_float32() -> None:
-    assert Plan().raw_bytes == 32 * (512 + 512) * 4
-    assert Plan().window_size == 32
+    assert WindowsPlan().raw_bytes == 32 * (512 + 512) * 4
+    assert WindowsPlan().window_size == 32
 
 
 def test_pairs_rise_and_fill_every_window_once() -> None:

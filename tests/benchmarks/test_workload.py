@@ -5,7 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.stream.plan import Plan
+from benchmarks.stream.plan import StreamPlan
 from benchmarks.stream.workload import PHASES, Workload, stream_name, stream_number
 from daemon.wire.paired_event import PairedEvent, Vector
 
@@ -81,7 +81,7 @@ def test_the_pairs_of_a_window_differ(streams: int) -> None:
 
 
 def test_an_event_is_what_the_daemon_reads() -> None:
-    workload = Plan(streams=5).workload()
+    workload = StreamPlan(streams=5).workload()
     value = next(workload.events(5, 1)).value
     (pair,) = msgspec.msgpack.decode(value, type=PairedEvent).pairs
     assert isinstance(pair.source, Vector)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.inner.forms import fitted
+from benchmarks.inner.forms import fitted_costs
 from benchmarks.inner.turn import Form, Measured, Turn
 from model.inner.cost_rule import (
     COSTS,
@@ -114,20 +114,20 @@ def test_idle_units_and_padding_cost_as_much_as_others() -> None:
 
 def test_the_fit_finds_the_constants_that_made_the_times() -> None:
     true = Costs(0.03, 0.6, 4.0, 50_000.0, 800.0, 300.0, 140_000.0, 20_000.0)
-    assert fitted(times_by(true)) == pytest.approx(true, rel=0.01)
-    assert fitted(times_by(true, noise=0.2)) == pytest.approx(true, rel=0.3)
+    assert fitted_costs(times_by(true)) == pytest.approx(true, rel=0.01)
+    assert fitted_costs(times_by(true, noise=0.2)) == pytest.approx(true, rel=0.3)
 
 
 def test_no_constant_is_fitted_below_zero() -> None:
     true = Costs(0.03, 0.6, 4.0, 50_000.0, 800.0, -200.0, 140_000.0, 20_000.0)
-    found = fitted(times_by(true))
+    found = fitted_costs(times_by(true))
     assert found.hidden_step_pair == 0.0
     assert min(found) == 0.0
 
 
 def test_nothing_can_be_fitted_to_no_times() -> None:
     with pytest.raises(ValueError, match="no times"):
-        fitted({})
+        fitted_costs({})
 
 
 def times_by(costs: Costs, noise: float = 0.0) -> dict[Shape, Measured]:
