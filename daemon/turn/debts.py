@@ -78,6 +78,18 @@ class Debts:
         """Returns the streams to adapt now; they are due no longer. Some may be evicted."""
         return self._schedule.pop_due(now)
 
+    def release_lost(self, ids: Iterable[StreamId]) -> list[StreamId]:
+        """Returns the streams whose windows can be cut; the others are owed no more. Those were
+        evicted while they waited, and meanwhile the store has lost their windows, or let them
+        expire. A later claim finds out about lost ones and has their events read again."""
+        kept = []
+        for stream_id in ids:
+            if self._streams.ready(stream_id):
+                kept.append(stream_id)
+            else:
+                self._release(self._streams[stream_id])
+        return kept
+
     def is_expected(self, stream_id: StreamId, now: float) -> bool:
         """Returns whether the stream's mapping will be published unless the gate changes its
         mind."""

@@ -184,8 +184,9 @@ class Loop:
         renewing = self._owned.begin_renewals(max_batch, changed)
         self._load(renewing, report)
         self._debts.mark_renewing(renewing, now)
-        due = self._debts.pop_due(now)
-        self._load(due, report)  # a stream that waited for its publish interval may be evicted
+        popped = self._debts.pop_due(now)
+        self._load(popped, report)  # a stream that waited for its publish interval may be evicted
+        due = self._debts.release_lost(popped)
         cuts = [self._streams.cut(each, wanted=self._debts.is_expected(each, now)) for each in due]
         versions = [self._streams[each].newest.offset for each in due]
         return CutBatch(now, due, versions, cuts)

@@ -496,6 +496,24 @@ def test_evicted_streams_come_back_and_make_the_same_mappings() -> None:
     assert ends[0] == ends[1]
 
 
+def test_a_stream_whose_window_expired_while_its_mapping_waited_is_owed_nothing(
+    world: World,
+) -> None:
+    worker = Worker(world, policy(max_resident_streams=1, publish_interval_s=10.0))
+    worker.begin()
+    world.feed("a", 3)
+    worker.drain_for(4)  # a turn reads no more records than streams fit into memory
+    world.feed("a")
+    assert worker.turn().holdings.deferred == 1
+    world.feed("c")
+    assert worker.turn().evicted == 1
+    del world.shelf.windows[partition_of("a"), "a"]
+    report = worker.turn(after_s=10.0)
+    assert not report.published
+    assert report.holdings.deferred == 0
+    assert world.topic.committed[partition_of("a")] == 5
+
+
 def test_a_busy_stream_is_not_evicted(world: World) -> None:
     worker = Worker(world, policy(max_resident_streams=1, max_wait_s=1.0))
     worker.begin()
