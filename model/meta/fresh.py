@@ -25,7 +25,8 @@ def fresh_theta_of_kind(
     seed: int = 0,
 ) -> MetaInit:
     """Make a random θ that maps vectors to vectors of `dims` (D, H, E), with the generator and the
-    learner that are asked for; `model.theta.meta_init.fresh_meta_init` makes the plain one it starts from.
+    learner that are asked for; `model.theta.meta_init.fresh_meta_init` makes the plain one that it
+    starts from.
 
     Streams then learn from their own pairs alone. Raises BadMetaInit for a kind that is not known
     or dims that the kind cannot have.
