@@ -88,13 +88,14 @@ def cell(text: Any) -> str:
 
 
 def number(value: Any, unit: str = "") -> str:
-    """Returns three digits, with thousands set apart, and the unit; "" where there is no number."""
+    """Returns three digits (four from 1,000 on, with thousands set apart) and the unit; "" where
+    there is no number."""
     if not isinstance(value, int | float):
         return ""
     if not math.isfinite(value):
         return str(value)
     gap = " " if unit not in ("", "x", "/s") else ""
-    if abs(value) >= 1_000:
+    if abs(value) >= 999.5:  # with three digits 999.5 is 1e+03
         return f"{float(f'{value:.4g}'):,.0f}{gap}{unit}"
     text = f"{value:.3g}"
     return f"{text if 'e' not in text else f'{value:.1g}'}{gap}{unit}"

@@ -36,7 +36,9 @@ def run_all(folder: Path, *, quick: bool) -> dict[str, str]:
         if name == "adapt-cuda" and not torch.cuda.is_available():
             continue
         to_stderr(f"python -m benchmarks {' '.join(words)}")
-        arguments = [*words, "--out", str(folder / f"{name}.json")] + ["--quick"] * quick
+        to = folder / f"{name}.json"
+        to.unlink(missing_ok=True)  # a run that fails must not leave an earlier run's figures
+        arguments = [*words, "--out", str(to)] + ["--quick"] * quick
         command = [sys.executable, "-m", "benchmarks", *arguments]
         code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if code:

@@ -169,14 +169,23 @@ def test_a_benchmark_that_ends_with_an_error_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "COMMANDS", {"stream": ["nonesuch"], "adapt": ["neither"]})
+    (tmp_path / "adapt.json").write_text(json.dumps(adapt_report(16)))  # of an earlier run
     failed = report.run_all(tmp_path, quick=True)
     assert list(failed) == ["stream", "adapt"]
+    assert report.kept(tmp_path) == {}
     assert failed["stream"].startswith("exit code 2")
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (2.449, "2.45"), (999.4, "999"), (14_404.2, "14,400"), (1e6, "1,000,000")],
+    [
+        (0.0, "0"),
+        (2.449, "2.45"),
+        (999.4, "999"),
+        (999.7, "1,000"),
+        (14_404.2, "14,400"),
+        (1e6, "1,000,000"),
+    ],
 )
 def test_numbers_have_three_digits_or_four(value: float, text: str) -> None:
     assert number(value) == text
