@@ -14,38 +14,40 @@ combination of rows that θ and the support give beforehand: θ's outputs lie in
 columns, and the targets are S more. `model.inner.hidden.one_stream` is this in twenty lines, for
 one stream and the mse; the file here does the same for a batch, with padding and any loss.
 
-For f(x) = W2·σ(W1·x + b1) + b2, write ŷ = y − b2 and O = θ_k's outputs less b2, (S, E); s, t are
-support pairs, n is any pair.
+For f(x) = W2·σ(W1·x + b1) + b2, write ŷ = y − b2 and O = θ_k's outputs less b2, (S, E); s is
+a support pair, n is any pair. The rates of step k are η1_k, η2_k, η3_k and η4_k, for W1, b1, W2 and
+b2. A and β are what the steps add up (`a_BSH`, `beta_BH`); only in a size, such as H + A, is A the
+number of anchors.
 
-*First layer.* After k steps W1 + AᵀX and b1 + β, so
+*First layer.* After k steps the first layer is W1 + AᵀX and b1 + β, so
 
     Z = P + 1·βᵀ + G·A,  P = X·W1ᵀ + 1·b1ᵀ,  G = X·Xᵀ                                        (1)
 
 *Second layer.* D_k = ∂L/∂O lies in the span of V = [W2ᵀ; Ŷ], H + A rows of dimension E: θ's own
-columns and the support's targets. So D_k = c_k·V, with c_k (S, V). A step moves W2 by −a_k·D_kᵀH_k
-and b2 by −b_k·D_kᵀ·1, hence, for any rows H_n of hidden features,
+columns and the support's targets. So D_k = c_k·V, with c_k (S, V). A step moves W2 by
+−η3_k·D_kᵀH_k and b2 by −η4_k·D_kᵀ·1, hence, for any rows H_n of hidden features,
 
-    O_n = o_n·V,  o_n = [H_n, 0] − Σ_j (a_j·H_n·H_jᵀ + b_j·1·1ᵀ)·c_j                          (2)
+    O_n = o_n·V,  o_n = [H_n, 0] − Σ_j (η3_j·H_n·H_jᵀ + η4_j·1·1ᵀ)·c_j                        (2)
 
 *The loss.* mse: c_k = o_k − [0, I]. Every other loss sees outputs only through O·Oᵀ, O·Yᵀ and
-Y·Yᵀ, and D = diag(b)·O + C·Y with b (S), C (S, S) out of those (`model.inner.hidden.losses`).
+Y·Yᵀ, and D = diag(b)·O + C·Y, with b (S) and C (S, S) made of those (`model.inner.hidden.losses`).
 They see O + b2 rather than O: b2 joins V as one more row.
 
 *Back.* With V·Vᵀ = [M, Rᵀ; R, Γ], M = W2ᵀW2, R = Ŷ·W2, Γ = Ŷ·Ŷᵀ:
 
-    g_k = c_k·V·Vᵀ = [D_k·W2, D_k·Ŷᵀ],   D_k·W2_k = D_k·W2 − Σ_j a_j·(g_k·c_jᵀ)·H_j            (3)
-    dZ = (D_k·W2_k) ∘ σ′(Z),  A ← A − α_k·dZ,  β ← β − β_k·Σ_s dZ                             (4)
+    g_k = c_k·V·Vᵀ = [D_k·W2, D_k·Ŷᵀ],   D_k·W2_k = D_k·W2 − Σ_j η3_j·(g_k·c_jᵀ)·H_j          (3)
+    dZ = (D_k·W2_k) ∘ σ′(Z),  A ← A − η1_k·dZ,  β ← β − η2_k·Σ_s dZ                         (4)
 
-A weight that all pairs of a stream share (2/(n·E) for the mse) and 0 on padded pairs meet the rates
-once; the sums over j are one matrix product each, over what all steps left one below another. Z is
-not made anew from A and β: what a step adds to it, α·G·dZ + β·1·1ᵀ·dZ, is one product. Needed per
-pair: p and r = W2ᵀŷ (H each), ŷ·b2, |ŷ|² and the Grams' rows; per step about S·H² + 4·k·S²·H
-multiplications.
+A weight that all real pairs of a stream share (2/(S·E) for the mse, where S counts real pairs
+alone) and 0 on padded pairs meet the rates once; the sums over j are one matrix product each, over
+what all steps left one below another. Z is not made anew from A and β: what a step adds to it,
+−(η1·G + η2·1·1ᵀ)·dZ, is one product. Needed per pair: p and r = W2ᵀŷ (H each), ŷ·b2, |ŷ|² and the
+Grams' rows; per step about S·H² + 4·k·S²·H multiplications.
 
 The steps exist twice, with the same results to the bit: here as ordinary differentiable operations
 (`descend_plainly`), and in memory that is used again (`model.inner.hidden.memory`), which serves.
-The gradient of the mse's is written out (`model.inner.hidden.outer_gradient`). No operation mixes
-streams: one stream's NaN stays its own.
+The outer gradient through steps on the mse is written out (`model.inner.hidden.outer_gradient`).
+No operation mixes streams: one stream's NaN stays its own.
 """
 
 from contextlib import nullcontext
