@@ -72,7 +72,7 @@ class TimedOut(Exception):
 
 
 def run_demo(options: DemoOptions) -> int:
-    """Run the demo and print its result; returns the exit code.
+    """Runs the demo, prints its result, and returns the exit code.
 
     Raises Misconfigured, before anything is started.
     """
@@ -102,7 +102,7 @@ class _Demo:
         self._started_at = time.monotonic()
 
     def run(self) -> Summary:
-        """Start services, create topics, run the processes, and judge what they reported."""
+        """Starts services, creates topics, runs the processes, and judges what they reported."""
         options = self._options
         paths = theta_paths({"tenants": options.meta_init, "names": options.names_meta_init})
         thetas = {scenario: load_theta(scenario, path) for scenario, path in paths.items()}
@@ -149,7 +149,7 @@ class _ProcessRun:
     refresh: Callable[[], None]
 
     def run(self) -> None:
-        """Start the processes, wait until everything has arrived, and stop the workers.
+        """Starts the processes, waits until everything has arrived, and stops the workers.
 
         Raises ProcessEnded, TimedOut.
         """
@@ -174,7 +174,7 @@ class _ProcessRun:
         return {scenario: url(scenario) or "" for scenario in SCENARIOS}
 
     def _wait_while(self, missing: Callable[[], str | None], within_s: float) -> None:
-        """Take in reports until `missing` returns None. Raises ProcessEnded, TimedOut."""
+        """Takes in reports until `missing` returns None. Raises ProcessEnded, TimedOut."""
         give_up_at = time.monotonic() + within_s
         while (waiting_for := missing()) is not None:
             if time.monotonic() > give_up_at:

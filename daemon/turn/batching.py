@@ -23,7 +23,7 @@ class BatchPolicy:
 
 
 class When(Enum):
-    """When a mapping is published, unless at a time that is given."""
+    """When a mapping is published, where that is not a later time."""
 
     NOW = "now"
     NEVER = "never"
@@ -32,7 +32,7 @@ class When(Enum):
 def when_to_publish(
     now: float, interval_s: float, last: LastPublication | None, outcome: Outcome
 ) -> When | float:
-    """Returns when to publish a mapping of this outcome, or the time at which it may be published.
+    """Returns NOW, NEVER, or the later time at which to publish a mapping of this outcome.
 
     An adapted mapping is published at most once in `interval_s`, the fallback once until an
     adapted mapping follows it, and either at once when the gate changes its mind.
@@ -104,8 +104,9 @@ class Schedule:
     def pop_due(self, now: float) -> list[StreamId]:
         """Removes at most `max_batch` streams that are due from both queues, and returns them.
 
-        Deferred streams come first. Each was a changed stream once, so they are never more than
-        those; behind them they would wait for ever under load and hold commits back.
+        Deferred streams come first: under load there are always changed ones, and behind those they
+        would wait for ever and hold commits back. They leave room for changed streams in the long
+        run, since only a stream that has changed is ever deferred.
         """
         due = self._deferred_due(now)
         return due + self._changed_due(now, self._policy.max_batch - len(due))

@@ -1,4 +1,6 @@
-"""Things that are done at intervals. Pure: time is an argument, in seconds on a monotonic clock."""
+"""When things are due that are done at intervals. Pure: time is an argument, in seconds on a
+monotonic clock.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Cadence:
-    """When something is to be done again that is done once in `interval_s`."""
+    """Says when something that is done every `interval_s` seconds is due again."""
 
     interval_s: float
     last_at: float
 
     def left_s(self, now: float) -> float:
-        """Returns how long until it is to be done again; not positive when that is now."""
+        """Returns the seconds until it is due; zero or less when it is due now."""
         return self.last_at + self.interval_s - now
 
     def mark(self, now: float) -> None:

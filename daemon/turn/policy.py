@@ -44,6 +44,7 @@ class LoopPolicy:
     @property
     def slots(self) -> int:
         """The most streams in memory at any time: those that stay, and those that one turn may add
-        before it evicts others: its records' streams, the due, the renewed, and as many busy ones,
-        which are not evicted."""
+        before it evicts others. It may add a stream for each record that it polls (one at least),
+        a batch of streams that are due, and a batch of renewals. A batch of busy streams, which
+        are not evicted, may be beyond those that stay."""
         return 1 + self.max_resident_streams + self.max_poll_records + 3 * self.batch.max_batch

@@ -214,7 +214,7 @@ class Clock(Protocol):
         """Returns after so many seconds."""
 
     def wall_ms(self) -> int:
-        """Returns milliseconds since the epoch, UTC."""
+        """Returns milliseconds since 1970, UTC."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Verdict:
 
     stream: StreamId
     version: int
-    """The newest source offset in the window."""
+    """The offset of the newest event in the window."""
     support_pairs: int
     query_pairs: int
     adaptation: Adaptation

@@ -200,7 +200,7 @@ def _change_over(following: Follower[Successor], worker: Worker, observers: Obse
             observers.on_news(news)
 
 
-# ---- what observers begin with
+# ---- what metrics and /status begin with
 
 
 def _metrics(engine: Engine) -> Metrics:

@@ -44,7 +44,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Opens(Protocol[T_co]):
-    """The class of one end of a Kafka client. Raises Unavailable, Misconfigured."""
+    """Makes one end of a Kafka client, an EventSource or an Outbox, and connects it. Raises
+    Unavailable, Misconfigured."""
 
     def __call__(self, settings: Settings, client_id: str) -> T_co: ...
 
@@ -147,8 +148,9 @@ def _warm(engine: Engine) -> None:
 
 @contextmanager
 def open_ports(settings: Settings, engine: Engine, instance: str) -> Iterator[Ports]:
-    """Opens the loop's ports, and closes them in the order that loses nothing: messages are flushed
-    before the worker leaves the group. Raises Unavailable, Misconfigured."""
+    """Opens the loop's ports, and closes them in the order that loses nothing: the last appends end
+    and the outbox stops before the worker leaves the group, and the store closes last. Raises
+    Unavailable, Misconfigured."""
     events_topic = require_topics(settings, engine)
     with ExitStack() as stack:
         store = open_store(settings, engine, events_topic.incarnation)

@@ -137,7 +137,7 @@ def send_commit(
 
 def close_at_once(producer: KafkaProducer, timeout_s: float) -> None:
     """Closes a producer and drops what it has not sent. Never raises, and returns within about
-    `timeout_s` twice.
+    twice `timeout_s`.
 
     Symptom: a producer that was closed while its broker was away sends its old messages once the
     broker is back, behind newer ones. `close` flushes first, and where that times out it raises and

@@ -3,8 +3,8 @@
 Theory of operation
     Threads. Two. The loop's thread calls every public method. The client's own IO thread holds the
     sockets, sends the heartbeats, and calls the rebalance listener; it goes on however long a turn
-    takes. `_RebalanceNotes` is what both write, under its lock, and `_answered_at`, a float that
-    whoever heard of the broker last may set.
+    takes. Both write `_RebalanceNotes`, under its lock, and `_answered_at`, a float that either
+    sets when the broker has answered.
 
     Rebalances. Between two polls the client may take partitions away or add some, at any moment.
     The listener only notes it (a blocking call on the IO thread would stop the heartbeats, and the
@@ -16,7 +16,7 @@ Theory of operation
     every poll, says how and prevents it.
 
     What may block. `poll` for its `timeout_s`; `commit` not at all, but for the commit after one
-    that failed; the function it returns, `bounds`, `verify` and that next commit for
+    that failed; the result that it returns, `bounds`, `verify` and that next commit for
     `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for a few
     seconds. `seek`, `lag` and `joined` look at memory only.
 
