@@ -17,7 +17,7 @@ class Record(Protocol):
     def offset(self) -> int: ...
     @property
     def timestamp(self) -> int:
-        """Milliseconds since the epoch, UTC."""
+        """Milliseconds since 1970, UTC."""
 
     @property
     def key(self) -> bytes | None: ...

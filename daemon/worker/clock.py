@@ -17,5 +17,5 @@ class SystemClock:
         time.sleep(seconds)
 
     def wall_ms(self) -> int:
-        """Returns milliseconds since the epoch, UTC."""
+        """Returns milliseconds since 1970, UTC."""
         return time.time_ns() // 1_000_000
