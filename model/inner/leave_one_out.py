@@ -43,15 +43,12 @@ def fit_dual(k_BSS: Tensor, c_BSS: Tensor, real_BS: Tensor) -> Dual:
     share_BS = one_BS / n_B.unsqueeze(1)
     unit_B = _mean_diagonal(k_BSS, n_B)
     base_BSS = k_BSS / unit_B.view(-1, 1, 1) + one_BS.unsqueeze(2) * share_BS.unsqueeze(1)
-    inverse_YBSS = torch.stack([_inverse(base_BSS, penalty) for penalty in PENALTIES])
     unit_c_BSS = c_BSS / _mean_diagonal(c_BSS, n_B).view(-1, 1, 1)
-    scores_YB = torch.stack(
-        [
-            _left_out(inverse_BSS, unit_c_BSS, share_BS / (1.0 + penalty), real_BS)
-            for inverse_BSS, penalty in zip(inverse_YBSS, PENALTIES, strict=True)
-        ]
-    )
-    return Dual(inverse_YBSS[_best(scores_YB), torch.arange(len(k_BSS))], unit_B)
+    penalties_Y = torch.tensor(PENALTIES, dtype=k_BSS.dtype, device=k_BSS.device)
+    inverse_YBSS = _inverses(base_BSS, penalties_Y)
+    constant_YBS = share_BS / (1.0 + penalties_Y).view(-1, 1, 1)
+    best_B = _best(_left_out(inverse_YBSS, unit_c_BSS, constant_YBS, real_BS))
+    return Dual(inverse_YBSS[best_B, torch.arange(len(k_BSS), device=best_B.device)], unit_B)
 
 
 def _mean_diagonal(gram_BSS: Tensor, n_B: Tensor) -> Tensor:
@@ -61,21 +58,23 @@ def _mean_diagonal(gram_BSS: Tensor, n_B: Tensor) -> Tensor:
     return torch.where(usable_B, mean_B, 1.0)
 
 
-def _inverse(base_BSS: Tensor, penalty: float) -> Tensor:
+def _inverses(base_BSS: Tensor, penalties_Y: Tensor) -> Tensor:
     identity_SS = torch.eye(base_BSS.shape[1], dtype=base_BSS.dtype, device=base_BSS.device)
-    factor_BSS, info_B = torch.linalg.cholesky_ex(base_BSS + penalty * identity_SS)
-    failed_B = (info_B != 0) | ~base_BSS.sum((1, 2)).isfinite()
-    return torch.cholesky_inverse(
-        torch.where(failed_B.view(-1, 1, 1), identity_SS, factor_BSS)
-    ).masked_fill(failed_B.view(-1, 1, 1), torch.nan)
+    factor_YBSS, info_YB = torch.linalg.cholesky_ex(
+        base_BSS + penalties_Y.view(-1, 1, 1, 1) * identity_SS
+    )
+    failed_YB = (info_YB != 0) | ~base_BSS.sum((1, 2)).isfinite()
+    failed_YB11 = failed_YB.unsqueeze(2).unsqueeze(3)
+    inverse_YBSS = torch.cholesky_inverse(torch.where(failed_YB11, identity_SS, factor_YBSS))
+    return inverse_YBSS.masked_fill(failed_YB11, torch.nan)
 
 
-def _left_out(inverse_BSS: Tensor, c_BSS: Tensor, constant_BS: Tensor, real_BS: Tensor) -> Tensor:
-    """Σ |e_i|² (B); infinite where it cannot be computed, as for one pair."""
-    alpha_BS = (torch.bmm(inverse_BSS, c_BSS) * inverse_BSS).sum(2).clamp(min=0.0)
-    own_BS = inverse_BSS.diagonal(dim1=1, dim2=2) - constant_BS
-    total_B = (alpha_BS / own_BS.square()).masked_fill(~real_BS, 0.0).sum(1)
-    return torch.where(total_B.isfinite(), total_B, torch.inf)
+def _left_out(inverse_YBSS: Tensor, c_BSS: Tensor, constant_YBS: Tensor, real_BS: Tensor) -> Tensor:
+    """Σ |e_i|² (Y, B); infinite where it cannot be computed, as for one pair."""
+    alpha_YBS = (torch.matmul(inverse_YBSS, c_BSS) * inverse_YBSS).sum(3).clamp(min=0.0)
+    own_YBS = inverse_YBSS.diagonal(dim1=2, dim2=3) - constant_YBS
+    total_YB = (alpha_YBS / own_YBS.square()).masked_fill(~real_BS, 0.0).sum(2)
+    return torch.where(total_YB.isfinite(), total_YB, torch.inf)
 
 
 def _best(scores_YB: Tensor) -> Tensor:
