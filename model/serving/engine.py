@@ -18,7 +18,7 @@ versions or thread counts results agree to rounding only.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,30 +33,19 @@ from model.inner.cost_rule import Form
 from model.inner.generators import generator_of
 from model.inner.hidden.learners import descend_by
 from model.inner.hidden.projected import terms
-from model.inner.learner import Support, adapt, finite
-from model.inner.units import frame_of, in_frame, mean_target, out_of_frame, whole_units
-from model.mappings.mlp import Mlp, apply_batched
-from model.serving import rival
+from model.mappings.mlp import Mlp
 from model.serving.device_faults import lost_device_told
+from model.serving.full_form import FullForm, InFull
 from model.serving.hidden_judging import InnerLoop
 from model.serving.hidden_windows import HiddenWindows
-from model.serving.judging import Judged, PairLosses, judged, measured, order_of, winners
-from model.serving.lazy import LazyTensors
-from model.serving.packing import (
-    every_pair,
-    pack_pairs,
-    query_pairs,
-    support_pairs,
-    with_idle_units,
-    without_idle_units,
-)
-from model.serving.repeats import digests, new_to
+from model.serving.judging import order_of
+from model.serving.packing import with_idle_units, without_idle_units
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.theta.info import ThetaInfo, info_of
 from model.theta.meta_init import MetaInit
 from model.values.arrays import FloatArray, HalfArray, aligned
 from model.values.contents import Content
-from model.values.episode import Adaptation, Candidate, Episode
+from model.values.episode import Adaptation, Episode
 from model.values.errors import BadContent
 
 Side = Literal["source", "target"]
@@ -66,16 +55,6 @@ HIDDEN_PAIRS_PER_CHUNK = {"cpu": 768, "cuda": 16_384}
 however small it is, is shared; on a GPU all of it is busy."""
 STREAMS_PER_CHUNK = {"cpu": 8, "cuda": 256}
 """On a CPU core pair 8 take 0.8 of the time that 32 take, at 256 and 1,024 source dimensions."""
-
-
-class Fitted(NamedTuple):
-    """θ′ of B streams."""
-
-    mlp: Mlp
-    healthy_B: Tensor
-    """Whether it is finite."""
-    centred_B: Tensor
-    """Whether it was adapted to centred targets."""
 
 
 class Engine:
@@ -110,11 +89,10 @@ class Engine:
             raise ValueError("chunk and support_capacity must be at least 1, query_capacity 0")
         self._support_capacity = support_capacity
         self._query_capacity = query_capacity
-        self._ridge = ridge
         self._order = order_of(trained=meta_init.is_trained, ridge=ridge)
         self._spill_dir = spill_dir
         self._encoders = self._load_encoders(meta_init)
-        self._generator = generator_of(meta_init, self._device)
+        generator = generator_of(meta_init, self._device)
         self._learner = learners.build(
             meta_init.learner.config,
             {name: self._to_device(tensor) for name, tensor in meta_init.learner.tensors.items()},
@@ -126,7 +104,12 @@ class Engine:
         self._info = info_of(meta_init, self._loss.kind)
         mapping = with_idle_units(meta_init.mapping, meta_init.activation)
         self._theta = Mlp(**{name: self._to_device(tensor) for name, tensor in mapping.items()})
-        self._unadapted = self._start_without_pairs()
+        self._full_form = FullForm(
+            meta_init,
+            InFull(self._theta, generator, self._learner, self._loss, self._order),
+            (support_capacity, query_capacity),
+            self._chunk,
+        )
 
     @property
     def meta_init(self) -> MetaInit:
@@ -148,7 +131,7 @@ class Engine:
 
         θ's own, or what its generator makes of no pairs.
         """
-        tensors = {n: t[0].cpu().numpy() for n, t in self._unadapted._asdict().items()}
+        tensors = {n: t[0].cpu().numpy() for n, t in self._full_form.unadapted._asdict().items()}
         return without_idle_units(tensors, self._meta_init.hidden_dim)
 
     @staticmethod
@@ -236,180 +219,7 @@ class Engine:
         the others is adapted to all pairs when it is read. Raises ValueError for an episode over
         capacity or of other dims.
         """
-        asked = [True] * len(episodes) if wanted is None else wanted
-        return [
-            adaptation
-            for start in range(0, len(episodes), self._chunk)
-            for adaptation in self._adapt_chunk(
-                episodes[start : start + self._chunk], asked[start : start + self._chunk]
-            )
-        ]
-
-    @torch.inference_mode()
-    def _adapt_chunk(self, episodes: Sequence[Episode], wanted: Sequence[bool]) -> list[Adaptation]:
-        support = self._pack([support_pairs(e) for e in episodes], self._support_capacity)
-        query = self._pack([query_pairs(e) for e in episodes], self._query_capacity)
-        judges = [new_to(digests(e.x_support_SD), digests(e.x_query_QD)) for e in episodes]
-        fitted = self._fitted(support)
-        found = self._judged(fitted, support, query, self._real(judges, query))
-        refitted = self._refitted(
-            [
-                (b, episodes[b], found[b].centred)
-                for b in range(len(episodes))
-                if wanted[b] and found[b].winner is Candidate.ADAPTED
-            ]
-        )
-        return [
-            self._adaptation(episode, found[b], refitted.get(b), int(judges[b].sum()))
-            for b, episode in enumerate(episodes)
-        ]
-
-    def _fitted(self, support: Support, centred_B: Tensor | None = None) -> Fitted:
-        """θ′ of every stream, adapted to its support in units of its targets."""
-        frame = frame_of(support, centred_B)
-        if self._meta_init.output_activation != "none":  # not to be scaled from inside
-            frame = whole_units(support)
-        framed = in_frame(support, frame)
-        state = adapt(self._learner, self._generator.start(self._theta, framed), framed)
-        mlp = out_of_frame(state.mlp, frame)
-        return Fitted(mlp, state.healthy_B & finite(mlp), frame.units.centred_B)
-
-    def _judged(
-        self, fitted: Fitted, support: Support, query: Support, judges_BQ: Tensor
-    ) -> list[Judged]:
-        before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self._unadapted))
-        outputs = {
-            Candidate.ADAPTED: self._outputs(fitted.mlp, query),
-            Candidate.THETA: self._outputs(before, query),
-        }
-        if self._ridge:
-            outputs[Candidate.RIDGE] = rival.predict(rival.fit(support), query.x_BSD)
-        losses = {name: self._losses(o_BQE, query) for name, o_BQE in outputs.items()}
-        no_losses_BQ = torch.full_like(query.x_BSD[:, :, 0], torch.nan)
-        pair_losses = PairLosses(
-            self._losses(self._outputs(before, support), support),
-            self._losses(self._outputs(fitted.mlp, support), support),
-            losses[Candidate.THETA],
-            losses[Candidate.ADAPTED],
-            losses.get(Candidate.RIDGE, no_losses_BQ),
-        )
-        on_support_B = pair_losses.support_after_BS.masked_fill(~support.real_BS, 0.0).sum(1)
-        finite_B = fitted.healthy_B & on_support_B.isfinite()
-        every_B = torch.ones_like(finite_B)
-        mean_B1E = mean_target(support)
-        measures = {
-            name: measured(
-                o_BQE,
-                query.y_BSE,
-                mean_B1E,
-                finite_B if name is Candidate.ADAPTED else every_B,
-                query.real_BS,
-            )
-            for name, o_BQE in outputs.items()
-        }
-        return judged(
-            pair_losses,
-            (support.real_BS, query.real_BS),
-            winners(self._order, measures, judges_BQ),
-            measures[Candidate.ADAPTED].healthy_B,
-            fitted.centred_B,
-        )
-
-    def _refitted(
-        self, chosen: Sequence[tuple[int, Episode, bool]]
-    ) -> dict[int, Mapping[str, FloatArray]]:
-        """θ′ of the chosen episodes, adapted to support and query, where that is finite."""
-        if not chosen:
-            return {}
-        capacity = self._support_capacity + self._query_capacity
-        pairs = self._pack([every_pair(episode) for _, episode, _ in chosen], capacity)
-        return self._finite_mappings([b for b, _, _ in chosen], pairs, [c for *_, c in chosen])
-
-    def _finite_mappings(
-        self, places: Sequence[int], pairs: Support, centred: Sequence[bool]
-    ) -> dict[int, Mapping[str, FloatArray]]:
-        flags = np.zeros(len(pairs.x_BSD), np.bool_)
-        flags[: len(centred)] = centred
-        fitted = self._fitted(pairs, self._to_device(flags))
-        stacked = {name: tensor.cpu().numpy() for name, tensor in fitted.mlp._asdict().items()}
-        healthy_B = fitted.healthy_B.cpu().tolist()
-        return {
-            place: without_idle_units(
-                {name: tensors[i] for name, tensors in stacked.items()}, self._meta_init.hidden_dim
-            )
-            for i, place in enumerate(places)
-            if healthy_B[i]
-        }
-
-    @torch.inference_mode()
-    def _whole(self, episode: Episode, centred: bool) -> Mapping[str, FloatArray]:
-        """θ′ of an episode that was not wanted at first, or whose pairs together explode."""
-        found = self._refitted([(0, episode, centred)])
-        if found:
-            return found[0]
-        support = self._pack([support_pairs(episode)], self._support_capacity)
-        tensors = {n: t[0].cpu().numpy() for n, t in self._fitted(support).mlp._asdict().items()}
-        return without_idle_units(tensors, self._meta_init.hidden_dim)
-
-    def _adaptation(
-        self,
-        episode: Episode,
-        found: Judged,
-        made: Mapping[str, FloatArray] | None,
-        judged_pairs: int,
-    ) -> Adaptation:
-        ridge = None
-        if found.winner is Candidate.RIDGE:
-            ridge = LazyTensors(
-                lambda: rival.of_pairs(*every_pair(episode), len(episode.x_support_SD))
-            )
-        return Adaptation(
-            made or LazyTensors(lambda: self._whole(episode, found.centred)),
-            *found[:4],
-            finite=found.finite,
-            query_loss_ridge=found.query_ridge,
-            ridge=ridge,
-            winner=found.winner,
-            judged_pairs=judged_pairs,
-        )
-
-    def _real(self, judges: Sequence[NDArray[np.bool_]], query: Support) -> Tensor:
-        """The judging pairs of each stream, padded."""
-        padded_BQ = np.zeros(query.real_BS.shape, np.bool_)
-        for row_Q, own_Q in zip(padded_BQ, judges, strict=False):  # rows of a GPU's chunk are left
-            row_Q[: len(own_Q)] = own_Q
-        return self._to_device(padded_BQ)
-
-    def _pack(self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int) -> Support:
-        rows = len(pairs) if self._device.type == "cpu" else self._chunk
-        packed = pack_pairs(
-            pairs, rows, capacity, (self._meta_init.source_dim, self._meta_init.target_dim)
-        )
-        return Support(
-            self._to_device(packed.x_BND),
-            self._to_device(packed.y_BNE),
-            self._to_device(packed.real_BN),
-        )
-
-    def _outputs(self, mlp: Mlp, pairs: Support) -> Tensor:
-        meta_init = self._meta_init
-        return apply_batched(mlp, pairs.x_BSD, meta_init.activation, meta_init.output_activation)
-
-    def _losses(self, o_BNE: Tensor, pairs: Support) -> Tensor:
-        """The loss of each pair (B, N): that of a stream which has this pair alone."""
-        count, _, dim = o_BNE.shape
-        o_R1E, y_R1E = o_BNE.reshape(-1, 1, dim), pairs.y_BSE.reshape(-1, 1, dim)
-        real_R1 = pairs.real_BS.reshape(-1, 1)
-        return losses.value(self._loss, o_R1E, y_R1E, real_R1).view(count, -1)
-
-    @torch.inference_mode()
-    def _start_without_pairs(self) -> Mlp:
-        no_pairs = (
-            np.zeros((0, self._meta_init.source_dim), np.float32),
-            np.zeros((0, self._meta_init.target_dim), np.float32),
-        )
-        nothing = self._pack([no_pairs], self._support_capacity)
-        return Mlp(*(t[:1] for t in self._generator.start(self._theta, nothing)))
+        return self._full_form.adapt(episodes, [True] * len(episodes) if wanted is None else wanted)
 
     def _load_encoders(self, theta: MetaInit) -> dict[Side, Encoder]:
         return {
