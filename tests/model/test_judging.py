@@ -1,6 +1,6 @@
 """The judge: who takes whose place, by which pairs, and that one's failure is nobody else's.
 
-B = streams, Q = query pairs, D = source dim, E = target dim
+B = streams, Q = query pairs, N = pairs, D = source dim, E = target dim
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import RidgeCV
 
 from model.mappings.numpy_mlp import apply_numpy
 from model.meta.fresh import fresh_theta_of_kind
@@ -316,3 +318,38 @@ def test_batched_is_as_alone() -> None:
         assert (one.query_loss_after, one.winner) == (alone.query_loss_after, alone.winner)
         for name, tensor in alone.tensors.items():
             assert one.tensors[name].tobytes() == tensor.tobytes()
+
+
+# ---- a newcomer's data
+
+
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_on_digits_a_random_theta_publishes_no_less_than_ridge_regression(
+    unit_length: bool,
+) -> None:
+    """Sources are 64 pixels, targets ten classes' points in a space of each stream's own."""
+    digits = load_digits()
+    x_ND, classes_N = digits.data.astype(np.float32), digits.target
+    if unit_length:
+        x_ND = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    engine = Engine(fresh_theta_of_kind((64, 32, 16)), "cpu", support_capacity=32, query_capacity=4)
+    rng = np.random.default_rng(0)
+    ours: list[float] = []
+    theirs: list[float] = []
+    errors: list[float] = []
+    for _ in range(12):
+        points_CE = rng.standard_normal((10, 16)).astype(np.float32)
+        y_NE = points_CE[classes_N]
+        rows = rng.permutation(len(x_ND))[:236]
+        s, g, q = rows[:32], rows[32:36], rows[36:]
+        (found,) = engine.adapt([Episode(x_ND[s], y_NE[s], x_ND[g], y_NE[g])])
+        assert found.ridge is not None
+        ridge = RidgeCV(np.logspace(-6, 6, 13)).fit(x_ND[rows[:36]], y_NE[rows[:36]])
+        published_QE = apply_numpy(found.ridge, x_ND[q], "none")
+        for outputs_QE, hits in ((published_QE, ours), (ridge.predict(x_ND[q]), theirs)):
+            nearest_Q = ((outputs_QE[:, None] - points_CE) ** 2).sum(2).argmin(1)
+            hits.append(float((nearest_Q == classes_N[q]).mean()))
+        mean_E = y_NE[rows[:36]].mean(0)
+        errors.append(((published_QE - y_NE[q]) ** 2).mean() / ((mean_E - y_NE[q]) ** 2).mean())
+    assert np.mean(ours) > np.mean(theirs) - 0.02  # which tries 13 penalties
+    assert np.mean(errors) < 0.8
