@@ -119,16 +119,15 @@ class PrequentialScorer:
         return self._ridges[key]
 
     def support(self, mapping: AdaptedMapping) -> tuple[FloatArray, FloatArray]:
-        """Returns the pairs (S, D) and (S, E) on which the mapping was adapted.
+        """Returns the pairs (S, D) and (S, E) that the mapping learned from.
 
         Raises ValueError when some of its window's pairs were never scored here.
         """
         facts = mapping.facts
-        size = facts.support_pairs + facts.query_pairs
-        window = [pair for pair in self._pairs if pair[0] <= facts.version][-size:]
-        if len(window) < size:
-            raise ValueError(f"{facts.stream} version {facts.version}: {len(window)}/{size} pairs")
-        support = window[: facts.support_pairs]
+        size = facts.support_pairs
+        support = [pair for pair in self._pairs if pair[0] <= facts.version][-size:]
+        if len(support) < size:
+            raise ValueError(f"{facts.stream} version {facts.version}: {len(support)}/{size} pairs")
         return np.stack([x_D for _, x_D, _ in support]), np.stack([y_E for _, _, y_E in support])
 
     def _forget_before(self, key: tuple[int, int]) -> None:

@@ -27,6 +27,13 @@ def gate(batch: CutBatch, adaptations: Sequence[Adaptation]) -> list[Verdict]:
     """Judges each stream's adaptation and returns the verdicts, in the batch's order."""
     adapted = zip(batch.streams, batch.versions, batch.cuts, adaptations, strict=True)
     return [
-        Verdict(stream, version, cut.support, cut.query, adaptation, judge(adaptation))
+        Verdict(
+            stream=stream,
+            version=version,
+            support_pairs=cut.support + cut.query,
+            query_pairs=adaptation.judged_pairs,
+            adaptation=adaptation,
+            outcome=judge(adaptation),
+        )
         for stream, version, cut, adaptation in adapted
     ]

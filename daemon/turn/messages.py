@@ -125,7 +125,8 @@ class MessageBuilder:
     def _adapted(self, adaptation: Adaptation) -> MappingBody:
         """Returns θ′ as factors if that is asked for, possible and smaller, or else whole."""
         factored = adaptation.factored if self._form.encoding == "lowrank" else None
-        body = self._factors(factored()) if factored is not None else None
+        low_rank = factored() if factored is not None else None
+        body = self._factors(low_rank) if low_rank is not None else None
         return body or full_body(adaptation.tensors, self._form.dtype, self._engine.to_half)
 
     def _factors(self, low_rank: LowRank) -> MappingBody | None:

@@ -30,7 +30,9 @@ class Verdict:
     version: int
     """The offset of the newest event in the window."""
     support_pairs: int
+    """Pairs that the mapping learned from: all of the window, once it was judged."""
     query_pairs: int
+    """Pairs, the newest, that its candidates were judged on before they learned from them."""
     adaptation: Adaptation
     outcome: Outcome
 

@@ -72,8 +72,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     target_dim: int
     stream: str
     outcome: Outcome
-    """`adapted`: θ′; `ridge`: ridge regression did better than θ′ and θ; `worse` or `not_finite`:
-    the fallback, θ itself."""
+    """`adapted`: θ′; `ridge`: ridge regression, clearly better than θ′ and θ (or θ was never
+    meta-trained, and θ′ not clearly better); `worse` or `not_finite`: the fallback, θ itself, for
+    θ was clearly better than θ′ or that is not finite."""
     epoch: int
     """The epoch of the tenure that published it; with `version` it orders a stream's mappings."""
     version: int
@@ -90,8 +91,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     loss: str
     """What the losses below measure: mse or cosine."""
     support_pairs: int
+    """How many pairs the mapping learned from: all of the window."""
     query_pairs: int
+    """How many of them, the newest, candidates were judged on before any learned from them; pairs
+    whose source occurs among the older ones do not judge."""
     support_loss_before: float
+    """The mean loss of θ on the support, the pairs older than the query; the others are likewise
+    of θ (before), θ′ (after) and ridge regression, adapted to the support alone."""
     support_loss_after: float
     query_loss_before: float
     query_loss_after: float

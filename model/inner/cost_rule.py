@@ -1,7 +1,7 @@
 """Which form of the inner loop costs less, by counting.
 
 D = source dim, H = hidden units, E = target dim, S = support pairs, K = inner steps, V = spanning
-rows (H + S), N = pairs of a stream (S and the query, which the form in full pads)
+rows (H + S), Q = query pairs, N = pairs of a stream (S and Q, which the form in full pads)
 
 What a stream with one new pair costs in one turn is taken to be, in either form,
 
@@ -15,6 +15,7 @@ leading terms:
                        K·S·H² + K(K − 1)/2·S²·(4·H + 2·S)     D·W2, and what earlier steps left
                        S²·H + (K − 1)·S²·(3·H + S)            among the support
                        N·H² + N·(K·S + S)·(H + V)             the losses after
+                       Q·H² + S·(H + N + S) + N·V             units, and θ beside for the judge
       moved            N·(D + E + 2·H + 2·S)                  the window
       units            K·S·H
       calls            c + S·p + K·S·q                        per chunk: a fixed number of pairs
@@ -132,7 +133,8 @@ def hidden_work(shape: Shape) -> Work:
     earlier_steps = k * (k - 1) / 2 * s * s * (4 * h + 2 * s)
     among_support = s * s * h + (k - 1) * s * s * (3 * h + s)
     losses = n * h * h + n * (j + s) * (h + v)
-    multiplications = new_pair + j * h * h + earlier_steps + among_support + losses
+    judging = QUERY * h * h + s * (h + n + s) + n * v
+    multiplications = new_pair + j * h * h + earlier_steps + among_support + losses + judging
     return Work(multiplications, n * (d + e + 2 * h + 2 * s), j * h)
 
 

@@ -3,8 +3,8 @@
 R = rows (contents; pairs, each taken alone), B = streams in batch (a chunk), S = support pairs,
 Q = query pairs, N = pairs of a stream, D = source dim, E = target dim, H = hidden units
 
-    support → generator (each stream's start) → learner (the inner loop) → θ′
-    judged on the query beside θ unadapted and ridge regression
+    support, targets in units → generator (each stream's start) → learner (the inner loop) → θ′
+    judged on the query beside θ unadapted and ridge regression; the winner learns from all pairs
 
 What holds for bits. A content's features and a stream's adaptation depend on nothing else in the
 call: neither on how many others there are, nor on where it stands, nor on what the others hold. No
@@ -33,19 +33,13 @@ from model.inner.cost_rule import Form
 from model.inner.generators import generator_of
 from model.inner.hidden.learners import descend_by
 from model.inner.hidden.projected import terms
-from model.inner.learner import Support, adapt
-from model.mappings.mlp import Mlp, apply_batched
-from model.serving import rival
+from model.mappings.mlp import Mlp
 from model.serving.device_faults import lost_device_told
-from model.serving.hidden_windows import HiddenWindows, InnerLoop
-from model.serving.judging import MeanLosses, PairLosses, finite_losses, judged
-from model.serving.packing import (
-    pack_pairs,
-    query_pairs,
-    support_pairs,
-    with_idle_units,
-    without_idle_units,
-)
+from model.serving.full_form import FullForm, InFull
+from model.serving.hidden_judging import InnerLoop
+from model.serving.hidden_windows import HiddenWindows
+from model.serving.judging import order_of
+from model.serving.packing import with_idle_units, without_idle_units
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.theta.info import ThetaInfo, info_of
 from model.theta.meta_init import MetaInit
@@ -95,10 +89,10 @@ class Engine:
             raise ValueError("chunk and support_capacity must be at least 1, query_capacity 0")
         self._support_capacity = support_capacity
         self._query_capacity = query_capacity
-        self._ridge = ridge
+        self._order = order_of(trained=meta_init.is_trained, ridge=ridge)
         self._spill_dir = spill_dir
         self._encoders = self._load_encoders(meta_init)
-        self._generator = generator_of(meta_init, self._device)
+        generator = generator_of(meta_init, self._device)
         self._learner = learners.build(
             meta_init.learner.config,
             {name: self._to_device(tensor) for name, tensor in meta_init.learner.tensors.items()},
@@ -110,7 +104,12 @@ class Engine:
         self._info = info_of(meta_init, self._loss.kind)
         mapping = with_idle_units(meta_init.mapping, meta_init.activation)
         self._theta = Mlp(**{name: self._to_device(tensor) for name, tensor in mapping.items()})
-        self._unadapted = self._start_without_pairs()
+        self._full_form = FullForm(
+            meta_init,
+            InFull(self._theta, generator, self._learner, self._loss, self._order),
+            (support_capacity, query_capacity),
+            self._chunk,
+        )
 
     @property
     def meta_init(self) -> MetaInit:
@@ -132,7 +131,7 @@ class Engine:
 
         θ's own, or what its generator makes of no pairs.
         """
-        tensors = {n: t[0].cpu().numpy() for n, t in self._unadapted._asdict().items()}
+        tensors = {n: t[0].cpu().numpy() for n, t in self._full_form.unadapted._asdict().items()}
         return without_idle_units(tensors, self._meta_init.hidden_dim)
 
     @staticmethod
@@ -202,7 +201,7 @@ class Engine:
         descend = descend_by(self._learner, made)
         if descend is None:
             return None
-        return InnerLoop(made, descend, theta.activation, self._loss, self._ridge, theta.hidden_dim)
+        return InnerLoop(made, descend, theta.activation, self._loss, self._order, theta.hidden_dim)
 
     def _hidden_pays(self) -> bool:
         spec = self._meta_init.learner
@@ -210,97 +209,17 @@ class Engine:
         dims = (self._meta_init.source_dim, self._meta_init.hidden_dim, self._meta_init.target_dim)
         return cost_rule.hidden_pays(*dims, self._support_capacity, steps)
 
-    def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
-        """θ′ of every episode, in order.
+    def adapt(
+        self, episodes: Sequence[Episode], wanted: Sequence[bool] | None = None
+    ) -> list[Adaptation]:
+        """θ′ of every episode, in order, with what it is judged beside.
 
         An episode whose values explode, or are not finite to begin with, gets `finite=False`
-        and leaves the others as they are. Raises ValueError for an episode over capacity or of
-        other dims.
+        and leaves the others as they are. `wanted` says which will probably be published: θ′ of
+        the others is adapted to all pairs when it is read. Raises ValueError for an episode over
+        capacity or of other dims.
         """
-        return [
-            adaptation
-            for start in range(0, len(episodes), self._chunk)
-            for adaptation in self._adapt_chunk(episodes[start : start + self._chunk])
-        ]
-
-    @torch.inference_mode()
-    def _adapt_chunk(self, episodes: Sequence[Episode]) -> list[Adaptation]:
-        support = self._pack([support_pairs(e) for e in episodes], self._support_capacity)
-        query = self._pack([query_pairs(e) for e in episodes], self._query_capacity)
-        start = self._generator.start(self._theta, support)
-        state = adapt(self._learner, start, support)
-        before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self._unadapted))
-        ridge = rival.fit(support) if self._ridge else None
-        losses = PairLosses(
-            self._losses(self._outputs(before, support), support),
-            self._losses(self._outputs(state.mlp, support), support),
-            self._losses(self._outputs(before, query), query),
-            self._losses(self._outputs(state.mlp, query), query),
-            self._ridge_losses(ridge, query),
-        )
-        stacked = {name: tensor.cpu().numpy() for name, tensor in state.mlp._asdict().items()}
-        healthy_B = state.healthy_B.cpu().tolist()
-        every = judged(losses, support.real_BS, query.real_BS)
-        return [
-            self._adaptation(
-                {name: tensors[b] for name, tensors in stacked.items()},
-                every[b],
-                episode,
-                ridge=_ridge_mapping(ridge, b) if ridge and every[b].ridge_wins else None,
-                healthy=healthy_B[b],
-            )
-            for b, episode in enumerate(episodes)
-        ]
-
-    def _ridge_losses(self, ridge: rival.Rival | None, query: Support) -> Tensor:
-        if ridge is None:
-            return torch.full_like(query.x_BSD[:, :, 0], float("nan"))
-        return self._losses(rival.predict(ridge, query.x_BSD), query)
-
-    def _adaptation(
-        self,
-        padded: Mapping[str, FloatArray],
-        losses: MeanLosses,
-        episode: Episode,
-        *,
-        ridge: Mapping[str, FloatArray] | None,
-        healthy: bool,
-    ) -> Adaptation:
-        tensors = without_idle_units(padded, self._meta_init.hidden_dim)
-        support, query = bool(len(episode.x_support_SD)), bool(len(episode.x_query_QD))
-        finite = healthy and finite_losses(losses, support=support, query=query)
-        return Adaptation(tensors, *losses[:4], finite and _all_finite(tensors), losses[4], ridge)
-
-    def _pack(self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int) -> Support:
-        rows = len(pairs) if self._device.type == "cpu" else self._chunk
-        packed = pack_pairs(
-            pairs, rows, capacity, (self._meta_init.source_dim, self._meta_init.target_dim)
-        )
-        return Support(
-            self._to_device(packed.x_BND),
-            self._to_device(packed.y_BNE),
-            self._to_device(packed.real_BN),
-        )
-
-    def _outputs(self, mlp: Mlp, pairs: Support) -> Tensor:
-        meta_init = self._meta_init
-        return apply_batched(mlp, pairs.x_BSD, meta_init.activation, meta_init.output_activation)
-
-    def _losses(self, o_BNE: Tensor, pairs: Support) -> Tensor:
-        """The loss of each pair (B, N): that of a stream which has this pair alone."""
-        count, _, dim = o_BNE.shape
-        o_R1E, y_R1E = o_BNE.reshape(-1, 1, dim), pairs.y_BSE.reshape(-1, 1, dim)
-        real_R1 = pairs.real_BS.reshape(-1, 1)
-        return losses.value(self._loss, o_R1E, y_R1E, real_R1).view(count, -1)
-
-    @torch.inference_mode()
-    def _start_without_pairs(self) -> Mlp:
-        no_pairs = (
-            np.zeros((0, self._meta_init.source_dim), np.float32),
-            np.zeros((0, self._meta_init.target_dim), np.float32),
-        )
-        nothing = self._pack([no_pairs], self._support_capacity)
-        return Mlp(*(t[:1] for t in self._generator.start(self._theta, nothing)))
+        return self._full_form.adapt(episodes, [True] * len(episodes) if wanted is None else wanted)
 
     def _load_encoders(self, theta: MetaInit) -> dict[Side, Encoder]:
         return {
@@ -328,13 +247,3 @@ def _resolve(device: str) -> torch.device:
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r}: torch sees {torch.cuda.device_count()} GPUs")
     return resolved
-
-
-def _ridge_mapping(ridge: rival.Rival, stream: int) -> dict[str, FloatArray] | None:
-    mlp = rival.as_mapping(ridge, stream)
-    tensors = {name: np.array(tensor.cpu().numpy()) for name, tensor in mlp._asdict().items()}
-    return tensors if _all_finite(tensors) else None
-
-
-def _all_finite(tensors: Mapping[str, FloatArray]) -> bool:
-    return all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())

@@ -6,10 +6,10 @@ chunk), S = support pairs (capacity), Q = query pairs (capacity), N = pairs of a
 
 What lies in memory of a slot (`model.inner.hidden.descent` says what for):
 
-    x, ŷ = y − b2              (W, D), (W, E)    the features, in host memory or spilled
-    p = W1·x + b1, r = W2ᵀ·ŷ   (W, H) each       on the device
-    t = ŷ·b2, before           (W) each          before: the pair's loss by θ
-    g = x·xᵀ, γ = ŷ·ŷᵀ         (W, W) each
+    x, y                       (W, D), (W, E)    the features, in host memory or spilled
+    p = W1·x + b1, r = W2ᵀ·y   (W, H) each       on the device
+    t = y·b2, before           (W) each          before: the pair's loss by θ
+    g = x·xᵀ, γ = y·yᵀ         (W, W) each
 
 A new pair costs its own projections (one matrix product for all that arrive together) and one row
 and column of each Gram; nothing else moves. Adapting gathers a slot's rows in order of age and
@@ -22,50 +22,32 @@ gathered by age: so the ring's turning, a restart, or what else arrived changes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.inner.hidden.coefficients import head_of
-from model.inner.hidden.descent import Descent
-from model.inner.hidden.losses import losses_of_theta, ridge_losses, unreliable
+from model.inner.hidden.losses import losses_of_theta
 from model.inner.hidden.memory import JudgingSpace, Workspace
-from model.inner.hidden.projected import Projected, Terms
-from model.inner.hidden.result import FactorRoom, factors, pair_losses
-from model.losses import Loss
+from model.inner.hidden.projected import Projected, less_bias
+from model.inner.hidden.result import FactorRoom, factors
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
-from model.serving.judging import MeanLosses, PairLosses, finite_losses, judged
+from model.serving.hidden_fit import HiddenFit, HostFactors
+from model.serving.hidden_judging import InnerLoop, descend_in_units, judge_chunk
+from model.serving.judging import Judged
+from model.serving.lazy import LazyTensors
 from model.serving.projections import New, Projections, gram_rows
 from model.serving.windows import RawWindows, Slots, stream_bytes
-from model.theta.meta_init import Activation
 from model.values.arrays import FloatArray, aligned
-from model.values.episode import Adaptation, Cut, Episode
+from model.values.episode import Adaptation, Candidate, Cut, Episode
 from model.values.low_rank import LowRank
 
 ROWS = 32
 """Pairs are projected so many at a time, whatever the number that arrived."""
-
-
-@dataclass(frozen=True, slots=True)
-class InnerLoop:
-    """θ and its learner as hidden space has them, and what adaptations are judged by."""
-
-    terms: Terms
-    descend: Callable[[Projected, Workspace], Descent]
-    activation: Activation
-    loss: Loss
-    """What pairs are judged by: mse or cosine."""
-    ridge: bool
-    """Whether ridge regression is fitted and judged beside θ′."""
-    hidden_dim: int
-    """H without idle units."""
 
 
 class HiddenWindows:
@@ -77,13 +59,14 @@ class HiddenWindows:
         inner: InnerLoop,
         capacities: tuple[int, int],
         chunk: int,
-        in_full: Callable[[Sequence[Episode]], Sequence[Adaptation]],
+        in_full: Callable[[Sequence[Episode], Sequence[bool]], Sequence[Adaptation]],
     ) -> None:
         """Takes over `raw`, which must be empty. `capacities` are those of support and query, their
         sum the window's size; `chunk` streams are adapted at a time. `in_full` adapts, with weights
-        in full, the streams that hidden space is too coarse for."""
+        in full, the streams that hidden space is too coarse for, and says which are wanted."""
         self._raw, self._inner, self._terms = raw, inner, inner.terms
         self._support, self._query = aligned(capacities[0]), capacities[1]
+        self._whole = aligned(sum(capacities))
         self._chunk, self._in_full = chunk, in_full
         self._device = inner.terms.w1.device
         self._b2_E = inner.terms.b2.cpu().numpy()
@@ -109,7 +92,7 @@ class HiddenWindows:
     ) -> None:
         """Takes new pairs in, a stream's in order. Raises DeviceLost."""
         self._generation += 1
-        x_RD, y_RE = np.stack(x_D), np.stack(y_E) - self._b2_E
+        x_RD, y_RE = np.stack(x_D), np.stack(y_E)
         rows = np.array(self._raw.append(slots, x_RD, y_RE), np.int64)
         if (rows < 0).any():
             x_RD, y_RE, rows = x_RD[rows >= 0], y_RE[rows >= 0], rows[rows >= 0]
@@ -141,7 +124,8 @@ class HiddenWindows:
             yy_R.unsqueeze(0),
             real_R.unsqueeze(0),
         )
-        before_1R = losses_of_theta(terms, alone, inner.loss, inner.activation)
+        less_b2 = less_bias(terms, alone)
+        before_1R = losses_of_theta(terms, less_b2, inner.loss, inner.activation)
         return New(p_RH, r_RH, t_R, before_1R[0])
 
     def _rows_of(self, array_RX: FloatArray) -> Sequence[Tensor]:
@@ -175,160 +159,129 @@ class HiddenWindows:
 
     @torch.inference_mode()
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
-        terms, inner = self._terms, self._inner
-        projected, descent, before_BN = self._descended(cuts)
-        after_BN = pair_losses(terms, projected, descent, inner.loss, self._judging)
-        real_BS, real_BQ = self._cut_in_two(projected.real_BN)
-        losses = judged(self._pair_losses(projected, before_BN, after_BN), real_BS, real_BQ)
-        coarse_B = unreliable(terms, projected, inner.loss, before_BN, after_BN)
-        made = self._factors(cuts, projected, descent)
-        found = zip(cuts, losses, descent.healthy_B.tolist(), coarse_B.tolist(), made, strict=True)
+        judges = [self._raw.judges(cut) for cut in cuts]
+        raw, before_BN = self._projections.gather(self._rows(cuts), self._support)
+        found = descend_in_units(self._inner, raw, self._workspace)
+        streams, coarse = judge_chunk(
+            self._inner, found, before_BN, self._put(self._padded(judges)), self._judging
+        )
+        refits = self._refits(
+            [
+                (cut, own.centred)
+                for cut, own, is_coarse in zip(cuts, streams, coarse, strict=True)
+                if cut.wanted and own.winner is Candidate.ADAPTED and not is_coarse
+            ],
+            self._room,
+        )
         return [
-            self._in_full([self._episode(cut)])[0]
-            if coarse
-            else self._adaptation(cut, means, healthy, factors)
-            for cut, means, healthy, coarse, factors in found
+            self._in_full([self._raw.episode(cut)], [cut.wanted])[0]
+            if is_coarse
+            else self._adaptation(cut, own, refits.get(cut), int(own_judges.sum()))
+            for cut, own, is_coarse, own_judges in zip(cuts, streams, coarse, judges, strict=True)
         ]
 
-    def _descended(self, cuts: Sequence[Cut]) -> tuple[Projected, Descent, Tensor]:
-        """Projections and θ′, which last until the next call, and each pair's loss by θ."""
-        projected, before_BN = self._projections.gather(self._rows(cuts), self._support)
-        return projected, self._inner.descend(projected, self._workspace), before_BN
+    def _padded(self, judges: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        padded_BQ = np.zeros((len(judges), self._query), np.bool_)
+        for row_Q, own_Q in zip(padded_BQ, judges, strict=True):
+            row_Q[: len(own_Q)] = own_Q
+        return padded_BQ
 
-    def _factors(
-        self, cuts: Sequence[Cut], projected: Projected, descent: Descent
-    ) -> list[HostFactors | None]:
-        """Factors of the wanted cuts, which come first; made while the steps are in the cache."""
-        wanted = sum(cut.wanted for cut in cuts)
-        nothing: list[HostFactors | None] = [None] * (len(cuts) - wanted)
-        if not wanted:
-            return nothing
-        descent = _of_first(descent, wanted)
-        made = factors(self._terms, projected, descent, self._room.take(descent))
+    def _refits(
+        self, chosen: Sequence[tuple[Cut, bool]], room: FactorRoom | None = None
+    ) -> dict[Cut, HiddenFit]:
+        """θ′ of the chosen cuts, adapted to all their pairs, where that is finite; each comes with
+        whether its targets are to be centred."""
+        if not chosen:
+            return {}
+        whole = [cut._replace(support=cut.support + cut.query, query=0) for cut, _ in chosen]
+        fits = self._fits(whole, [centred for _, centred in chosen], self._whole, room)
+        return {cut: fit for (cut, _), fit in zip(chosen, fits, strict=True) if fit is not None}
+
+    def _fits(
+        self,
+        cuts: Sequence[Cut],
+        centred: Sequence[bool],
+        capacity: int,
+        room: FactorRoom | None = None,
+    ) -> list[HiddenFit | None]:
+        """θ′ of every cut, adapted to its support; None where that is not finite."""
+        raw, _ = self._projections.gather(self._rows(cuts, (capacity, 0)), capacity)
+        centred_B = self._put(np.array(centred, np.bool_))
+        found = descend_in_units(self._inner, raw, self._workspace, centred_B)
+        descent = found.descent
+        into = room.take(descent) if room else None
+        made = factors(self._terms, found.projected, descent, into)
         on_host = [tensor.cpu().numpy() for tensor in made]
-        return [HostFactors(*own) for own in zip(*on_host, strict=True)] + nothing
+        each = (HostFactors(*own) for own in zip(*on_host, strict=True))
+        finite = descent.healthy_B.tolist()
+        own = zip(cuts, each, found.units.scale_B.tolist(), centred, finite, strict=True)
+        return [HiddenFit(*of) if is_finite else None for *of, is_finite in own]
 
-    def _pair_losses(self, projected: Projected, before_BN: Tensor, after_BN: Tensor) -> PairLosses:
-        inner = self._inner
-        before_BS, before_BQ = self._cut_in_two(before_BN)
-        after_BS, after_BQ = self._cut_in_two(after_BN)
-        ridge_BQ = torch.full_like(after_BQ, float("nan"))
-        if inner.ridge:
-            ridge_BN = ridge_losses(self._terms, projected, rival.PENALTY, inner.loss)
-            ridge_BQ = self._cut_in_two(ridge_BN)[1]
-        return PairLosses(before_BS, after_BS, before_BQ, after_BQ, ridge_BQ)
-
-    def _cut_in_two(self, pairs_BN: Tensor) -> tuple[Tensor, Tensor]:
-        return pairs_BN[:, : self._support], pairs_BN[:, self._support :]
-
-    def _rows(self, cuts: Sequence[Cut]) -> Slots:
+    def _rows(self, cuts: Sequence[Cut], capacities: tuple[int, int] | None = None) -> Slots:
         """The rows of each cut's pairs, oldest first, support and query each padded with −1."""
+        room, query_room = capacities or (self._support, self._query)
         slots, support, query = np.array([cut[:3] for cut in cuts], np.int64).T[:, :, None]
         size = self._raw.size
         first = np.array([self._raw.oldest(int(slot)) for slot in slots[:, 0]], np.int64)[:, None]
-        column = np.arange(self._support + self._query)
-        in_query = column >= self._support
-        age = np.where(in_query, column - self._support + support, column)
-        real = np.where(in_query, column - self._support < query, column < support)
+        column = np.arange(room + query_room)
+        in_query = column >= room
+        age = np.where(in_query, column - room + support, column)
+        real = np.where(in_query, column - room < query, column < support)
         return np.where(real, slots * size + (first + age) % size, -1)
 
     def _adaptation(
-        self, cut: Cut, losses: MeanLosses, healthy: bool, made: HostFactors | None
+        self, cut: Cut, found: Judged, refit: HiddenFit | None, judged_pairs: int
     ) -> Adaptation:
-        finite = healthy and finite_losses(losses, support=cut.support > 0, query=cut.query > 0)
         generation = self._generation
 
-        def low_rank() -> LowRank:
+        def fit() -> HiddenFit:
             if generation != self._generation:
                 raise RuntimeError("read an adaptation before the windows go on")
-            return self._low_rank(cut, made or self._made_again(cut))
+            return refit or self._fit_again(cut, found.centred)
+
+        def ridge() -> Mapping[str, FloatArray]:
+            if generation != self._generation:
+                raise RuntimeError("read an adaptation before the windows go on")
+            return rival.of_pairs(*self._raw.pairs(cut), cut.support)
 
         return Adaptation(
-            _Lazy(lambda: self._multiplied_out(low_rank())),
-            *losses[:4],
-            finite,
-            losses.query_ridge,
-            _Lazy(lambda: rival.of_episode(self._episode(cut))) if losses.ridge_wins else None,
-            low_rank,
+            LazyTensors(lambda: self._tensors(fit())),
+            *found[:4],
+            finite=found.finite,
+            query_loss_ridge=found.query_ridge,
+            ridge=LazyTensors(ridge) if found.winner is Candidate.RIDGE else None,
+            factored=lambda: self._low_rank(fit()),
+            winner=found.winner,
+            judged_pairs=judged_pairs,
         )
 
     @torch.inference_mode()
-    def _made_again(self, cut: Cut) -> HostFactors:
-        """Factors of a stream that was not wanted at first."""
-        cut = cut._replace(wanted=True)
-        projected, descent, _ = self._descended([cut])
-        (made,) = self._factors([cut], projected, descent)
-        assert made is not None
-        return made
+    def _fit_again(self, cut: Cut, centred: bool) -> HiddenFit:
+        """θ′ of a stream that was not wanted at first, or whose pairs together explode."""
+        found = self._refits([(cut, centred)])
+        if found:
+            return found[cut]
+        (fit,) = self._fits([cut._replace(query=0)], [centred], self._support)
+        if fit is None:
+            raise ValueError(f"the adapted mapping of {cut} is not finite")
+        return fit
 
-    def _low_rank(self, cut: Cut, made: HostFactors) -> LowRank:
-        """θ′ as factors, without idle units and padding."""
-        (x_SD, y_SE), (a_SH, beta_H, n_GG, v_SG) = self._raw.support(cut), made
-        n, units = cut.support, self._inner.hidden_dim
-        if units < len(beta_H):
-            kept = [*range(units), len(beta_H)]  # with the bias
-            n_GG, v_SG = n_GG[np.ix_(kept, kept)], v_SG[:, kept]
-        return LowRank(
-            x_SD=x_SD,
-            a_SH=np.ascontiguousarray(a_SH[:n, :units]),
-            beta_H=beta_H[:units],
-            y_SE=y_SE + self._b2_E,
-            n_GG=n_GG,
-            v_SG=v_SG[:n],
-        )
+    def _tensors(self, fit: HiddenFit) -> Mapping[str, FloatArray]:
+        return fit.tensors(*self._adapted_to(fit), self._theta())
 
-    def _multiplied_out(self, low_rank: LowRank) -> Mapping[str, FloatArray]:
-        return low_rank.multiplied_out(self._theta())
+    def _low_rank(self, fit: HiddenFit) -> LowRank | None:
+        return fit.low_rank(*self._adapted_to(fit), self._inner.hidden_dim)
+
+    def _adapted_to(self, fit: HiddenFit) -> tuple[FloatArray, FloatArray]:
+        """x and y of the pairs that it was adapted to."""
+        newer = self._raw.count(fit.cut.slot) - fit.cut.support
+        x_SD, y_SE = self._raw.support(fit.cut._replace(query=newer))
+        return x_SD, y_SE
 
     def _theta(self) -> dict[str, FloatArray]:
         h = self._inner.hidden_dim
         w1, b1, w2 = (t.cpu().numpy() for t in (self._terms.w1, self._terms.b1, self._terms.w2))
         return {"w1": w1[:h], "b1": b1[:h], "w2": w2[:, :h], "b2": self._b2_E}
 
-    def _episode(self, cut: Cut) -> Episode:
-        kept = self._raw.episode(cut)
-        return Episode(
-            kept.x_support_SD,
-            kept.y_support_SE + self._b2_E,
-            kept.x_query_QD,
-            kept.y_query_QE + self._b2_E,
-        )
-
     def _put(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
-
-
-class HostFactors(NamedTuple):
-    """One stream's `model.inner.hidden.result.Factors`, in host memory."""
-
-    a_SH: FloatArray
-    beta_H: FloatArray
-    n_GG: FloatArray
-    v_SG: FloatArray
-
-
-def _of_first(descent: Descent, streams: int) -> Descent:
-    """The descent of the first streams; views."""
-    head = head_of(*(tensor[:streams] for tensor in descent.head[:3]))
-    a_BSH, beta_BH = descent.a_BSH[:streams], descent.beta_BH[:streams]
-    return descent._replace(a_BSH=a_BSH, beta_BH=beta_BH, head=head)
-
-
-class _Lazy(Mapping[str, FloatArray]):
-    """Tensors that are made when they are first looked at: most mappings are never published."""
-
-    def __init__(self, make: Callable[[], Mapping[str, FloatArray]]) -> None:
-        self._make = make
-
-    @cached_property
-    def _made(self) -> Mapping[str, FloatArray]:
-        return self._make()
-
-    def __getitem__(self, name: str) -> FloatArray:
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
-
-    def __len__(self) -> int:
-        return len(self._made)

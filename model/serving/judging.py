@@ -1,16 +1,44 @@
-"""Losses per pair to what an Adaptation says: before and after, and whether ridge takes over.
+"""The judge: which candidate of each stream is published, by pairs that none has learned from.
 
-B = streams in batch, N = pairs of a stream (padded), S = support pairs, Q = query pairs
+B = streams in batch, N = pairs of a stream (padded), S = support pairs, Q = query pairs,
+E = target dim
+
+The pairs are few and their losses scatter. So the candidates stand in an order, and one takes the
+place of the one before only where it is clearly better: where the mean of the paired differences is
+more than CLEARLY of its own standard errors, in two measures, both of them:
+
+    squared error      |o − y|²                        right in length and in place
+    centred cosine     1 − cos(o − m, y − m)           right in direction, seen from the mean m of
+                                                       the support's targets
+
+The first alone prefers whatever shrinks to the mean, of which no neighbour can be found; the second
+alone does not see a wrong length or mean. A candidate that is not finite gives way to any that is.
+
+A θ that was meta-trained begins with θ′, then come θ and ridge regression. A random θ adapts worse
+than ridge regression on most data, which a few pairs are slow to tell: there ridge comes first.
+
+A pair whose source lies in the support does not judge (`model.serving.repeats`): who memorises the
+support would win. Fewer than two pairs say nothing about chance, and the first stays.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.serving import rival
+from model.values.episode import Candidate
+
+CLEARLY = 2.0
+CANDIDATES = tuple(Candidate)
+
+
+class Measures(NamedTuple):
+    """One candidate's measures of each query pair, and whether it may be published at all."""
+
+    squared_BQ: Tensor
+    cosine_BQ: Tensor
+    healthy_B: Tensor
 
 
 class PairLosses(NamedTuple):
@@ -24,43 +52,113 @@ class PairLosses(NamedTuple):
     """NaN where ridge regression was not fitted."""
 
 
-class MeanLosses(NamedTuple):
-    """One stream's losses, means over pairs, and whether ridge should take θ′'s place."""
+class Judged(NamedTuple):
+    """One stream's losses, means over pairs, and what the judge found."""
 
     support_before: float
     support_after: float
     query_before: float
     query_after: float
     query_ridge: float
-    ridge_wins: bool
+    winner: Candidate
+    finite: bool
+    """Whether θ′ is."""
+    centred: bool
+    """Whether θ′ was adapted to centred targets."""
 
 
-def judged(losses: PairLosses, real_BS: Tensor, real_BQ: Tensor) -> list[MeanLosses]:
-    """Returns every stream's mean losses, NaN without pairs, in one transfer from the device."""
-    reals = (real_BS, real_BS, real_BQ, real_BQ, real_BQ)
+def order_of(*, trained: bool, ridge: bool) -> tuple[Candidate, ...]:
+    """Returns the candidates from the first incumbent to the last challenger."""
+    if not ridge:
+        return (Candidate.ADAPTED, Candidate.THETA)
+    if trained:
+        return (Candidate.ADAPTED, Candidate.THETA, Candidate.RIDGE)
+    return (Candidate.RIDGE, Candidate.ADAPTED, Candidate.THETA)
+
+
+def measures_of(
+    squared_BQ: Tensor, oo_BQ: Tensor, oy_BQ: Tensor, yy_BQ: Tensor, own_B: Tensor, real_BQ: Tensor
+) -> Measures:
+    """Returns a candidate's measures from |o − y|², |o − m|², (o − m)·(y − m) and |y − m|².
+
+    `own_B` says whether the candidate is finite by itself.
+    """
+    cosine_BQ = oy_BQ * _inverse_root(oo_BQ) * _inverse_root(yy_BQ)
+    cosine_BQ = 1.0 - cosine_BQ.clamp(-1.0, 1.0)
+    both_BQ = (squared_BQ + cosine_BQ).masked_fill(~real_BQ, 0.0)
+    return Measures(squared_BQ, cosine_BQ, own_B & both_BQ.sum(1).isfinite())
+
+
+def measured(
+    o_BQE: Tensor, y_BQE: Tensor, mean_B1E: Tensor, own_B: Tensor, real_BQ: Tensor
+) -> Measures:
+    """Returns a candidate's measures from its outputs; `mean_B1E` is the support's mean target."""
+    o, y = o_BQE - mean_B1E, y_BQE - mean_B1E
+    squares = ((o - y).square().sum(2), o.square().sum(2), (o * y).sum(2), y.square().sum(2))
+    return measures_of(*squares, own_B, real_BQ)
+
+
+def winners(
+    order: Sequence[Candidate], measures: Mapping[Candidate, Measures], judges_BQ: Tensor
+) -> Tensor:
+    """Returns each stream's winner (B), as its place in CANDIDATES; θ where none is finite."""
+    incumbent, place_B = measures[order[0]], torch.zeros_like(judges_BQ.sum(1))
+    place_B += CANDIDATES.index(order[0])
+    for name in order[1:]:
+        challenger = measures[name]
+        wins_B = challenger.healthy_B & (
+            ~incumbent.healthy_B
+            | (
+                clearly_better(challenger.squared_BQ, incumbent.squared_BQ, judges_BQ)
+                & clearly_better(challenger.cosine_BQ, incumbent.cosine_BQ, judges_BQ)
+            )
+        )
+        place_B = torch.where(wins_B, CANDIDATES.index(name), place_B)
+        incumbent = Measures(
+            torch.where(wins_B.unsqueeze(1), challenger.squared_BQ, incumbent.squared_BQ),
+            torch.where(wins_B.unsqueeze(1), challenger.cosine_BQ, incumbent.cosine_BQ),
+            challenger.healthy_B | incumbent.healthy_B,
+        )
+    return torch.where(incumbent.healthy_B, place_B, CANDIDATES.index(Candidate.THETA))
+
+
+def clearly_better(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
+    """Returns whether the one's losses are lower than the other's by more than chance (B)."""
+    gain_BQ = (other_BQ - one_BQ).masked_fill(~judges_BQ, 0.0)
+    n_B = judges_BQ.sum(1)
+    mean_B = gain_BQ.sum(1) / n_B.clamp(min=1)
+    scatter_BQ = (gain_BQ - mean_B.unsqueeze(1)).masked_fill(~judges_BQ, 0.0)
+    # by its size first: squares of small numbers underflow
+    size_B = scatter_BQ.abs().sum(1).clamp(min=torch.finfo(gain_BQ.dtype).tiny)
+    variance_B = (scatter_BQ / size_B.unsqueeze(1)).square().sum(1) / (n_B - 1).clamp(min=1)
+    error_B = size_B * (variance_B / n_B.clamp(min=1)).sqrt()
+    return (n_B > 1) & (mean_B > CLEARLY * error_B)
+
+
+def judged(
+    losses: PairLosses,
+    real: tuple[Tensor, Tensor],
+    winner_B: Tensor,
+    finite_B: Tensor,
+    centred_B: Tensor,
+) -> list[Judged]:
+    """Returns what was found of every stream, in one transfer from the device.
+
+    `real` are the real pairs of support (B, S) and query (B, Q); mean losses without pairs are NaN.
+    """
+    reals = (real[0], real[0], real[1], real[1], real[1])
     means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
-    clearly_B = rival.clearly_better(losses.query_ridge_BQ, losses.query_after_BQ, real_BQ)
-    rows = torch.stack([*means_5B, clearly_B.to(means_5B[0].dtype)], 1).tolist()
+    flags = [flag.to(means_5B[0].dtype) for flag in (winner_B, finite_B, centred_B)]
     return [
-        MeanLosses(a, b, c, d, e, _ridge_wins((a, b, c, d, e), bool(f)))
-        for a, b, c, d, e, f in rows
+        Judged(a, b, c, d, e, CANDIDATES[int(winner)], bool(finite), bool(centred))
+        for a, b, c, d, e, winner, finite, centred in torch.stack([*means_5B, *flags], 1).tolist()
     ]
-
-
-def finite_losses(judged: MeanLosses, *, support: bool, query: bool) -> bool:
-    """Returns whether θ's and θ′'s mean losses are finite, on the sides that have pairs."""
-    having_pairs = judged[:2] * support + judged[2:4] * query
-    return all(map(math.isfinite, having_pairs))
 
 
 def _mean(loss_BN: Tensor, real_BN: Tensor) -> Tensor:
     return loss_BN.masked_fill(~real_BN, 0.0).sum(1) / real_BN.sum(1)
 
 
-def _ridge_wins(losses_5: Sequence[float], clearly: bool) -> bool:
-    """On the query, and never where a loss is NaN. A θ′ that is no worse than θ gives way to a
-    ridge that is clearly better than it; another to one that is better than θ."""
-    _, _, before, after, ridge = losses_5
-    if after <= before:
-        return clearly
-    return ridge < before and ridge < after
+def _inverse_root(squares: Tensor) -> Tensor:
+    """1/√, and finite for 0: what has no length has no direction."""
+    return squares.clamp(min=torch.finfo(squares.dtype).tiny).rsqrt()

@@ -86,3 +86,9 @@ def support_pairs(episode: Episode) -> tuple[FloatArray, FloatArray]:
 def query_pairs(episode: Episode) -> tuple[FloatArray, FloatArray]:
     """Returns the pairs to judge on, x (Q, D) and y (Q, E)."""
     return episode.x_query_QD, episode.y_query_QE
+
+
+def every_pair(episode: Episode) -> tuple[FloatArray, FloatArray]:
+    """Returns support and query together, x (N, D) and y (N, E)."""
+    x_ND = np.concatenate([episode.x_support_SD, episode.x_query_QD])
+    return x_ND, np.concatenate([episode.y_support_SE, episode.y_query_QE])

@@ -73,7 +73,8 @@ class Projections:
     def gather(self, rows_BN: Slots, support: int) -> tuple[Projected, Tensor]:
         """Returns the projections of B streams' rows (B, N), and the rows' losses by θ (B, N).
 
-        Support rows come first. Rows of −1 are padding.
+        They are of targets y, not of ŷ (`model.inner.hidden.projected.in_units`). Support rows come
+        first. Rows of −1 are padding.
         """
         real = rows_BN >= 0
         rows = np.where(real, rows_BN, self._blank)

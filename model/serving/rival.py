@@ -1,16 +1,18 @@
 """The rival of every adaptation: ridge regression on the support's raw features, for many streams.
 
-B = streams in batch, S = support pairs (padded), Q = query pairs (padded), D = source dim,
-E = target dim, X = source or target dim
+B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a
+stream, D = source dim, E = target dim, X = source or target dim
 
     minimise over W, c:  Σ |W·(x − x̄) + ȳ − y|² + λ|W|²      W = αᵀ·X̃,  (X̃X̃ᵀ + λI)·α = Ỹ
 
-with X̃, Ỹ centred on the support's means (Hoerl and Kennard 1970, in the dual form). What a
-stream's window supports without any meta-learning; a mapping that does worse than this on the
-newest pairs is not worth publishing. Predictions need Gram matrices only: W (E × D) is made for
-the streams that publish it. `model.baselines.ridge` is the same for one stream, in float64.
+with X̃, Ỹ centred on the support's means (Hoerl and Kennard 1970, in the dual form) and λ chosen for
+each stream by leaving pairs out (`model.inner.leave_one_out`). What a stream's window supports
+without any meta-learning; a mapping that does clearly worse than this on the newest pairs is not
+worth publishing. Predictions need Gram matrices only: W (E × D) is made for the streams that
+publish it. `model.baselines.ridge` is the same for one stream, in float64.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,25 +20,22 @@ import torch
 from torch import Tensor
 
 from model.inner.learner import Support
+from model.inner.leave_one_out import fit_dual
 from model.mappings.mlp import Mlp
 from model.values.arrays import FloatArray
-from model.values.episode import Episode
-
-PENALTY = 10.0
-"""λ; `model.baselines.ridge` says how it was chosen."""
 
 
 class Rival(NamedTuple):
     """Ridge regression of B streams, fitted in the dual form. Padded rows are 0."""
 
     x_BSD: Tensor
-    """Less the support's mean."""
+    """Less the support's mean, over the mean diagonal of the sources' Gram."""
     alpha_BSE: Tensor
     x_mean_B1D: Tensor
     y_mean_B1E: Tensor
 
 
-def fit(support: Support, penalty: float = PENALTY) -> Rival:
+def fit(support: Support) -> Rival:
     """Fits ridge regression to every stream; one without pairs predicts 0.
 
     A stream's NaN or infinity stays its own.
@@ -44,31 +43,16 @@ def fit(support: Support, penalty: float = PENALTY) -> Rival:
     real_BS1 = support.real_BS.unsqueeze(2)
     x_BSD, x_mean_B1D = _centred(support.x_BSD, real_BS1)
     y_BSE, y_mean_B1E = _centred(support.y_BSE, real_BS1)
-    gram_BSS = torch.bmm(x_BSD, x_BSD.transpose(1, 2))
-    gram_BSS = gram_BSS + penalty * torch.eye(gram_BSS.shape[1], device=gram_BSS.device)
-    factor_BSS, _ = torch.linalg.cholesky_ex(gram_BSS)
-    return Rival(x_BSD, torch.cholesky_solve(y_BSE, factor_BSS), x_mean_B1D, y_mean_B1E)
+    k_BSS, c_BSS = (torch.bmm(t, t.transpose(1, 2)) for t in (x_BSD, y_BSE))
+    dual = fit_dual(k_BSS, c_BSS, support.real_BS)
+    alpha_BSE = torch.bmm(dual.inverse_BSS, y_BSE)
+    return Rival(x_BSD / dual.unit_B.view(-1, 1, 1), alpha_BSE, x_mean_B1D, y_mean_B1E)
 
 
 def predict(rival: Rival, x_BQD: Tensor) -> Tensor:
     """Returns each stream's predictions on its own inputs (B, Q, E)."""
     cross_BQS = torch.bmm(x_BQD - rival.x_mean_B1D, rival.x_BSD.transpose(1, 2))
     return torch.bmm(cross_BQS, rival.alpha_BSE) + rival.y_mean_B1E
-
-
-def clearly_better(rival_BQ: Tensor, other_BQ: Tensor, real_BQ: Tensor) -> Tensor:
-    """Returns whether the rival's losses are lower than the other's by more than chance (B).
-
-    Query pairs are few and their losses scatter: the mean of the paired differences must exceed
-    its own standard error. Two pairs at least; one says nothing.
-    """
-    gain_BQ = (other_BQ - rival_BQ).masked_fill(~real_BQ, 0.0)
-    n_B = real_BQ.sum(1)
-    mean_B = gain_BQ.sum(1) / n_B.clamp(min=1)
-    scatter_BQ = (gain_BQ - mean_B.unsqueeze(1)).masked_fill(~real_BQ, 0.0)
-    variance_B = scatter_BQ.square().sum(1) / (n_B - 1).clamp(min=1)
-    error_B = (variance_B / n_B.clamp(min=1)).sqrt()
-    return (n_B > 1) & (mean_B > error_B)
 
 
 def as_mapping(rival: Rival, stream: int) -> Mlp:
@@ -86,12 +70,21 @@ def as_mapping(rival: Rival, stream: int) -> Mlp:
     return Mlp(identity, zeros, weight_ED, bias_E)
 
 
-def of_episode(episode: Episode) -> dict[str, FloatArray]:
-    """Fits one episode's support, and returns `as_mapping` of it as arrays."""
-    x_1SD, y_1SE = (
-        torch.from_numpy(t[np.newaxis]) for t in (episode.x_support_SD, episode.y_support_SE)
-    )
-    fitted = fit(Support(x_1SD, y_1SE, torch.ones(x_1SD.shape[:2], dtype=torch.bool)))
+def of_pairs(x_ND: FloatArray, y_NE: FloatArray, judged: int) -> dict[str, FloatArray]:
+    """Fits one stream's pairs, and returns `as_mapping` of it as arrays.
+
+    It was judged by a fit to the first `judged` pairs, which is returned where that to all of them
+    is not finite.
+    """
+    made = _of_pairs(x_ND, y_NE)
+    if all(math.isfinite(float(tensor.sum())) for tensor in made.values()):
+        return made
+    return _of_pairs(x_ND[:judged], y_NE[:judged])
+
+
+def _of_pairs(x_ND: FloatArray, y_NE: FloatArray) -> dict[str, FloatArray]:
+    x_1ND, y_1NE = (torch.from_numpy(t[np.newaxis]) for t in (x_ND, y_NE))
+    fitted = fit(Support(x_1ND, y_1NE, torch.ones(x_1ND.shape[:2], dtype=torch.bool)))
     return {name: tensor.numpy() for name, tensor in as_mapping(fitted, 0)._asdict().items()}
 
 

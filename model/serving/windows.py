@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.serving.device_faults import in_parts, lost_device_told
+from model.serving.repeats import digests, new_to
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Cut, Episode
 
@@ -49,6 +50,7 @@ class RawWindows:
         self.capacity, self.size = capacity, size
         self._blocks = [Block((capacity, size, dim), spill_dir) for dim in (source_dim, target_dim)]
         self.x_ZWD, self.y_ZWE = (block.array for block in self._blocks)
+        self._digests_ZW = np.zeros((capacity, size), np.uint64)
         self._next = [0] * capacity
         self._count = [0] * capacity
 
@@ -79,6 +81,7 @@ class RawWindows:
         if not kept.all():
             where, x_RD, y_RE = where[kept], x_RD[kept], y_RE[kept]
         self.x_ZWD.reshape(-1, x_RD.shape[1])[where] = x_RD
+        self._digests_ZW.reshape(-1)[where] = digests(x_RD)
         self.y_ZWE.reshape(-1, y_RE.shape[1])[where] = y_RE
         return rows
 
@@ -100,25 +103,41 @@ class RawWindows:
             x_ND[: cut.support], y_NE[: cut.support], x_ND[cut.support :], y_NE[cut.support :]
         )
 
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of support and query together, x and y. Raises ValueError as `episode`
+        does."""
+        return self._rows(cut, cut.support + cut.query)
+
     def support(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
         """Returns a copy of the support alone, x and y. Raises ValueError as `episode` does."""
         return self._rows(cut, cut.support)
+
+    def judges(self, cut: Cut) -> NDArray[np.bool_]:
+        """Returns which query pairs have a source that is not in the support (Q)."""
+        own_N = self._digests_ZW[cut.slot].take(self._places(cut, cut.support + cut.query))
+        return new_to(own_N[: cut.support], own_N[cut.support :])
 
     def _rows(self, cut: Cut, pairs: int) -> tuple[FloatArray, FloatArray]:
         """x and y of the oldest pairs."""
         if cut.support + cut.query != self._count[cut.slot]:
             raise ValueError(f"cut {cut} of a window of {self._count[cut.slot]} pairs")
-        first = self.oldest(cut.slot)
-        places = [place % self.size for place in range(first, first + pairs)]
+        places = self._places(cut, pairs)
         return self.x_ZWD[cut.slot].take(places, 0), self.y_ZWE[cut.slot].take(places, 0)
+
+    def _places(self, cut: Cut, pairs: int) -> list[int]:
+        first = self.oldest(cut.slot)
+        return [place % self.size for place in range(first, first + pairs)]
 
 
 class EpisodeWindows:
     """Windows of an engine that adapts whole episodes: the pairs are gathered whenever it does."""
 
     def __init__(
-        self, raw: RawWindows, adapt: Callable[[Sequence[Episode]], Sequence[Adaptation]]
+        self,
+        raw: RawWindows,
+        adapt: Callable[[Sequence[Episode], Sequence[bool]], Sequence[Adaptation]],
     ) -> None:
+        """`adapt` takes episodes, and which of their mappings are wanted."""
         self._raw = raw
         self._adapt = adapt
         self.batch_splits = 0
@@ -141,7 +160,8 @@ class EpisodeWindows:
         return found
 
     def _adapt_all(self, cuts: Sequence[Cut]) -> list[Adaptation]:
-        return list(self._adapt([self._raw.episode(cut) for cut in cuts]))
+        episodes = [self._raw.episode(cut) for cut in cuts]
+        return list(self._adapt(episodes, [cut.wanted for cut in cuts]))
 
     @property
     def bytes_per_stream(self) -> int:

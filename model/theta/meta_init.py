@@ -86,6 +86,11 @@ class MetaInit:
         return {name: part for name, part in named.items() if part is not None}
 
     @property
+    def is_trained(self) -> bool:
+        """Whether the mapping is no random one; `fresh_meta_init` says so of those it makes."""
+        return not self.facts.get("training", "").startswith("none")
+
+    @property
     def encoder_version(self) -> str:
         """A hash of the encoders: windows of features can be used only by a θ of the same one."""
         encoders = {n: p for n, p in self.parts.items() if n.endswith("encoder")}

@@ -6,6 +6,7 @@ S = support pairs, Q = query pairs, D = source dim, E = target dim, H = hidden u
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from model.values.arrays import FloatArray
@@ -39,9 +40,23 @@ class Episode:
     y_query_QE: FloatArray
 
 
+class Candidate(Enum):
+    """One mapping that could be published for a stream."""
+
+    ADAPTED = "adapted"
+    """θ′."""
+    THETA = "theta"
+    """θ unadapted."""
+    RIDGE = "ridge"
+    """Ridge regression."""
+
+
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """One stream's adapted mapping θ′, with the losses of θ (before) and θ′ (after).
+    """One stream's candidates, with their losses and which of them the judge prefers.
+
+    Losses are those of θ (before), θ′ (after) and ridge regression, each adapted to the support
+    alone. The mappings to publish have then learned from the query as well: it has done its part.
 
     Most adapted mappings are never published, so `tensors` and `factored` may compute only when
     they are read. Then they can be read until the windows' memory that they come from changes
@@ -49,18 +64,23 @@ class Adaptation:
     """
 
     tensors: Mapping[str, FloatArray]
-    """θ′: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32."""
+    """θ′, adapted to support and query: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32. Adapted to
+    the support alone where the other is not finite."""
     support_loss_before: float
     support_loss_after: float
     query_loss_before: float
     query_loss_after: float
     finite: bool
-    """Whether every tensor, and every loss that has pairs, is finite."""
+    """Whether θ′ is: its tensors, and its losses on the pairs there are."""
     query_loss_ridge: float = math.nan
     """The query loss of ridge regression on the same support (`model.serving.rival`)."""
     ridge: Mapping[str, FloatArray] | None = None
-    """That regression as a mapping without activation, where it should be published in place of θ′:
-    where it is clearly better than a θ′ that is no worse than θ, or better than θ where θ′ is not.
-    """
-    factored: Callable[[], LowRank] | None = None
-    """Returns θ′ as θ and thin factors; None where the inner loop cannot express it so."""
+    """Ridge regression on support and query as a mapping without activation, where it is the
+    winner."""
+    factored: Callable[[], LowRank | None] | None = None
+    """Returns θ′ as θ and thin factors, or None where those would round too much of it away; it is
+    None itself where the inner loop has no such form."""
+    winner: Candidate = Candidate.ADAPTED
+    """What the judge prefers (`model.serving.judging`); a θ′ that is not finite never is."""
+    judged_pairs: int = 0
+    """How many query pairs it judged by: those whose source is not in the support."""

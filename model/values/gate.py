@@ -1,10 +1,10 @@
-"""The gate: decides from an adaptation's losses which mapping of a stream is published. Pure."""
+"""The gate: says in one word which mapping of a stream is published, and why. Pure."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-from model.values.episode import Adaptation
+from model.values.episode import Adaptation, Candidate
 
 
 class Outcome(Enum):
@@ -24,16 +24,12 @@ class Outcome(Enum):
 def judge(adaptation: Adaptation) -> Outcome:
     """Returns which mapping to publish: θ′, ridge regression's, or θ as the fallback.
 
-    θ′ is published if it is finite, if its loss on the query, pairs that it has not learned from,
-    is at most θ's, and if ridge is not clearly better. Ridge wins on streams unlike any that θ was
-    meta-trained for; "clearly", because the query is a few pairs (`model.serving.rival`). The
-    fallback is θ and not the last good mapping: the query has just shown θ to be no worse than θ′,
+    That is the winner of `model.serving.judging`. The fallback says whether θ′ was worse, or not
+    finite to begin with. It is θ and not the last good mapping: the query has just measured θ,
     nothing has measured the last good mapping on it, and θ is the same after a crash.
     """
+    if adaptation.winner is Candidate.RIDGE:
+        return Outcome.RIDGE
     if not adaptation.finite:
         return Outcome.NOT_FINITE
-    if adaptation.ridge is not None:
-        return Outcome.RIDGE
-    if adaptation.query_loss_after <= adaptation.query_loss_before:
-        return Outcome.ADAPTED
-    return Outcome.WORSE
+    return Outcome.ADAPTED if adaptation.winner is Candidate.ADAPTED else Outcome.WORSE

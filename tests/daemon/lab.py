@@ -40,7 +40,7 @@ from model.encoders.vector_check import check_vector
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.theta.info import ThetaInfo
 from model.values.arrays import FloatArray, HalfArray
-from model.values.episode import Adaptation, Episode
+from model.values.episode import Adaptation, Candidate, Episode
 
 D, E = 4, 3
 
@@ -78,7 +78,7 @@ class LinearEngine:
 
     def windows(self, capacity: int) -> Windows:
         raw = RawWindows(capacity, POLICY.shape.size, D, E)
-        return EpisodeWindows(raw, lambda episodes: self.adapt(episodes))
+        return EpisodeWindows(raw, lambda episodes, _: self.adapt(episodes))
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -91,14 +91,22 @@ def _fit(episode: Episode) -> Adaptation:
     finite = bool(np.isfinite(gram_DD).all())
     w_DE = np.linalg.solve(gram_DD, x_SD.T @ y_SE) if finite else np.full((D, E), np.nan)
     x_QD, y_QE = episode.x_query_QD, episode.y_query_QE
+    before, after = float((y_QE**2).mean()), float(((x_QD @ w_DE - y_QE) ** 2).mean())
     return Adaptation(
         tensors={"w": w_DE.astype(np.float32)},
         support_loss_before=float((y_SE**2).mean()),
         support_loss_after=float(((x_SD @ w_DE - y_SE) ** 2).mean()),
-        query_loss_before=float((y_QE**2).mean()),
-        query_loss_after=float(((x_QD @ w_DE - y_QE) ** 2).mean()),
+        query_loss_before=before,
+        query_loss_after=after,
         finite=finite,
+        winner=winner_by(before, after),
+        judged_pairs=len(y_QE),
     )
+
+
+def winner_by(before: float, after: float) -> Candidate:
+    """θ′ where its loss is no larger than θ's."""
+    return Candidate.ADAPTED if after <= before else Candidate.THETA
 
 
 LINEAR = LinearEngine()

@@ -29,6 +29,7 @@ from tests.daemon.lab import (
     pair_of,
     partition_of,
     policy,
+    winner_by,
 )
 
 
@@ -41,7 +42,11 @@ class Moody(LinearEngine):
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
         fitted = super().adapt(episodes)
-        return [Adaptation(a.tensors, 1.0, 1.0, 1.0, self.after, self.finite) for a in fitted]
+        winner = winner_by(1.0, self.after)
+        return [
+            Adaptation(a.tensors, 1.0, 1.0, 1.0, self.after, self.finite, winner=winner)
+            for a in fitted
+        ]
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ def test_a_stream_is_adapted_once_it_has_enough_pairs(world: World) -> None:
         report = worker.turn()
         assert len(report.published) == (count == 3)
     (mapping,) = world.mappings("a")
-    assert (mapping.facts.support_pairs, mapping.facts.query_pairs) == (2, 1)
+    assert (mapping.facts.support_pairs, mapping.facts.query_pairs) == (3, 1)
     assert mapping.facts.version == 2
     assert mapping.facts.epoch == world.shelf.epochs[1]
     assert mapping.facts.outcome is Outcome.ADAPTED
@@ -370,7 +375,7 @@ def test_an_event_of_several_pairs_is_several_pairs_of_one_version(world: World)
     (mapping,) = world.mappings("a")
     assert (mapping.facts.version, mapping.facts.support_pairs, mapping.facts.query_pairs) == (
         0,
-        2,
+        4,
         2,
     )
 
@@ -402,7 +407,7 @@ def test_a_successor_publishes_what_its_predecessor_owed(world: World) -> None:
     assert report.replayed_pairs + report.pairs == 3  # offsets 0 and 1 were committed
     assert report.loaded == 1
     (mapping,) = world.mappings("a")
-    assert (mapping.facts.version, mapping.facts.support_pairs) == (4, 3)
+    assert (mapping.facts.version, mapping.facts.support_pairs) == (4, 5)
 
 
 def test_a_superseded_worker_publishes_nothing_and_its_windows_go(world: World) -> None:

@@ -16,7 +16,7 @@ from daemon.errors import Unavailable
 from daemon.turn.ports import Side
 from daemon.wire.adapted_mapping import AdaptedMapping
 from model.values.arrays import FloatArray
-from model.values.episode import Adaptation, Episode
+from model.values.episode import Adaptation, Candidate, Episode
 from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, event, pair_of, policy
 from tests.daemon.test_loop_faults import Crash, Gremlin, feed, settings
 
@@ -46,6 +46,7 @@ class Scaled(LinearEngine):
                 *(a.support_loss_before, a.support_loss_after),
                 *(a.query_loss_before, a.query_loss_after),
                 a.finite,
+                winner=a.winner,
             )
             for a in super().adapt(episodes)
         ]
@@ -129,7 +130,8 @@ def test_a_renewal_waits_for_no_interval_and_tells_no_latency(world: World) -> N
 def test_a_fallback_is_published_anew_for_it_is_theta_itself(world: World) -> None:
     worse = Scaled("worse")
     worse.adapt = lambda episodes: [  # type: ignore[method-assign]
-        Adaptation(a.tensors, 1.0, 2.0, 1.0, 2.0, True) for a in LINEAR.adapt(episodes)
+        Adaptation(a.tensors, 1.0, 2.0, 1.0, 2.0, True, winner=Candidate.THETA)
+        for a in LINEAR.adapt(episodes)
     ]
     worker = Worker(world, engine=worse)
     worker.drain()

@@ -29,7 +29,7 @@ class Seen:
         raw = RawWindows(slots, SHAPE.size, SHAPE.source_dim, SHAPE.target_dim)
         self.streams = Streams(SHAPE, EpisodeWindows(raw, self._look), slots)
 
-    def _look(self, episodes: Sequence[Episode]) -> Sequence[Adaptation]:
+    def _look(self, episodes: Sequence[Episode], _: Sequence[bool]) -> Sequence[Adaptation]:
         self.episodes += episodes
         return []
 

@@ -157,19 +157,19 @@ def test_the_support_is_the_window_of_that_version_without_its_query(
 ) -> None:
     scorer = scorer_of(range(8))
     x_SD, y_SE = scorer.support(mapping(version, support, query, RIGHT))
-    rows = slice(version + 1 - support - query, version + 1 - query)
+    rows = slice(version + 1 - support, version + 1)
     np.testing.assert_array_equal(x_SD, X_ND[rows])
     np.testing.assert_array_equal(y_SE, Y_NE[rows])
 
 
 def test_pairs_that_were_never_read_are_an_error() -> None:
     with pytest.raises(ValueError, match="s version 7: 8/9 pairs"):
-        scorer_of(range(8)).support(mapping(7, 5, 4, RIGHT))
+        scorer_of(range(8)).support(mapping(7, 9, 4, RIGHT))
 
 
 def test_ridge_is_fitted_on_that_support() -> None:
     scorer = scorer_of(range(8))
-    predicted_1E = fit_ridge(X_ND[:4], Y_NE[:4])(X_ND[8:9])
+    predicted_1E = fit_ridge(X_ND[4:8], Y_NE[4:8])(X_ND[8:9])
     candidates_YE = CANDIDATES_CE.copy()
     candidates_YE[0] = predicted_1E[0]  # only exactly this ridge finds it
     scorer.add_mapping(mapping(7, 4, 4, RIGHT))

@@ -157,7 +157,7 @@ class Truth:
             if outcome is Outcome.RIDGE and adaptation.ridge is not None:
                 tensors = adaptation.ridge
             version = _order(window[-1])[0] - 1
-            shown[stream] = Shown(0, version, outcome.value, content_hash(tensors), n)
+            shown[stream] = Shown(0, version, outcome.value, content_hash(tensors), len(window))
         return shown
 
 

@@ -98,7 +98,8 @@ def test_a_turn_by_hand() -> None:
     assert QUERY == 4
     steps = 2 * 16 * 16**2 + 16**2 * (4 * 16 + 2 * 16) + 16**2 * (16 + 3 * 16 + 16)
     losses = 20 * (16**2 + (2 * 16 + 16) * (16 + 32))
-    hidden = Work(16 * 8 + 16**2 + steps + losses, 20 * (8 + 32 + 32), 2 * 16 * 16)
+    judging = 4 * 16**2 + 16 * (16 + 20 + 16) + 20 * 32
+    hidden = Work(16 * 8 + 16**2 + steps + losses + judging, 20 * (8 + 32 + 32), 2 * 16 * 16)
     assert hidden_work(shape) == hidden
     full = Work(2 * 16 * 16 * (6 + 15) + 2 * 32 * 16 * 8, 4 * 16 * 8 + 2 * 32 * 8, 2 * 16 * 21)
     assert full_work(shape) == full

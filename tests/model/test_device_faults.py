@@ -72,7 +72,7 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
 def test_windows_count_how_often_a_batch_was_halved() -> None:
     memory = Memory(2)
 
-    def adapt(episodes: Sequence[Episode]) -> Sequence[Adaptation]:
+    def adapt(episodes: Sequence[Episode], _: Sequence[bool]) -> Sequence[Adaptation]:
         memory.work([0] * len(episodes))
         return []
 

@@ -167,14 +167,18 @@ def outputs_of(meta_init: MetaInit, episodes: list[MetaTestEpisode]) -> dict[str
 def test_the_gate_takes_ridge_where_it_is_the_best() -> None:
     e = episode()
     found = outputs_of(theta(rate=1e-9), [e])
-    np.testing.assert_allclose(found["gated"][0], fit_ridge(e.x_SD, e.y_SE)(e.x_QD), atol=1e-4)
+    x_ND, y_NE = np.concatenate([e.x_SD, e.x_gate_ND]), np.concatenate([e.y_SE, e.y_gate_NE])
+    np.testing.assert_allclose(found["gated"][0], fit_ridge(x_ND, y_NE)(e.x_QD), atol=1e-3)
     assert np.abs(found["adapted"][0] - found["gated"][0]).max() > 0.1
 
 
 def of_theta(rate: float) -> tuple[MetaInit, MetaTestEpisode]:
-    """A stream that is θ's own mapping, so that nothing is better than θ."""
+    """A stream that is θ's own mapping, so that nothing is better than θ; in θ's own units."""
     made = theta(rate)
     x = normal(3, 60, D)
+    size = np.sqrt((apply_numpy(made.mapping, x[:20], "gelu") ** 2).mean())
+    scaled = {name: made.mapping[name] / size for name in ("w2", "b2")}
+    made = replace(made, mapping=dict(made.mapping) | scaled)
     y = apply_numpy(made.mapping, x, "gelu")
     s, g, q = slice(0, 16), slice(16, 16 + GATE_PAIRS), slice(40, 60)
     return made, MetaTestEpisode("s", x[s], y[s], x[g], y[g], x[q], y[q])
@@ -191,7 +195,7 @@ def test_the_gate_lets_an_adaptation_through_that_is_no_worse() -> None:
     made, e = of_theta(rate=0.0)
     found = outputs_of(made, [e])
     np.testing.assert_array_equal(found["gated"][0], found["adapted"][0])
-    assert episode_scores(e, found["gated"][0])["r_at_1"] == 1.0
+    assert episode_scores(e, found["gated"][0])["r_at_1"] > 0.9
 
 
 def test_episodes_are_adapted_once_for_all_methods(monkeypatch: pytest.MonkeyPatch) -> None:

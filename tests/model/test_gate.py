@@ -1,49 +1,30 @@
-"""The gate lets through what is finite and, on pairs it has not seen, no worse than θ and ridge."""
+"""The gate names the judge's winner, and why θ is published where it is."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 
 from model.values.arrays import FloatArray
-from model.values.episode import Adaptation
+from model.values.episode import Adaptation, Candidate
 from model.values.gate import Outcome, judge
 
 RIDGE: dict[str, FloatArray] = {}
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "finite", "ridge", "expected"),
+    ("winner", "finite", "expected"),
     [
-        (1.0, 0.5, True, None, Outcome.ADAPTED),
-        (1.0, 1.0, True, None, Outcome.ADAPTED),
-        (1.0, 1.1, True, None, Outcome.WORSE),
-        (1.0, 0.5, False, None, Outcome.NOT_FINITE),
-        (math.inf, 0.5, False, None, Outcome.NOT_FINITE),
-        (1.0, math.nan, True, None, Outcome.WORSE),
-        (math.nan, math.nan, True, None, Outcome.WORSE),
-        (1.0, 0.5, True, RIDGE, Outcome.RIDGE),
-        (1.0, 1.1, True, RIDGE, Outcome.RIDGE),
-        (1.0, 0.5, False, RIDGE, Outcome.NOT_FINITE),
+        (Candidate.ADAPTED, True, Outcome.ADAPTED),
+        (Candidate.ADAPTED, False, Outcome.NOT_FINITE),
+        (Candidate.THETA, True, Outcome.WORSE),
+        (Candidate.THETA, False, Outcome.NOT_FINITE),
+        (Candidate.RIDGE, True, Outcome.RIDGE),
+        (Candidate.RIDGE, False, Outcome.RIDGE),
     ],
 )
-def test_the_gate_judges_by_the_query(
-    before: float,
-    after: float,
-    finite: bool,
-    ridge: dict[str, FloatArray] | None,
-    expected: Outcome,
-) -> None:
-    adaptation = Adaptation(
-        tensors={},
-        support_loss_before=1.0,
-        support_loss_after=9.0,
-        query_loss_before=before,
-        query_loss_after=after,
-        finite=finite,
-        ridge=ridge,
-    )
+def test_the_outcome_is_the_winner(winner: Candidate, finite: bool, expected: Outcome) -> None:
+    ridge = RIDGE if winner is Candidate.RIDGE else None
+    adaptation = Adaptation({}, 1.0, 9.0, 1.0, 0.5, finite, ridge=ridge, winner=winner)
     assert judge(adaptation) is expected
 
 

@@ -17,14 +17,12 @@ from model.inner.hidden.coefficients import (
     onto_anchors,
     onto_hidden,
 )
-from model.inner.hidden.losses import direction, losses_of_theta, ridge_losses
+from model.inner.hidden.losses import direction, losses_of_theta
 from model.inner.hidden.memory import JudgingSpace
 from model.inner.hidden.projected import Projected, Terms, anchors_of, pair_weights, project, terms
 from model.inner.hidden.result import pair_losses
-from model.inner.learner import Support
 from model.losses import MSE, Loss, output_gradient
 from model.mappings.mlp import AnyActivation, apply_batched, expand
-from model.serving import rival
 from tests.model.hidden_lab import (
     ACTIVATIONS,
     KINDS,
@@ -107,15 +105,6 @@ def test_losses_in_memory_used_before_are_the_same(activation: AnyActivation, ju
             found = pair_losses(*given, judge, space)
             close(found, pair_losses(*given, judge), 1e-13)
             assert torch.equal(found, pair_losses(*given, judge, space))
-
-
-@pytest.mark.parametrize("judge", JUDGES, ids=str)
-@pytest.mark.parametrize("penalty", [0.125, rival.PENALTY])
-def test_ridge_regression_is_the_rivals(penalty: float, judge: Loss) -> None:
-    scene = scene_of(judge, lengths=[8, 1, 5, 0, 3, 2])
-    found = ridge_losses(*projections_of(scene), penalty, judge)
-    fitted = rival.fit(Support(*scene.pairs), penalty)
-    close(found, per_pair(judge, rival.predict(fitted, scene.x_BND), scene), 1e-10)
 
 
 def test_a_pair_at_its_target_has_no_less_than_no_loss() -> None:

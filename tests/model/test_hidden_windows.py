@@ -166,11 +166,12 @@ def test_what_is_published_is_the_mapping_without_idle_units_and_padding() -> No
     (adaptation,) = windows.adapt([cut(0, 5)])
     assert adaptation.factored is not None
     low_rank = adaptation.factored()
+    assert low_rank is not None
     d, h, e = DIMS
-    assert low_rank.x_SD.shape == (2, d)
-    assert low_rank.a_SH.shape == (2, h)
+    assert low_rank.x_SD.shape == (5, d)
+    assert low_rank.a_SH.shape == (5, h)
     assert low_rank.n_GG.shape == (h + 1, h + 1)
-    assert low_rank.v_SG.shape == (2, h + 1)
+    assert low_rank.v_SG.shape == (5, h + 1)
     assert {n: t.shape for n, t in adaptation.tensors.items()} == {
         "w1": (h, d),
         "b1": (h,),
@@ -232,3 +233,28 @@ def test_memory_is_as_announced() -> None:
     d, h, e = DIMS
     per_pair = d + e + 2 * (h + -h % 16) + 2 + 2 * SIZE
     assert windows.bytes_per_stream == 4 * SIZE * per_pair
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1.0, 0.0), (0.2, 0.0), (50.0, 0.0), (1.0, 8.0)])
+def test_factors_and_weights_are_the_same_mapping(factor: float, shift: float) -> None:
+    made = theta()
+    windows = windows_of(engine(made))
+    x, y = zip(*map(pair, range(8)), strict=True)
+    windows.append([0] * 8, x, [each * np.float32(factor) + np.float32(shift) for each in y])
+    (adaptation,) = windows.adapt([cut(0, 8)])
+    assert adaptation.factored is not None
+    low_rank = adaptation.factored()
+    assert low_rank is not None
+    for name, tensor in low_rank.multiplied_out(made.mapping).items():
+        largest = np.abs(tensor).max()
+        np.testing.assert_allclose(adaptation.tensors[name], tensor, atol=5e-6 * largest)
+
+
+def test_targets_that_are_small_beside_theta_have_no_factors() -> None:
+    windows = windows_of(engine(theta()))
+    x, y = zip(*map(pair, range(8)), strict=True)
+    windows.append([0] * 8, x, [each * np.float32(1e-3) for each in y])
+    (adaptation,) = windows.adapt([cut(0, 8)])
+    assert adaptation.factored is not None
+    assert adaptation.factored() is None
+    assert np.isfinite(adaptation.tensors["w2"]).all()

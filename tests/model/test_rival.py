@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.baselines.ridge import fit_ridge
 from model.inner.learner import Support
+from model.inner.leave_one_out import PENALTIES, TIE
 from model.mappings.mlp import Mlp, apply
 from model.serving import rival
 
@@ -32,7 +33,7 @@ def test_every_stream_gets_the_ridge_regression_of_its_own_pairs(dims: tuple[int
     fitted = rival.fit(support)
     found_BQE = rival.predict(fitted, x_BQD).numpy()
     for b, n in enumerate(lengths):
-        alone = fit_ridge(support.x_BSD[b, :n].numpy(), support.y_BSE[b, :n].numpy(), rival.PENALTY)
+        alone = fit_ridge(support.x_BSD[b, :n].numpy(), support.y_BSE[b, :n].numpy())
         np.testing.assert_allclose(found_BQE[b], alone(x_BQD[b].numpy()), rtol=1e-4, atol=1e-5)
 
 
@@ -65,15 +66,77 @@ def test_a_stream_without_pairs_predicts_zero() -> None:
     assert all(not tensor.any() for tensor in (mlp.w1, mlp.b1, mlp.b2))
 
 
-def test_better_is_clear_beyond_the_error_of_the_mean_alone() -> None:
-    other_BQ = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 9.0, 9.0]])
-    gains_BQ = torch.tensor([[0.5, 0.5, 0.6], [3.0, -1.0, -1.0], [0.0, 0.0, 0.0], [0.9, 0, 0]])
-    real_BQ = torch.ones(4, 3, dtype=torch.bool)
-    real_BQ[3, 1:] = False  # one pair says nothing
-    found_B = rival.clearly_better(other_BQ - gains_BQ, other_BQ, real_BQ)
-    assert found_B.tolist() == [True, False, False, False]
-    error = np.std([0.5, 0.5, 0.6], ddof=1) / np.sqrt(3)
-    barely_BQ = torch.tensor([[0.5, 0.5, 0.6]]) - (np.mean([0.5, 0.5, 0.6]) - error)
-    for shift, expected in ((1e-3, True), (-1e-3, False)):
-        gain_BQ = barely_BQ + shift
-        assert rival.clearly_better(-gain_BQ, 0 * gain_BQ, real_BQ[:1]).item() is expected
+@pytest.mark.parametrize("x_factor", [1e-6, 1e-2, 1.0, 1e6])
+@pytest.mark.parametrize("y_factor", [1e-6, 1.0, 1e6])
+def test_units_of_sources_and_targets_change_no_prediction(
+    x_factor: float, y_factor: float
+) -> None:
+    (x_BSD, y_BSE, real_BS), x_BQD = supports([2, 5, 9], (6, 3)), queries(3, 6)
+    expected_BQE = rival.predict(rival.fit(Support(x_BSD, y_BSE, real_BS)), x_BQD)
+    scaled = rival.fit(Support(x_BSD * x_factor, y_BSE * y_factor, real_BS))
+    found_BQE = rival.predict(scaled, x_BQD * x_factor) / y_factor
+    torch.testing.assert_close(found_BQE, expected_BQE, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_the_penalty_is_that_of_the_best_refits_without_each_pair(n: int) -> None:
+    """Fitted again without each pair in turn, by the penalty as an absolute number."""
+    chosen = []
+    for seed in range(12):
+        rng = np.random.default_rng([n, seed])
+        x_SD = rng.standard_normal((n, 6)).astype(np.float32)
+        noise = 10.0 ** rng.uniform(-2, 1)
+        y_SE = (x_SD @ rng.standard_normal((6, 3)) + noise * rng.standard_normal((n, 3))).astype(
+            np.float32
+        )
+        unit = ((x_SD - x_SD.mean(0)) ** 2).sum() / n
+        errors = [
+            sum(
+                ((fit_ridge(np.delete(x_SD, i, 0), np.delete(y_SE, i, 0), p * unit)(x_SD[i : i + 1])
+                  - y_SE[i]) ** 2).sum()
+                for i in range(n)
+            )
+            for p in PENALTIES
+        ]  # fmt: skip
+        best = 0
+        for i in (1, 2):
+            best = i if errors[i] < errors[best] * (1.0 - TIE) else best
+        real_1S = torch.ones(1, n, dtype=torch.bool)
+        fitted = rival.fit(Support(torch.tensor(x_SD)[None], torch.tensor(y_SE)[None], real_1S))
+        x_QD = rng.standard_normal((4, 6)).astype(np.float32)
+        expected_QE = fit_ridge(x_SD, y_SE, PENALTIES[best] * unit)(x_QD)
+        found_1QE = rival.predict(fitted, torch.tensor(x_QD)[None])
+        np.testing.assert_allclose(found_1QE[0], expected_QE, rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(fit_ridge(x_SD, y_SE)(x_QD), expected_QE, rtol=1e-3, atol=1e-4)
+        chosen.append(best)
+    assert n < 5 or len(set(chosen)) > 1
+
+
+DEGENERATE = {
+    "one pair": (np.ones((1, 4)), np.ones((1, 3))),
+    "all equal": (np.ones((5, 4)), np.ones((5, 3))),
+    "all zero": (np.zeros((5, 4)), np.zeros((5, 3))),
+    "equal sources": (np.ones((5, 4)), np.arange(15.0).reshape(5, 3)),
+    "subnormal sources": (1e-40 * np.arange(20.0).reshape(5, 4), np.arange(15.0).reshape(5, 3)),
+    "subnormal targets": (np.arange(20.0).reshape(5, 4), 1e-40 * np.arange(15.0).reshape(5, 3)),
+    "one distinct pair": (np.eye(4)[[0, 0, 0, 1]], np.eye(4)[[0, 0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_supports_give_finite_predictions(name: str) -> None:
+    x_1SD, y_1SE = (torch.tensor(side, dtype=torch.float32)[None] for side in DEGENERATE[name])
+    fitted = rival.fit(Support(x_1SD, y_1SE, torch.ones(x_1SD.shape[:2], dtype=torch.bool)))
+    assert rival.predict(fitted, x_1SD).isfinite().all()
+    if name != "one distinct pair":
+        mean_1E = y_1SE.mean(1)
+        assert name == "subnormal targets" or torch.allclose(
+            rival.predict(fitted, torch.zeros(1, 1, 4))[:, 0], mean_1E, atol=1e-4
+        )
+
+
+def test_huge_numbers_lose_no_other_stream() -> None:
+    support, x_BQD = supports([5, 5], (4, 3)), queries(2, 4)
+    expected_QE = rival.predict(rival.fit(support), x_BQD)[0]
+    support.x_BSD[1] *= 1e30
+    assert torch.equal(rival.predict(rival.fit(support), x_BQD)[0], expected_QE)

@@ -5,8 +5,7 @@ H = hidden units, E = target dim, A = anchors, V = spanning rows (H + A)
 
 *How to think about it.* A loss of vectors sees them only by lengths and angles, hence by inner
 products, and those of outputs and targets are known without a single vector (`coefficients`). The
-naive forms are `model.losses` and `model.serving.rival` on the vectors themselves;
-tests/model/test_hidden_losses.py compares with both.
+naive form is `model.losses` on the vectors themselves; tests/model/test_hidden_losses.py compares.
 
 *Gradients.* The losses of `model.losses` but the mse see outputs O and targets Y through
 c_ij = u_i·v_j, u = o/√(|o|² + ε), v = y/√(|y|² + ε), and the gradient of n times the loss (n real
@@ -23,14 +22,6 @@ C_ij = dc_ij/(√(|o_i|² + ε)·√(|y_j|² + ε)): numbers per pair, whatever 
 
     mse     |ô − ŷ|²/E
     cosine  1 − (ô + b2)·(ŷ + b2)/(√(|ô + b2|² + ε)·√(|ŷ + b2|² + ε))
-
-*Ridge regression* (`model.serving.rival`) predicts Σ_s w_ns·(y_s − ȳ) + ȳ with
-w_n = k_n·(K + λI)⁻¹, where K and k_n are the products of inputs less the support's mean x̄:
-
-    k_ns = (x_n − x̄)·(x_s − x̄) = g_ns − mean_s g_ns − mean_t g_ts + mean_st g_st
-
-That is Σ_s q_ns·y_s with q_ns = w_ns + (1 − Σ_t w_nt)/n over the n real pairs. They sum to 1, so it
-is b2 + Σ_s q_ns·ŷ_s as well.
 
 *When products are too coarse.* |ô − ŷ|² = |ô|² − 2·ô·ŷ + |ŷ|² is what is left when terms of size
 |ô|² + |ŷ|² ≈ 2·|ŷ|² cancel, each off by about a rounding error u (2⁻²⁴ in float32) of its size; the
@@ -50,7 +41,8 @@ from torch import Tensor
 
 from model.inner.hidden.activation import apply_sigma
 from model.inner.hidden.coefficients import Anchors, Columns, targets
-from model.inner.hidden.projected import Projected, Terms
+from model.inner.hidden.projected import Projected, TargetMean, Terms
+from model.inner.units import Units
 from model.losses import EPSILON, SAME_TARGET, Loss, ranking_gradient
 from model.mappings.mlp import AnyActivation
 
@@ -126,6 +118,17 @@ class Outputs(NamedTuple):
     """ô·b2."""
 
 
+class RawTargets(NamedTuple):
+    """What losses see of targets y in units of their own, and of outputs by their mean m."""
+
+    units: Units
+    mean: TargetMean
+    om_BN: Tensor
+    """ô·m."""
+    yy_BN: Tensor
+    """|y|²."""
+
+
 def losses_from(terms: Terms, projected: Projected, outputs: Outputs, loss: Loss) -> Tensor:
     """Returns the loss of each pair (B, N), mse or cosine; 0 on padded pairs."""
     oo_BN, oy_BN, ob_BN = outputs
@@ -133,11 +136,40 @@ def losses_from(terms: Terms, projected: Projected, outputs: Outputs, loss: Loss
         # rounding may leave less than nothing of a square
         squared_BN = (oo_BN - 2.0 * oy_BN + projected.yy_BN).clamp(min=0.0)
         return (squared_BN / len(terms.w2)).masked_fill(~projected.real_BN, 0.0)
-    oo_BN = (oo_BN + 2.0 * ob_BN + terms.bb).clamp(min=0.0)
-    yy_BN = _targets_squared(terms, projected)
+    oo_BN = oo_BN + 2.0 * ob_BN + terms.bb
     oy_BN = oy_BN + ob_BN + projected.t_BN + terms.bb
-    cosine_BN = oy_BN * (oo_BN + EPSILON).rsqrt() * (yy_BN + EPSILON).rsqrt()
-    return (1.0 - cosine_BN).masked_fill(~projected.real_BN, 0.0)
+    return cosine_losses(oo_BN, oy_BN, _targets_squared(terms, projected), projected.real_BN)
+
+
+def losses_out_of_units(
+    terms: Terms,
+    projected: Projected,
+    outputs: Outputs,
+    loss: Loss,
+    raw: RawTargets,
+) -> Tensor:
+    """Returns the loss of each pair (B, N) by outputs s·(ô + b2) + c, mse or cosine, at targets y.
+
+    `projected` and `outputs` are those of ŷ = (y − c)/s − b2, see `model.inner.hidden.projected`.
+    """
+    s_B1, c_B1 = raw.units.scale_B.unsqueeze(1), raw.units.centred_B.unsqueeze(1)
+    if loss.kind == "mse":
+        return losses_from(terms, projected, outputs, loss) * s_B1.square()
+    mean_B1 = raw.mean.own_B.unsqueeze(1)
+    oc_BN = torch.where(c_B1, (raw.om_BN + raw.mean.t_B.unsqueeze(1)) * s_B1, 0.0)
+    yc_BN = torch.where(c_B1, raw.mean.y_BN - mean_B1, 0.0)
+    cc_B1 = torch.where(c_B1, mean_B1, 0.0)
+    pp_BN = outputs.oo_BN + 2.0 * outputs.ob_BN + terms.bb
+    pq_BN = outputs.oy_BN + outputs.ob_BN + projected.t_BN + terms.bb
+    oo_BN = s_B1.square() * pp_BN + 2.0 * oc_BN + cc_B1
+    oy_BN = s_B1.square() * pq_BN + oc_BN + yc_BN + cc_B1
+    return cosine_losses(oo_BN, oy_BN, raw.yy_BN, projected.real_BN)
+
+
+def cosine_losses(oo_BN: Tensor, oy_BN: Tensor, yy_BN: Tensor, real_BN: Tensor) -> Tensor:
+    """Returns 1 − the cosine of outputs o and targets y (B, N); 0 on padded pairs."""
+    inverse_BN = (oo_BN.clamp(min=0.0) + EPSILON).rsqrt() * (yy_BN.clamp(min=0.0) + EPSILON).rsqrt()
+    return (1.0 - oy_BN * inverse_BN).masked_fill(~real_BN, 0.0)
 
 
 def losses_of_theta(
@@ -170,7 +202,9 @@ def _rounding(terms: Terms, projected: Projected, loss: Loss) -> Tensor:
     """What a small loss may be off by, beyond its error in the target space (B, N)."""
     each = ROUNDINGS * torch.finfo(projected.yy_BN.dtype).eps / 2.0
     if loss.kind == "mse":
-        sizes_BN = projected.yy_BN / len(terms.w2)
+        # of y or of b2, whichever was larger before they cancelled
+        own_BN = torch.maximum(projected.yy_BN, _targets_squared(terms, projected))
+        sizes_BN = torch.maximum(own_BN, terms.bb) / len(terms.w2)
     else:
         sizes_BN = (projected.yy_BN + terms.bb) / (_targets_squared(terms, projected) + EPSILON)
         sizes_BN = (sizes_BN - 1.0).clamp(min=0.0)
@@ -180,47 +214,3 @@ def _rounding(terms: Terms, projected: Projected, loss: Loss) -> Tensor:
 def _targets_squared(terms: Terms, projected: Projected) -> Tensor:
     """|y|² (B, N)."""
     return (projected.yy_BN + 2.0 * projected.t_BN + terms.bb).clamp(min=0.0)
-
-
-def ridge_losses(terms: Terms, projected: Projected, penalty: float, loss: Loss) -> Tensor:
-    """Returns the loss of every pair (B, N), mse or cosine, by ridge regression on the support.
-
-    `penalty` is λ. The mapping of a stream that publishes it is made from its raw pairs
-    (`model.serving.rival.as_mapping`).
-    """
-    size = projected.g_BSN.shape[1]
-    q_BNS = combinations(projected, penalty)
-    gamma_BNS = projected.gamma_BSN.transpose(1, 2)
-    t_BS1 = projected.t_BN[:, :size].unsqueeze(2)
-    # without a pair it predicts 0: less b2 that is −b2
-    b_B1 = -(~projected.real_BN[:, :size].any(1, keepdim=True)).to(q_BNS.dtype)
-    oo_BN = (torch.bmm(q_BNS, projected.gamma_BSN[:, :, :size]) * q_BNS).sum(2)
-    outputs = Outputs(
-        oo_BN + b_B1.square() * terms.bb,
-        (q_BNS * gamma_BNS).sum(2) + b_B1 * projected.t_BN,
-        torch.bmm(q_BNS, t_BS1).squeeze(2) + b_B1 * terms.bb,
-    )
-    return losses_from(terms, projected, outputs, loss)
-
-
-def combinations(projected: Projected, penalty: float) -> Tensor:
-    """Returns ridge regression's predictions as combinations of the support's targets (B, N, S)."""
-    size = projected.g_BSN.shape[1]
-    real_BS = projected.real_BN[:, :size].to(projected.g_BSN.dtype)
-    share_BS = real_BS / real_BS.sum(1, keepdim=True).clamp(min=1.0)
-    k_BNS = _centred(projected.g_BSN, share_BS, real_BS)
-    identity_SS = torch.eye(size, dtype=k_BNS.dtype, device=k_BNS.device)
-    factor_BSS, _ = torch.linalg.cholesky_ex(k_BNS[:, :size] + penalty * identity_SS)
-    w_BNS = torch.cholesky_solve(k_BNS.transpose(1, 2), factor_BSS).transpose(1, 2)
-    return w_BNS * real_BS.unsqueeze(1) + (1.0 - w_BNS.sum(2, keepdim=True)) * share_BS.unsqueeze(1)
-
-
-def _centred(g_BSN: Tensor, share_BS: Tensor, real_BS: Tensor) -> Tensor:
-    """k (B, N, S): 0 where s is padded (and where n is padded support)."""
-    size = g_BSN.shape[1]
-    mean_BN1 = torch.bmm(g_BSN.transpose(1, 2), share_BS.unsqueeze(2))
-    mean_B1S = mean_BN1[:, :size].transpose(1, 2)
-    mean_B11 = torch.bmm(mean_B1S, share_BS.unsqueeze(2))
-    k_BNS = (g_BSN.transpose(1, 2) - mean_BN1 - mean_B1S + mean_B11) * real_BS.unsqueeze(1)
-    support_BSS = k_BNS[:, :size] * real_BS.unsqueeze(2)
-    return torch.cat([support_BSS, k_BNS[:, size:]], 1)

@@ -3,7 +3,14 @@
 B = streams in batch, S = support pairs (padded), N = pairs of a stream (support first; padded),
 D = source dim, H = hidden units, E = target dim, A = anchors
 
-`model.inner.hidden.descent` says why these products are enough. ŷ = y − b2 throughout.
+`model.inner.hidden.descent` says why these products are enough. ŷ = y − b2 throughout, but for
+what serving keeps: pairs are projected when they arrive, and in which units their targets will be
+adapted to (`model.inner.units`) is not known then. So y itself is projected, with y in ŷ's place,
+and `in_units` makes the products of ŷ = (y − c)/s − b2 out of those, with m the support's mean
+target and c either m or 0:
+
+    ŷ·W2 = (y − c)·W2/s − b2·W2,  ŷ·b2 = (y − c)·b2/s − b2·b2
+    ŷ·ŷ′ = (y − c)·(y′ − c)/s² − (y − c)·b2/s − (y′ − c)·b2/s + b2·b2
 """
 
 from typing import NamedTuple
@@ -20,6 +27,7 @@ from model.inner.hidden.coefficients import (
     bias,
     minus_targets,
 )
+from model.inner.units import Sums, Units, choose_units
 from model.losses import Loss
 from model.mappings.mlp import AnyActivation, Mlp
 
@@ -117,6 +125,81 @@ def project_to_learn(terms: Terms, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor
         gamma_BSN=gamma_BSS,
         yy_BN=gamma_BSS.diagonal(dim1=1, dim2=2),
         real_BN=real_BS,
+    )
+
+
+class TargetMean(NamedTuple):
+    """m, the mean of the support's targets, by its products."""
+
+    y_BN: Tensor
+    """m·y_n; 0 on padded pairs."""
+    own_B: Tensor
+    """m·m."""
+    r_B1H: Tensor
+    """W2ᵀ·m."""
+    t_B: Tensor
+    """m·b2."""
+
+
+def target_mean(raw: Projected) -> TargetMean:
+    """Returns the support's mean target from projections of y itself; 0 without pairs."""
+    size = raw.g_BSN.shape[1]
+    share_BS = support_share(raw)
+    share_B1S = share_BS.unsqueeze(1)
+    y_BN = torch.bmm(share_B1S, raw.gamma_BSN).squeeze(1)
+    return TargetMean(
+        y_BN=y_BN,
+        own_B=(share_BS * y_BN[:, :size]).sum(1),
+        r_B1H=torch.bmm(share_B1S, raw.r_BNH[:, :size]),
+        t_B=(share_BS * raw.t_BN[:, :size]).sum(1),
+    )
+
+
+def support_share(projected: Projected) -> Tensor:
+    """Returns 1/n on real support pairs and 0 on padded ones (B, S)."""
+    one_BS = projected.real_BN[:, : projected.g_BSN.shape[1]].to(projected.p_BNH.dtype)
+    return one_BS / one_BS.sum(1, keepdim=True).clamp(min=1.0)
+
+
+def units_of(
+    raw: Projected, mean: TargetMean, target_dim: int, centred_B: Tensor | None = None
+) -> Units:
+    """Returns the units of every stream's targets, as `model.inner.units.choose_units` does."""
+    size = raw.g_BSN.shape[1]
+    n_B = raw.real_BN[:, :size].sum(1).to(raw.p_BNH.dtype)
+    squares_B = raw.gamma_BSN.diagonal(dim1=1, dim2=2).sum(1)
+    around_B = (squares_B - n_B * mean.own_B).clamp(min=0.0)
+    return choose_units(Sums(n_B, squares_B, around_B, mean.own_B), target_dim, centred_B)
+
+
+def in_units(terms: Terms, raw: Projected, mean: TargetMean, units: Units) -> Projected:
+    """Returns the projections of ŷ = (y − c)/s − b2 from those of y."""
+    size = raw.g_BSN.shape[1]
+    real_BN, c_B1 = raw.real_BN, units.centred_B.to(raw.p_BNH.dtype).unsqueeze(1)
+    real_BSN = real_BN[:, :size].unsqueeze(2) & real_BN.unsqueeze(1)
+    s_B1 = units.scale_B.unsqueeze(1)
+    s_B11, c_B11 = s_B1.unsqueeze(2), c_B1.unsqueeze(2)
+    t_BN = (raw.t_BN - c_B1 * mean.t_B.unsqueeze(1)) / s_B1
+    r_BNH = (raw.r_BNH - c_B11 * mean.r_B1H) / s_B11 - terms.w2b_H
+    out_BN = c_B1 * (mean.own_B.unsqueeze(1) - mean.y_BN)
+    gamma_BSN = raw.gamma_BSN + out_BN.unsqueeze(1) - (c_B1 * mean.y_BN[:, :size]).unsqueeze(2)
+    gamma_BSN = gamma_BSN / s_B11 / s_B11 - t_BN[:, :size].unsqueeze(2)
+    gamma_BSN = gamma_BSN - (t_BN - terms.bb).unsqueeze(1)
+    yy_BN = (raw.yy_BN + out_BN - c_B1 * mean.y_BN) / s_B1 / s_B1 - 2.0 * t_BN + terms.bb
+    return raw._replace(
+        r_BNH=r_BNH.masked_fill(~real_BN.unsqueeze(2), 0.0),
+        t_BN=(t_BN - terms.bb).masked_fill(~real_BN, 0.0),
+        gamma_BSN=gamma_BSN.masked_fill(~real_BSN, 0.0),
+        yy_BN=yy_BN.masked_fill(~real_BN, 0.0),
+    )
+
+
+def less_bias(terms: Terms, raw: Projected) -> Projected:
+    """Returns the projections of ŷ = y − b2 from those of y, all but the Gram of targets."""
+    return raw._replace(
+        r_BNH=raw.r_BNH - terms.w2b_H,
+        t_BN=(raw.t_BN - terms.bb).masked_fill(~raw.real_BN, 0.0),
+        yy_BN=(raw.yy_BN - 2.0 * raw.t_BN + terms.bb).masked_fill(~raw.real_BN, 0.0),
     )
 
 

@@ -26,8 +26,15 @@ from model.inner.hidden.coefficients import Columns, columns
 from model.inner.hidden.descent import Descent
 from model.inner.hidden.losses import Outputs, losses_from
 from model.inner.hidden.memory import JudgingSpace
-from model.inner.hidden.projected import Projected, Terms, anchors_of, project_to_learn
+from model.inner.hidden.projected import (
+    Projected,
+    TargetMean,
+    Terms,
+    anchors_of,
+    project_to_learn,
+)
 from model.inner.learner import Support
+from model.inner.units import Units
 from model.losses import Loss
 from model.mappings.mlp import Mlp
 
@@ -175,6 +182,27 @@ def pair_losses(
 
     `loss` is mse or cosine (`model.losses.judged_by`). Not differentiable.
     """
+    return losses_from(terms, projected, pair_outputs(terms, projected, descent, space).own, loss)
+
+
+class PairOutputs(NamedTuple):
+    """What θ′ makes of every pair. Coefficients last until the space's next use."""
+
+    own: Outputs
+    c: Columns
+    """ô as coefficients on V (B, N, H) and (B, N, A)."""
+
+    def onto(self, vector: Columns) -> Tensor:
+        """Returns ô·v (B, N) of one vector v for each stream, from its products with V (B, 1,
+        ...)."""
+        h_BN1 = torch.bmm(self.c.h, vector.h.transpose(1, 2))
+        return torch.baddbmm(h_BN1, self.c.a, vector.a.transpose(1, 2)).squeeze(2)
+
+
+def pair_outputs(
+    terms: Terms, projected: Projected, descent: Descent, space: JudgingSpace | None = None
+) -> PairOutputs:
+    """Returns the outputs of θ′ less b2, by their products. Not differentiable."""
     head = descent.head
     sizes = (*projected.p_BNH.shape, head.sums.a.shape[2], head.h_BJH.shape[1])
     room = (space or JudgingSpace()).of(sizes, projected.p_BNH)
@@ -193,7 +221,19 @@ def pair_losses(
     y = _targets(projected, made.c)
     oy_BN = _dots(made.c.h, y.h, room.z_BNH) + _dots(made.c.a, y.a, u_BNA)
     ob_BN = made.c.h @ terms.w2b_H + _onto_bias(terms, projected, made.c.a)
-    return losses_from(terms, projected, Outputs(oo_BN, oy_BN, ob_BN), loss)
+    return PairOutputs(Outputs(oo_BN, oy_BN, ob_BN), made.c)
+
+
+def mean_onto(projected: Projected, mean: TargetMean, units: Units, anchors: int) -> Columns:
+    """Returns the products of the support's mean target m with V: W2ᵀ, ŷ and, if there, b2."""
+    size = projected.g_BSN.shape[1]
+    less_B1 = (units.centred_B * mean.own_B).unsqueeze(1)
+    y_BS = (mean.y_BN[:, :size] - less_B1) / units.scale_B.unsqueeze(1) - mean.t_B.unsqueeze(1)
+    y_BS = y_BS.masked_fill(~projected.real_BN[:, :size], 0.0)
+    if anchors > size:
+        y_BS = torch.cat([y_BS, mean.t_B.unsqueeze(1)], 1)
+    a_BA = functional.pad(y_BS, (0, anchors - y_BS.shape[1]))
+    return Columns(mean.r_B1H, a_BA.unsqueeze(1))
 
 
 def hidden_features(p_BNH: Tensor, g_BSN: Tensor, descent: Descent) -> Tensor:

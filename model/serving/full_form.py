@@ -1,0 +1,257 @@
+"""Whole episodes, adapted and judged with every stream's weights in full.
+
+B = streams in batch (a chunk), S = support pairs, Q = query pairs, N = pairs of a stream, R = rows
+(pairs, each taken alone), D = source dim, E = target dim
+
+Whatever a θ's generator and learner are, this form does it; `model.serving.hidden_windows` is the
+faster one for those that have a hidden space.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import losses
+from model.inner.generators import Generator
+from model.inner.learner import Learner, Support, adapt, finite
+from model.inner.units import frame_of, in_frame, mean_target, out_of_frame, whole_units
+from model.losses import Loss
+from model.mappings.mlp import Mlp, apply_batched
+from model.serving import rival
+from model.serving.judging import Judged, PairLosses, judged, measured, winners
+from model.serving.lazy import LazyTensors
+from model.serving.packing import (
+    every_pair,
+    pack_pairs,
+    query_pairs,
+    support_pairs,
+    without_idle_units,
+)
+from model.serving.repeats import digests, new_to
+from model.theta.meta_init import MetaInit
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation, Candidate, Episode
+
+
+class InFull(NamedTuple):
+    """θ and what adapts it, on one device, and what adaptations are judged by."""
+
+    theta: Mlp
+    """With idle units."""
+    generator: Generator
+    learner: Learner
+    loss: Loss
+    """What losses are told in: mse or cosine."""
+    order: tuple[Candidate, ...]
+    """The candidates from the first incumbent to the last challenger (`model.serving.judging`)."""
+
+
+class Fitted(NamedTuple):
+    """θ′ of B streams."""
+
+    mlp: Mlp
+    healthy_B: Tensor
+    """Whether it is finite."""
+    centred_B: Tensor
+    """Whether it was adapted to centred targets."""
+
+
+class FullForm:
+    """Adapts episodes of at most so many pairs, `chunk` streams at a time."""
+
+    def __init__(
+        self, meta_init: MetaInit, in_full: InFull, capacities: tuple[int, int], chunk: int
+    ) -> None:
+        """`capacities` are those of support and query."""
+        self._meta_init, self._in_full, self._chunk = meta_init, in_full, chunk
+        self._support_capacity, self._query_capacity = capacities
+        self._device = in_full.theta.w1.device
+        self.unadapted = self._start_without_pairs()
+        """The start that the generator makes of no pairs (B = 1)."""
+
+    def adapt(self, episodes: Sequence[Episode], wanted: Sequence[bool]) -> list[Adaptation]:
+        """See `model.serving.engine.Engine.adapt`."""
+        return [
+            adaptation
+            for start in range(0, len(episodes), self._chunk)
+            for adaptation in self._adapt_chunk(
+                episodes[start : start + self._chunk], wanted[start : start + self._chunk]
+            )
+        ]
+
+    @torch.inference_mode()
+    def _adapt_chunk(self, episodes: Sequence[Episode], wanted: Sequence[bool]) -> list[Adaptation]:
+        support = self._pack([support_pairs(e) for e in episodes], self._support_capacity)
+        query = self._pack([query_pairs(e) for e in episodes], self._query_capacity)
+        judges = [new_to(digests(e.x_support_SD), digests(e.x_query_QD)) for e in episodes]
+        fitted = self._fitted(support)
+        found = self._judged(fitted, support, query, self._real(judges, query))
+        refitted = self._refitted(
+            [
+                (b, episodes[b], found[b].centred)
+                for b in range(len(episodes))
+                if wanted[b] and found[b].winner is Candidate.ADAPTED
+            ]
+        )
+        return [
+            self._adaptation(episode, found[b], refitted.get(b), int(judges[b].sum()))
+            for b, episode in enumerate(episodes)
+        ]
+
+    def _fitted(self, support: Support, centred_B: Tensor | None = None) -> Fitted:
+        """θ′ of every stream, adapted to its support in units of its targets."""
+        frame = frame_of(support, centred_B)
+        if self._meta_init.output_activation != "none":  # not to be scaled from inside
+            frame = whole_units(support)
+        framed = in_frame(support, frame)
+        state = adapt(
+            self._in_full.learner,
+            self._in_full.generator.start(self._in_full.theta, framed),
+            framed,
+        )
+        mlp = out_of_frame(state.mlp, frame)
+        return Fitted(mlp, state.healthy_B & finite(mlp), frame.units.centred_B)
+
+    def _judged(
+        self, fitted: Fitted, support: Support, query: Support, judges_BQ: Tensor
+    ) -> list[Judged]:
+        before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self.unadapted))
+        outputs = {
+            Candidate.ADAPTED: self._outputs(fitted.mlp, query),
+            Candidate.THETA: self._outputs(before, query),
+        }
+        if Candidate.RIDGE in self._in_full.order:
+            outputs[Candidate.RIDGE] = rival.predict(rival.fit(support), query.x_BSD)
+        losses = {name: self._losses(o_BQE, query) for name, o_BQE in outputs.items()}
+        no_losses_BQ = torch.full_like(query.x_BSD[:, :, 0], torch.nan)
+        pair_losses = PairLosses(
+            self._losses(self._outputs(before, support), support),
+            self._losses(self._outputs(fitted.mlp, support), support),
+            losses[Candidate.THETA],
+            losses[Candidate.ADAPTED],
+            losses.get(Candidate.RIDGE, no_losses_BQ),
+        )
+        on_support_B = pair_losses.support_after_BS.masked_fill(~support.real_BS, 0.0).sum(1)
+        finite_B = fitted.healthy_B & on_support_B.isfinite()
+        every_B = torch.ones_like(finite_B)
+        mean_B1E = mean_target(support)
+        measures = {
+            name: measured(
+                o_BQE,
+                query.y_BSE,
+                mean_B1E,
+                finite_B if name is Candidate.ADAPTED else every_B,
+                query.real_BS,
+            )
+            for name, o_BQE in outputs.items()
+        }
+        return judged(
+            pair_losses,
+            (support.real_BS, query.real_BS),
+            winners(self._in_full.order, measures, judges_BQ),
+            measures[Candidate.ADAPTED].healthy_B,
+            fitted.centred_B,
+        )
+
+    def _refitted(
+        self, chosen: Sequence[tuple[int, Episode, bool]]
+    ) -> dict[int, Mapping[str, FloatArray]]:
+        """θ′ of the chosen episodes, adapted to support and query, where that is finite."""
+        if not chosen:
+            return {}
+        capacity = self._support_capacity + self._query_capacity
+        pairs = self._pack([every_pair(episode) for _, episode, _ in chosen], capacity)
+        return self._finite_mappings([b for b, _, _ in chosen], pairs, [c for *_, c in chosen])
+
+    def _finite_mappings(
+        self, places: Sequence[int], pairs: Support, centred: Sequence[bool]
+    ) -> dict[int, Mapping[str, FloatArray]]:
+        flags = np.zeros(len(pairs.x_BSD), np.bool_)
+        flags[: len(centred)] = centred
+        fitted = self._fitted(pairs, self._to_device(flags))
+        stacked = {name: tensor.cpu().numpy() for name, tensor in fitted.mlp._asdict().items()}
+        healthy_B = fitted.healthy_B.cpu().tolist()
+        return {
+            place: without_idle_units(
+                {name: tensors[i] for name, tensors in stacked.items()}, self._meta_init.hidden_dim
+            )
+            for i, place in enumerate(places)
+            if healthy_B[i]
+        }
+
+    @torch.inference_mode()
+    def _whole(self, episode: Episode, centred: bool) -> Mapping[str, FloatArray]:
+        """θ′ of an episode that was not wanted at first, or whose pairs together explode."""
+        found = self._refitted([(0, episode, centred)])
+        if found:
+            return found[0]
+        support = self._pack([support_pairs(episode)], self._support_capacity)
+        tensors = {n: t[0].cpu().numpy() for n, t in self._fitted(support).mlp._asdict().items()}
+        return without_idle_units(tensors, self._meta_init.hidden_dim)
+
+    def _adaptation(
+        self,
+        episode: Episode,
+        found: Judged,
+        made: Mapping[str, FloatArray] | None,
+        judged_pairs: int,
+    ) -> Adaptation:
+        ridge = None
+        if found.winner is Candidate.RIDGE:
+            ridge = LazyTensors(
+                lambda: rival.of_pairs(*every_pair(episode), len(episode.x_support_SD))
+            )
+        return Adaptation(
+            made or LazyTensors(lambda: self._whole(episode, found.centred)),
+            *found[:4],
+            finite=found.finite,
+            query_loss_ridge=found.query_ridge,
+            ridge=ridge,
+            winner=found.winner,
+            judged_pairs=judged_pairs,
+        )
+
+    def _real(self, judges: Sequence[NDArray[np.bool_]], query: Support) -> Tensor:
+        """The judging pairs of each stream, padded."""
+        padded_BQ = np.zeros(query.real_BS.shape, np.bool_)
+        for row_Q, own_Q in zip(padded_BQ, judges, strict=False):  # rows of a GPU's chunk are left
+            row_Q[: len(own_Q)] = own_Q
+        return self._to_device(padded_BQ)
+
+    def _pack(self, pairs: Sequence[tuple[FloatArray, FloatArray]], capacity: int) -> Support:
+        rows = len(pairs) if self._device.type == "cpu" else self._chunk
+        packed = pack_pairs(
+            pairs, rows, capacity, (self._meta_init.source_dim, self._meta_init.target_dim)
+        )
+        return Support(
+            self._to_device(packed.x_BND),
+            self._to_device(packed.y_BNE),
+            self._to_device(packed.real_BN),
+        )
+
+    def _outputs(self, mlp: Mlp, pairs: Support) -> Tensor:
+        meta_init = self._meta_init
+        return apply_batched(mlp, pairs.x_BSD, meta_init.activation, meta_init.output_activation)
+
+    def _losses(self, o_BNE: Tensor, pairs: Support) -> Tensor:
+        """The loss of each pair (B, N): that of a stream which has this pair alone."""
+        count, _, dim = o_BNE.shape
+        o_R1E, y_R1E = o_BNE.reshape(-1, 1, dim), pairs.y_BSE.reshape(-1, 1, dim)
+        real_R1 = pairs.real_BS.reshape(-1, 1)
+        return losses.value(self._in_full.loss, o_R1E, y_R1E, real_R1).view(count, -1)
+
+    @torch.inference_mode()
+    def _start_without_pairs(self) -> Mlp:
+        no_pairs = (
+            np.zeros((0, self._meta_init.source_dim), np.float32),
+            np.zeros((0, self._meta_init.target_dim), np.float32),
+        )
+        nothing = self._pack([no_pairs], self._support_capacity)
+        return Mlp(*(t[:1] for t in self._in_full.generator.start(self._in_full.theta, nothing)))
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.tensor(array, device=self._device)

@@ -1,0 +1,126 @@
+"""A chunk of streams in hidden space: adapted in units of its targets, and judged, by Grams alone.
+
+B = streams in batch (a chunk), S = support pairs (padded), Q = query pairs (padded), N = pairs of a
+stream (S + Q)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.inner.hidden.descent import Descent
+from model.inner.hidden.judging import Seen, adapted_seen, ridge_seen, theta_seen, too_far_out
+from model.inner.hidden.losses import RawTargets, losses_out_of_units, unreliable
+from model.inner.hidden.memory import JudgingSpace, Workspace
+from model.inner.hidden.projected import (
+    Projected,
+    TargetMean,
+    Terms,
+    in_units,
+    less_bias,
+    target_mean,
+    units_of,
+)
+from model.inner.hidden.result import mean_onto, pair_outputs
+from model.inner.units import Units
+from model.losses import Loss
+from model.serving.judging import Judged, Measures, PairLosses, judged, measures_of, winners
+from model.theta.meta_init import Activation
+from model.values.episode import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class InnerLoop:
+    """θ and its learner as hidden space has them, and what adaptations are judged by."""
+
+    terms: Terms
+    descend: Callable[[Projected, Workspace], Descent]
+    activation: Activation
+    loss: Loss
+    """What losses are told in: mse or cosine."""
+    order: tuple[Candidate, ...]
+    """The candidates from the first incumbent to the last challenger (`model.serving.judging`)."""
+    hidden_dim: int
+    """H without idle units."""
+
+
+class Descended(NamedTuple):
+    """θ′ of a chunk, and what it was adapted to. Lasts until the workspace's next use."""
+
+    raw: Projected
+    """Projections of targets y themselves."""
+    mean: TargetMean
+    units: Units
+    projected: Projected
+    """Projections of targets in those units, less b2."""
+    descent: Descent
+
+
+def descend_in_units(
+    inner: InnerLoop, raw: Projected, workspace: Workspace, centred_B: Tensor | None = None
+) -> Descended:
+    """Adapts every stream to its support, in units of its targets.
+
+    `centred_B` says whose targets are centred, instead of what `model.inner.units` finds.
+    """
+    mean = target_mean(raw)
+    units = units_of(raw, mean, len(inner.terms.w2), centred_B)
+    projected = in_units(inner.terms, raw, mean, units)
+    return Descended(raw, mean, units, projected, inner.descend(projected, workspace))
+
+
+class JudgedChunk(NamedTuple):
+    """What was found of each stream."""
+
+    streams: list[Judged]
+    coarse: list[bool]
+    """Whether hidden space is too coarse for it: adapt and judge it in the target space."""
+
+
+def judge_chunk(
+    inner: InnerLoop, found: Descended, before_BN: Tensor, judges_BQ: Tensor, space: JudgingSpace
+) -> JudgedChunk:
+    """Judges θ′ beside θ, whose losses are `before_BN`, and ridge regression."""
+    terms, loss, (raw, mean, units, projected, descent) = inner.terms, inner.loss, found
+    size = raw.g_BSN.shape[1]
+    real_BS, real_BQ = raw.real_BN[:, :size], raw.real_BN[:, size:]
+    made = pair_outputs(terms, projected, descent, space)
+    om_BN = made.onto(mean_onto(projected, mean, units, made.c.a.shape[2]))
+    targets = RawTargets(units, mean, om_BN, raw.yy_BN)
+    after_BN = losses_out_of_units(terms, projected, made.own, loss, targets)
+    finite_B = descent.healthy_B & after_BN[:, :size].sum(1).isfinite()
+    every_B = torch.ones_like(finite_B)
+    seen = {
+        Candidate.ADAPTED: adapted_seen(terms, raw, projected, made.own, targets),
+        Candidate.THETA: theta_seen(terms, raw, mean, inner.activation),
+    }
+    ridge_BQ = torch.full_like(after_BN[:, size:], torch.nan)
+    if Candidate.RIDGE in inner.order:
+        seen[Candidate.RIDGE], ridge_BQ = ridge_seen(raw, mean, len(terms.w2), loss)
+    measures = {
+        name: _measures(own, finite_B if name is Candidate.ADAPTED else every_B, real_BQ)
+        for name, own in seen.items()
+    }
+    losses = PairLosses(
+        before_BN[:, :size], after_BN[:, :size], before_BN[:, size:], after_BN[:, size:], ridge_BQ
+    )
+    streams = judged(
+        losses,
+        (real_BS, real_BQ),
+        winners(inner.order, measures, judges_BQ),
+        measures[Candidate.ADAPTED].healthy_B,
+        units.centred_B,
+    )
+    own_BN = after_BN / units.scale_B.square().unsqueeze(1) if loss.kind == "mse" else after_BN
+    coarse_B = unreliable(terms, less_bias(terms, raw), loss, before_BN)
+    coarse_B = coarse_B | unreliable(terms, projected, loss, own_BN) | too_far_out(raw, mean)
+    return JudgedChunk(streams, coarse_B.tolist())
+
+
+def _measures(seen: Seen, own_B: Tensor, real_BQ: Tensor) -> Measures:
+    return measures_of(seen.squared_BQ, *seen, own_B, real_BQ)

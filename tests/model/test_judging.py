@@ -1,0 +1,356 @@
+"""The judge: who takes whose place, by which pairs, and that one's failure is nobody else's.
+
+B = streams in batch, S = support pairs, Q = query pairs, N = pairs of a stream, Y = candidates,
+D = source dim, E = target dim
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import RidgeCV
+
+from model.mappings.numpy_mlp import apply_numpy
+from model.meta.fresh import fresh_theta_of_kind
+from model.serving.engine import Engine
+from model.serving.judging import (
+    CANDIDATES,
+    CLEARLY,
+    Measures,
+    clearly_better,
+    measured,
+    order_of,
+    winners,
+)
+from model.serving.windows import EpisodeWindows
+from model.theta.meta_init import MetaInit
+from model.values.arrays import FloatArray
+from model.values.episode import Adaptation, Candidate, Cut, Episode
+from model.values.gate import Outcome, judge
+
+DIMS = (12, 16, 6)
+ADAPTED, THETA, RIDGE = Candidate.ADAPTED, Candidate.THETA, Candidate.RIDGE
+
+
+# ---- the rule
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e12])
+def test_better_is_clear_beyond_two_errors_of_the_mean(size: float) -> None:
+    gains = np.array([0.5, 0.5, 0.6, 0.3])
+    least = CLEARLY * np.std(gains, ddof=1) / np.sqrt(4)
+    judges_BQ = torch.ones(1, 4, dtype=torch.bool)
+    for beyond, expected in ((1e-3, True), (-1e-3, False)):
+        gain_BQ = torch.tensor(size * (gains - gains.mean() + least + beyond), dtype=torch.float32)
+        zeros_BQ = torch.zeros(1, 4)
+        assert clearly_better(-gain_BQ[None], zeros_BQ, judges_BQ).item() is expected
+
+
+def test_one_pair_says_nothing_and_pairs_that_do_not_judge_say_nothing() -> None:
+    one_BQ, other_BQ = torch.zeros(2, 3), torch.ones(2, 3)
+    judges_BQ = torch.tensor([[True, False, False], [True, True, False]])
+    one_BQ[1, 2] = torch.nan
+    assert clearly_better(one_BQ, other_BQ, judges_BQ).tolist() == [False, True]
+
+
+def test_measures_are_the_squared_error_and_the_cosine_about_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    o, y, m = rng.standard_normal((4, 3)), rng.standard_normal((4, 3)), rng.standard_normal(3)
+    o_1QE, y_1QE, m_11E = (torch.tensor(t)[None] for t in (o, y, m[None]))
+    real_1Q = torch.ones(1, 4, dtype=torch.bool)
+    found = measured(o_1QE, y_1QE, m_11E, torch.tensor([True]), real_1Q)
+    np.testing.assert_allclose(found.squared_BQ[0], ((o - y) ** 2).sum(1))
+    c = [(a @ b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(o - m, y - m, strict=True)]
+    np.testing.assert_allclose(found.cosine_BQ[0], 1 - np.array(c))
+    assert found.healthy_B.item()
+
+
+def measures(squared: float, cosine: float, *, healthy: bool = True) -> Measures:
+    """The same for every pair, but for a little scatter."""
+    scatter_1Q = torch.tensor([[0.0, 0.01, 0.0, -0.01]])
+    return Measures(squared + scatter_1Q, cosine - scatter_1Q, torch.tensor([healthy]))
+
+
+@pytest.mark.parametrize(
+    ("adapted", "theta", "ridge", "trained", "expected"),
+    [
+        (measures(1, 1), measures(1, 1), measures(1, 1), True, ADAPTED),
+        (measures(1, 1), measures(1, 1), measures(1, 1), False, RIDGE),
+        (measures(1, 1), measures(0.5, 0.5), measures(1, 1), True, THETA),
+        (measures(1, 1), measures(0.5, 1), measures(1, 0.5), True, ADAPTED),
+        (measures(1, 1), measures(0.5, 0.5), measures(0.2, 0.2), True, RIDGE),
+        (measures(0.5, 0.5), measures(1, 1), measures(1, 1), False, ADAPTED),
+        (measures(1, 1, healthy=False), measures(1, 1), measures(0.2, 0.2), True, RIDGE),
+        (measures(1, 1, healthy=False), measures(1, 1), measures(1.2, 0.2), True, THETA),
+        (measures(0.1, 0.1, healthy=False), measures(1, 1), measures(1, 1), True, THETA),
+        (measures(1, 1), measures(1, 1), measures(0.1, 0.1, healthy=False), False, ADAPTED),
+        *(
+            (measures(1, 1, healthy=False),) * 3 + (trained, THETA)
+            for trained in (True, False)
+        ),
+    ],
+)  # fmt: skip
+def test_who_wins(
+    adapted: Measures, theta: Measures, ridge: Measures, trained: bool, expected: Candidate
+) -> None:
+    given = {ADAPTED: adapted, THETA: theta, RIDGE: ridge}
+    judges_BQ = torch.ones(1, 4, dtype=torch.bool)
+    found_B = winners(order_of(trained=trained, ridge=True), given, judges_BQ)
+    assert CANDIDATES[int(found_B)] is expected
+    none_judge = winners(order_of(trained=trained, ridge=True), given, ~judges_BQ)
+    first = (adapted if trained else ridge).healthy_B.item()
+    incumbent = (ADAPTED if trained else RIDGE) if first else CANDIDATES[int(none_judge)]
+    assert CANDIDATES[int(none_judge)] is incumbent
+
+
+def test_without_ridge_there_are_two_candidates() -> None:
+    assert RIDGE not in order_of(trained=False, ridge=False)
+
+
+# ---- engines of both forms
+
+
+def theta_of(learner: str = "maml", *, trained: bool = True, rate: float = 1.0) -> MetaInit:
+    made = fresh_theta_of_kind(DIMS, learner=learner, steps=3)
+    rates = {name: tensor * np.float32(rate) for name, tensor in made.learner.tensors.items()}
+    facts = {"training": "a test's"} if trained else made.facts
+    return replace(made, facts=facts, learner=replace(made.learner, tensors=rates))
+
+
+def episode_of(support: int, query: int, seed: int = 0) -> Episode:
+    """A linear map of the stream's own."""
+    rng = np.random.default_rng(seed)
+    map_DE = rng.standard_normal((DIMS[0], DIMS[2])) / np.sqrt(DIMS[0])
+    x_ND = rng.standard_normal((support + query, DIMS[0])).astype(np.float32)
+    y_NE = (x_ND @ map_DE).astype(np.float32)
+    return Episode(x_ND[:support], y_NE[:support], x_ND[support:], y_NE[support:])
+
+
+def adapt(theta: MetaInit, episode: Episode, form: str, *, wanted: bool = True) -> Adaptation:
+    engine = Engine(theta, "cpu", support_capacity=24, query_capacity=4)
+    windows = engine.windows(2, form="full" if form == "full" else "hidden")
+    assert isinstance(windows, EpisodeWindows) == (form == "full")
+    x = [*episode.x_support_SD, *episode.x_query_QD]
+    windows.append([1] * len(x), x, [*episode.y_support_SE, *episode.y_query_QE])
+    (found,) = windows.adapt([Cut(1, len(episode.x_support_SD), len(episode.x_query_QD), wanted)])
+    return found
+
+
+FORMS = pytest.mark.parametrize("form", ["full", "hidden"])
+
+
+@FORMS
+def test_a_sound_ridge_stands_beside_a_theta_that_exploded(form: str) -> None:
+    found = adapt(theta_of(rate=1e12), episode_of(24, 4), form)
+    assert not found.finite
+    assert found.winner is RIDGE
+    assert judge(found) is Outcome.RIDGE
+    assert found.ridge is not None
+    assert all(np.isfinite(tensor).all() for tensor in found.ridge.values())
+    few = adapt(theta_of(rate=1e12), episode_of(2, 1), form)
+    assert judge(few) is Outcome.NOT_FINITE
+
+
+@FORMS
+def test_a_random_theta_is_judged_against_ridge(form: str) -> None:
+    episode = episode_of(5, 1)
+    assert adapt(theta_of(trained=False), episode, form).winner is RIDGE
+    assert adapt(theta_of(trained=True), episode, form).winner is ADAPTED
+
+
+@FORMS
+@pytest.mark.parametrize("repeated", [0, 1, 3, 4])
+def test_pairs_whose_source_is_in_the_support_do_not_judge(form: str, repeated: int) -> None:
+    episode = episode_of(20, 4)
+    x_QD = episode.x_query_QD.copy()
+    x_QD[:repeated] = episode.x_support_SD[3 : 3 + repeated]
+    found = adapt(theta_of(), replace(episode, x_query_QD=x_QD), form)
+    assert found.judged_pairs == 4 - repeated
+    if repeated > 2:  # ridge knows them by heart
+        assert found.winner is ADAPTED
+
+
+def test_a_zero_is_a_zero_whatever_its_sign() -> None:
+    episode = episode_of(20, 4)
+    episode.x_support_SD[0], episode.x_query_QD[0] = 0.0, -0.0
+    assert adapt(theta_of(), episode, "full").judged_pairs == 3
+
+
+BAD = {
+    "constant targets": (1.0, 0.0, 2.0),
+    "zero sources": (0.0, 1.0, 0.0),
+    "zero targets": (1.0, 0.0, 0.0),
+    "all zero": (0.0, 0.0, 0.0),
+    "huge sources": (1e30, 1.0, 0.0),
+    "huge targets": (1.0, 1e30, 0.0),
+    "subnormal sources": (1e-40, 1.0, 0.0),
+    "subnormal targets": (1.0, 1e-40, 0.0),
+}
+"""Factors of sources and targets, and what is added to targets."""
+
+
+@FORMS
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("support", [1, 5])
+def test_bad_input_gives_a_finite_mapping_and_a_true_outcome(
+    name: str, trained: bool, support: int, form: str
+) -> None:
+    x_factor, y_factor, shift = BAD[name]
+    given = episode_of(support, 3)
+    episode = Episode(
+        *(
+            (side * np.float32(factor) + np.float32(added)).astype(np.float32)
+            for side, factor, added in (
+                (given.x_support_SD, x_factor, 0.0),
+                (given.y_support_SE, y_factor, shift),
+                (given.x_query_QD, x_factor, 0.0),
+                (given.y_query_QE, y_factor, shift),
+            )
+        )
+    )
+    found = adapt(theta_of(trained=trained), episode, form)
+    match judge(found):
+        case Outcome.ADAPTED:
+            tensors, activation = found.tensors, "gelu"
+            assert found.finite
+        case Outcome.RIDGE:
+            assert found.ridge is not None
+            tensors, activation = found.ridge, "none"
+        case _:
+            tensors, activation = theta_of().mapping, "gelu"
+    assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+    if name == "constant targets" and support > 1:
+        outputs_QE = apply_numpy(tensors, episode.x_query_QD, activation)  # type: ignore[arg-type]
+        np.testing.assert_allclose(outputs_QE, 2.0, atol=0.5)
+
+
+# ---- units
+
+
+def outputs(found: Adaptation, x_QD: FloatArray) -> FloatArray:
+    if found.winner is RIDGE:
+        assert found.ridge is not None
+        return apply_numpy(found.ridge, x_QD, "none")
+    return apply_numpy(found.tensors, x_QD, "gelu")
+
+
+@FORMS
+@pytest.mark.parametrize("learner", ["maml", "anil"])
+@pytest.mark.parametrize("factor", [1e-6, 0.177, 100.0, 1e6])
+def test_units_of_targets_change_no_prediction(factor: float, learner: str, form: str) -> None:
+    for seed in range(4):
+        given = episode_of(5 + seed, 4, seed)
+        scaled = replace(
+            given,
+            y_support_SE=given.y_support_SE * np.float32(factor),
+            y_query_QE=given.y_query_QE * np.float32(factor),
+        )
+        one, other = (adapt(theta_of(learner), e, form) for e in (given, scaled))
+        assert one.winner is other.winner
+        x_QD = np.random.default_rng(9).standard_normal((8, DIMS[0])).astype(np.float32)
+        expected_QE = outputs(one, x_QD)
+        size = np.abs(expected_QE).max()
+        # a scale within 1/64 of 1 is taken for 1
+        np.testing.assert_allclose(outputs(other, x_QD) / factor, expected_QE, atol=2e-2 * size)
+
+
+@FORMS
+def test_a_mean_that_stands_out_changes_no_prediction(form: str) -> None:
+    given = episode_of(12, 4)
+    near, far = (
+        adapt(
+            theta_of(),
+            replace(given, y_support_SE=given.y_support_SE + m, y_query_QE=given.y_query_QE + m),
+            form,
+        )
+        for m in (np.float32(8.0), np.float32(20.0))
+    )
+    x_QD = np.random.default_rng(9).standard_normal((8, DIMS[0])).astype(np.float32)
+    np.testing.assert_allclose(outputs(far, x_QD) - 20.0, outputs(near, x_QD) - 8.0, atol=1e-3)
+    assert near.query_loss_after == pytest.approx(far.query_loss_after, rel=1e-3)
+
+
+@pytest.mark.parametrize("learner", ["maml", "anil", "r2d2"])
+@pytest.mark.parametrize(("factor", "shift"), [(1.0, 0.0), (1e-3, 0.0), (300.0, 0.0), (1.0, 7.0)])
+def test_both_forms_publish_the_same(factor: float, shift: float, learner: str) -> None:
+    for seed in range(4):
+        given = episode_of(4 + 5 * seed, 4, seed)
+        moved = replace(
+            given,
+            y_support_SE=given.y_support_SE * np.float32(factor) + np.float32(shift),
+            y_query_QE=given.y_query_QE * np.float32(factor) + np.float32(shift),
+        )
+        for wanted in (True, False):
+            full, hidden = (
+                adapt(theta_of(learner), moved, form, wanted=wanted) for form in ("full", "hidden")
+            )
+            assert full.winner is hidden.winner
+            assert full.judged_pairs == hidden.judged_pairs == 4
+            for name, tensor in full.tensors.items():
+                largest = np.abs(tensor).max()
+                np.testing.assert_allclose(hidden.tensors[name], tensor, atol=2e-5 * largest)
+
+
+def test_a_refit_that_explodes_leaves_the_judged_mapping() -> None:
+    """The query's last pair is huge and the support is not."""
+    given = episode_of(6, 2)
+    engine = Engine(theta_of(rate=3.0), "cpu", support_capacity=24, query_capacity=4)
+    whole = replace(given, x_query_QD=given.x_query_QD * np.float32(1e15))
+    (found,) = engine.adapt([whole])
+    (expected,) = engine.adapt(
+        [replace(given, x_query_QD=given.x_query_QD[:0], y_query_QE=given.y_query_QE[:0])]
+    )
+    assert all(np.isfinite(tensor).all() for tensor in found.tensors.values())
+    for name, tensor in expected.tensors.items():
+        np.testing.assert_allclose(found.tensors[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_batched_is_as_alone() -> None:
+    engine = Engine(theta_of(), "cpu", support_capacity=24, query_capacity=4)
+    episodes = [episode_of(3 + i, 4, i) for i in range(9)]
+    together = engine.adapt(episodes)
+    for one, given in zip(together, episodes, strict=True):
+        (alone,) = engine.adapt([given])
+        assert (one.query_loss_after, one.winner) == (alone.query_loss_after, alone.winner)
+        for name, tensor in alone.tensors.items():
+            assert one.tensors[name].tobytes() == tensor.tobytes()
+
+
+# ---- a newcomer's data
+
+
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_on_digits_a_random_theta_publishes_no_less_than_ridge_regression(
+    unit_length: bool,
+) -> None:
+    """Sources are 64 pixels, targets ten classes' points in a space of each stream's own."""
+    digits = load_digits()
+    x_ND, classes_N = digits.data.astype(np.float32), digits.target
+    if unit_length:
+        x_ND = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    engine = Engine(fresh_theta_of_kind((64, 32, 16)), "cpu", support_capacity=32, query_capacity=4)
+    rng = np.random.default_rng(0)
+    ours: list[float] = []
+    theirs: list[float] = []
+    errors: list[float] = []
+    for _ in range(12):
+        points_YE = rng.standard_normal((10, 16)).astype(np.float32)
+        y_NE = points_YE[classes_N]
+        rows = rng.permutation(len(x_ND))[:236]
+        s, g, q = rows[:32], rows[32:36], rows[36:]
+        (found,) = engine.adapt([Episode(x_ND[s], y_NE[s], x_ND[g], y_NE[g])])
+        assert found.ridge is not None
+        ridge = RidgeCV(np.logspace(-6, 6, 13)).fit(x_ND[rows[:36]], y_NE[rows[:36]])
+        published_QE = apply_numpy(found.ridge, x_ND[q], "none")
+        for outputs_QE, hits in ((published_QE, ours), (ridge.predict(x_ND[q]), theirs)):
+            nearest_Q = ((outputs_QE[:, None] - points_YE) ** 2).sum(2).argmin(1)
+            hits.append(float((nearest_Q == classes_N[q]).mean()))
+        mean_E = y_NE[rows[:36]].mean(0)
+        errors.append(((published_QE - y_NE[q]) ** 2).mean() / ((mean_E - y_NE[q]) ** 2).mean())
+    assert np.mean(ours) > np.mean(theirs) - 0.02  # which tries 13 penalties
+    assert np.mean(errors) < 0.8
