@@ -170,7 +170,8 @@ class Settings(BaseModel):
     taken back in every stream whose support loss they did not lower."""
     gate_ridge: bool = True
     """Publishes ridge regression where it is clearly better than the adapted mapping on the newest
-    pairs. If off, mappings are compared with θ alone."""
+    pairs; for a θ that was never trained, unless the adapted mapping is clearly better. If off,
+    mappings are compared with θ alone."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
     Redis keeps them, and when they come back their publish interval begins anew."""
