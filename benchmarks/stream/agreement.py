@@ -1,6 +1,10 @@
 """Whether a worker's mappings are those that the usual inner loop makes of the same windows.
 
-W = window size, D = source dim, E = target dim
+W = window size, N = pairs of a stream, D = source dim, E = target dim
+
+The usual worker adapts to a window's support, as it is. The daemon publishes what it adapted to the
+whole window, in units of its targets: the usual inner loop gets the same pairs in the same units,
+which are made here apart from the daemon's code.
 
 No ratio is worth printing between workers that compute different things.
 """
@@ -25,14 +29,21 @@ TOLERANCES = {"float32": 1e-4, "float16": 2e-3}
 """Largest difference between two weights of a layer, over the layer's largest weight, by the
 numbers that a mapping is published in. float16 rounds each factor by 2**-11 = 5e-4 at most."""
 LEAST_CHECKED = 4
+CENTRE_FROM, NEAR_ONE = 1.5, 2.0**-6
+"""The daemon's own bounds (docs/model.md, "Units")."""
 
 Tensors = Mapping[str, NDArray[np.floating[Any]]]
 
 
 def check_agreement(
-    records: Iterable[Any], theta: MetaInit, support_size: int, workload: Workload, dtype: str
+    records: Iterable[Any],
+    theta: MetaInit,
+    workload: Workload,
+    dtype: str,
+    support_size: int | None = None,
 ) -> float:
-    """Returns the largest difference found. Raises NoFigures when it is too large for numbers of
+    """Returns the largest difference found. `support_size` is of the usual worker; None means that
+    the daemon made the records. Raises NoFigures when it is too large for numbers of
     this dtype, or too few of the records hold a θ′."""
     loop = UsualInnerLoop(theta)
     differences: list[float] = []
@@ -42,8 +53,10 @@ def check_agreement(
             continue
         stream, place = stream_number(record.key.decode()), place_of(record)
         x_WD, y_WE = workload.window(stream, place.offset)
-        support = torch.from_numpy(x_WD[:support_size]), torch.from_numpy(y_WE[:support_size])
-        expected = {name: t.numpy() for name, t in loop.adapted(*support).items()}
+        if support_size is None:
+            expected = adapted_in_units(loop, x_WD, y_WE)
+        else:
+            expected = plainly_adapted(loop, x_WD[:support_size], y_WE[:support_size])
         ours = whole_mapping(record, theta)
         differences += [np.abs(ours[k] - t).max() / np.abs(t).max() for k, t in expected.items()]
         checked += 1
@@ -56,6 +69,31 @@ def check_agreement(
             f"weight; at most {TOLERANCES[dtype]:g} is allowed in {dtype}"
         )
     return largest
+
+
+def plainly_adapted(
+    loop: UsualInnerLoop, x_ND: NDArray[np.float32], y_NE: NDArray[np.float32]
+) -> Tensors:
+    """Returns w1, b1, w2, b2 of the loop on these pairs."""
+    made = loop.adapted(torch.from_numpy(x_ND), torch.from_numpy(y_NE))
+    return {name: tensor.numpy() for name, tensor in made.items()}
+
+
+def adapted_in_units(
+    loop: UsualInnerLoop, x_WD: NDArray[np.float32], y_WE: NDArray[np.float32]
+) -> Tensors:
+    """Returns w1, b1, w2, b2 of the loop on targets less their mean, if that stands out, and
+    divided by the root mean square of what is left."""
+    n, mean_E = len(y_WE), y_WE.mean(0)
+    around = float(np.square(y_WE - mean_E).sum())
+    effect = (n * float(mean_E @ mean_E) * (n - 1) / around - 1) / n
+    centre_E = mean_E if effect > CENTRE_FROM else np.zeros_like(mean_E)
+    scale = np.sqrt(np.square(y_WE - centre_E).mean())
+    if abs(scale - 1.0) <= NEAR_ONE:
+        scale = np.float32(1.0)
+    targets_WE = ((y_WE - centre_E) / scale).astype(np.float32)
+    tensors = plainly_adapted(loop, x_WD, targets_WE)
+    return dict(tensors) | {"w2": tensors["w2"] * scale, "b2": tensors["b2"] * scale + centre_E}
 
 
 def whole_mapping(record: Any, theta: MetaInit) -> Tensors:

@@ -11,7 +11,9 @@ from benchmarks.output import NoFigures
 from benchmarks.stream.agreement import check_agreement
 from benchmarks.stream.usual_worker import UsualInnerLoop
 from benchmarks.stream.workload import Workload, stream_name
+from model.inner.learner import Support
 from model.inner.reference import adapt_one_stream
+from model.inner.units import frame_of, in_frame, out_of_frame
 from model.mappings.mlp import Mlp
 from model.theta.meta_init import fresh_meta_init
 from model.values.arrays import FloatArray
@@ -38,15 +40,20 @@ def record(tensors: dict[str, Any], offset: int, **facts: str) -> Kept:
 
 
 def adapted(offset: int) -> dict[str, FloatArray]:
+    """What the daemon makes of the window, adapted one step at a time, in units of its targets."""
     x_WD, y_WD = map(torch.from_numpy, WORKLOAD.window(STREAM, offset))
+    support = Support(x_WD[None], y_WD[None], torch.ones(1, W, dtype=torch.bool))
+    frame = frame_of(support)
+    framed = in_frame(support, frame)
     theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
     rates_K4 = torch.tensor(THETA.learner.tensors["rates"])
-    mlp = adapt_one_stream(theta, rates_K4, x_WD[:S], y_WD[:S], "gelu")
-    return {name: tensor.numpy() for name, tensor in mlp._asdict().items()}
+    mlp = adapt_one_stream(theta, rates_K4, x_WD, framed.y_BSE[0], "gelu")
+    whole = out_of_frame(Mlp(*(tensor[None] for tensor in mlp)), frame)
+    return {name: tensor[0].numpy() for name, tensor in whole._asdict().items()}
 
 
 def check(*records: Kept, dtype: str = "float32") -> float:
-    return check_agreement(records, THETA, S, WORKLOAD, dtype)
+    return check_agreement(records, THETA, WORKLOAD, dtype)
 
 
 OFFSETS = (5, 9, 13, 17)
@@ -56,13 +63,27 @@ OFFSETS = (5, 9, 13, 17)
 def test_the_usual_inner_loop_is_the_reference_s() -> None:
     x_WD, y_WD = map(torch.from_numpy, WORKLOAD.window(STREAM, OFFSETS[0]))
     ours = UsualInnerLoop(THETA).adapted(x_WD[:S], y_WD[:S])
-    for name, expected in adapted(OFFSETS[0]).items():
-        assert not np.array_equal(expected, THETA.mapping[name])
-        np.testing.assert_allclose(ours[name].numpy(), expected, rtol=1e-5, atol=1e-6)
+    theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
+    rates_K4 = torch.tensor(THETA.learner.tensors["rates"])
+    expected = adapt_one_stream(theta, rates_K4, x_WD[:S], y_WD[:S], "gelu")
+    for name, tensor in expected._asdict().items():
+        assert not np.array_equal(tensor.numpy(), THETA.mapping[name])
+        np.testing.assert_allclose(ours[name].numpy(), tensor.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_mappings_of_their_windows_pass() -> None:
     assert check(*(record(adapted(offset), offset) for offset in OFFSETS)) < 1e-6
+
+
+def test_the_usual_worker_s_are_of_the_support_alone() -> None:
+    loop, records = UsualInnerLoop(THETA), []
+    for offset in OFFSETS:
+        x_WD, y_WD = map(torch.from_numpy, WORKLOAD.window(STREAM, offset))
+        made = loop.adapted(x_WD[:S], y_WD[:S])
+        records.append(record({name: t.numpy() for name, t in made.items()}, offset))
+    assert check_agreement(records, THETA, WORKLOAD, "float32", support_size=S) < 1e-6
+    with pytest.raises(NoFigures, match="differ"):
+        check(*records)
 
 
 def test_one_mapping_of_another_window_is_refused() -> None:

@@ -41,13 +41,14 @@ BASE = fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, seed=1)
 
 
 def theta_of(name: str, seed: int = 1) -> MetaInit:
-    """A θ that is a little off the base."""
+    """A θ that is a little off the base, and passes for a trained one."""
     rng = np.random.default_rng(seed)
     mapping = {
         n: t + 0.02 * rng.standard_normal(t.shape).astype(np.float32)
         for n, t in BASE.mapping.items()
     }
-    return replace(BASE, version=name, mapping=mapping)
+    facts = {"training": "stands for a trained θ"}
+    return replace(BASE, version=name, mapping=mapping, facts=facts)
 
 
 def encoding(name: str, seed: int = 1) -> MetaInit:
