@@ -159,10 +159,10 @@ class Settings(BaseModel):
 
     # ---- windows and episodes
     support_size: int = Field(32, ge=1, le=4_096)
-    """The most pairs that a stream is adapted on."""
+    """The most pairs that a stream is adapted on before the gate judges."""
     query_size: int = Field(4, ge=1, le=1_024)
     """The newest pairs of a window, which are kept out of the support so that the gate can judge on
-    them."""
+    them. The mapping that wins then learns from them too."""
     min_support: int = Field(4, ge=1, le=4_096)
     """A stream is adapted once it has this many support pairs and one query pair."""
     extra_steps: int = Field(0, ge=0, le=63)
