@@ -111,17 +111,18 @@ X_ND = 2 * np.stack(
     [
         signs("+-....-+..+--+....+--+..+-....-+"),
         signs("..-++-..-+....+--+....+-..-++-.."),
-        signs("+--++--+-++--++-................"),
+        signs("................+--++--+-++--++-"),
         signs(".--.+..+-..-.++..++.-..-+..+.--."),
         signs(".-.++.-.-.+..+.-.+.--.+.+.-..-.+"),
         signs("....+--+-++-....-++-........+--+"),
     ]
 )
-"""m + d, m - d, m + u, m + v, ...: m, d, u, v are of ±1 and at right angles to each other."""
+"""m + d, m - d, u - m, m + v, m + w, ...: m, d, u, v are of ±1 and at right angles to each other,
+and no mean of two or four stands out."""
 STREAMS: Mapping[str, Pairs] = {
     "learns": Pairs(
         X_ND,
-        np.stack([signs(row) for row in ("+++-", "----", "-+++", "++++", "++++", "-++-")]),
+        np.stack([signs(row) for row in ("--++", "-+-+", "-+--", "---+", "-+++", "+++-")]),
     ),
     "turns": Pairs(X_ND[:4], rows((1, 1, 1, -1), (-1, -1, -1, -1), (2, 4, 1, -1), (2, 4, 3, 0))),
     "linear": Pairs(
