@@ -29,7 +29,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 2e-3}
 """Largest difference between two weights of a layer, over the layer's largest weight, by the
 numbers that a mapping is published in. float16 rounds each factor by 2**-11 = 5e-4 at most."""
 LEAST_CHECKED = 4
-USUAL, FAMILIAR, NEAR_ONE = 0.35, 1.5, 2.0**-6
+USUAL, FAMILIAR, NEAR_ONE = 0.35, 1.25, 2.0**-6
 """The daemon's own bounds (docs/model.md, "Units")."""
 
 Tensors = Mapping[str, NDArray[np.floating[Any]]]

@@ -32,7 +32,7 @@ from model.inner.learner import Support
 from model.mappings.mlp import Mlp
 
 USUAL = 0.35
-FAMILIAR = 1.5
+FAMILIAR = 1.25
 LEAST_AROUND = 2.0**-20
 """What pairs may differ by at least, in their mean's size: constant targets give a constant."""
 NEAR_ONE = 2.0**-6
