@@ -2,10 +2,12 @@
 
 - backlog: many large mappings are owed at once, and the time for a delivery is short. The turn's
   mappings must not be one delivery: that is never acknowledged, and begins anew for ever.
+- trickle: events come one by one, and every turn is for a few of them.
 - swap: another θ is activated while events come. All mappings are made anew, and events must not
   wait behind them.
 """
 
+import statistics
 import tempfile
 import time
 import urllib.request
@@ -23,7 +25,7 @@ from benchmarks.stream.drain import Bench
 from benchmarks.stream.latency import Mapped, Sent, freshness, nearest_rank
 from benchmarks.stream.plan import StreamPlan, StreamScenario
 from benchmarks.stream.stream import PACKAGES, PATIENT
-from benchmarks.stream.topics import Place, Reader, made_topics, place_of, prefill
+from benchmarks.stream.topics import Offsets, Place, Reader, made_topics, place_of, prefill
 from benchmarks.stream.worker_process import Watched
 from benchmarks.timing import rounded
 from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
@@ -45,10 +47,14 @@ ALL_EVENTS = {"publish_interval_ms": 0}
 class CliffsPlan:
     """How much of each is measured."""
 
-    only: tuple[str, ...] = ("backlog", "swap")
+    only: tuple[str, ...] = ("backlog", "trickle", "swap")
     backlog_streams: int = 900
     backlog_dim: int = 2048  # a mapping in full has 2 MB
     delivery_timeout_ms: int = 1_500
+    trickle_streams: int = 1_000
+    trickle_dim: int = 512
+    trickle_rate: float = 200.0  # events per second
+    trickle_s: float = 20.0
     swap_streams: int = 10_000
     swap_dim: int = 64
     swap_rate: float = 100.0  # events per second
@@ -58,14 +64,21 @@ class CliffsPlan:
 
 
 QUICK = CliffsPlan(
-    backlog_streams=40, backlog_dim=256, swap_streams=200, swap_rate=50.0, swap_s=8.0, settle_s=0.2
+    backlog_streams=40,
+    backlog_dim=256,
+    trickle_streams=50,
+    trickle_s=3.0,
+    swap_streams=200,
+    swap_rate=50.0,
+    swap_s=8.0,
+    settle_s=0.2,
 )
 
 
 def cliffs_figures(plan: CliffsPlan, say: Say) -> Report:
     """Measures each cliff on a real Kafka and a real Redis of their own. Raises NoFigures,
     ServicesUnavailable, Unavailable."""
-    cases = {"backlog": backlog, "swap": swap}
+    cases = {"backlog": backlog, "trickle": trickle, "swap": swap}
     if unknown := sorted(set(plan.only) - set(cases)):
         raise NoFigures(f"no case {', '.join(unknown)}; have {', '.join(cases)}")
     with ExitStack() as stack:
@@ -111,6 +124,39 @@ def backlog(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Rep
     }
 
 
+def trickle(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Report:
+    """Returns the CPU time and the latency of events that come one by one, with the defaults."""
+    sized = StreamPlan(streams=plan.trickle_streams, dim=plan.trickle_dim, events=0, seed=plan.seed)
+    bench, scenario = _bench(sized, services, folder), StreamScenario("adaptd")
+    settings, workload = bench.settings(scenario), sized.workload()
+    with _running(bench, scenario, settings) as (worker, reader):
+        prefill(settings, workload, workload.head_count)
+        worker.wait_until("filling windows", reader.everything_committed)
+        topics = settings.kafka_events_topic, settings.kafka_mappings_topic
+        filled, published = (reader.ends(topic) for topic in topics)
+        before = worker.sample(worker.appended())
+        with Process("benchmarks.stream.latency", timeout_s=plan.trickle_s + 60) as paced:
+            said = paced.ask(_request(settings, sized, plan.trickle_rate, plan.trickle_s))
+        worker.wait_until("committing the paced events", reader.everything_committed)
+        after = worker.sample(worker.appended())
+        sent, mapped = (
+            _sent(reader, topics[0], filled),
+            _mapped(reader.records(topics[1], published)),
+        )
+    _, waited_ms = freshness(sent, mapped, said["start_ms"])
+    events, turns = len(sent), "adaptd_turn_stage_seconds_count{poll}"
+    found = {
+        "events_per_s": plan.trickle_rate,
+        "cpu_us_per_event": rounded(
+            1e6 * (after.cpu_s["worker"] - before.cpu_s["worker"]) / events
+        ),
+        "turns_per_event": rounded((after.counters[turns] - before.counters[turns]) / events),
+        "mean_latency_ms": rounded(statistics.fmean(waited_ms)),
+    }
+    say(f"trickle: {found}")
+    return found
+
+
 def swap(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Report:
     """Returns the latency of events before and while another θ's mappings are made, and how long
     that takes."""
@@ -124,13 +170,7 @@ def swap(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Report
     )
     bench, scenario = _bench(sized, services, folder), StreamScenario("adaptd", ALL_EVENTS)
     settings, workload = bench.settings(scenario), sized.workload()
-    request = {
-        "servers": settings.kafka_bootstrap_servers,
-        "topic": settings.kafka_events_topic,
-        "rate": plan.swap_rate,
-        "count": int(plan.swap_rate * plan.swap_s),
-        "workload": astuple(workload),
-    }
+    request = _request(settings, sized, plan.swap_rate, plan.swap_s)
     fresh = fresh_meta_init(sized.dim, sized.dim, sized.hidden_dim, seed=1)
     other = replace(fresh, version="other", facts=bench.theta.facts)
     with _running(bench, scenario, settings) as (worker, reader), ThreadPoolExecutor(1) as beside:
@@ -142,12 +182,9 @@ def swap(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Report
             said = paced.ask(request)
         worker.wait_until("committing the paced events", reader.everything_committed)
         worker.wait_until("renewing every mapping", lambda: _at_rest(worker))
-        sent = {
-            Place(record.partition, record.offset): Sent(record.key.decode(), record.timestamp)
-            for record in reader.records(settings.kafka_events_topic, filled)
-        }
+        sent = _sent(reader, settings.kafka_events_topic, filled)
         records = list(reader.records(settings.kafka_mappings_topic, {}))
-    mapped = [Mapped(r.key.decode(), place_of(r), r.timestamp) for r in records]
+    mapped = _mapped(records)
     renewed_ms = _first_of(records, other.content_hash)
     if len(renewed_ms) < sized.streams:
         raise NoFigures(f"{len(renewed_ms)} of {sized.streams} streams have the other θ's mapping")
@@ -179,6 +216,28 @@ def _running(
         worker, reader = bench.start(scenario, settings, stack)
         worker.wait_until("getting ready", lambda: _get(worker, "readyz") is not None)
         yield worker, reader
+
+
+def _request(settings: Settings, sized: StreamPlan, rate: float, seconds: float) -> dict[str, Any]:
+    """Returns what the producer that keeps to a timetable is asked."""
+    return {
+        "servers": settings.kafka_bootstrap_servers,
+        "topic": settings.kafka_events_topic,
+        "rate": rate,
+        "count": int(rate * seconds),
+        "workload": astuple(sized.workload()),
+    }
+
+
+def _sent(reader: Reader, topic: str, since: Offsets) -> dict[Place, Sent]:
+    return {
+        Place(record.partition, record.offset): Sent(record.key.decode(), record.timestamp)
+        for record in reader.records(topic, since)
+    }
+
+
+def _mapped(records: Iterable[Any]) -> list[Mapped]:
+    return [Mapped(r.key.decode(), place_of(r), r.timestamp) for r in records]
 
 
 def _get(worker: Watched, path: str) -> str | None:
