@@ -74,10 +74,10 @@ def run_tests(*arguments: str) -> dict[str, int]:
             timeout=TESTS_WITHIN_S,
             check=False,
         )
-        return counted(results.read_text()) if results.exists() else {"passed": 0, "failed": 1}
+        return count_tests(results.read_text()) if results.exists() else {"passed": 0, "failed": 1}
 
 
-def counted(junit: str) -> dict[str, int]:
+def count_tests(junit: str) -> dict[str, int]:
     """Returns how many tests of a JUnit file passed and failed."""
     suites = ElementTree.fromstring(junit).iter("testsuite")
     passed = failed = 0

@@ -67,7 +67,7 @@ def test_without_a_device_its_tests_fail_and_are_not_skipped() -> None:
 
 def test_skipped_tests_count_as_failed() -> None:
     junit = '<testsuites><testsuite tests="9" failures="1" errors="2" skipped="3"/></testsuites>'
-    assert gpu_check.counted(junit) == {"passed": 3, "failed": 6}
+    assert gpu_check.count_tests(junit) == {"passed": 3, "failed": 6}
 
 
 def test_figures_are_streams_per_second_of_our_inner_loops() -> None:
