@@ -47,6 +47,7 @@ MAX_META_INIT_BYTES = 256 * 2**20
 by default 100 MB, must be larger than every θ that is published."""
 
 Modality = Literal["vector", "image", "text", "audio", "video"]
+KafkaClient = Literal["kafka-python", "librdkafka"]
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -93,7 +94,7 @@ class Settings(BaseModel):
     )
 
     # ---- Kafka
-    kafka_client: Literal["kafka-python", "librdkafka"] = "kafka-python"
+    kafka_client: KafkaClient = "kafka-python"
     """The client that reads events and writes mappings. librdkafka costs less CPU and needs the
     extra `adaptd[librdkafka]`; all else is the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)

@@ -25,7 +25,7 @@ from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
 from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
-from daemon.turn.report import Holdings, TurnReport, Verdict
+from daemon.turn.report import Holdings, TurnReport, Verdict, refused_event
 from daemon.turn.storing import NOTHING_STORED, append_all, load_missing, partition_appends
 from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
@@ -158,6 +158,8 @@ class Loop:
         report.offsets = decoded.offsets
         report.events = len(decoded.events)
         report.dead_letters.update(letter.error.reason for letter in decoded.dead_letters)
+        for letter in decoded.dead_letters:
+            report.refused.setdefault(letter.error.reason, refused_event(letter))
         return decoded
 
     def _slide(
@@ -206,7 +208,8 @@ class Loop:
         partitions = {verdict.stream.partition for verdict in chosen}
         self._lose(self._owned.verify(partitions, self._clock.now()), report)
         chosen = self._still_owned(chosen)
-        messages = [self._messages.dead_letter(letter) for letter in letters]
+        put_aside = [letter for letter in letters if not letter.is_dropped]
+        messages = [self._messages.dead_letter(letter) for letter in put_aside]
         messages += [self._mapping(verdict, report.turn) for verdict in chosen]
         if messages:
             self._outbox.send(messages)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from daemon.errors import Unavailable
-from daemon.turn.report import TurnReport
+from daemon.adapters.memory import MemoryRecord
+from daemon.errors import MalformedEvent, MalformedReason, Unavailable
+from daemon.turn.report import RefusedEvent, TurnReport, refused_event
+from daemon.wire.dead_letter import DeadLetter
 from daemon.worker import logs
 from tests.daemon.lab import Worker, World, event, pair_of
 
@@ -76,6 +79,59 @@ def test_dead_letters_are_told_by_reason_and_never_by_content(
     (line,) = [x for x in lines(captured) if x["event"] == "dead_letters"]
     assert line["reasons"] == {"undecodable": 1}
     assert "hunter2" not in captured
+
+
+def refused_turn(number: int, *reasons: MalformedReason) -> TurnReport:
+    report = TurnReport(f"w-{number}", dead_letters=Counter(reasons))
+    for offset, reason in enumerate(reasons):
+        event = RefusedEvent(reason, "a-stream", 3, 10 * number + offset, "what to do")
+        report.refused.setdefault(reason, event)
+    return report
+
+
+def test_a_dead_letter_is_shown_with_stream_place_and_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    world = World()
+    world.produce("a\nb", b'{"pairs": []}')
+    worker = Worker(world)
+    worker.begin()
+    report = worker.turn()
+    turn_log().finished(report)
+    (line,) = [x for x in lines(capsys.readouterr().err) if x["event"] == "dead_letter"]
+    assert (line["stream"], line["offset"], line["turn"]) == ("a\nb", 0, report.turn)
+    assert (line["reason"], line["alike"], line["level"]) == ("schema", 0, "warning")
+    assert "looks like JSON: set the header content-type: application/json" in line["detail"]
+    assert isinstance(line["partition"], int)
+
+
+def test_dead_letters_that_are_alike_are_shown_once_in_ten_seconds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [100.0]
+    log = logs.TurnLog(logs.configure("info", "json", "w"), lambda: now[0])
+    log.finished(refused_turn(1, "schema", "schema", "oversize"))
+    for number in range(2, 12):
+        now[0] += 0.99
+        log.finished(refused_turn(number, "schema"))
+    now[0] += 0.2
+    log.finished(refused_turn(12, "schema"))
+    shown = [x for x in lines(capsys.readouterr().err) if x["event"] == "dead_letter"]
+    assert [(x["reason"], x["offset"], x["alike"]) for x in shown] == [
+        ("schema", 10, 1),
+        ("oversize", 12, 0),
+        ("schema", 120, 10),
+    ]
+
+
+def test_what_a_dead_letter_quotes_is_bounded_and_shows_no_value() -> None:
+    record = MemoryRecord(7, 99, b"\xff" * 5_000, b"hunter2", ())
+    error = MalformedEvent("schema", "x\n" * 5_000)
+    shown = refused_event(DeadLetter(record, 3, error))
+    assert len(shown.stream) <= 4 * 200
+    assert len(shown.detail) <= 200
+    assert "\n" not in shown.detail
+    assert "hunter2" not in str(shown)
 
 
 def test_an_idle_turn_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
