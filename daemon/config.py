@@ -54,11 +54,15 @@ def _redis_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
     try:
-        _ = urlsplit(url.get_secret_value()).port
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port
+        (parts.hostname or "").encode("idna")  # as the socket will
     except ValueError:  # its message quotes what it takes for the port: part of a password, often
         raise ValueError(
             "has no valid host and port; in a password, percent-encode / ? # and @"
         ) from None
+    if parts.scheme == "unix" and not parts.path:
+        raise ValueError("has no path of a socket")
     return url
 
 

@@ -39,6 +39,7 @@ from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Cut
 from model.values.errors import BadMetaInit
+from model.values.outside import described
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -74,6 +75,9 @@ def load_engine(settings: Settings) -> Engine:
         raise Misconfigured(f"ADAPTD_WINDOW_SPILL_DIR = '{folder}': {e}") from e
     except ValueError as e:
         raise Misconfigured(f"ADAPTD_DEVICE = {settings.device!r}: {e}") from e
+    except Exception as e:  # a θ comes from outside, and may break its engine in any way
+        detail = f"cannot be served on {settings.device!r}: {described(e)}"
+        raise Misconfigured(f"ADAPTD_META_INIT: {settings.meta_init}: {detail}") from e
     _require_dimensions(settings, engine.theta)
     return engine
 
