@@ -33,6 +33,7 @@ from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
 from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
 from daemon.worker.clock import SystemClock
+from daemon.worker.memory import memory_limit, require_memory
 from model.serving.engine import Engine
 from model.theta.info import ThetaInfo
 from model.theta.meta_init import MetaInit
@@ -79,6 +80,9 @@ def load_engine(settings: Settings) -> Engine:
         detail = f"cannot be served on {settings.device!r}: {described(e)}"
         raise Misconfigured(f"ADAPTD_META_INIT: {settings.meta_init}: {detail}") from e
     _require_dimensions(settings, engine.theta)
+    theta = engine.theta
+    size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
+    require_memory(settings, size, memory_limit())
     return engine
 
 
