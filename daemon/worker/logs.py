@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -19,6 +20,8 @@ from daemon.worker.log_sink import LogSink
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
+MAX_LIBRARY_CHARS = 1_000
+"""A longer message of a library is cut."""
 DEAD_LETTER_INTERVAL_S = 10.0
 """At most one dead letter of each reason is shown in this time: a broken producer makes thousands
 in a second, and they are alike."""
@@ -44,6 +47,32 @@ def configure(
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(instance=instance)
     return logger
+
+
+def adopt_libraries(logger: structlog.stdlib.BoundLogger) -> None:
+    """Logs what libraries log and warn of, for the whole process. By default they write plain text
+    to stderr, between the lines of JSON, from threads that must not wait for whoever reads it."""
+    logging.captureWarnings(True)
+    logging.root.handlers = [_FromLibraries(logger)]
+
+
+class _FromLibraries(logging.Handler):
+    """Passes records of `logging` on, warnings and errors only."""
+
+    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Logs a line; what cannot be formatted is a fault of the library's, and left out."""
+        if record.name.startswith(
+            "kafka."
+        ):  # it tells nobody by default, and we log what it raises
+            return
+        with suppress(Exception):
+            log = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
+            detail = record.getMessage()[:MAX_LIBRARY_CHARS]
+            log("library", library=record.name, detail=detail, exc_info=record.exc_info)
 
 
 class TurnLog:

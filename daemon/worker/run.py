@@ -57,6 +57,7 @@ def serve(settings: Settings) -> int:
     instance = settings.instance or f"{socket.gethostname()}-{os.getpid()}-{int(time.time()):x}"
     sink = LogSink(sys.stderr)
     logger = logs.configure(settings.log_level, settings.log_format, instance, sink)
+    logs.adopt_libraries(logger)
     engine = load_engine(settings)
     metrics = _metrics(settings, engine, sink)
     health = Health(_snapshot(instance, engine), settings.liveness_max_age_s, time.monotonic())

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,6 +149,54 @@ def test_an_idle_turn_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_the_level_leaves_out_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     turn_log("error").finished(worked(World()))
     assert capsys.readouterr().err == ""
+
+
+def test_what_libraries_log_and_warn_of_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    before = list(logging.root.handlers)
+    try:
+        logs.adopt_libraries(logs.configure("info", "json", "w"))
+        library = logging.getLogger("a.library")
+        library.info("too small")
+        library.warning("two\nlines of %s", "text")
+        library.error("%d", "no number")  # a fault of the library's
+        try:
+            raise ValueError("inner")
+        except ValueError:
+            library.exception("x" * 5_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("of something", stacklevel=1)
+    finally:
+        logging.captureWarnings(False)
+        logging.root.handlers = before
+    text, error, warning = lines(capsys.readouterr().err)
+    assert (text["library"], text["level"]) == ("a.library", "warning")
+    assert text["detail"] == "two\nlines of text"
+    assert (error["level"], len(error["detail"])) == ("error", 1_000)
+    assert error["exception"][0]["exc_value"] == "inner"
+    assert "of something" in warning["detail"]
+
+
+def test_a_worker_whose_kafka_is_away_writes_nothing_but_json(tmp_path: Path) -> None:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTD_")}
+    away = {"ADAPTD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "ADAPTD_KAFKA_TIMEOUT_MS": "500"}
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "daemon", "run"],
+            env=clean | away | {"ADAPTD_HTTP_PORT": "0"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            give_up_at = time.monotonic() + 60
+            while (tmp_path / "log").read_text().count('"unavailable"') < 2:
+                assert time.monotonic() < give_up_at
+                time.sleep(0.1)
+        finally:
+            worker.terminate()
+            assert worker.wait(20) == 0
+    told = lines((tmp_path / "log").read_text())
+    assert {"starting", "unavailable", "stopped"} <= {line["event"] for line in told}
 
 
 def test_people_get_no_json(capsys: pytest.CaptureFixture[str]) -> None:
