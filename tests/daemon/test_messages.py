@@ -84,8 +84,8 @@ def published(
     verdict = Verdict(StreamId(1, "s"), 41, S, 1, adaptation, outcome)
     message = messages.mapping(verdict, OCCASION)
     assert (message.topic, message.key) == ("mappings", b"s")
-    mapping = adapted_mapping.decode_mapping(message.value)
-    assert dict(message.headers)["adaptd-dtype"].decode() == mapping.facts.dtype
+    mapping = adapted_mapping.decode_mapping(message.value or b"")
+    assert (dict(message.headers)["adaptd-dtype"] or b"").decode() == mapping.facts.dtype
     return mapping
 
 

@@ -436,8 +436,8 @@ ROUND = ("adaptd-query-loss-ridge", "adaptd-content-hash")
 def record_as_text(message: Message) -> list[str]:
     """Tell a record."""
     key = "no key" if message.key is None else f"key {message.key.decode()!r}"
-    value = mapping_as_text(message) if is_mapping(message) else [in_base64(message.value)]
-    headers = [(name, text.decode()) for name, text in message.headers]
+    value = mapping_as_text(message) if is_mapping(message) else [in_base64(message.value or b"")]
+    headers = [(name, (text or b"").decode()) for name, text in message.headers]
     if ("adaptd-outcome", "ridge") in headers:  # see above: it rounds
         value = ["<what rounds>"]
         headers = [(name, "<rounds>" if name in ROUND else text) for name, text in headers]
@@ -450,8 +450,9 @@ def record_as_text(message: Message) -> list[str]:
 
 def mapping_as_text(message: Message) -> list[str]:
     """Tell a safetensors file; facts that are the headers once more are not repeated."""
-    length, header, data = in_three(message.value)
-    facts = {name.removeprefix("adaptd-"): text.decode() for name, text in message.headers}
+    length, header, data = in_three(message.value or b"")
+    headers = [(name, text or b"") for name, text in message.headers]
+    facts = {name.removeprefix("adaptd-"): text.decode() for name, text in headers}
     once_more = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
     return [str(length), header.replace(once_more, "<the headers>"), in_base64(data)]
 
@@ -653,8 +654,9 @@ class Published:
 
 def published(message: Message) -> Published:
     """Read a mapping."""
-    facts = json.loads(in_three(message.value)[1])["__metadata__"]
-    return Published(facts, load_safetensors(message.value))
+    value = message.value or b""
+    facts = json.loads(in_three(value)[1])["__metadata__"]
+    return Published(facts, load_safetensors(value))
 
 
 @pytest.mark.parametrize("name", CASES)
