@@ -24,6 +24,7 @@ begins with the encoding, so it never matches for them, and they skip the record
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -106,6 +107,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     query_loss_before: float
     query_loss_after: float
     query_loss_ridge: float
+    candidate: str = ""
+    """The candidate that won: `adapted` (θ′), `theta` or `ridge`. Empty in records that are older
+    than this fact; `outcome` says the same, and why."""
+    ahead_squared: float = math.nan
+    """The evidence: by how many standard errors of its paired differences, on the query pairs, the
+    winner is ahead of the nearest other candidate in squared error. Negative where it is behind;
+    it was then not clearly worse in both measures. From -99 to 99; NaN where nothing compared."""
+    ahead_cosine: float = math.nan
+    """The same in cosine distance, seen from the mean of the support's targets."""
     event_time_ms: int
     """When the newest pair happened (ms, UTC)."""
     published_at_ms: int

@@ -79,14 +79,16 @@ def rows(*given: Sequence[int]) -> FloatArray:
     return np.array(given, np.float32)
 
 
+UNUSED = 32 * "."
+"""Sources that are 0, for sources of unit size."""
 THETA: Mapping[str, FloatArray] = {
     "w1": np.stack(
         [
-            signs(".................-...+.........."),
-            signs("......................+.+......."),
-            signs(".......................+..+....."),
-            signs(".........................-.-...."),
-            *[signs(32 * ".")] * 8,
+            signs(".................-...+.........." + UNUSED),
+            signs("......................+.+......." + UNUSED),
+            signs(".......................+..+....." + UNUSED),
+            signs(".........................-.-...." + UNUSED),
+            *[signs(64 * ".")] * 8,
         ]
     ),
     "b1": signs("++++........"),
@@ -109,28 +111,29 @@ class Pairs:
 
 X_ND = 2 * np.stack(
     [
-        signs("+-....-+..+--+....+--+..+-....-+"),
-        signs("..-++-..-+....+--+....+-..-++-.."),
-        signs("+--++--+-++--++-................"),
-        signs(".--.+..+-..-.++..++.-..-+..+.--."),
-        signs(".-.++.-.-.+..+.-.+.--.+.+.-..-.+"),
-        signs("....+--+-++-....-++-........+--+"),
+        signs("+-....-+..+--+....+--+..+-....-+" + UNUSED),
+        signs("..-++-..-+....+--+....+-..-++-.." + UNUSED),
+        signs("................+--++--+-++--++-" + UNUSED),
+        signs(".--.+..+-..-.++..++.-..-+..+.--." + UNUSED),
+        signs(".-.++.-.-.+..+.-.+.--.+.+.-..-.+" + UNUSED),
+        signs("....+--+-++-....-++-........+--+" + UNUSED),
     ]
 )
-"""m + d, m - d, m + u, m + v, ...: m, d, u, v are of ±1 and at right angles to each other."""
+"""m + d, m - d, u - m, m + v, m + w, ...: m, d, u, v are of ±1 and at right angles to each other,
+and no mean of two or four stands out."""
 STREAMS: Mapping[str, Pairs] = {
     "learns": Pairs(
         X_ND,
-        np.stack([signs(row) for row in ("+++-", "----", "-+++", "++++", "++++", "-++-")]),
+        np.stack([signs(row) for row in ("--++", "-+-+", "-+--", "---+", "-+++", "+++-")]),
     ),
     "turns": Pairs(X_ND[:4], rows((1, 1, 1, -1), (-1, -1, -1, -1), (2, 4, 1, -1), (2, 4, 3, 0))),
     "linear": Pairs(
         np.stack(
             [
-                signs("+-+-+.+--+-+-+-++--+-++-+--+-++-"),
-                signs("-+-+-.-++-+-+-+-+--+-++-+--+-++-"),
-                2 * signs("................+--+-++-........"),
-                2 * signs("................+-....+-..-+-+.."),
+                signs(2 * "+-+-+.+--+-+-+-++--+-++-+--+-++-"),
+                signs(2 * "-+-+-.-++-+-+-+-+--+-++-+--+-++-"),
+                2 * signs(2 * "................+--+-++-........"),
+                2 * signs(2 * "................+-....+-..-+-+.."),
             ]
         ),
         np.stack([signs(row) for row in ("-+-+", "----", "----", "-+++")]),
@@ -379,7 +382,7 @@ def theta_file(case: Case, folder: Path) -> Path:
         version="recorded-theta",
         source_modality="vector",
         target_modality="vector",
-        source_dim=32,
+        source_dim=64,
         hidden_dim=12,
         target_dim=4,
         activation="relu",
