@@ -194,13 +194,15 @@ class Settings(BaseModel):
     time."""
     adapt_every: int = Field(1, ge=1, le=4_096)
     """A stream is adapted again once this many events have changed it, or after
-    `ADAPTD_ADAPT_LATEST_MS`."""
+    `ADAPTD_ADAPT_LATEST_MS`, and in any case not before its publish interval is over."""
     adapt_latest_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """How long after the first event a stream is adapted again that fewer events have changed. The
-    offsets of events that wait are not committed."""
+    """How long after the first event since its last adaptation a stream is adapted again that fewer
+    events have changed. The offsets of events that wait are not committed."""
     publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """The shortest time between two mappings of a stream, unless the gate's outcome changes.
-    Offsets whose mappings wait are not committed, so a restart reads those events again."""
+    """The shortest time between two mappings of a stream, and between two adaptations: what nobody
+    would receive is not made. A stream on the fallback is adapted with each batch until it has a
+    mapping of its own. Offsets whose mappings wait are not committed, so a restart reads those
+    events again."""
     mapping_encoding: Literal["full", "lowrank"] = "full"
     """How mappings are published: whole, or as what was added to θ where that is smaller. Readers
     of the latter need θ, which they find by `meta_init_hash` in the meta-inits topic or in its
