@@ -174,7 +174,7 @@ class Settings(BaseModel):
     mappings are compared with θ alone."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
-    Redis keeps them, and when they come back their publish interval begins anew."""
+    Redis keeps them; reading one back costs as much as several events."""
     window_memory_mib: int = Field(0, ge=0, le=16_777_216)
     """If set, no more windows are kept in memory than fit into this many MiB, together with what
     the engine keeps beside them. 0 leaves the number to max_resident_streams."""

@@ -136,7 +136,7 @@ class Debts:
         returns the publication. `chosen_at`: when its next publish interval begins."""
         stream = self._streams[verdict.stream]
         since_ms = stream.unpublished_since_ms
-        # None after an eviction; 0 if the producer does not set the time
+        # None for a renewal; 0 if the producer does not set the time
         latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
         stream.last = LastPublication(chosen_at, verdict.outcome)
         renewed = self._release(stream) and since_ms is None

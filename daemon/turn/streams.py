@@ -1,6 +1,10 @@
 """The streams that this worker holds in memory. Only the loop's thread touches them.
 
 D = source dim, E = target dim
+
+What the store does not have of an evicted stream is what was published of it, and when. That is
+remembered here: a stream that came back without it would be published at once, whatever its publish
+interval.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ from daemon.turn.ports import Windows
 from daemon.turn.window import BEFORE_ALL, Pair, PairId, WindowShape
 from model.values.episode import Adaptation, Cut
 from model.values.gate import Outcome
+
+REMEMBERED = 4
+"""Evicted streams that are remembered for each slot: about 2 KB a slot, little beside a window."""
 
 
 class StreamId(NamedTuple):
@@ -60,6 +67,16 @@ class Stream:
     unpublished_since_ms: int | None = None
     """Record time (ms, UTC) of the oldest event that no published mapping reflects yet."""
 
+    def returned(self, slot: int) -> Stream:
+        """Returns what holds of it when it is back in memory, its window still to be filled."""
+        return Stream(
+            self.id,
+            slot,
+            fresh=self.fresh,
+            last=self.last,
+            unpublished_since_ms=self.unpublished_since_ms,
+        )
+
     def count_in(self, pair: Pair, shape: WindowShape) -> bool:
         """Counts the pair as held. Returns False for a replay, which changes nothing: a pair at or
         before the newest one was here already."""
@@ -80,6 +97,8 @@ class Streams:
         self._windows = windows
         self._streams: OrderedDict[StreamId, Stream] = OrderedDict()
         self._free = list(reversed(range(slots)))
+        self._evicted: OrderedDict[StreamId, Stream] = OrderedDict()
+        self._most_evicted = REMEMBERED * slots
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -106,7 +125,8 @@ class Streams:
         self._windows = windows
 
     def add(self, kept: Mapping[StreamId, Sequence[Pair]]) -> None:
-        """Adds streams with the pairs that the store kept of them; new streams have none.
+        """Adds streams with the pairs that the store kept of them; new streams have none. Those
+        that were evicted go on as if they had stayed.
 
         Each gets the slot that was freed last: no more slots are ever touched than there were
         streams at one time.
@@ -114,7 +134,8 @@ class Streams:
         for stream_id in kept:
             slot = self._free.pop()
             self._windows.clear(slot)
-            self._streams[stream_id] = Stream(stream_id, slot)
+            before = self._evicted.pop(stream_id, None)
+            self._streams[stream_id] = before.returned(slot) if before else Stream(stream_id, slot)
         self.slide(kept.items())
 
     def slide(self, arrived: Iterable[tuple[StreamId, Sequence[Pair]]]) -> list[Slid]:
@@ -157,19 +178,26 @@ class Streams:
         return self._windows.batch_splits
 
     def drop(self, partition: int) -> list[StreamId]:
-        """Removes the streams of a partition, and returns which they were."""
+        """Removes the streams of a partition, and returns which they were. Forgets those that were
+        evicted, too."""
+        for stream_id in [each for each in self._evicted if each.partition == partition]:
+            del self._evicted[stream_id]
         ids = [stream_id for stream_id in self._streams if stream_id.partition == partition]
         self._remove(ids)
         return ids
 
     def evict(self, most: int, busy: Callable[[StreamId], bool]) -> int:
         """Removes the least recently changed streams until `most` are left, except the busy ones.
-        Returns how many it removed. They come back from the store with their next event."""
+        Returns how many it removed. They come back from the store with their next event, or when
+        they are due. Of those evicted, a limited number is remembered, the last."""
         surplus = len(self._streams) - most
         if surplus <= 0:
             return 0
         idle = (stream_id for stream_id in self._streams if not busy(stream_id))
         gone = [stream_id for stream_id, _ in zip(idle, range(surplus), strict=False)]
+        self._evicted |= {stream_id: self._streams[stream_id] for stream_id in gone}
+        while len(self._evicted) > self._most_evicted:
+            self._evicted.popitem(last=False)
         self._remove(gone)
         return len(gone)
 

@@ -559,6 +559,19 @@ def test_evicted_streams_come_back_and_make_the_same_mappings() -> None:
     assert ends[0] == ends[1]
 
 
+def test_a_stream_that_was_evicted_keeps_its_publish_interval(world: World, moody: Moody) -> None:
+    worker = Worker(world, policy(max_resident_streams=1, publish_interval_s=10.0), engine=moody)
+    worker.begin()
+    for key in "abab":
+        world.feed(key, 3)
+        worker.drain_for(4)
+    assert [m.facts.stream for m in world.mappings()] == ["a", "b"]
+    reports = [worker.turn(after_s=10.0)]
+    assert [m.facts.stream for m in world.mappings()] == ["a", "b", "a", "b"]
+    assert all(9.9 < each.latency_s < 10.1 for each in reports[0].published)
+    assert worker.turn(after_s=20.0).verdicts == []
+
+
 def test_a_stream_whose_window_expired_while_its_mapping_waited_is_owed_nothing(
     world: World,
 ) -> None:
