@@ -172,6 +172,10 @@ class Settings(BaseModel):
     """Publishes ridge regression where it is clearly better than the adapted mapping on the newest
     pairs; for a θ that was never trained, unless the adapted mapping is clearly better. If off,
     mappings are compared with θ alone."""
+    drift: bool = True
+    """Watches the losses of each stream for a change. A stream that seems to have changed is also
+    adapted to its pairs since then alone; if that mapping is clearly better on the newest pairs,
+    the window loses the older ones, in Redis too."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
     Redis keeps them; reading one back costs as much as several events."""

@@ -41,6 +41,9 @@ class LoopPolicy:
     adapt_latest_s: float = 1.0
     """How long after its first event a stream with fewer events is due."""
 
+    drift: bool = True
+    """Whether a stream that has changed loses the pairs from before."""
+
     @property
     def slots(self) -> int:
         """The most streams in memory at any time: those that stay, and those that one turn may add

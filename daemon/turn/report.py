@@ -35,6 +35,10 @@ class Verdict:
     """Pairs, the newest, that its candidates were judged on before they learned from them."""
     adaptation: Adaptation
     outcome: Outcome
+    window_since: int = 0
+    """The offset of the oldest event in the window."""
+    shortened: bool = False
+    """Whether the stream has changed: then the window is to lose the older pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class TurnReport:
     """How many streams left memory."""
     batch_splits: int = 0
     """How often the batch was halved because the device's memory was full."""
+    suspected: int = 0
+    """How many streams are suspected to have changed that were not before."""
     verdicts: list[Verdict] = field(default_factory=list)
     published: list[Publication] = field(default_factory=list)
     committed: Mapping[int, int] = field(default_factory=dict)

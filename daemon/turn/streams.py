@@ -1,6 +1,6 @@
 """The streams that this worker holds in memory. Only the loop's thread touches them.
 
-D = source dim, E = target dim
+D = source dim, E = target dim, B = streams in batch, Q = query pairs
 
 What the store does not have of an evicted stream is what was published of it, and when. That is
 remembered here: a stream that came back without it would be published at once, whatever its publish
@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from daemon.turn.ports import Windows
 from daemon.turn.window import BEFORE_ALL, Pair, PairId, WindowShape
+from model.values.drift import DriftWatch
 from model.values.episode import Adaptation, Cut
 from model.values.gate import Outcome
 
@@ -96,6 +99,7 @@ class Streams:
         self._shape = shape
         self._windows = windows
         self._streams: OrderedDict[StreamId, Stream] = OrderedDict()
+        self._watch = DriftWatch(slots, shape.size)
         self._free = list(reversed(range(slots)))
         self._evicted: OrderedDict[StreamId, Stream] = OrderedDict()
         self._most_evicted = REMEMBERED * slots
@@ -134,6 +138,7 @@ class Streams:
         for stream_id in kept:
             slot = self._free.pop()
             self._windows.clear(slot)
+            self._watch.clear(slot)
             before = self._evicted.pop(stream_id, None)
             self._streams[stream_id] = before.returned(slot) if before else Stream(stream_id, slot)
         self.slide(kept.items())
@@ -154,6 +159,7 @@ class Streams:
             slid.append(Slid(stream_id, new, self._shape.ready(stream.pairs)))
         if slots:
             self._windows.append(slots, [p.x_D for p in fresh], [p.y_E for p in fresh])
+            self._watch.append(slots, [p.id.offset for p in fresh])
         return slid
 
     def ready(self, stream_id: StreamId) -> bool:
@@ -167,6 +173,37 @@ class Streams:
         query = self._shape.query_of(stream.pairs)
         stream.fresh = 0
         return Cut(stream.slot, stream.pairs - query, query, wanted)
+
+    def since(self, cut: Cut) -> int:
+        """Returns the offset of the oldest event in a cut."""
+        return self._watch.oldest(cut.slot, cut.support + cut.query)
+
+    def challenge(self, cut: Cut) -> Cut | None:
+        """Returns the cut of the pairs since the stream is suspected to have changed, where it is,
+        see `DriftWatch.challenge`."""
+        return self._watch.challenge(cut, self._shape.min_support)
+
+    def standard_errors(self, cut: Cut) -> float:
+        """Returns by how many a challenge has to win, see `DriftWatch.standard_errors`."""
+        return self._watch.standard_errors(cut.slot)
+
+    def observe(self, cuts: Sequence[Cut], adaptations: Sequence[Adaptation]) -> int:
+        """Watches for changes in what adaptations were judged by. Returns how many streams it
+        suspects that it did not before."""
+        told = [(c, a.evidence) for c, a in zip(cuts, adaptations, strict=True) if a.evidence]
+        if not told:
+            return 0
+        losses_BQ = np.stack([evidence.squared_Q for _, evidence in told])
+        judges_BQ = np.stack([evidence.judges_Q for _, evidence in told])
+        return self._watch.observe([cut for cut, _ in told], losses_BQ, judges_BQ)
+
+    def shorten(self, stream_id: StreamId, pairs: int) -> None:
+        """Removes all but the newest pairs from the stream's window. Adaptations that were made of
+        those can still be read."""
+        stream = self._streams[stream_id]
+        stream.pairs = pairs
+        self._windows.shorten(stream.slot, pairs)
+        self._watch.settle(stream.slot)
 
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Adapts the mapping of every cut, see `Windows.adapt`."""

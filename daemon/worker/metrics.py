@@ -53,6 +53,8 @@ CounterName = Literal[
     "pairs",
     "dead_letters",
     "adaptations",
+    "drift_suspected",
+    "drift_confirmed",
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
@@ -111,6 +113,10 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
     "dead_letters": MetricSpec("Events sent to the dead-letter topic, by reason.", "reason"),
     "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "drift_suspected": MetricSpec("Streams whose losses rose as after a change of the stream."),
+    "drift_confirmed": MetricSpec(
+        "Windows cut because a mapping adapted to the pairs since the change was clearly better."
+    ),
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
@@ -273,6 +279,8 @@ class Metrics:
         for outcome, count in tally(p.outcome for p in report.published).items():
             self._counters["mappings_published"].labels(outcome.value).inc(count)
         self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
+        self._counters["drift_suspected"].inc(report.suspected)
+        self._counters["drift_confirmed"].inc(sum(v.shortened for v in report.verdicts))
         for verdict in report.verdicts:
             self._record_losses(verdict)
         for publication in report.published:

@@ -153,6 +153,7 @@ class FullForm:
             pair_losses,
             (support.real_BS, query.real_BS),
             winners(self._in_full.order, measures, judges_BQ),
+            judges_BQ,
             measures[Candidate.ADAPTED].healthy_B,
             fitted.centred_B,
         )
@@ -213,6 +214,7 @@ class FullForm:
             ridge=ridge,
             winner=found.winner,
             judged_pairs=judged_pairs,
+            evidence=found.evidence.of(self._query_capacity),
         )
 
     def _real(self, judges: Sequence[NDArray[np.bool_]], query: Support) -> Tensor:

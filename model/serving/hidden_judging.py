@@ -113,6 +113,7 @@ def judge_chunk(
         losses,
         (real_BS, real_BQ),
         winners(inner.order, measures, judges_BQ),
+        judges_BQ,
         measures[Candidate.ADAPTED].healthy_B,
         units.centred_B,
     )

@@ -24,12 +24,13 @@ support would win. Fewer than two pairs say nothing about chance, and the first 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from model.values.episode import Candidate
+from model.values.episode import Candidate, QueryEvidence
+from model.values.gate import CLEARLY
 
-CLEARLY = 2.0
 CANDIDATES = tuple(Candidate)
 
 
@@ -65,6 +66,15 @@ class Judged(NamedTuple):
     """Whether θ′ is."""
     centred: bool
     """Whether θ′ was adapted to centred targets."""
+    evidence: QueryEvidence
+
+
+class Won(NamedTuple):
+    """Each stream's winner, as its place in CANDIDATES, and its measures of each query pair."""
+
+    place_B: Tensor
+    squared_BQ: Tensor
+    cosine_BQ: Tensor
 
 
 def order_of(*, trained: bool, ridge: bool) -> tuple[Candidate, ...]:
@@ -100,8 +110,8 @@ def measured(
 
 def winners(
     order: Sequence[Candidate], measures: Mapping[Candidate, Measures], judges_BQ: Tensor
-) -> Tensor:
-    """Returns each stream's winner (B), as its place in CANDIDATES; θ where none is finite."""
+) -> Won:
+    """Returns each stream's winner; θ where none is finite."""
     incumbent, place_B = measures[order[0]], torch.zeros_like(judges_BQ.sum(1))
     place_B += CANDIDATES.index(order[0])
     for name in order[1:]:
@@ -119,7 +129,8 @@ def winners(
             torch.where(wins_B.unsqueeze(1), challenger.cosine_BQ, incumbent.cosine_BQ),
             challenger.healthy_B | incumbent.healthy_B,
         )
-    return torch.where(incumbent.healthy_B, place_B, CANDIDATES.index(Candidate.THETA))
+    place_B = torch.where(incumbent.healthy_B, place_B, CANDIDATES.index(Candidate.THETA))
+    return Won(place_B, incumbent.squared_BQ, incumbent.cosine_BQ)
 
 
 def clearly_better(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
@@ -138,20 +149,25 @@ def clearly_better(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tenso
 def judged(
     losses: PairLosses,
     real: tuple[Tensor, Tensor],
-    winner_B: Tensor,
+    won: Won,
+    judges_BQ: Tensor,
     finite_B: Tensor,
     centred_B: Tensor,
 ) -> list[Judged]:
-    """Returns what was found of every stream, in one transfer from the device.
+    """Returns what was found of every stream, in two transfers from the device.
 
     `real` are the real pairs of support (B, S) and query (B, Q); mean losses without pairs are NaN.
     """
     reals = (real[0], real[0], real[1], real[1], real[1])
     means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
-    flags = [flag.to(means_5B[0].dtype) for flag in (winner_B, finite_B, centred_B)]
+    flags = [flag.to(means_5B[0].dtype) for flag in (won.place_B, finite_B, centred_B)]
+    measures = (won.squared_BQ, won.cosine_BQ, judges_BQ.to(won.squared_BQ.dtype))
+    squared_BQ, cosine_BQ, own_BQ = torch.stack(measures).cpu().numpy()
+    pairs = map(QueryEvidence, squared_BQ, cosine_BQ, own_BQ.astype(np.bool_))
+    means = torch.stack([*means_5B, *flags], 1).tolist()
     return [
-        Judged(a, b, c, d, e, CANDIDATES[int(winner)], bool(finite), bool(centred))
-        for a, b, c, d, e, winner, finite, centred in torch.stack([*means_5B, *flags], 1).tolist()
+        Judged(a, b, c, d, e, CANDIDATES[int(winner)], bool(finite), bool(centred), own)
+        for (a, b, c, d, e, winner, finite, centred), own in zip(means, pairs, strict=True)
     ]
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.values.arrays import FloatArray
 from model.values.low_rank import LowRank
 
@@ -51,6 +54,21 @@ class Candidate(Enum):
     """Ridge regression."""
 
 
+class QueryEvidence(NamedTuple):
+    """What the judge measured of the winner on each query pair; Q is the engine's capacity."""
+
+    squared_Q: FloatArray
+    """The squared error."""
+    cosine_Q: FloatArray
+    """The cosine distance, seen from the support's mean target."""
+    judges_Q: NDArray[np.bool_]
+    """Which of these are pairs that judge."""
+
+    def of(self, pairs: int) -> "QueryEvidence":
+        """Returns what was measured of the first pairs."""
+        return QueryEvidence(self.squared_Q[:pairs], self.cosine_Q[:pairs], self.judges_Q[:pairs])
+
+
 @dataclass(frozen=True, slots=True)
 class Adaptation:
     """One stream's candidates, with their losses and which of them the judge prefers.
@@ -84,3 +102,5 @@ class Adaptation:
     """What the judge prefers (`model.serving.judging`); a θ′ that is not finite never is."""
     judged_pairs: int = 0
     """How many query pairs it judged by: those whose source is not in the support."""
+    evidence: QueryEvidence | None = None
+    """What it judged by; None where an engine does not say."""

@@ -19,7 +19,6 @@ from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
 from model.serving.judging import (
     CANDIDATES,
-    CLEARLY,
     Measures,
     clearly_better,
     measured,
@@ -30,7 +29,7 @@ from model.serving.windows import EpisodeWindows
 from model.theta.meta_init import MetaInit
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Candidate, Cut, Episode
-from model.values.gate import Outcome, judge
+from model.values.gate import CLEARLY, Outcome, judge
 
 DIMS = (12, 16, 6)
 ADAPTED, THETA, RIDGE = Candidate.ADAPTED, Candidate.THETA, Candidate.RIDGE
@@ -99,9 +98,9 @@ def test_who_wins(
 ) -> None:
     given = {ADAPTED: adapted, THETA: theta, RIDGE: ridge}
     judges_BQ = torch.ones(1, 4, dtype=torch.bool)
-    found_B = winners(order_of(trained=trained, ridge=True), given, judges_BQ)
+    found_B = winners(order_of(trained=trained, ridge=True), given, judges_BQ).place_B
     assert CANDIDATES[int(found_B)] is expected
-    none_judge = winners(order_of(trained=trained, ridge=True), given, ~judges_BQ)
+    none_judge = winners(order_of(trained=trained, ridge=True), given, ~judges_BQ).place_B
     first = (adapted if trained else ridge).healthy_B.item()
     incumbent = (ADAPTED if trained else RIDGE) if first else CANDIDATES[int(none_judge)]
     assert CANDIDATES[int(none_judge)] is incumbent
