@@ -102,14 +102,15 @@ class Schedule:
             for stream in [stream for stream in waiting if stream.partition == partition]:
                 self.forget(stream)
 
-    def pop_due(self, now: float) -> list[StreamId]:
-        """Removes at most `max_batch` streams that are due from both queues, and returns them:
-        those that have waited longest. Changed ones wait for a batch, deferred ones only for their
-        time.
+    def pop_due(self, now: float, most: int | None = None) -> list[StreamId]:
+        """Removes at most `most` streams that are due from both queues (None: `max_batch`), and
+        returns them: those that have waited longest. Changed ones wait for a batch, deferred ones
+        only for their time.
         """
+        most = self._policy.max_batch if most is None else most
         changed = bool(self._changed) and self._changed_wait_s(now) <= 0
         due: list[StreamId] = []
-        while len(due) < self._policy.max_batch:
+        while len(due) < most:
             until = self._next_deferred()
             if until is not None and until > now:
                 until = None

@@ -94,6 +94,8 @@ class TurnReport:
     """How often the batch was halved because the device's memory was full."""
     suspected: int = 0
     """How many streams are suspected to have changed that were not before."""
+    renewals: int = 0
+    """How many renewals of mappings began."""
     verdicts: list[Verdict] = field(default_factory=list)
     published: list[Publication] = field(default_factory=list)
     committed: Mapping[int, int] = field(default_factory=dict)

@@ -52,10 +52,10 @@ class DriftWatch:
     """
 
     def __init__(self, slots: int, window_size: int) -> None:
-        self._offsets_ZW = np.full((slots, window_size), NEVER, np.int64)
+        self._offsets_ZW = np.zeros((slots, window_size), np.int64)
         self._arrived = [0] * slots
         # logarithms keep their order in 16 bits, and large losses do not overflow
-        self._losses_ZN = np.full((slots, KEPT), -np.inf, np.float16)
+        self._losses_ZN = np.zeros((slots, KEPT), np.float16)
         self._known_Z = np.zeros(slots, np.int64)
         self._s_Z = np.ones(slots, np.float32)
         self._since_Z = np.full(slots, NEVER, np.int64)

@@ -30,6 +30,7 @@ from daemon.turn.ports import (
     Windows,
     WindowStore,
 )
+from daemon.turn.publishing import SLICE_BYTES
 from daemon.turn.report import TurnReport
 from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
@@ -48,7 +49,7 @@ D, E = 4, 3
 class LinearEngine:
     """Vectors to vectors by ridge regression; θ maps all to zero. Without torch, so quick."""
 
-    largest_window: int = 40
+    largest_window: int = 8
 
     theta = ThetaInfo(
         version="zero",
@@ -280,6 +281,7 @@ def policy(
     adapt_every: int = 1,
     adapt_latest_s: float = 1.0,
     turn_interval_s: float = 0.0,
+    publish_slice_bytes: int = SLICE_BYTES,
 ) -> LoopPolicy:
     return replace(
         POLICY,
@@ -291,4 +293,5 @@ def policy(
         adapt_every=adapt_every,
         adapt_latest_s=adapt_latest_s,
         turn_interval_s=turn_interval_s,
+        publish_slice_bytes=publish_slice_bytes,
     )

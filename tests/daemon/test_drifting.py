@@ -12,7 +12,7 @@ import pytest
 
 from daemon.errors import Superseded
 from daemon.turn.ports import WindowStore
-from tests.daemon.lab import POLICY, D, E, Worker, World, event, partition_of
+from tests.daemon.lab import POLICY, D, E, LinearEngine, Worker, World, event, partition_of
 from tests.daemon.test_loop_faults import Crash
 
 KEY = "a"
@@ -20,6 +20,12 @@ PARTITION = partition_of(KEY)
 SHAPE = replace(POLICY.shape, support_size=20, query_size=4)
 ROOMY = replace(POLICY, shape=SHAPE)
 UNWATCHED = replace(ROOMY, drift=False)
+
+
+class Roomy(LinearEngine):
+    """With room for the windows here."""
+
+    largest_window = 40
 
 
 def produce(world: World, number: int, map_seed: int) -> None:
@@ -54,7 +60,7 @@ def kept(world: World) -> list[int]:
 
 
 def test_a_stream_that_jumps_goes_on_with_the_pairs_since(world: World) -> None:
-    worker = Worker(world, ROOMY)
+    worker = Worker(world, ROOMY, engine=Roomy())
     history(world, worker)
     (found,) = jump(world, worker, 9)
     newest = world.newest()[KEY].facts
@@ -66,7 +72,7 @@ def test_a_stream_that_jumps_goes_on_with_the_pairs_since(world: World) -> None:
 
 
 def test_without_the_watch_windows_are_what_they_were(world: World) -> None:
-    worker = Worker(world, UNWATCHED)
+    worker = Worker(world, UNWATCHED, engine=Roomy())
     history(world, worker)
     assert jump(world, worker, 12) == []
     assert kept(world) == list(range(72 - ROOMY.shape.size, 72))
@@ -74,7 +80,7 @@ def test_without_the_watch_windows_are_what_they_were(world: World) -> None:
 
 
 def test_the_report_says_what_was_suspected(world: World) -> None:
-    worker = Worker(world, ROOMY)
+    worker = Worker(world, ROOMY, engine=Roomy())
     history(world, worker)
     suspected = 0
     for number in range(9):
@@ -86,7 +92,7 @@ def test_the_report_says_what_was_suspected(world: World) -> None:
 def test_many_events_an_interval_are_noticed_too(world: World) -> None:
     """Ten events between two adaptations, of which the last four are judged."""
     wide = replace(ROOMY, shape=replace(SHAPE, support_size=34), publish_interval_s=1.0)
-    worker = Worker(world, wide)
+    worker = Worker(world, wide, engine=Roomy())
     worker.begin()
     for turn in range(40):
         for number in range(10):
@@ -128,20 +134,20 @@ def test_a_crash_beside_the_cut_leaves_the_window_that_mappings_are_of(
     world: World, when: str
 ) -> None:
     around = (crash, nothing) if when == "before" else (nothing, crash)
-    worker = Worker(world, ROOMY, store=lambda store: Interfering(store, *around))
+    worker = Worker(world, ROOMY, store=lambda store: Interfering(store, *around), engine=Roomy())
     history(world, worker)
     with pytest.raises(Crash):
         jump(world, worker, 9)
     before = kept(world)
     assert len(before) == (ROOMY.shape.size if when == "before" else len(before))
-    successor = Worker(world, ROOMY, name="successor")
+    successor = Worker(world, ROOMY, name="successor", engine=Roomy())
     successor.drain()
     assert kept(world) == before
     calm = World()
     calm.topic.log[PARTITION] += world.topic.log[PARTITION]
     calm.topic.committed[PARTITION] = before[0]  # as if the topic began with that window
     calm.shelf.positions[PARTITION] = before[0]
-    again = Worker(calm, UNWATCHED, name="again")
+    again = Worker(calm, UNWATCHED, name="again", engine=Roomy())
     again.drain()
     ours, expected = world.newest()[KEY], calm.newest()[KEY]
     assert (ours.facts.version, ours.facts.window_since) == (before[-1], before[0])
@@ -154,7 +160,7 @@ def test_a_worker_that_was_superseded_before_the_cut_publishes_nothing(world: Wo
         raise Superseded([PARTITION])
 
     store = lambda port: Interfering(port, superseded, nothing)  # noqa: E731
-    worker = Worker(world, ROOMY, store=store)
+    worker = Worker(world, ROOMY, store=store, engine=Roomy())
     history(world, worker)
     published = len(world.mappings())
     jump(world, worker, 5)
