@@ -26,6 +26,7 @@ from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
 from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
+from daemon.turn.prequential import Prequential
 from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
 from daemon.turn.renewals import RenewalPace
 from daemon.turn.report import Holdings, TurnReport, Verdict
@@ -56,6 +57,7 @@ class Loop:
         self._owned = Ownership(ports.source, ports.store, policy.start, theta_hash)
         self._streams = Streams(policy.shape, windows, policy.slots)
         self._debts = Debts(policy, self._streams, self._owned)
+        self._prequential = Prequential(policy.prequential_streams, ports.engine)
         self._stored = NOTHING_STORED
         self._publishing = PublishingPace(policy.batch.max_batch, policy.publish_slice_bytes)
         self._renewing = RenewalPace(policy.batch.max_batch)
@@ -124,6 +126,7 @@ class Loop:
         self._owned.serve(store, engine.theta.content_hash)
         self.recover()
         self._streams.use(engine.windows(self._policy.slots))
+        self._prequential = Prequential(self._policy.prequential_streams, engine)
         return before
 
     # ---- the steps of a turn
@@ -183,6 +186,7 @@ class Loop:
         streams = [event.stream for event in events]
         self._load(streams, report)
         slid = self._streams.slide(zip(streams, pairs, strict=True))
+        report.scores = self._prequential.score(slid, self._clock.now())
         report.pairs = sum(len(each.new) for each in slid)
         report.replayed_pairs = sum(map(len, pairs)) - report.pairs
         now, wall_ms = self._clock.now(), self._clock.wall_ms()
@@ -284,6 +288,9 @@ class Loop:
         now_ms = self._clock.wall_ms()
         settled = [self._debts.settle(verdict, cut_at, now_ms) for _, verdict in ours if verdict]
         report.published += settled
+        for _, verdict in ours:
+            if verdict:
+                self._prequential.hold(verdict)
 
     def _mapping(self, verdict: Verdict, turn: str) -> Message:
         epoch = self._owned[verdict.stream.partition].epoch
@@ -326,6 +333,7 @@ class Loop:
         for partition in partitions:
             self._streams.drop(partition)
             self._debts.drop(partition)
+            self._prequential.drop(partition)
 
     @contextmanager
     def _stage(self, report: TurnReport, name: str) -> Iterator[None]:

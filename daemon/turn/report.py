@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from daemon.errors import MalformedReason
 from daemon.turn.streams import StreamId
@@ -54,6 +54,22 @@ class Publication:
     """Whether it reflects another θ and no new event; then its latency means nothing."""
 
 
+ScoredMapping = Literal["published", "theta", "ridge"]
+
+
+class PairScore(NamedTuple):
+    """How well a mapping that had not learned from a new pair does on it."""
+
+    mapping: ScoredMapping
+    """What was published of the stream last, θ unadapted, or ridge regression on the window that
+    was published of."""
+    loss: float
+    """θ's loss, mse or cosine."""
+    first: bool | None
+    """Whether the pair's own target is the nearest of the stream's recent ones; None where those
+    are too few."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holdings:
     """What the worker holds in memory when a turn ends."""
@@ -92,6 +108,8 @@ class TurnReport:
     """How many streams left memory."""
     batch_splits: int = 0
     """How often the batch was halved because the device's memory was full."""
+    scores: list[PairScore] = field(default_factory=list)
+    """Of new pairs of sampled streams."""
     suspected: int = 0
     """How many streams are suspected to have changed that were not before."""
     renewals: int = 0

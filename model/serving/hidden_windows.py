@@ -249,12 +249,14 @@ class HiddenWindows:
                 raise RuntimeError("read an adaptation before the windows go on")
             return rival.of_pairs(*self._raw.pairs(cut), cut.support)
 
+        lazy = LazyTensors(ridge) if Candidate.RIDGE in self._inner.order else None
         return Adaptation(
             LazyTensors(lambda: self._tensors(fit())),
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=LazyTensors(ridge) if found.winner is Candidate.RIDGE else None,
+            ridge=lazy if found.winner is Candidate.RIDGE else None,
+            rival=lazy,
             factored=lambda: self._low_rank(fit()),
             winner=found.winner,
             judged_pairs=judged_pairs,

@@ -95,6 +95,8 @@ class Adaptation:
     ridge: Mapping[str, FloatArray] | None = None
     """Ridge regression on support and query as a mapping without activation, where it is the
     winner."""
+    rival: Mapping[str, FloatArray] | None = None
+    """The same whoever won, made when it is read; None where it is left out."""
     factored: Callable[[], LowRank | None] | None = None
     """Returns θ′ as θ and thin factors, or None where those would round too much of it away; it is
     None itself where the inner loop has no such form."""
