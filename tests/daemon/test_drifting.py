@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.errors import Superseded
+from daemon.local.services import Services
 from daemon.turn.ports import WindowStore
 from tests.daemon.lab import POLICY, D, E, LinearEngine, Worker, World, event, partition_of
 from tests.daemon.test_loop_faults import Crash
@@ -153,6 +155,42 @@ def test_a_crash_beside_the_cut_leaves_the_window_that_mappings_are_of(
     assert (ours.facts.version, ours.facts.window_since) == (before[-1], before[0])
     assert ours.facts.content_hash == expected.facts.content_hash
     assert ours.facts.window_since == expected.facts.window_since
+
+
+@pytest.mark.services
+def test_in_redis_too_a_successor_has_the_window_that_was_cut(
+    world: World, services: Services, redis_namespace: str
+) -> None:
+    """The worker dies between the cut and the publication."""
+    layout = WindowLayout(redis_namespace, "g", "topic", "e", SHAPE.size, D, E)
+    opened = []
+
+    def open_store(_: WindowStore) -> WindowStore:
+        opened.append(RedisWindowStore(services.redis_url, 5.0, layout))
+        return opened[-1]
+
+    worker = Worker(
+        world,
+        ROOMY,
+        store=lambda port: Interfering(open_store(port), nothing, crash),
+        engine=Roomy(),
+    )
+    history(world, worker)
+    with pytest.raises(Crash):
+        jump(world, worker, 9)
+    published = len(world.mappings())
+    Worker(world, ROOMY, store=open_store, name="successor", engine=Roomy()).drain()
+    cut = [pair.id.offset for pair in opened[-1].load(PARTITION, [KEY])[KEY]]
+    assert len(cut) < SHAPE.size
+    newest = world.newest()[KEY].facts
+    assert len(world.mappings()) == published + 1
+    assert (newest.window_since, newest.version, newest.support_pairs) == (
+        cut[0],
+        cut[-1],
+        len(cut),
+    )
+    for store in opened:
+        store.close()
 
 
 def test_a_worker_that_was_superseded_before_the_cut_publishes_nothing(world: World) -> None:
