@@ -15,10 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.serving.judging import clearly_better
+from model.serving.judging import errors_ahead
 from model.values.drift import KEPT, LARGEST, SUSPECTED, DriftWatch
 from model.values.episode import Adaptation, Cut, QueryEvidence
-from model.values.gate import clearly_lower, prefers
+from model.values.gate import CLEARLY, clearly_lower, prefers
 
 WINDOW, QUERY = 12, 4
 
@@ -193,8 +193,8 @@ def test_clearly_lower_is_the_judges_own_rule(pairs: list[tuple[float, float]]) 
         if abs(z - 2.0) < 1e-3:
             return  # either may be right in single precision
     one_BQ, other_BQ = torch.tensor(one_Q)[None], torch.tensor(other_Q)[None]
-    expected_B = clearly_better(one_BQ, other_BQ, torch.ones_like(one_BQ, dtype=torch.bool))
-    assert clearly_lower(one_Q, other_Q) == bool(expected_B)
+    ahead_B = errors_ahead(one_BQ, other_BQ, torch.ones_like(one_BQ, dtype=torch.bool))
+    assert clearly_lower(one_Q, other_Q) == bool(ahead_B > CLEARLY)
 
 
 def adaptation(squared: Sequence[float], cosine: Sequence[float], judges: str) -> Adaptation:
