@@ -293,7 +293,7 @@ class Loop:
         report.published += settled
         for _, verdict in ours:
             if verdict:
-                self._prequential.hold(verdict)
+                self._prequential.hold(verdict, self._clock.now())
 
     def _mapping(self, verdict: Verdict, turn: str) -> Message:
         epoch = self._owned[verdict.stream.partition].epoch

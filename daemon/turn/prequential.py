@@ -6,8 +6,8 @@ A sample of the streams is followed: those whose keys have the smallest hashes, 
 depend on which streams are busy or came first. Of each, the mapping that was published last is
 kept, and ridge regression on the same window. A new pair's source is mapped by both and by θ
 unadapted, and each output looks for the pair's own target among the stream's recent ones. This does
-not rest on how often streams are adapted, and what it costs is bounded by the number of streams and
-by the time between two pairs.
+not rest on how often streams are adapted. What it costs is bounded: a publication whose turn has
+not come is passed over, and its stream is not scored until the next one that is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.turn.cadence import Allowance
 from daemon.turn.ports import AdaptationEngine
 from daemon.turn.report import PairScore, ScoredMapping, Verdict
 from daemon.turn.streams import Slid, StreamId
@@ -30,8 +31,11 @@ from model.theta.meta_init import OutputActivation
 from model.values.arrays import FloatArray
 from model.values.gate import Outcome
 
-PAIRS_PER_S = 50.0
-"""A pair takes some 100 µs: scoring takes half a percent of a core at most."""
+PAIRS_PER_S = 10.0
+HOLDS_PER_S = 2.0
+"""Scoring a pair takes some 0.3 ms at 512 dimensions, keeping a mapping 2 ms: together less than
+a percent of a core."""
+SAVED_S = 5.0
 RECENT = 32
 """Targets, the pair's own included, among which it is searched for."""
 LEAST_RECENT = 8
@@ -71,7 +75,8 @@ class Prequential:
         self._theta = self._held(engine.theta_mapping()) if most else None
         self._followed: dict[StreamId, Followed] = {}
         self._largest = -1
-        self._allowed, self._allowed_at = 0.0, 0.0
+        self._pairs = Allowance(PAIRS_PER_S, SAVED_S)
+        self._holds = Allowance(HOLDS_PER_S, SAVED_S)
 
     def _held(self, tensors: Mapping[str, FloatArray]) -> HeldMapping:
         return HeldMapping(tensors, self._info.activation, self._info.output_activation)
@@ -81,15 +86,12 @@ class Prequential:
         monotonic. Beyond PAIRS_PER_S pairs are passed over."""
         if not self._followed:
             return []
-        since_s, self._allowed_at = now - self._allowed_at, now
-        self._allowed = min(PAIRS_PER_S, self._allowed + PAIRS_PER_S * max(0.0, since_s))
         scores: list[PairScore] = []
         for stream_id, new, _ in slid:
             if (followed := self._followed.get(stream_id)) is None:
                 continue
             for pair in new:
-                if self._allowed >= 1:
-                    self._allowed -= 1
+                if followed.mappings and self._pairs.take(now):
                     scores += self._scores(followed, pair)
                 followed.recent.append(pair.y_E)
         return scores
@@ -109,14 +111,18 @@ class Prequential:
             return 1.0 - float(o_E @ y_E / np.sqrt((o_E @ o_E) * (y_E @ y_E)))
         return float(np.square(o_E - y_E).mean())
 
-    def hold(self, verdict: Verdict) -> None:
+    def hold(self, verdict: Verdict, now: float) -> None:
         """Notes that the verdict's mapping was published. Call it while the adaptation can be
         read."""
         if self._theta is None:
             return
         before = self._followed.get(verdict.stream)
         rank = before.rank if before else _rank(verdict.stream.key)
-        if before is None and not self._room_for(rank):
+        if before is None and not self._belongs(rank):
+            return
+        if not self._holds.take(now):
+            if before:
+                before.mappings = {}  # subscribers have another one now
             return
         mappings: dict[ScoredMapping, HeldMapping] = {
             "published": self._published(verdict, self._theta),
@@ -127,19 +133,18 @@ class Prequential:
         if before:
             before.mappings = mappings
         else:
+            self._make_room()
             self._followed[verdict.stream] = Followed(rank, mappings)
             self._largest = max(self._largest, rank)
 
-    def _room_for(self, rank: int) -> bool:
-        """Makes room for a stream of this rank, where it belongs to the sample."""
-        if len(self._followed) < self._most:
-            return True
-        if rank >= self._largest:
-            return False
-        ranks = {stream_id: followed.rank for stream_id, followed in self._followed.items()}
-        del self._followed[max(ranks, key=ranks.__getitem__)]
-        self._largest = max((each.rank for each in self._followed.values()), default=-1)
-        return True
+    def _belongs(self, rank: int) -> bool:
+        return len(self._followed) < self._most or rank < self._largest
+
+    def _make_room(self) -> None:
+        if len(self._followed) >= self._most:
+            ranks = {stream_id: followed.rank for stream_id, followed in self._followed.items()}
+            del self._followed[max(ranks, key=ranks.__getitem__)]
+            self._largest = max((each.rank for each in self._followed.values()), default=-1)
 
     def _published(self, verdict: Verdict, theta: HeldMapping) -> HeldMapping:
         adaptation = verdict.adaptation

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon.turn.prequential import LEAST_RECENT, PAIRS_PER_S, Prequential
+from daemon.turn.prequential import HOLDS_PER_S, LEAST_RECENT, PAIRS_PER_S, SAVED_S, Prequential
 from daemon.turn.report import PairScore, ScoredMapping, Verdict
 from daemon.turn.streams import Slid, StreamId
 from daemon.turn.window import Pair, PairId
@@ -68,7 +68,7 @@ def of(scores: Sequence[PairScore], mapping: ScoredMapping) -> list[PairScore]:
 def test_each_new_pair_is_scored_by_what_was_published_before_it(engine: Engine) -> None:
     followed = Prequential(4, engine)
     assert followed.score([slid(pairs(3))], now=0.0) == []  # nothing is published yet
-    followed.hold(verdict(ridge=1))
+    followed.hold(verdict(ridge=1), 0.0)
     new = pairs(20)
     scores = followed.score([slid(new)], now=10.0)
     for mapping, tensors in (("published", linear(1)), ("ridge", linear(2))):
@@ -79,7 +79,7 @@ def test_each_new_pair_is_scored_by_what_was_published_before_it(engine: Engine)
             expected = min(errors) == errors[-1] if number + 1 >= LEAST_RECENT else None
             assert score.first is expected
     assert len(of(scores, "theta")) == 20
-    followed.hold(verdict(ridge=5))
+    followed.hold(verdict(ridge=5), 15.0)
     (score,) = of(followed.score([slid(pairs(1, first=50))], now=20.0), "published")
     pair = pairs(1, first=50)[0]
     output = linear(5)["w1"] @ pair.x_D + linear(5)["b2"]
@@ -89,7 +89,7 @@ def test_each_new_pair_is_scored_by_what_was_published_before_it(engine: Engine)
 @pytest.mark.parametrize("outcome", [Outcome.WORSE, Outcome.NOT_FINITE])
 def test_the_published_fallback_is_theta(engine: Engine, outcome: Outcome) -> None:
     followed = Prequential(4, engine)
-    followed.hold(verdict(outcome=outcome))
+    followed.hold(verdict(outcome=outcome), 0.0)
     scores = followed.score([slid(pairs(12))], now=10.0)
     assert [s[1:] for s in of(scores, "published")] == [s[1:] for s in of(scores, "theta")]
 
@@ -103,8 +103,8 @@ def test_the_streams_with_the_smallest_hashes_are_followed_whatever_comes_first(
     keys = [f"stream {number}" for number in range(50)]
     for order in (keys, keys[::-1]):
         followed = Prequential(5, engine)
-        for key in order:
-            followed.hold(verdict(key))
+        for number, key in enumerate(order):
+            followed.hold(verdict(key), float(number))
         found = {
             key
             for number, key in enumerate(keys)
@@ -115,26 +115,41 @@ def test_the_streams_with_the_smallest_hashes_are_followed_whatever_comes_first(
 
 def test_no_more_pairs_are_scored_than_time_allows(engine: Engine) -> None:
     followed = Prequential(1, engine)
-    followed.hold(verdict())
-    assert len(of(followed.score([slid(pairs(500))], now=100.0), "theta")) == PAIRS_PER_S
+    followed.hold(verdict(), 99.0)
+    saved = PAIRS_PER_S * SAVED_S
+    assert len(of(followed.score([slid(pairs(500))], now=100.0), "theta")) == saved
     assert followed.score([slid(pairs(500))], now=100.0) == []
-    assert len(of(followed.score([slid(pairs(500))], now=100.2), "theta")) == 10
+    assert len(of(followed.score([slid(pairs(500))], now=100.5), "theta")) == PAIRS_PER_S / 2
+
+
+def test_a_stream_is_not_scored_by_a_mapping_that_subscribers_no_longer_hold(
+    engine: Engine,
+) -> None:
+    """More is published than may be kept."""
+    followed = Prequential(1, engine)
+    for _ in range(int(HOLDS_PER_S * SAVED_S)):
+        followed.hold(verdict(), 100.0)
+    assert followed.score([slid(pairs(1))], now=100.0)
+    followed.hold(verdict(), 100.0)
+    assert followed.score([slid(pairs(1))], now=100.0) == []
+    followed.hold(verdict(), 100.6)
+    assert followed.score([slid(pairs(1))], now=100.6)
 
 
 def test_a_partition_that_goes_takes_its_streams_along(engine: Engine) -> None:
     followed = Prequential(2, engine)
-    followed.hold(verdict("a", partition=0))
-    followed.hold(verdict("b", partition=1))
+    followed.hold(verdict("a", partition=0), 0.0)
+    followed.hold(verdict("b", partition=1), 0.0)
     followed.drop(0)
     assert not followed.score([slid(pairs(1), StreamId(0, "a"))], now=10.0)
     assert followed.score([slid(pairs(1), StreamId(1, "b"))], now=10.0)
-    followed.hold(verdict("c"))  # there is room again
+    followed.hold(verdict("c"), 15.0)  # there is room again
     assert followed.score([slid(pairs(1), StreamId(0, "c"))], now=20.0)
 
 
 def test_none_are_followed_where_none_are_asked_for(engine: Engine) -> None:
     followed = Prequential(0, engine)
-    followed.hold(verdict())
+    followed.hold(verdict(), 0.0)
     assert followed.score([slid(pairs(1))], now=10.0) == []
 
 
