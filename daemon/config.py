@@ -200,9 +200,17 @@ class Settings(BaseModel):
     """Publishes ridge regression where it is clearly better than the adapted mapping on the newest
     pairs; for a θ that was never trained, unless the adapted mapping is clearly better. If off,
     mappings are compared with θ alone."""
+    prequential_streams: int = Field(32, ge=0, le=10_000)
+    """Of how many streams, chosen by the hash of their keys, each new pair is scored by the mapping
+    that was published before it came, for the metrics `adaptd_prequential_*`. Each takes the memory
+    of its mapping and of a linear one."""
+    drift: bool = True
+    """Watches the losses of each stream for a change. A stream that seems to have changed is also
+    adapted to its pairs since then alone; if that mapping is clearly better on the newest pairs,
+    the window loses the older ones, in Redis too."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
-    Redis keeps them, and when they come back their publish interval begins anew."""
+    Redis keeps them; reading one back costs as much as several events."""
     window_memory_mib: int = Field(0, ge=0, le=16_777_216)
     """If set, no more windows are kept in memory than fit into this many MiB, together with what
     the engine keeps beside them. 0 leaves the number to max_resident_streams."""
@@ -222,13 +230,15 @@ class Settings(BaseModel):
     time."""
     adapt_every: int = Field(1, ge=1, le=4_096)
     """A stream is adapted again once this many events have changed it, or after
-    `ADAPTD_ADAPT_LATEST_MS`."""
+    `ADAPTD_ADAPT_LATEST_MS`, and in any case not before its publish interval is over."""
     adapt_latest_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """How long after the first event a stream is adapted again that fewer events have changed. The
-    offsets of events that wait are not committed."""
+    """How long after the first event since its last adaptation a stream is adapted again that fewer
+    events have changed. The offsets of events that wait are not committed."""
     publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """The shortest time between two mappings of a stream, unless the gate's outcome changes.
-    Offsets whose mappings wait are not committed, so a restart reads those events again."""
+    """The shortest time between two mappings of a stream, and between two adaptations: what nobody
+    would receive is not made. A stream on the fallback is adapted with each batch until it has a
+    mapping of its own. Offsets whose mappings wait are not committed, so a restart reads those
+    events again."""
     mapping_encoding: Literal["full", "lowrank"] = "full"
     """How mappings are published: whole, or as what was added to θ where that is smaller. Readers
     of the latter need θ, which they find by `meta_init_hash` in the meta-inits topic or in its

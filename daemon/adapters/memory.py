@@ -207,6 +207,15 @@ class MemoryWindowStore:
         del window[: -self._window_size]
         return True
 
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        if self.shelf.positions.get(partition) != self._positions[partition]:
+            raise Unavailable("redis", "lost its newest writes")
+        for stream, offset in since.items():
+            window = self.shelf.windows.get((partition, stream), [])
+            window[:] = [pair for pair in window if pair.id.offset >= offset]
+
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""
         self._check()

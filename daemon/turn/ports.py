@@ -4,8 +4,8 @@ R = rows (contents), D = source dim, E = target dim
 
 Adapters in `daemon.adapters`, and `model.serving.engine.Engine`, satisfy these protocols. Each port
 has one contract suite in tests/contracts that every adapter passes. All calls come from the one
-thread that owns the loop, except `WindowStore.append`: it may run beside any call but `claim` and
-another `append`.
+thread that owns the loop, except `WindowStore.append`: it may run beside any call but `claim`,
+`shorten` and another `append`.
 """
 
 from __future__ import annotations
@@ -128,6 +128,10 @@ class WindowStore(Protocol):
         latter it is unknown whether anything was stored.
         """
 
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """Removes from each of these streams' windows the pairs of events before this offset. Call
+        it between two appends. Raises Superseded and Unavailable, as `append` does."""
+
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """Returns the windows of these streams, oldest pair first; unknown streams have no pairs.
         Raises Unavailable."""
@@ -166,8 +170,13 @@ class Windows(Protocol):
     def clear(self, slot: int) -> None:
         """Removes the pairs of a slot."""
 
+    def shorten(self, slot: int, pairs: int) -> None:
+        """Removes all but the newest pairs of a slot. Results of `adapt` can still be read that
+        were made of these."""
+
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Runs the inner loop on all of these in one batch, and returns the adaptations in order.
+        Each cut is of its slot's newest pairs, maybe not of all.
         A NaN in one stream stays in its own result. Results may be read until the next `append`,
         `clear` or `adapt`.
 

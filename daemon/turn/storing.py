@@ -9,6 +9,7 @@ from daemon.errors import Superseded
 from daemon.turn.ownership import Ownership
 from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Append, WindowStore
+from daemon.turn.report import Verdict
 from daemon.turn.streams import Slid, StreamId, Streams
 
 NOTHING_STORED: Pending[set[int]] = Done(set())
@@ -45,6 +46,24 @@ def append_all(store: WindowStore, writes: Iterable[PartitionAppend]) -> set[int
     for write in writes:
         try:
             store.append(*write)
+        except Superseded as e:
+            lost |= e.partitions
+    return lost
+
+
+def shorten_all(store: WindowStore, verdicts: Iterable[Verdict], owned: Ownership) -> set[int]:
+    """Shortens the windows of streams that have changed. Returns the partitions that another worker
+    has claimed: nothing was changed in those. Raises Unavailable."""
+    since: dict[int, dict[str, int]] = {}
+    for verdict in verdicts:
+        if verdict.shortened:
+            since.setdefault(verdict.stream.partition, {})[verdict.stream.key] = (
+                verdict.window_since
+            )
+    lost: set[int] = set()
+    for partition, streams in since.items():
+        try:
+            store.shorten(partition, owned[partition].epoch, streams)
         except Superseded as e:
             lost |= e.partitions
     return lost

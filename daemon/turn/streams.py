@@ -1,6 +1,10 @@
 """The streams that this worker holds in memory. Only the loop's thread touches them.
 
-D = source dim, E = target dim
+D = source dim, E = target dim, B = streams in batch, Q = query pairs
+
+What the store does not have of an evicted stream is what was published of it, and when. That is
+remembered here: a stream that came back without it would be published at once, whatever its publish
+interval.
 """
 
 from __future__ import annotations
@@ -10,10 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from daemon.turn.ports import Windows
 from daemon.turn.window import BEFORE_ALL, Pair, PairId, WindowShape
+from model.values.drift import DriftWatch
 from model.values.episode import Adaptation, Cut
 from model.values.gate import Outcome
+
+REMEMBERED = 4
+"""Evicted streams that are remembered for each slot: about 2 KB a slot, little beside a window."""
 
 
 class StreamId(NamedTuple):
@@ -60,6 +70,16 @@ class Stream:
     unpublished_since_ms: int | None = None
     """Record time (ms, UTC) of the oldest event that no published mapping reflects yet."""
 
+    def returned(self, slot: int) -> Stream:
+        """Returns what holds of it when it is back in memory, its window still to be filled."""
+        return Stream(
+            self.id,
+            slot,
+            fresh=self.fresh,
+            last=self.last,
+            unpublished_since_ms=self.unpublished_since_ms,
+        )
+
     def count_in(self, pair: Pair, shape: WindowShape) -> bool:
         """Counts the pair as held. Returns False for a replay, which changes nothing: a pair at or
         before the newest one was here already."""
@@ -79,7 +99,10 @@ class Streams:
         self._shape = shape
         self._windows = windows
         self._streams: OrderedDict[StreamId, Stream] = OrderedDict()
+        self._watch = DriftWatch(slots, shape.size)
         self._free = list(reversed(range(slots)))
+        self._evicted: OrderedDict[StreamId, Stream] = OrderedDict()
+        self._most_evicted = REMEMBERED * slots
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -106,7 +129,8 @@ class Streams:
         self._windows = windows
 
     def add(self, kept: Mapping[StreamId, Sequence[Pair]]) -> None:
-        """Adds streams with the pairs that the store kept of them; new streams have none.
+        """Adds streams with the pairs that the store kept of them; new streams have none. Those
+        that were evicted go on as if they had stayed.
 
         Each gets the slot that was freed last: no more slots are ever touched than there were
         streams at one time.
@@ -114,7 +138,9 @@ class Streams:
         for stream_id in kept:
             slot = self._free.pop()
             self._windows.clear(slot)
-            self._streams[stream_id] = Stream(stream_id, slot)
+            self._watch.clear(slot)
+            before = self._evicted.pop(stream_id, None)
+            self._streams[stream_id] = before.returned(slot) if before else Stream(stream_id, slot)
         self.slide(kept.items())
 
     def slide(self, arrived: Iterable[tuple[StreamId, Sequence[Pair]]]) -> list[Slid]:
@@ -133,6 +159,7 @@ class Streams:
             slid.append(Slid(stream_id, new, self._shape.ready(stream.pairs)))
         if slots:
             self._windows.append(slots, [p.x_D for p in fresh], [p.y_E for p in fresh])
+            self._watch.append(slots, [p.id.offset for p in fresh])
         return slid
 
     def ready(self, stream_id: StreamId) -> bool:
@@ -147,6 +174,37 @@ class Streams:
         stream.fresh = 0
         return Cut(stream.slot, stream.pairs - query, query, wanted)
 
+    def since(self, cut: Cut) -> int:
+        """Returns the offset of the oldest event in a cut."""
+        return self._watch.oldest(cut.slot, cut.support + cut.query)
+
+    def challenge(self, cut: Cut) -> Cut | None:
+        """Returns the cut of the pairs since the stream is suspected to have changed, where it is,
+        see `DriftWatch.challenge`."""
+        return self._watch.challenge(cut, self._shape.min_support)
+
+    def standard_errors(self, cut: Cut) -> float:
+        """Returns by how many a challenge has to win, see `DriftWatch.standard_errors`."""
+        return self._watch.standard_errors(cut.slot)
+
+    def observe(self, cuts: Sequence[Cut], adaptations: Sequence[Adaptation]) -> int:
+        """Watches for changes in what adaptations were judged by. Returns how many streams it
+        suspects that it did not before."""
+        told = [(c, a.evidence) for c, a in zip(cuts, adaptations, strict=True) if a.evidence]
+        if not told:
+            return 0
+        losses_BQ = np.stack([evidence.squared_Q for _, evidence in told])
+        judges_BQ = np.stack([evidence.judges_Q for _, evidence in told])
+        return self._watch.observe([cut for cut, _ in told], losses_BQ, judges_BQ)
+
+    def shorten(self, stream_id: StreamId, pairs: int) -> None:
+        """Removes all but the newest pairs from the stream's window. Adaptations that were made of
+        those can still be read."""
+        stream = self._streams[stream_id]
+        stream.pairs = pairs
+        self._windows.shorten(stream.slot, pairs)
+        self._watch.settle(stream.slot)
+
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Adapts the mapping of every cut, see `Windows.adapt`."""
         return self._windows.adapt(cuts) if cuts else []
@@ -157,19 +215,26 @@ class Streams:
         return self._windows.batch_splits
 
     def drop(self, partition: int) -> list[StreamId]:
-        """Removes the streams of a partition, and returns which they were."""
+        """Removes the streams of a partition, and returns which they were. Forgets those that were
+        evicted, too."""
+        for stream_id in [each for each in self._evicted if each.partition == partition]:
+            del self._evicted[stream_id]
         ids = [stream_id for stream_id in self._streams if stream_id.partition == partition]
         self._remove(ids)
         return ids
 
     def evict(self, most: int, busy: Callable[[StreamId], bool]) -> int:
         """Removes the least recently changed streams until `most` are left, except the busy ones.
-        Returns how many it removed. They come back from the store with their next event."""
+        Returns how many it removed. They come back from the store with their next event, or when
+        they are due. Of those evicted, a limited number is remembered, the last."""
         surplus = len(self._streams) - most
         if surplus <= 0:
             return 0
         idle = (stream_id for stream_id in self._streams if not busy(stream_id))
         gone = [stream_id for stream_id, _ in zip(idle, range(surplus), strict=False)]
+        self._evicted |= {stream_id: self._streams[stream_id] for stream_id in gone}
+        while len(self._evicted) > self._most_evicted:
+            self._evicted.popitem(last=False)
         self._remove(gone)
         return len(gone)
 

@@ -25,7 +25,7 @@ from prometheus_client import (
 )
 
 from daemon.errors import MalformedReason, RefusalReason, Service
-from daemon.turn.report import STAGES, TurnReport, Verdict
+from daemon.turn.report import STAGES, PairScore, ScoredMapping, TurnReport, Verdict
 from model.theta.info import ThetaInfo
 from model.values.gate import Outcome
 
@@ -47,12 +47,17 @@ HistogramName = Literal[
     "batch_streams",
     "support_loss",
     "query_loss",
+    "prequential_loss",
 ]
 CounterName = Literal[
     "events",
     "pairs",
     "dead_letters",
     "adaptations",
+    "drift_suspected",
+    "drift_confirmed",
+    "prequential_pairs",
+    "prequential_hits",
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
@@ -107,12 +112,28 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
         "when",
         LOSS,
     ),
+    "prequential_loss": MetricSpec(
+        "θ's loss (mse or cosine) on new pairs of sampled streams, before anything learned from "
+        "them: of the mapping published last, of θ unadapted and of ridge regression.",
+        "mapping",
+        LOSS,
+    ),
 }
 COUNTERS: Mapping[CounterName, MetricSpec] = {
     "events": MetricSpec("Events read: accepted, or sent to the dead-letter topic.", "outcome"),
     "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
     "dead_letters": MetricSpec("Events sent to the dead-letter topic, by reason.", "reason"),
     "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "prequential_pairs": MetricSpec(
+        "New pairs of sampled streams whose target was searched for among recent ones.", "mapping"
+    ),
+    "prequential_hits": MetricSpec(
+        "Those whose own target was the nearest; over prequential_pairs this is R@1.", "mapping"
+    ),
+    "drift_suspected": MetricSpec("Streams whose losses rose as after a change of the stream."),
+    "drift_confirmed": MetricSpec(
+        "Windows cut because a mapping adapted to the pairs since the change was clearly better."
+    ),
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
@@ -158,6 +179,9 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "turn_stage_seconds": STAGES,
     "support_loss": ("before", "after"),
     "query_loss": ("before", "after"),
+    "prequential_loss": get_args(ScoredMapping),
+    "prequential_pairs": get_args(ScoredMapping),
+    "prequential_hits": get_args(ScoredMapping),
     "events": ("accepted", "dead_letter"),
     "pairs": ("new", "replayed"),
     "dead_letters": get_args(MalformedReason),
@@ -306,8 +330,12 @@ class Metrics:
         for outcome, count in tally(p.outcome for p in report.published).items():
             self._counters["mappings_published"].labels(outcome.value).inc(count)
         self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
+        self._counters["drift_suspected"].inc(report.suspected)
+        self._counters["drift_confirmed"].inc(sum(v.shortened for v in report.verdicts))
         for verdict in report.verdicts:
             self._record_losses(verdict)
+        for score in report.scores:
+            self._record_score(score)
         for publication in report.published:
             if publication.renewal:
                 continue
@@ -315,6 +343,13 @@ class Metrics:
                 self._counters["publications_without_latency"].inc()
             else:
                 self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
+
+    def _record_score(self, score: PairScore) -> None:
+        if math.isfinite(score.loss):
+            self._histograms["prequential_loss"].labels(score.mapping).observe(score.loss)
+        if score.first is not None:
+            self._counters["prequential_pairs"].labels(score.mapping).inc()
+            self._counters["prequential_hits"].labels(score.mapping).inc(score.first)
 
     def _record_losses(self, verdict: Verdict) -> None:
         losses, at = verdict.adaptation, self._losses

@@ -245,6 +245,8 @@ def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
         turn_interval_s=settings.turn_interval_ms / 1000,
         adapt_every=settings.adapt_every,
         adapt_latest_s=settings.adapt_latest_ms / 1000,
+        prequential_streams=settings.prequential_streams,
+        drift=settings.drift,
     )
 
 

@@ -183,6 +183,60 @@ def test_streams_and_partitions_do_not_meet(backend: Backend) -> None:
     assert (offsets(store, "s", 0), offsets(store, "s", 1)) == ([5], [6])
 
 
+def test_a_shortened_window_has_the_pairs_since_that_event_for_every_reader(
+    backend: Backend,
+) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    several = [Append("s", pair(5, place)) for place in range(2)]
+    store.append(0, epoch, 7, [*appends("s", 3), *several, *appends("s", 6), *appends("t", 2, 4)])
+    store.shorten(0, epoch, {"s": 5, "t": 3, "unknown": 3})
+    assert [p.id for p in backend.open().load(0, ["s"])["s"]] == [(5, 0), (5, 1), (6, 0)]
+    assert offsets(store, "t") == [4]
+    store.shorten(0, epoch, {"s": 5})
+    store.shorten(0, epoch, {})
+    assert offsets(store, "s") == [5, 5, 6]
+    assert store.claim(0, 1).position == 7
+    assert store.streams([0])[0] in (["s", "t"], ["t", "s"])
+
+
+def test_what_was_removed_does_not_come_back_with_a_replay(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 6, appends("s", 3, 4, 5))
+    store.shorten(0, epoch, {"s": 5})
+    assert store.append(0, epoch, 7, appends("s", 3, 4, 5, 6)) == [
+        PairId(offset, 0) for offset in (3, 4, 5)
+    ]
+    assert offsets(store, "s") == [5, 6]
+
+
+def test_whoever_was_superseded_can_shorten_nothing(backend: Backend) -> None:
+    old, new = backend.open(), backend.open()
+    old_epoch = old.claim(0, 1).epoch
+    old.append(0, old_epoch, 3, appends("s", 1, 2))
+    new.claim(0, 1)
+    with pytest.raises(Superseded) as superseded:
+        old.shorten(0, old_epoch, {"s": 2})
+    assert superseded.value.partitions == {0}
+    assert offsets(new, "s") == [1, 2]
+
+
+def test_a_store_that_lost_writes_or_everything_shortens_nothing(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 3, appends("s", 1, 2))
+    fail_over = backend.remember()
+    store.append(0, epoch, 5, appends("s", 3, 4))
+    fail_over()
+    with pytest.raises(Unavailable, match="lost its newest writes"):
+        store.shorten(0, epoch, {"s": 2})
+    assert offsets(store, "s") == [1, 2]
+    backend.empty()
+    with pytest.raises(Unavailable, match="redis"):
+        store.shorten(0, epoch, {"s": 2})
+
+
 def test_the_position_is_what_a_successor_finds(backend: Backend) -> None:
     store = backend.open()
     epoch = store.claim(0, 1).epoch

@@ -86,7 +86,9 @@ def test_no_label_grows_with_the_streams() -> None:
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert not any("a-stream" in sample.labels.values() for sample in samples)
     labels = {shape.label for shape in SHAPES.values()}
-    assert labels <= {None, "stage", "when", "outcome", "reason", "service", "partition", "state"}
+    assert labels <= {
+        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state", "mapping")
+    }
 
 
 def test_a_turn_is_counted() -> None:

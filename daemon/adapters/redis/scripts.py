@@ -52,6 +52,20 @@ redis.call('SET', KEYS[2], ARGV[3])
 return replays
 """
 
+SHORTEN = """
+-- Removes the oldest entries of windows, all or nothing. Repeating it changes nothing.
+-- KEYS  1 epoch       string, a decimal integer
+--       2 position    string, a decimal integer
+--       3.. windows   stream
+-- ARGV  1 epoch       of our tenure
+--       2 position    as we left it; empty where we found none
+--       3.. ids       by the index in KEYS of its window, the id from which on entries stay
+-- Returns nil, or a refusal. Writes: windows.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'owner' end
+if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 'position' end
+for i = 3, #KEYS do redis.call('XTRIM', KEYS[i], 'MINID', '=', ARGV[i]) end
+"""
+
 MARK = """
 -- Notes the θ that all of the partition's mappings are of.
 -- KEYS  1 epoch       string, a decimal integer

@@ -18,8 +18,8 @@ features, or a topic made anew, have windows of their own.
 
 Theory of operation
     Threads. Every call blocks, for `timeout_s` at most between two bytes from Redis. `append` may
-    run on a thread of its own, beside the other calls but never beside a claim or another append
-    (see turn/ports.py): only these two touch `_positions`.
+    run on a thread of its own, beside the other calls but never beside a claim, a `shorten` or
+    another append (see turn/ports.py): only these touch `_positions`.
 
     Fencing. A claim gives out the partition's largest epoch yet; a script writes only while its
     epoch is still the one in Redis. So whoever was superseded can write nothing, however late.
@@ -46,7 +46,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from daemon.adapters.redis.address import require_usable
-from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK
+from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK, SHORTEN
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.ports import Append, Claim
 from daemon.turn.window import Pair, PairId
@@ -92,6 +92,7 @@ class RedisWindowStore:
             raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
         self._claim = self._redis.register_script(CLAIM)
         self._append = self._redis.register_script(APPEND)
+        self._shorten = self._redis.register_script(SHORTEN)
         self._mark = self._redis.register_script(MARK)
         self._positions: dict[int, int | None] = {}
 
@@ -141,6 +142,18 @@ class RedisWindowStore:
     def _raise_refusal(self, why: bytes, partition: int, epoch: int) -> NoReturn:
         self.verify({partition: epoch})
         raise Unavailable("redis", f"lost its newest writes of partition {partition} ({why!r})")
+
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """See WindowStore."""
+        before = self._positions[partition]
+        keys = [self._epoch_key(partition), self._features_key(partition, "position")]
+        keys += [self._features_key(partition, f"w:{stream}") for stream in since]
+        args = [epoch, "" if before is None else before]
+        args += [f"{offset + 1}-0" for offset in since.values()]
+        with redis_errors_translated("shorten"):
+            refused = self._shorten(keys=keys, args=args)
+        if refused is not None:
+            self._raise_refusal(refused, partition, epoch)
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""
