@@ -26,7 +26,13 @@ from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
 from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
 from daemon.turn.report import Holdings, TurnReport, Verdict
-from daemon.turn.storing import NOTHING_STORED, append_all, load_missing, partition_appends
+from daemon.turn.storing import (
+    NOTHING_STORED,
+    append_all,
+    load_missing,
+    partition_appends,
+    restore_damaged,
+)
 from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
 from daemon.wire.dead_letter import DeadLetter
@@ -173,7 +179,7 @@ class Loop:
         for event, each in zip(events, slid, strict=True):
             if each.ready:
                 self._debts.mark_owed(event, now, wall_ms)
-        writes = partition_appends(report.offsets, slid, self._owned)
+        writes = partition_appends(report.offsets, slid, self._owned, self._streams)
         self._stored = self._executor.submit(partial(append_all, self._store, writes))
 
     def _cut(self, report: TurnReport) -> CutBatch:
@@ -192,10 +198,15 @@ class Loop:
         return CutBatch(now, due, versions, cuts)
 
     def _save(self, verdicts: Sequence[Verdict], report: TurnReport) -> list[Verdict]:
-        """Waits until the store has the pairs that slide began to store. Returns the verdicts on
-        streams that this worker still owns."""
-        superseded, self._stored = self._stored.result(), NOTHING_STORED
-        self._lose(self._owned.lose(superseded, self._clock.now()), report)
+        """Waits until the store has the pairs that slide began to store, and writes windows again
+        that the store has lost. Returns the verdicts on streams that this worker still owns."""
+        stored, self._stored = self._stored.result(), NOTHING_STORED
+        now = self._clock.now()
+        self._lose(self._owned.lose(stored.superseded, now), report)
+        if stored.damaged:
+            report.restored = stored.damaged
+            taken = restore_damaged(self._store, self._streams, stored.damaged, self._owned)
+            self._lose(self._owned.lose(taken, now), report)
         return self._still_owned(verdicts)
 
     def _publish(self, letters: Sequence[DeadLetter], cut_at: float, report: TurnReport) -> None:

@@ -1,6 +1,7 @@
 """The streams that this worker holds in memory. Only the loop's thread touches them.
 
-D = source dim, E = target dim
+Z = slots (one for each stream), W = window size, N = pairs of a stream, D = source dim,
+E = target dim
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from daemon.turn.ports import Windows
 from daemon.turn.window import BEFORE_ALL, Pair, PairId, WindowShape
@@ -51,6 +54,11 @@ class Stream:
     slot: int
     pairs: int = 0
     """How many pairs the window holds, at most the window's size."""
+    stored: int = 0
+    """How many of them the store has, once it has done what it was asked to."""
+    added: int = 0
+    """How many pairs were ever added to the slot: the next one's id goes to this place of its ring,
+    modulo the window's size."""
     newest: PairId = BEFORE_ALL
     newest_time_ms: int = 0
     """When the newest pair happened (ms, UTC)."""
@@ -66,6 +74,7 @@ class Stream:
         if pair.id <= self.newest:
             return False
         self.newest, self.newest_time_ms = pair.id, pair.time_ms
+        self.added += 1
         if self.pairs < shape.size:
             self.pairs += 1
         return True
@@ -80,6 +89,9 @@ class Streams:
         self._windows = windows
         self._streams: OrderedDict[StreamId, Stream] = OrderedDict()
         self._free = list(reversed(range(slots)))
+        self._placed_ZW3 = np.zeros((slots, shape.size, 3), np.int64)
+        """Offset, place and time (ms, UTC) of each pair, in a ring for each slot. Memory that is
+        not used yet takes none."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -115,25 +127,49 @@ class Streams:
             slot = self._free.pop()
             self._windows.clear(slot)
             self._streams[stream_id] = Stream(stream_id, slot)
-        self.slide(kept.items())
+        for slid in self.slide(kept.items()):
+            self.mark_stored(slid.stream)
+
+    def mark_stored(self, stream_id: StreamId) -> int:
+        """Notes that the store is asked to have all pairs of the window. Returns how many it had
+        before."""
+        stream = self._streams[stream_id]
+        before, stream.stored = stream.stored, stream.pairs
+        return before
 
     def slide(self, arrived: Iterable[tuple[StreamId, Sequence[Pair]]]) -> list[Slid]:
         """Adds pairs to their streams' windows, all in one append, and returns what each item did.
         These streams are now the most recently changed. Raises KeyError for a stream that is not
         in memory."""
         slots: list[int] = []
+        rings: list[int] = []
         fresh: list[Pair] = []
         slid: list[Slid] = []
+        size = self._shape.size
         for stream_id, pairs in arrived:
             self._streams.move_to_end(stream_id)
             stream = self._streams[stream_id]
             new = [pair for pair in pairs if stream.count_in(pair, self._shape)]
             slots += [stream.slot] * len(new)
+            rings += [at % size for at in range(stream.added - len(new), stream.added)]
             fresh += new
             slid.append(Slid(stream_id, new, self._shape.ready(stream.pairs)))
         if slots:
+            # of several pairs at one place the last one stays, as in the windows
+            self._placed_ZW3[slots, rings] = [(*p.id, p.time_ms) for p in fresh]
             self._windows.append(slots, [p.x_D for p in fresh], [p.y_E for p in fresh])
         return slid
+
+    def window(self, stream_id: StreamId) -> list[Pair]:
+        """Returns a copy of the stream's pairs, oldest first."""
+        stream = self._streams[stream_id]
+        x_ND, y_NE = self._windows.pairs(Cut(stream.slot, stream.pairs, 0))
+        rings = [at % self._shape.size for at in range(stream.added - stream.pairs, stream.added)]
+        placed = self._placed_ZW3[stream.slot, rings].tolist()
+        return [
+            Pair(PairId(offset, place), x_D, y_E, time_ms)
+            for (offset, place, time_ms), x_D, y_E in zip(placed, x_ND, y_NE, strict=True)
+        ]
 
     def ready(self, stream_id: StreamId) -> bool:
         """Returns whether the stream's window can be cut."""

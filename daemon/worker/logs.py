@@ -34,6 +34,10 @@ def configure(level: Level, style: Format, instance: str) -> structlog.stdlib.Bo
     return logger
 
 
+SHOWN_STREAMS = 10
+"""How many streams of a partition a line of the log names."""
+
+
 class TurnLog:
     """Logs what turns did. Every mapping carries the id of the turn that published it, and the line
     of that turn says which offsets it read: so each mapping can be traced to its events."""
@@ -49,6 +53,10 @@ class TurnLog:
             self._log.info("partitions_lost", turn=report.turn, partitions=sorted(report.lost))
         if report.dead_letters:
             self._log.warning("dead_letters", turn=report.turn, reasons=dict(report.dead_letters))
+        if report.restored:
+            shown = {p: list(keys)[:SHOWN_STREAMS] for p, keys in report.restored.items()}
+            count = sum(map(len, report.restored.values()))
+            self._log.warning("windows_restored", turn=report.turn, count=count, streams=shown)
         if not (report.offsets or report.verdicts):
             return
         if report.batch_splits:

@@ -56,6 +56,7 @@ CounterName = Literal[
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
+    "windows_restored",
     "unavailable",
     "partitions_claimed",
     "partitions_lost",
@@ -114,6 +115,9 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "windows_restored": MetricSpec(
+        "Windows that Redis had lost, in part or whole, and got again from memory."
+    ),
     "unavailable": MetricSpec(
         "Turns that ended early because a service did not answer.", "service"
     ),
@@ -293,6 +297,7 @@ class Metrics:
         held = report.holdings
         self._counters["windows_loaded"].inc(report.loaded)
         self._counters["windows_evicted"].inc(report.evicted)
+        self._counters["windows_restored"].inc(sum(map(len, report.restored.values())))
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))
         self._gauges["assigned_partitions"].set(held.assigned)

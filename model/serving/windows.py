@@ -153,6 +153,10 @@ class EpisodeWindows:
         """Lets go of a slot's pairs."""
         self._raw.clear(slot)
 
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
+        return self._raw.pairs(cut)
+
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Returns the adaptation of every cut, in order. Raises DeviceLost."""
         with lost_device_told():

@@ -52,6 +52,7 @@ TOPICS: Calls = {"describe": (["topic"],), "create": (SPEC,), "close": ()}
 WINDOW_STORE: Calls = {
     "claim": (0, 1),
     "append": (0, 1, 1, [PAIR]),
+    "restore": (0, 1, {"stream": [PAIR.pair]}),
     "load": (0, ["stream"]),
     "streams": ([0],),
     "mark": (0, 1, "theta"),

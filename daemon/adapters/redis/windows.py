@@ -19,7 +19,7 @@ features, or a topic made anew, have windows of their own.
 Theory of operation
     Threads. Every call blocks, for `timeout_s` at most between two bytes from Redis. `append` may
     run on a thread of its own, beside the other calls but never beside a claim or another append
-    (see turn/ports.py): only these two touch `_positions`.
+    or restore (see turn/ports.py): only these touch `_positions`.
 
     Fencing. A claim gives out the partition's largest epoch yet; a script writes only while its
     epoch is still the one in Redis. So whoever was superseded can write nothing, however late.
@@ -29,7 +29,10 @@ Theory of operation
 
     Losses. After a failover Redis may have lost its newest writes. `append` says which position it
     has left there; Redis having another means that it knows less than we do, and the partition must
-    be claimed anew, which tells where its events are to be read again from.
+    be claimed anew, which tells where its events are to be read again from. Redis may also lose
+    single windows: by eviction, by expiry, by hand. An append says how long each window must be
+    before it; one that is not is deleted together with the position, and `restore` writes both
+    again from memory. A worker that ends in between leaves no position: its successor rebuilds.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -45,11 +49,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK
+from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK, RESTORE
 from daemon.errors import Misconfigured, Superseded, Unavailable
-from daemon.turn.ports import Append, Claim
+from daemon.turn.ports import Append, Appended, Claim
 from daemon.turn.window import Pair, PairId
 
+NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
+PAIRS_PER_RESTORE = 10_000
+"""Pairs that one script writes again, in which Redis serves nobody else: some 50 ms."""
 KEYS_PER_SCAN = 5_000
 """Keys that Redis looks at in one step of a SCAN, in which it serves nobody else."""
 GLOB_ESCAPES = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
@@ -90,6 +97,7 @@ class RedisWindowStore:
             raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
         self._claim = self._redis.register_script(CLAIM)
         self._append = self._redis.register_script(APPEND)
+        self._restore = self._redis.register_script(RESTORE)
         self._mark = self._redis.register_script(MARK)
         self._positions: dict[int, int | None] = {}
 
@@ -115,8 +123,13 @@ class RedisWindowStore:
         return Claim(int(epoch), position, None if mark is None else mark.decode())
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[PairId]:
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = NO_LENGTHS,
+    ) -> Appended:
         """See WindowStore. One script does it: all or nothing, however the worker ends."""
         before = self._positions[partition]
         after = position if before is None else max(before, position)
@@ -127,6 +140,7 @@ class RedisWindowStore:
         at = self._layout
         known = "" if before is None else before
         args: list[Any] = [epoch, known, after, at.window_size, at.window_ttl_s]
+        args += [lengths.get(stream, "") for stream in streams]
         for append in appends:
             args += (index[append.stream], *_entry(append.pair))
         with redis_errors_translated("append"):
@@ -134,7 +148,29 @@ class RedisWindowStore:
         if isinstance(result, bytes):
             self._raise_refusal(result, partition, epoch)
         self._positions[partition] = after
-        return [_pair_id(entry_id) for entry_id in result]
+        replays, damaged = result
+        named = tuple(streams)
+        return Appended(
+            [_pair_id(entry_id) for entry_id in replays], [named[i - 3] for i in damaged]
+        )
+
+    def restore(self, partition: int, epoch: int, windows: Mapping[str, Sequence[Pair]]) -> None:
+        """See WindowStore. A script writes some windows at a time, each whole, and the last one
+        the position: a worker that ends in between leaves none."""
+        portions = list(_portions(windows, PAIRS_PER_RESTORE))
+        for portion in portions:
+            position = self._positions[partition] if portion is portions[-1] else None
+            keys = [self._epoch_key(partition), self._features_key(partition, "position")]
+            known = "" if position is None else position
+            args: list[Any] = [epoch, known, self._layout.window_ttl_s]
+            for index, (stream, pairs) in enumerate(portion.items(), start=3):
+                keys.append(self._features_key(partition, f"w:{stream}"))
+                for pair in pairs:
+                    args += (index, *_entry(pair))
+            with redis_errors_translated("restore"):
+                refused = self._restore(keys=keys, args=args)
+            if refused is not None:
+                self._raise_refusal(refused, partition, epoch)
 
     def _raise_refusal(self, why: bytes, partition: int, epoch: int) -> NoReturn:
         self.verify({partition: epoch})
@@ -206,6 +242,21 @@ class RedisWindowStore:
 def _entry(pair: Pair) -> tuple[str, bytes, bytes, int]:
     entry_id = f"{pair.id.offset + 1}-{pair.id.place}"
     return entry_id, pair.x_D.tobytes(), pair.y_E.tobytes(), pair.time_ms
+
+
+def _portions(
+    windows: Mapping[str, Sequence[Pair]], most_pairs: int
+) -> Iterator[Mapping[str, Sequence[Pair]]]:
+    """Yields the windows in groups of at most so many pairs, or of one window."""
+    some: dict[str, Sequence[Pair]] = {}
+    pairs = 0
+    for stream, window in windows.items():
+        if some and pairs + len(window) > most_pairs:
+            yield some
+            some, pairs = {}, 0
+        some[stream] = window
+        pairs += len(window)
+    yield some
 
 
 def _pair_id(entry_id: bytes) -> PairId:
