@@ -125,6 +125,9 @@ class Settings(BaseModel):
     """The beginning of every key, so that several installations can share one Redis."""
     redis_timeout_ms: int = Field(5_000, ge=100, le=120_000)
     """How long a command may take before Redis counts as unavailable."""
+    redis_allow_eviction: bool = False
+    """Starts although Redis evicts keys when its memory is full (a maxmemory-policy other than
+    noeviction), so that windows may be lost. `--allow-eviction` sets it too."""
     window_ttl_s: int = Field(2_592_000, ge=0, le=315_360_000)
     """A window that has not changed for this long expires from Redis, and so do the windows of
     former encoders and topics. 0 keeps them for ever. The default is 30 days."""

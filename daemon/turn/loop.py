@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from daemon.errors import Unavailable
+from daemon.errors import Refused, Unavailable
 from daemon.turn.cadence import Cadence
 from daemon.turn.debts import Debts
 from daemon.turn.decoding import Decoded, DecodedBatches, decode_batches, encode_events
@@ -59,8 +59,8 @@ class Loop:
         self._turns = 0
 
     def turn(self) -> TurnReport:
-        """Runs one turn and returns what it did. Raises Unavailable: then call `recover` before
-        the next turn."""
+        """Runs one turn and returns what it did. Raises Unavailable, Refused: then call `recover`
+        before the next turn."""
         self._turns += 1
         report = TurnReport(f"{self._instance}-{self._turns}")
         with self._stage(report, "poll"):
@@ -90,7 +90,7 @@ class Loop:
     def recover(self) -> None:
         """Forgets what is in memory, so that the next turn claims every partition anew and reads
         again from the committed offsets."""
-        with suppress(Unavailable):  # what was begun must not go on after the next claim
+        with suppress(Unavailable, Refused):  # what was begun must not go on after the next claim
             self._stored.result()
         self._stored = NOTHING_STORED
         self._drop(self._owned.forget())

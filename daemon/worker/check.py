@@ -12,7 +12,7 @@ from daemon.config import Settings
 from daemon.errors import AdaptdError
 from daemon.thetas.active import active_theta, signature_of
 from daemon.wire.topics import faults, mapping_bytes, specs
-from daemon.worker.wiring import load_engine
+from daemon.worker.wiring import eviction_fault, load_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,6 @@ def _kafka(settings: Settings, mapping_size: int) -> Iterator[Finding]:
 
 def _redis(settings: Settings) -> Iterator[Finding]:
     info = describe(settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000)
-    yield Finding("Redis", True, f"answers, version {info.version}")
-    if info.eviction not in (None, "noeviction"):
-        yield Finding(
-            "Redis",
-            False,
-            f"maxmemory-policy is {info.eviction}: it may drop windows; use noeviction",
-        )
+    yield Finding("Redis", True, f"answers, version {info.version or 'unknown'}")
+    if fault := eviction_fault(info, settings):
+        yield Finding("Redis", False, fault.removeprefix("redis: "))

@@ -9,7 +9,7 @@ from typing import Literal
 
 import structlog
 
-from daemon.errors import Unavailable
+from daemon.errors import Outage
 from daemon.turn.report import TurnReport
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -86,7 +86,7 @@ class TurnLog:
             ms={stage: round(1000 * s, 2) for stage, s in report.stages.items()},
         )
 
-    def gave_up(self, error: Unavailable, retry_in_s: float) -> None:
+    def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """Logs that a turn ended early; its records will be read again."""
         self._log.warning(
             "unavailable",

@@ -70,6 +70,7 @@ GaugeName = Literal[
     "streams",
     "window_bytes",
     "ready",
+    "recovery_stalled",
     "meta_init_refused",
     "last_turn_timestamp_seconds",
 ]
@@ -143,6 +144,10 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
     ),
     "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
     "ready": MetricSpec("1 when /readyz answers 200."),
+    "recovery_stalled": MetricSpec(
+        "1 while the worker recovers again and again and gets no further, or while Redis loses "
+        "windows as fast as they are restored."
+    ),
     "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
     "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
@@ -245,6 +250,10 @@ class Metrics:
     def device_lost(self) -> None:
         """Counts a GPU that was given up for the CPU."""
         self._counters["device_faults"].labels("lost").inc()
+
+    def stalled(self, stalled: bool) -> None:
+        """Shows whether recovery gets the worker no further."""
+        self._gauges["recovery_stalled"].set(stalled)
 
     def gave_up(self, service: Service) -> None:
         """Counts a turn that ended early."""

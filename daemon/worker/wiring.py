@@ -18,6 +18,7 @@ from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.adapters.redis.info import RedisInfo, describe
 from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
@@ -195,6 +196,26 @@ def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWin
     )
     timeout_s = settings.redis_timeout_ms / 1000
     return RedisWindowStore(settings.redis_url.get_secret_value(), timeout_s, layout)
+
+
+def require_redis(settings: Settings) -> RedisInfo:
+    """Returns what Redis says of itself. Raises Misconfigured when it evicts windows, Refused when
+    it refuses us, and Unavailable. Where it does not say what it evicts, nothing is concluded."""
+    url = settings.redis_url.get_secret_value()
+    info = describe(url, settings.redis_timeout_ms / 1000)
+    if fault := eviction_fault(info, settings):
+        raise Misconfigured(fault)
+    return info
+
+
+def eviction_fault(info: RedisInfo, settings: Settings) -> str | None:
+    """Returns in a line what is wrong with the keys that Redis evicts."""
+    if info.eviction in (None, "noeviction") or settings.redis_allow_eviction:
+        return None
+    return (
+        f"redis: maxmemory-policy is {info.eviction}: it may drop windows; use noeviction, or "
+        "insist with --allow-eviction (ADAPTD_REDIS_ALLOW_EVICTION=true)"
+    )
 
 
 def require_topics(settings: Settings, engine: Engine) -> TopicInfo:

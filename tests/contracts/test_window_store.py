@@ -12,8 +12,9 @@ import redis
 from redis import exceptions as vendor
 
 from daemon.adapters.memory import MemoryShelf, MemoryWindowStore
-from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout, redis_errors_translated
-from daemon.errors import Superseded, Unavailable
+from daemon.adapters.redis.errors import meaning_of, redis_errors_translated
+from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
+from daemon.errors import Refused, Superseded, Unavailable
 from daemon.local.services import Services
 from daemon.turn.ports import Append, Appended, WindowStore
 from daemon.turn.window import Pair, PairId
@@ -468,8 +469,12 @@ VENDOR_ERRORS = sorted(
 
 @pytest.mark.parametrize("error", [*VENDOR_ERRORS, ConnectionResetError, TimeoutError, OSError])
 def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
-    with pytest.raises(Unavailable) as translation, redis_errors_translated("ask"):
-        raise error.__new__(error, "why")  # some want arguments of their own
+    raised = error.__new__(error, "why")  # some want arguments of their own
+    meaning = meaning_of(raised)
+    expected = Refused if meaning and meaning.kind == "refused" else Unavailable
+    with pytest.raises(expected) as translation, redis_errors_translated("ask"):
+        raise raised
+    assert isinstance(translation.value, Unavailable | Refused)
     assert translation.value.service == "redis"
     assert f"ask: {error.__name__}" in translation.value.detail
     assert isinstance(translation.value.__cause__, error)

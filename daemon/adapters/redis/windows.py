@@ -13,6 +13,8 @@ share one cluster slot:
     :<features>:w:<stream>    stream; one entry per pair, id <offset + 1>-<pair index>,
                               fields x, y (float32, little-endian) and t (ms, UTC)
 
+One more, `<prefix>:<group>:alive`, is empty: `verify` writes it, to know that it can write.
+
 <features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable. So new
 features, or a topic made anew, have windows of their own.
 
@@ -26,6 +28,10 @@ Theory of operation
 
     Replays. An entry's id comes from its record's offset (plus one, for 0-0 is no id), and Redis
     itself refuses an id that is not larger than the window's last: an append may be repeated.
+
+    Failovers. Whatever fails, the connection that it failed on is closed. An address that leads to
+    the primary, a proxy's or a Kubernetes service's, is so asked again; on a connection that stayed
+    open, the former primary would answer READONLY for ever. errors.py lists what answers mean.
 
     Losses. After a failover Redis may have lost its newest writes. `append` says which position it
     has left there; Redis having another means that it knows less than we do, and the partition must
@@ -49,14 +55,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from daemon.adapters.redis.errors import redis_errors_translated
 from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK, RESTORE
-from daemon.errors import Misconfigured, Superseded, Unavailable
+from daemon.errors import Misconfigured, Refused, Superseded, Unavailable
 from daemon.turn.ports import Append, Appended, Claim
 from daemon.turn.window import Pair, PairId
 
 NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
 PAIRS_PER_RESTORE = 10_000
 """Pairs that one script writes again, in which Redis serves nobody else: some 50 ms."""
+ALIVE_TTL_S = 60
 KEYS_PER_SCAN = 5_000
 """Keys that Redis looks at in one step of a SCAN, in which it serves nobody else."""
 GLOB_ESCAPES = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
@@ -99,6 +107,7 @@ class RedisWindowStore:
         self._append = self._redis.register_script(APPEND)
         self._restore = self._redis.register_script(RESTORE)
         self._mark = self._redis.register_script(MARK)
+        self._alive_key = f"{layout.prefix}:{layout.group}:alive"
         self._positions: dict[int, int | None] = {}
 
     def _partition_key(self, partition: int, name: str) -> str:
@@ -113,11 +122,23 @@ class RedisWindowStore:
         features = f"{at.encoder_version}:{at.source_dim}x{at.target_dim}"
         return self._partition_key(partition, f"{features}:{name}")
 
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        """Translates errors, and drops the connections that no thread uses after one: they may lead
+        to a server that is no longer the primary. The one that failed is among them by then."""
+        try:
+            with redis_errors_translated(doing):
+                yield
+        except (Unavailable, Refused):
+            with suppress(RedisError, OSError):
+                self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise
+
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
         keys = [self._epoch_key(partition), self._features_key(partition, "position")]
         keys.append(self._partition_key(partition, "theta"))
-        with redis_errors_translated("claim"):
+        with self._asking("claim"):
             epoch, kept, mark = self._claim(keys=keys, args=[now_ms])
         position = self._positions[partition] = None if kept is None else int(kept)
         return Claim(int(epoch), position, None if mark is None else mark.decode())
@@ -143,7 +164,7 @@ class RedisWindowStore:
         args += [lengths.get(stream, "") for stream in streams]
         for append in appends:
             args += (index[append.stream], *_entry(append.pair))
-        with redis_errors_translated("append"):
+        with self._asking("append"):
             result = self._append(keys=keys, args=args)
         if isinstance(result, bytes):
             self._raise_refusal(result, partition, epoch)
@@ -167,7 +188,7 @@ class RedisWindowStore:
                 keys.append(self._features_key(partition, f"w:{stream}"))
                 for pair in pairs:
                     args += (index, *_entry(pair))
-            with redis_errors_translated("restore"):
+            with self._asking("restore"):
                 refused = self._restore(keys=keys, args=args)
             if refused is not None:
                 self._raise_refusal(refused, partition, epoch)
@@ -178,7 +199,7 @@ class RedisWindowStore:
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""
-        with redis_errors_translated("load"):
+        with self._asking("load"):
             pipeline = self._redis.pipeline(transaction=False)
             for stream in streams:
                 pipeline.xrevrange(
@@ -203,7 +224,7 @@ class RedisWindowStore:
         found: dict[int, list[str]] = {partition: [] for partition in partitions}
         at = self._layout
         pattern = f"{at.prefix}:{at.group}:{{{at.incarnation}:".translate(GLOB_ESCAPES) + "*"
-        with redis_errors_translated("look for streams"):
+        with self._asking("look for streams"):
             for key in self._redis.scan_iter(match=pattern, count=KEYS_PER_SCAN):
                 name = key.decode()
                 for begin, partition in begins.items():
@@ -214,16 +235,17 @@ class RedisWindowStore:
     def mark(self, partition: int, epoch: int, meta_init: str) -> None:
         """See WindowStore."""
         keys = [self._epoch_key(partition), self._partition_key(partition, "theta")]
-        with redis_errors_translated("mark"):
+        with self._asking("mark"):
             refused = self._mark(keys=keys, args=[epoch, meta_init])
         if refused is not None:
             self._raise_refusal(refused, partition, epoch)
 
     def verify(self, epochs: Mapping[int, int]) -> None:
         """See WindowStore."""
-        with redis_errors_translated("verify"):
+        with self._asking("verify"):
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.ping()
+            # a write, for a replica would answer all else
+            pipeline.set(self._alive_key, "", ex=ALIVE_TTL_S)
             for partition in epochs:
                 pipeline.get(self._epoch_key(partition))
             _, *owners = pipeline.execute()
@@ -262,15 +284,3 @@ def _portions(
 def _pair_id(entry_id: bytes) -> PairId:
     offset, place = entry_id.split(b"-")
     return PairId(int(offset) - 1, int(place))
-
-
-@contextmanager
-def redis_errors_translated(doing: str) -> Iterator[None]:
-    """Raises Unavailable in place of redis-py's errors and of the system's.
-
-    `doing` says in the message what failed. Errors of any other kind pass: they are bugs.
-    """
-    try:
-        yield
-    except (RedisError, OSError) as e:
-        raise Unavailable("redis", f"{doing}: {type(e).__name__}: {e}") from e
