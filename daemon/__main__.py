@@ -93,17 +93,20 @@ def run_command(
 
 @app.command("check")
 def check_command(config_file: ConfigFile = None, allow_eviction: AllowEviction = False) -> None:
-    """Try everything that could stop the daemon: settings, θ, Kafka, topics, Redis.
+    """Try everything that could stop the daemon: settings, θ, Kafka, topics, rights, Redis. Print
+    the least rights that a worker needs.
 
     Exits 0 when all is well, 2 when something is wrong.
     """
     settings = config.load_settings(config_file, insisting(allow_eviction))
-    from daemon.worker.check import run_checks
+    from daemon.worker.check import least_rights, run_checks
 
     good = True
     for finding in run_checks(settings):
         good = good and finding.good
         typer.echo(f"{'ok   ' if finding.good else 'WRONG'}  {finding.what}: {finding.line}")
+    for line in least_rights(settings):
+        typer.echo(line)
     raise typer.Exit(OK if good else MISCONFIGURED)
 
 

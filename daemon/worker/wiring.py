@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -32,7 +33,7 @@ from daemon.turn.ports import EventSource, Outbox, Ports, WindowStore
 from daemon.turn.window import WindowShape
 from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
-from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
+from daemon.wire.topics import TopicInfo, faults, group_faults, mapping_bytes, specs
 from daemon.worker.clock import SystemClock
 from model.serving.engine import Engine
 from model.theta.info import ThetaInfo
@@ -227,11 +228,12 @@ def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
     topics = KafkaTopics(settings)
     try:
         found = topics.describe(spec.name for spec in wanted)
+        group = topics.group_rights(settings.kafka_group_id)
     finally:
         with suppress(Exception):  # a broken connection must not hide what broke it
             topics.close()
-    for fault in faults(wanted, found):
-        raise Misconfigured(fault)
+    for fault in chain(faults(wanted, found), group_faults(settings, group)):
+        raise Misconfigured(f"kafka: {fault}")
     return found[settings.kafka_events_topic]
 
 

@@ -66,7 +66,9 @@ BY_TEXT: tuple[tuple[str, Meaning], ...] = (
     ("unknown command", Meaning("refused", "the server is older than Redis 7")),
     (
         "WRONG_VERSION_NUMBER",
-        Meaning("refused", "ADAPTD_REDIS_URL is rediss://, and the port does not speak TLS"),
+        Meaning(
+            "refused", "ADAPTD_REDIS_URL is rediss://, and the server's port does not speak TLS"
+        ),
     ),
     (
         "Hostname mismatch",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import redis
 
 from daemon.adapters.redis.errors import redis_errors_translated
+from daemon.errors import Refused, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,15 @@ class RedisInfo:
 def describe(url: str, timeout_s: float) -> RedisInfo:
     """Asks the server at `url`. Raises Refused, and Unavailable when it does not answer within
     `timeout_s`."""
+    try:
+        return _described(url, timeout_s)
+    except Unavailable as e:
+        if words := _other_protocol(url, timeout_s):
+            raise Refused("redis", words) from e
+        raise
+
+
+def _described(url: str, timeout_s: float) -> RedisInfo:
     with (
         redis_errors_translated("look"),
         redis.Redis.from_url(
@@ -42,4 +55,26 @@ def _configured_eviction(client: redis.Redis) -> str | None:
     try:
         return client.config_get("maxmemory-policy").get("maxmemory-policy")
     except redis.ResponseError:  # managed services often forbid CONFIG
+        return None
+
+
+def _other_protocol(url: str, timeout_s: float) -> str | None:
+    """Returns in words whether the port speaks TLS where the URL does not, or the other way round:
+    Redis itself then waits for more, or hangs up."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss"):
+        return None
+    address = parts.hostname or "localhost", parts.port or 6379
+    try:
+        with socket.create_connection(address, timeout_s) as link:
+            if parts.scheme == "rediss":
+                link.sendall(b"PING\r\n")
+                if link.recv(1) in (b"+", b"-"):
+                    return "ADAPTD_REDIS_URL is rediss://, and the port does not speak TLS"
+                return None
+            blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+            with blind.wrap_socket(link):
+                return "the port speaks TLS: ADAPTD_REDIS_URL must be rediss://"
+    except OSError:
         return None

@@ -70,6 +70,18 @@ KEYS_PER_SCAN = 5_000
 GLOB_ESCAPES = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
 
 
+COMMANDS = (
+    *("evalsha", "script|load", "get", "set", "del", "expire"),
+    *("xadd", "xlen", "xrevrange", "scan"),
+)
+"""All that a worker asks of Redis, scripts included."""
+
+
+def least_redis_acl(prefix: str) -> str:
+    """Returns the rules of ACL SETUSER that suffice for a worker."""
+    return " ".join([f"~{prefix}:*", *(f"+{command}" for command in COMMANDS)])
+
+
 @dataclass(frozen=True, slots=True)
 class WindowLayout:
     """What a store's keys and entries depend on; see the keys above."""
@@ -254,6 +266,14 @@ class RedisWindowStore:
             raise Superseded(superseded)
         if lost := [p for p, owner in owned.items() if owner is None or int(owner) < epochs[p]]:
             raise Unavailable("redis", f"lost the epochs of partitions {lost}; it was emptied")
+
+    def expire_all(self, partition: int) -> None:
+        """Has every key of the partition expire in a moment. Raises Unavailable, Refused."""
+        with self._asking("remove"):
+            for key in self._redis.scan_iter(
+                match=self._partition_key(partition, "*"), count=KEYS_PER_SCAN
+            ):
+                self._redis.expire(key, 1)
 
     def close(self) -> None:
         """See WindowStore."""
