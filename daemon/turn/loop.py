@@ -259,10 +259,10 @@ class Loop:
             return
         try:
             self._outbox.send([message for message, _ in ours])
-        except Unavailable:
+        except (Unavailable, Refused):
             self._publishing.failed()
             if report.published:  # which need not be made again
-                with suppress(Unavailable):
+                with suppress(Unavailable, Refused):
                     self._owned.commit()
                     self._owned.await_commit()
             raise

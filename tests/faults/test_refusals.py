@@ -346,6 +346,18 @@ def test_each_command_that_redis_forbids_is_named_by_check(
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize("url", ["redis://h:1/0?max_connections=X", "redis://h:1/0?protocol=9"])
+def test_a_url_that_cannot_be_read_is_said(url: str) -> None:
+    with pytest.raises(Misconfigured, match="ADAPTD_REDIS_URL"):
+        describe(url, 1.0)
+
+
+def test_a_port_that_speaks_tls_is_said(kafka: SecuredKafka) -> None:
+    """Any TLS server will do."""
+    with pytest.raises(Refused, match="must be rediss://"):
+        describe(f"redis://{kafka.scram}/0", 2.0)
+
+
 def test_a_password_that_is_missing_is_said(valkey: Server) -> None:
     with redis.Redis.from_url(f"redis://{valkey.address}/0") as admin:
         admin.config_set("requirepass", "secret")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import redis
 
+from daemon.adapters.redis.client import open_redis
 from daemon.adapters.redis.errors import redis_errors_translated
 from daemon.errors import Refused, Unavailable
 
@@ -34,12 +35,7 @@ def describe(url: str, timeout_s: float) -> RedisInfo:
 
 
 def _described(url: str, timeout_s: float) -> RedisInfo:
-    with (
-        redis_errors_translated("look"),
-        redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
-        ) as client,
-    ):
+    with redis_errors_translated("look"), open_redis(url, timeout_s) as client:
         try:
             info = client.info()
         except redis.ResponseError as e:  # the right to ask is not needed for anything else

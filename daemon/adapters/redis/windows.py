@@ -50,14 +50,12 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from daemon.adapters.redis.client import open_redis
 from daemon.adapters.redis.errors import redis_errors_translated
 from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK, RESTORE
-from daemon.errors import Misconfigured, Refused, Superseded, Unavailable
+from daemon.errors import Refused, Superseded, Unavailable
 from daemon.turn.ports import Append, Appended, Claim
 from daemon.turn.window import Pair, PairId
 
@@ -105,16 +103,7 @@ class RedisWindowStore:
 
     def __init__(self, url: str, timeout_s: float, layout: WindowLayout) -> None:
         self._layout = layout
-        try:
-            self._redis = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                retry=Retry(NoBackoff(), 0),  # the loop recovers; a blind retry could hide a fault
-            )
-            self._redis.connection_pool.make_connection()  # does not connect, but reads all options
-        except (ValueError, TypeError) as e:
-            raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
+        self._redis = open_redis(url, timeout_s)
         self._claim = self._redis.register_script(CLAIM)
         self._append = self._redis.register_script(APPEND)
         self._restore = self._redis.register_script(RESTORE)
