@@ -480,6 +480,29 @@ def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
     assert isinstance(translation.value.__cause__, error)
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (vendor.ReadOnlyError("You can't write against a read only replica."), "elsewhere"),
+        (vendor.MasterDownError("Link with MASTER is down"), "elsewhere"),
+        (vendor.ResponseError("NOREPLICAS Not enough good replicas to write."), "elsewhere"),
+        (vendor.BusyLoadingError("Redis is loading the dataset in memory"), "unwell"),
+        (vendor.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "unwell"),
+        (vendor.ResponseError("MISCONF Redis is configured to save RDB snapshots"), "unwell"),
+        (vendor.NoPermissionError("User w has no permissions to run 'set'"), "refused"),
+        (vendor.ResponseError("ACL failure in script: User w has no permissions"), "refused"),
+        (vendor.AuthenticationError("invalid username-password pair"), "refused"),
+        (vendor.ResponseError("DB index is out of range"), "refused"),
+        (vendor.ConnectionError("Connection closed by server."), None),
+        (vendor.ResponseError("WRONGTYPE Operation against a key"), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_what_redis_says_is_told_apart(error: Exception, kind: str | None) -> None:
+    meaning = meaning_of(error)
+    assert (meaning.kind if meaning else None) == kind
+
+
 def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:
     with pytest.raises(ZeroDivisionError), redis_errors_translated("ask"):
         raise ZeroDivisionError

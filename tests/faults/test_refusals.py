@@ -20,7 +20,7 @@ from daemon.errors import Misconfigured, Refused
 from daemon.local.server import Server
 from daemon.local.valkey import start_valkey
 from tests.contracts.conftest import NO_LIBRDKAFKA
-from tests.faults.lab import Installation, Spring, Worker, assert_windows, eventually
+from tests.faults.lab import Installation, Raw, Spring, Worker, assert_windows, eventually
 from tests.faults.secured import NEEDS_OPENSSL, PASSWORD, USER, SecuredKafka, secured_kafka
 
 pytestmark = [pytest.mark.services, NEEDS_OPENSSL]
@@ -254,7 +254,7 @@ def test_the_least_rights_suffice_and_their_loss_is_waited_out(
     kafka: SecuredKafka, valkey: Server, lab: Installation, client: str
 ) -> None:
     """Exactly what `adaptd check` prints, in Kafka and in Redis, for a worker that adapts, writes
-    a dead letter and restores a window; then READ on the group is taken away and given back."""
+    a dead letter and restores a window; then rights are taken away in both, and given back."""
     spring = Spring()
     grant(kafka, lab)
     with redis.Redis.from_url(lab.redis_url) as admin:
@@ -273,16 +273,23 @@ def test_the_least_rights_suffice_and_their_loss_is_waited_out(
         with redis.Redis.from_url(lab.redis_url) as admin:
             for key in admin.scan_iter(match=f"{lab.name}:*:w:s1"):
                 admin.delete(key)
-        lab.send([spring.event(f"s{i}") for i in range(4)])
+        lab.send([*(spring.event(f"s{i}") for i in range(4)), Raw(b"s0", b"no event")])
         lab.wait_until_done()
+        assert len(lab.records(lab.settings.kafka_dead_letters_topic)) == 1
         kafka.deny_all()
         eventually(lambda: _says(worker, "lacks a right"), 40, worker.tail)
         assert worker.get("/livez")[0] == 200
         assert worker.process.poll() is None
         grant(kafka, lab)
         worker.wait_until_ready(2)
+        with redis.Redis.from_url(lab.redis_url) as admin:
+            admin.execute_command("ACL", "SETUSER", lab.name, "-set")
+            eventually(lambda: _says(worker, "lacks a right"), 20, worker.tail)
+            admin.execute_command("ACL", "SETUSER", lab.name, "+set")
+        worker.wait_until_ready(2)
         lab.send([spring.event(f"s{i}") for i in range(4)])
         lab.wait_until_done()
+        assert worker.process.poll() is None
     assert_windows(lab.windows(), lab.truth)
 
 
