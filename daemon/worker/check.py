@@ -23,6 +23,7 @@ from daemon.turn.window import Pair, PairId
 from daemon.wire.topics import faults, group_faults, least_kafka_acls, mapping_bytes, specs
 from daemon.worker.wiring import eviction_fault, load_engine, open_store
 from model.serving.engine import Engine
+from model.values.outside import described
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
         theta = engine.theta
         mapping_size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
         yield Finding("θ", True, f"{theta.version}: {theta.maps} on {engine.device}")
-    except AdaptdError as e:
-        yield Finding("θ", False, str(e))
+    except Exception as e:
+        yield Finding("θ", False, _line(e))
     yield from _guarded("Kafka", lambda: _kafka(settings, mapping_size))
     if settings.follow_meta_inits:
         yield from _guarded("published θs", lambda: _active(settings))
@@ -79,8 +80,12 @@ def _active(settings: Settings) -> Iterator[Finding]:
 def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except AdaptdError as e:
-        yield Finding(what, False, str(e))
+    except Exception as e:  # what a client raises that its adapter does not know is a finding too
+        yield Finding(what, False, _line(e))
+
+
+def _line(e: Exception) -> str:
+    return str(e) if isinstance(e, AdaptdError) else described(e)
 
 
 def _kafka(settings: Settings, mapping_size: int) -> Iterator[Finding]:
@@ -126,6 +131,7 @@ def _windows(settings: Settings, engine: Engine) -> Iterator[Finding]:
         x_D, y_E = np.zeros(theta.source_dim, np.float32), np.zeros(theta.target_dim, np.float32)
         pair = Pair(PairId(0, 0), x_D, y_E, 0)
         epoch = store.claim(0, 0).epoch
+        # one pair too few: the script deletes the window, which a worker must be allowed to do
         store.append(0, epoch, 1, [Append("check", pair)], {"check": 1})
         store.restore(0, epoch, {"check": [pair]})
         store.load(0, ["check"])

@@ -51,14 +51,16 @@ class Snapshot:
 class Health:
     """Holds the newest snapshot, and judges whether the worker is alive and ready."""
 
-    def __init__(self, snapshot: Snapshot, liveness_max_age_s: float) -> None:
+    def __init__(self, snapshot: Snapshot, liveness_max_age_s: float, now: float) -> None:
+        """`now`, here and below, is seconds on a monotonic clock: people and time servers set the
+        other one, and that must neither kill a worker nor hide that it hangs."""
         self.snapshot = snapshot
-        self._beat_at = snapshot.started_at
+        self._beat_at = now
         self._liveness_max_age_s = liveness_max_age_s
         self._progress = RecoveryProgress()
 
-    def finished(self, report: TurnReport, *, joined: bool, at: float) -> None:
-        """Records a turn that was finished. `at` is Unix time in seconds."""
+    def finished(self, report: TurnReport, *, joined: bool, now: float, at: float) -> None:
+        """Records a turn that was finished. `at` is Unix time in seconds, for people."""
         held = report.holdings
         totals = dict(self.snapshot.totals)
         for name, count in (
@@ -69,8 +71,8 @@ class Health:
             ("mappings_published", len(report.published)),
         ):
             totals[name] = totals.get(name, 0) + count
-        self._beat_at = at
-        self._progress.finished(report, at)
+        self._beat_at = now
+        self._progress.finished(report, now)
         self.snapshot = replace(
             self.snapshot,
             joined=joined,
@@ -88,10 +90,10 @@ class Health:
             totals=totals,
         )
 
-    def gave_up(self, error: Outage, at: float) -> None:
+    def gave_up(self, error: Outage, now: float) -> None:
         """Records a turn that ended early. The worker counts as alive: to restart it would not
         bring the service back."""
-        self._beat_at = at
+        self._beat_at = now
         self._progress.gave_up(str(error))
         self.snapshot = replace(
             self.snapshot, unavailable=str(error), stalled=self._progress.stalled

@@ -25,6 +25,7 @@ class Observers:
     """Passes each occurrence on to the log, the metrics and the health."""
 
     logger: BoundLogger
+    turns: TurnLog
     metrics: Metrics
     health: Health
 
@@ -32,8 +33,8 @@ class Observers:
         """A turn, or the start, ended early."""
         self.metrics.gave_up(error.service)
         with self._stalls_told():
-            self.health.gave_up(error, time.time())
-        TurnLog(self.logger).gave_up(error, retry_in_s)
+            self.health.gave_up(error, time.monotonic())
+        self.turns.gave_up(error, retry_in_s)
 
     @contextmanager
     def _stalls_told(self) -> Iterator[None]:
@@ -76,11 +77,11 @@ class Observers:
 
     def finished(self, report: TurnReport, *, joined: bool) -> None:
         """A turn was finished. `joined`: whether the group has assigned partitions."""
-        now = time.time()
-        self.metrics.record(report, now)
+        at = time.time()
+        self.metrics.record(report, at)
         with self._stalls_told():
-            self.health.finished(report, joined=joined, at=now)
-        TurnLog(self.logger).finished(report)
+            self.health.finished(report, joined=joined, now=time.monotonic(), at=at)
+        self.turns.finished(report)
 
 
 def engine_facts(engine: Engine) -> dict[str, object]:
