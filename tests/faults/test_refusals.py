@@ -82,7 +82,10 @@ def settings_of(case: str, kafka: SecuredKafka) -> dict[str, Any]:
         "TLS to plaintext": tls(kafka, kafka_bootstrap_servers=kafka.plain),
         "plaintext to SASL": quick | {"kafka_bootstrap_servers": kafka.sasl},
         "SASL to plaintext": scram(
-            kafka, kafka_bootstrap_servers=kafka.plain, kafka_security_protocol="SASL_PLAINTEXT"
+            kafka,
+            kafka_bootstrap_servers=kafka.plain,
+            kafka_security_protocol="SASL_PLAINTEXT",
+            kafka_ssl_cafile=None,
         ),
         "TLS to SASL": tls(kafka, kafka_bootstrap_servers=kafka.scram),
         "expired token": scram(
