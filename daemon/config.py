@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     DirectoryPath,
     Field,
@@ -66,6 +67,19 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _sasl_mechanism(name: object) -> object:
+    if isinstance(name, str) and name.upper() == "GSSAPI":
+        raise ValueError(
+            "Kerberos is not supported, for neither Kafka client comes with a library for it; use "
+            "SCRAM-SHA-512 or OAUTHBEARER"
+        )
+    return name
+
+
+SaslMechanism = Annotated[
+    Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"],
+    BeforeValidator(_sasl_mechanism),
+]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
@@ -118,12 +132,16 @@ class Settings(BaseModel):
     """Where a group begins to read that has never committed."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How to connect to the brokers."""
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    """The SASL protocols need it."""
+    kafka_sasl_mechanism: SaslMechanism | None = None
+    """The SASL protocols need it. OAUTHBEARER takes a token in place of a name and a password."""
     kafka_sasl_username: str | None = None
     """The SASL protocols need it."""
     kafka_sasl_password: SecretStr | None = None
     """The SASL protocols need it. It is never logged."""
+    kafka_oauth_token_provider: str | None = Field(None, max_length=256)
+    """OAUTHBEARER needs it: `module:function`, or the name of an entry point in the group
+    `adaptd.token_providers`. The function returns a token, and until when it is valid (Unix time in
+    seconds)."""
     kafka_ssl_cafile: FilePath | None = None
     """The certificate authorities (PEM) that sign the brokers' certificates. If unset, those of the
     system."""
@@ -153,6 +171,9 @@ class Settings(BaseModel):
     """The beginning of every key, so that several installations can share one Redis."""
     redis_timeout_ms: int = Field(5_000, ge=100, le=120_000)
     """How long a command may take before Redis counts as unavailable."""
+    redis_allow_eviction: bool = False
+    """Starts although Redis evicts keys when its memory is full (a maxmemory-policy other than
+    noeviction), so that windows may be lost. `--allow-eviction` sets it too."""
     window_ttl_s: int = Field(2_592_000, ge=0, le=315_360_000)
     """A window that has not changed for this long expires from Redis, and so do the windows of
     former encoders and topics. 0 keeps them for ever. The default is 30 days."""
@@ -288,18 +309,7 @@ class Settings(BaseModel):
                 f"ADAPTD_MIN_SUPPORT = {self.min_support}: must be at most ADAPTD_SUPPORT_SIZE "
                 f"({self.support_size})"
             )
-        if self.kafka_security_protocol.startswith("SASL"):
-            needed = (
-                self.kafka_sasl_mechanism,
-                self.kafka_sasl_username,
-                self.kafka_sasl_password,
-            )
-            if None in needed:
-                raise ValueError(
-                    f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}: needs "
-                    "ADAPTD_KAFKA_SASL_MECHANISM, ADAPTD_KAFKA_SASL_USERNAME and "
-                    "ADAPTD_KAFKA_SASL_PASSWORD"
-                )
+        self._require_credentials()
         if self.kafka_max_poll_records * self.max_pairs_per_event > MAX_PAIRS_PER_TURN:
             raise ValueError(
                 f"ADAPTD_MAX_PAIRS_PER_EVENT = {self.max_pairs_per_event}: times "
@@ -316,6 +326,22 @@ class Settings(BaseModel):
                 "is away does not get the worker killed"
             )
         return self
+
+    def _require_credentials(self) -> None:
+        mechanism, provider = self.kafka_sasl_mechanism, self.kafka_oauth_token_provider
+        if not self.kafka_security_protocol.startswith("SASL"):
+            return
+        needed: tuple[str, ...] = ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
+        given: tuple[object, ...] = (self.kafka_sasl_username, self.kafka_sasl_password)
+        if mechanism == "OAUTHBEARER":
+            needed, given = ("KAFKA_OAUTH_TOKEN_PROVIDER",), (provider,)
+        if None in (mechanism, *given):
+            names = ["KAFKA_SASL_MECHANISM", *needed]
+            shown = ", ".join(f"{PREFIX}{name}" for name in names[:-1])
+            raise ValueError(
+                f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}: needs "
+                f"{shown} and {PREFIX}{names[-1]}"
+            )
 
     @model_validator(mode="after")
     def _topics_differ(self) -> Self:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 
-from daemon.errors import Unavailable
+from daemon.errors import Refused, Unavailable
 from daemon.turn.cadence import Cadence
 from daemon.turn.debts import Debts
 from daemon.turn.decoding import Decoded, DecodedBatches, decode_batches, encode_events
@@ -35,6 +35,7 @@ from daemon.turn.storing import (
     append_all,
     load_missing,
     partition_appends,
+    restore_damaged,
     shorten_all,
 )
 from daemon.turn.streams import StreamId, Streams
@@ -66,8 +67,8 @@ class Loop:
         self._turns = 0
 
     def turn(self) -> TurnReport:
-        """Runs one turn and returns what it did. Raises Unavailable: then call `recover` before
-        the next turn."""
+        """Runs one turn and returns what it did. Raises Unavailable, Refused: then call `recover`
+        before the next turn."""
         self._turns += 1
         report = TurnReport(f"{self._instance}-{self._turns}")
         with self._stage(report, "poll"):
@@ -102,7 +103,7 @@ class Loop:
     def recover(self) -> None:
         """Forgets what is in memory, so that the next turn claims every partition anew and reads
         again from the committed offsets."""
-        with suppress(Unavailable):  # what was begun must not go on after the next claim
+        with suppress(Unavailable, Refused):  # what was begun must not go on after the next claim
             self._stored.result()
         self._stored = NOTHING_STORED
         self._drop(self._owned.forget())
@@ -195,7 +196,7 @@ class Loop:
         for event, each in zip(events, slid, strict=True):
             if each.ready:
                 self._debts.mark_owed(event, now, wall_ms)
-        writes = partition_appends(report.offsets, slid, self._owned)
+        writes = partition_appends(report.offsets, slid, self._owned, self._streams)
         self._stored = self._executor.submit(partial(append_all, self._store, writes))
 
     def _cut(self, report: TurnReport) -> CutBatch:
@@ -224,13 +225,19 @@ class Loop:
         )
 
     def _save(self, verdicts: Sequence[Verdict], report: TurnReport) -> list[Verdict]:
-        """Waits until the store has the pairs that slide began to store, and shortens the windows
-        of streams that have changed: there first, so that a successor has the window that the
-        mapping was made of. Returns the verdicts on streams that this worker still owns."""
-        superseded, self._stored = self._stored.result(), NOTHING_STORED
-        self._lose(self._owned.lose(superseded, self._clock.now()), report)
+        """Waits until the store has the pairs that slide began to store, writes windows again that
+        it has lost, and shortens those of streams that have changed: there first, so that a
+        successor has the window that the mapping was made of. Returns the verdicts on streams that
+        this worker still owns."""
+        stored, self._stored = self._stored.result(), NOTHING_STORED
+        now = self._clock.now()
+        self._lose(self._owned.lose(stored.superseded, now), report)
+        if stored.damaged:
+            report.restored = stored.damaged
+            taken = restore_damaged(self._store, self._streams, stored.damaged, self._owned)
+            self._lose(self._owned.lose(taken, now), report)
         superseded = shorten_all(self._store, self._still_owned(verdicts), self._owned)
-        self._lose(self._owned.lose(superseded, self._clock.now()), report)
+        self._lose(self._owned.lose(superseded, now), report)
         owned = self._still_owned(verdicts)
         for verdict in owned:
             if verdict.shortened:
@@ -280,10 +287,10 @@ class Loop:
             return
         try:
             self._outbox.send([message for message, _ in ours])
-        except Unavailable:
+        except (Unavailable, Refused):
             self._publishing.failed()
             if report.published:  # which need not be made again
-                with suppress(Unavailable):
+                with suppress(Unavailable, Refused):
                     self._owned.commit()
                     self._owned.await_commit()
             raise

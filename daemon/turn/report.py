@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -145,6 +145,8 @@ class TurnReport:
     """The first of them, by reason."""
     loaded: int = 0
     """How many windows were read back from the store."""
+    restored: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Streams by partition whose windows the store had lost and got again from memory."""
     evicted: int = 0
     """How many streams left memory."""
     batch_splits: int = 0

@@ -1,6 +1,7 @@
 """The streams that this worker holds in memory. Only the loop's thread touches them.
 
-D = source dim, E = target dim, B = streams in batch, Q = query pairs
+D = source dim, E = target dim, B = streams in batch, Q = query pairs, Z = slots (one for each
+stream), W = window size, N = pairs of a stream
 
 What the store does not have of an evicted stream is what was published of it, and when. That is
 remembered here: a stream that came back without it would be published at once, whatever its publish
@@ -61,6 +62,11 @@ class Stream:
     slot: int
     pairs: int = 0
     """How many pairs the window holds, at most the window's size."""
+    stored: int = 0
+    """How many of them the store has, once it has done what it was asked to."""
+    added: int = 0
+    """How many pairs were ever added to the slot: the next one's id goes to this place of its ring,
+    modulo the window's size."""
     newest: PairId = BEFORE_ALL
     newest_time_ms: int = 0
     """When the newest pair happened (ms, UTC)."""
@@ -86,6 +92,7 @@ class Stream:
         if pair.id <= self.newest:
             return False
         self.newest, self.newest_time_ms = pair.id, pair.time_ms
+        self.added += 1
         if self.pairs < shape.size:
             self.pairs += 1
         return True
@@ -103,6 +110,9 @@ class Streams:
         self._free = list(reversed(range(slots)))
         self._evicted: OrderedDict[StreamId, Stream] = OrderedDict()
         self._most_evicted = REMEMBERED * slots
+        self._placed_ZW3 = np.zeros((slots, shape.size, 3), np.int64)
+        """Offset, place and time (ms, UTC) of each pair, in a ring for each slot. Memory that is
+        not used yet takes none."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -141,26 +151,50 @@ class Streams:
             self._watch.clear(slot)
             before = self._evicted.pop(stream_id, None)
             self._streams[stream_id] = before.returned(slot) if before else Stream(stream_id, slot)
-        self.slide(kept.items())
+        for slid in self.slide(kept.items()):
+            self.mark_stored(slid.stream)
+
+    def mark_stored(self, stream_id: StreamId) -> int:
+        """Notes that the store is asked to have all pairs of the window. Returns how many it had
+        before."""
+        stream = self._streams[stream_id]
+        before, stream.stored = stream.stored, stream.pairs
+        return before
 
     def slide(self, arrived: Iterable[tuple[StreamId, Sequence[Pair]]]) -> list[Slid]:
         """Adds pairs to their streams' windows, all in one append, and returns what each item did.
         These streams are now the most recently changed. Raises KeyError for a stream that is not
         in memory."""
         slots: list[int] = []
+        rings: list[int] = []
         fresh: list[Pair] = []
         slid: list[Slid] = []
+        size = self._shape.size
         for stream_id, pairs in arrived:
             self._streams.move_to_end(stream_id)
             stream = self._streams[stream_id]
             new = [pair for pair in pairs if stream.count_in(pair, self._shape)]
             slots += [stream.slot] * len(new)
+            rings += [at % size for at in range(stream.added - len(new), stream.added)]
             fresh += new
             slid.append(Slid(stream_id, new, self._shape.ready(stream.pairs)))
         if slots:
+            # of several pairs at one place the last one stays, as in the windows
+            self._placed_ZW3[slots, rings] = [(*p.id, p.time_ms) for p in fresh]
             self._windows.append(slots, [p.x_D for p in fresh], [p.y_E for p in fresh])
             self._watch.append(slots, [p.id.offset for p in fresh])
         return slid
+
+    def window(self, stream_id: StreamId) -> list[Pair]:
+        """Returns a copy of the stream's pairs, oldest first."""
+        stream = self._streams[stream_id]
+        x_ND, y_NE = self._windows.pairs(Cut(stream.slot, stream.pairs, 0))
+        rings = [at % self._shape.size for at in range(stream.added - stream.pairs, stream.added)]
+        placed = self._placed_ZW3[stream.slot, rings].tolist()
+        return [
+            Pair(PairId(offset, place), x_D, y_E, time_ms)
+            for (offset, place, time_ms), x_D, y_E in zip(placed, x_ND, y_NE, strict=True)
+        ]
 
     def ready(self, stream_id: StreamId) -> bool:
         """Returns whether the stream's window can be cut."""
@@ -198,10 +232,10 @@ class Streams:
         return self._watch.observe([cut for cut, _ in told], losses_BQ, judges_BQ)
 
     def shorten(self, stream_id: StreamId, pairs: int) -> None:
-        """Removes all but the newest pairs from the stream's window. Adaptations that were made of
-        those can still be read."""
+        """Removes all but the newest pairs from the stream's window, as the store has done.
+        Adaptations that were made of those can still be read."""
         stream = self._streams[stream_id]
-        stream.pairs = pairs
+        stream.pairs = stream.stored = pairs
         self._windows.shorten(stream.slot, pairs)
         self._watch.settle(stream.slot)
 

@@ -61,6 +61,7 @@ CounterName = Literal[
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
+    "windows_restored",
     "unavailable",
     "partitions_claimed",
     "partitions_lost",
@@ -76,6 +77,7 @@ GaugeName = Literal[
     "streams",
     "window_bytes",
     "ready",
+    "recovery_stalled",
     "meta_init_refused",
     "last_turn_timestamp_seconds",
 ]
@@ -137,6 +139,9 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "windows_restored": MetricSpec(
+        "Windows that Redis had lost, in part or whole, and got again from memory."
+    ),
     "unavailable": MetricSpec(
         "Turns that ended early because a service did not answer.", "service"
     ),
@@ -170,6 +175,10 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
     ),
     "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
     "ready": MetricSpec("1 when /readyz answers 200."),
+    "recovery_stalled": MetricSpec(
+        "1 while the worker recovers again and again and gets no further, or while Redis loses "
+        "windows as fast as they are restored."
+    ),
     "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
     "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
@@ -213,6 +222,7 @@ class Metrics:
         self._lost_log_lines: Callable[[], int] = lambda: 0
         self._log_lines_counted = 0
         self._gauge("meta_init_refused").set(0)
+        self._gauge("recovery_stalled").set(0)
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -287,6 +297,10 @@ class Metrics:
     def device_lost(self) -> None:
         """Counts a GPU that was given up for the CPU."""
         self._counters["device_faults"].labels("lost").inc()
+
+    def stalled(self, stalled: bool) -> None:
+        """Shows whether recovery gets the worker no further."""
+        self._gauge("recovery_stalled").set(stalled)
 
     def watch_log(self, lost_lines: Callable[[], int]) -> None:
         """Counts the log lines that were lost; `lost_lines` returns how many there were ever."""
@@ -365,6 +379,7 @@ class Metrics:
         held = report.holdings
         self._counters["windows_loaded"].inc(report.loaded)
         self._counters["windows_evicted"].inc(report.evicted)
+        self._counters["windows_restored"].inc(sum(map(len, report.restored.values())))
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))
         self._gauge("assigned_partitions").set(held.assigned)

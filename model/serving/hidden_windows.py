@@ -140,6 +140,10 @@ class HiddenWindows:
         chunks: Sequence[Tensor] = torch.split(self._put(whole), ROWS)
         return chunks
 
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
+        return self._raw.pairs(cut)
+
     def adapt(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         """Returns the adaptation of every cut, in order. Raises DeviceLost.
 

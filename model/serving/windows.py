@@ -164,6 +164,10 @@ class EpisodeWindows:
         read."""
         self._raw.shorten(slot, pairs)
 
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
+        return self._raw.pairs(cut)
+
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Returns the adaptation of every cut, in order. Raises DeviceLost."""
         with lost_device_told():
