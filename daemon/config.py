@@ -88,6 +88,9 @@ class Settings(BaseModel):
     it. It must be compacted and have one partition."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
     """Where a group begins to read that has never committed."""
+    kafka_isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    """Whether only records of committed transactions are read, and those of none. An open
+    transaction then holds back what lies behind its first record."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How to connect to the brokers."""
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import MalformedEvent
-from daemon.wire.record import Headers, Record
+from daemon.wire.record import Headers, RawRecord, Record
 from model.values.contents import AudioClip, VideoClip
 from model.values.contents import Content as RawContent
 
@@ -129,6 +129,8 @@ MODALITIES = tuple(
 def decode_event(record: Record, partition: int, limits: EventLimits) -> Event:
     """Decodes a record of the events topic. Raises MalformedEvent, which says what is wrong, where,
     and what would be right."""
+    if isinstance(record, RawRecord) and record.fault is not None:
+        raise MalformedEvent("unreadable", f"Kafka's client cannot read it: {record.fault}")
     stream = _stream(record.key, limits)
     value = record.value
     if value is None:

@@ -130,7 +130,9 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     ),
 }
 GAUGES: Mapping[GaugeName, MetricSpec] = {
-    "consumer_lag_records": MetricSpec("Records not yet read, by partition.", "partition"),
+    "consumer_lag_records": MetricSpec(
+        "Offsets not yet read, by partition; absent while the end is not known.", "partition"
+    ),
     "assigned_partitions": MetricSpec("Partitions this worker owns."),
     "streams": MetricSpec(
         "Streams in memory (resident), waiting to be adapted (changed), waiting for the time of "
@@ -175,6 +177,8 @@ class Metrics:
         self._meta_init = Info("adaptd_meta_init", "The θ that is served.", registry=self.registry)
         build = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
         build.info({"version": version("adaptd")})
+        self._lagging: set[int] = set()
+        """The partitions whose lag is shown."""
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -301,7 +305,8 @@ class Metrics:
         self._gauges["streams"].labels("deferred").set(held.deferred)
         self._gauges["streams"].labels("renewal").set(held.renewals)
         self._gauges["window_bytes"].set(held.window_bytes)
-        if report.lost:
-            self._gauges["consumer_lag_records"].clear()
+        for partition in self._lagging - held.lag.keys():  # gone, or its end is not known
+            self._gauges["consumer_lag_records"].remove(str(partition))
+        self._lagging = set(held.lag)
         for partition, records in held.lag.items():
             self._gauges["consumer_lag_records"].labels(str(partition)).set(records)

@@ -18,7 +18,10 @@ Theory of operation
     What may block. `poll` for its `timeout_s`; `commit` not at all, but for the commit after one
     that failed; the result that it returns, `bounds`, `verify` and that next commit for
     `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for a few
-    seconds. `seek`, `lag` and `joined` look at memory only.
+    seconds. `seek`, `lag` and `joined` look at memory only: polls ask for the end offsets at
+    intervals, on the IO thread, and take the answer in when it has come.
+
+    What cannot be parsed comes as a RawRecord with a fault, see unreadable.py.
 
     What may be repeated. All of it. A seek, or a commit of the same offsets, twice is as once;
     `verify` asks nothing while an answer is fresh; `close` can be called twice.
@@ -40,6 +43,7 @@ from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
+from daemon.adapters.end_offsets import EndOffsets
 from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
     FETCH_WAIT_MS,
@@ -52,6 +56,8 @@ from daemon.adapters.kafka_python.client import (
     kafka_errors_translated,
 )
 from daemon.adapters.kafka_python.mended import is_member, keep_join, open_client, send_commit
+from daemon.adapters.kafka_python.offsets import ask_ends, positions
+from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.pending import Done, Later, Pending
@@ -104,7 +110,8 @@ class KafkaPythonEventSource:
         self._topic = settings.kafka_events_topic
         self._timeout_ms = settings.kafka_timeout_ms
         self._notes = _RebalanceNotes()
-        self._next: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
+        self._ends = EndOffsets(lambda ps: ask_ends(self._consumer, [self._tp(p) for p in ps]))
         self._answered_at = time.monotonic()
         self._insist_on_commit = False
         with kafka_errors_translated("connect"):
@@ -117,6 +124,7 @@ class KafkaPythonEventSource:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",  # the loop seeks; this is for offsets gone by
                 allow_auto_create_topics=False,
+                isolation_level=settings.kafka_isolation_level,
                 session_timeout_ms=settings.kafka_session_timeout_ms,
                 heartbeat_interval_ms=heartbeat_interval_ms(settings),
                 max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
@@ -125,6 +133,7 @@ class KafkaPythonEventSource:
                 # a new instance for each consumer: a shared one makes partitions flap
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
+            read_past_what_is_unreadable(self._consumer)
             self._consumer.subscribe([self._topic], listener=self._notes)
 
     def _tp(self, partition: int) -> TopicPartition:
@@ -135,12 +144,18 @@ class KafkaPythonEventSource:
         with kafka_errors_translated("poll"):
             batches = self._consumer.poll(int(timeout_s * 1000), max_records)
             keep_join(self._consumer)
-        if batches:
-            self._answered_at = time.monotonic()
+            # before the notes are taken: they then tell of every change that these may reflect
+            self._positions = positions(self._consumer)
+            if self._ends.refresh(self._positions, time.monotonic()) or batches:
+                self._answered_at = time.monotonic()
         assigned, revoked = self._notes.take()
-        self._next |= {tp.partition: batch[-1].offset + 1 for tp, batch in batches.items()}
         records = {tp.partition: batch for tp, batch in batches.items()}
-        return Polled({p: r for p, r in records.items() if p not in revoked}, assigned, revoked)
+        return Polled(
+            {p: r for p, r in records.items() if p not in revoked},
+            assigned,
+            revoked,
+            {p: at for p, at in self._positions.items() if p not in revoked},
+        )
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""
@@ -152,6 +167,7 @@ class KafkaPythonEventSource:
                 tp: self._consumer.committed(tp, timeout_ms=self._timeout_ms) for tp in tps
             }
         self._answered_at = time.monotonic()
+        self._ends.note({tp.partition: offset for tp, offset in end.items()}, self._answered_at)
         return {tp.partition: Bounds(beginning[tp], end[tp], committed[tp]) for tp in tps}
 
     def seek(self, partition: int, offset: int) -> None:
@@ -159,7 +175,7 @@ class KafkaPythonEventSource:
         thread may take it away even within this call, and the next poll says so."""
         with kafka_errors_translated("seek"), suppress(ValueError, KeyError):
             self._consumer.seek(self._tp(partition), offset)
-            self._next[partition] = offset
+            self._positions[partition] = offset
 
     def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
@@ -194,15 +210,8 @@ class KafkaPythonEventSource:
         return not self._insist_on_commit
 
     def lag(self) -> Mapping[int, int]:
-        """See EventSource. Nothing is known of a partition that has brought no records yet. The end
-        is the one that came with the partition's last records."""
-        lags: dict[int, int] = {}
-        for tp in self._consumer.assignment():
-            with suppress(KafkaError):  # revoked since the line above
-                end = self._consumer.highwater(tp)
-                if end is not None and tp.partition in self._next:
-                    lags[tp.partition] = max(0, end - self._next[tp.partition])
-        return lags
+        """See EventSource."""
+        return self._ends.lag(self._positions, time.monotonic())
 
     def joined(self) -> bool:
         """See EventSource."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
+
+T = TypeVar("T")
 
 CRITICAL = 2
 """Of syslog's levels. At lower ones librdkafka logs twice a second what we log once ourselves."""
@@ -162,3 +165,18 @@ class BoundedCalls:
             raise TimeoutError(f"no answer in {timeout_s:g} s")
         for failure in failures:
             raise failure
+
+
+def completed_aside(call: Callable[[], T]) -> Future[T]:
+    """Returns the future of a call that a thread of its own makes. The thread is a daemon, so that
+    a call which never returns does not keep the process alive."""
+    answer: Future[T] = Future()
+
+    def complete() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as e:
+            answer.set_exception(e)
+
+    Thread(target=complete, name="librdkafka-asks", daemon=True).start()
+    return answer

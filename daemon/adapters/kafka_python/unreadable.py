@@ -1,0 +1,97 @@
+"""Records that kafka-python cannot parse come as RawRecords with a fault, and stop nothing.
+
+Symptom without this: after one record with a header name that is not UTF-8, or one batch that fails
+its checksum or cannot be decompressed, `poll` never returns. The generator that parses a
+partition's batches has ended by its exception, and `fetched_records` asks it for ever; heartbeats
+go on, so no other worker takes over, and a restart meets the same record. Seen in 3.0.12.
+
+Theory of operation: a fetcher makes one `PartitionRecords` for what it has fetched of a partition,
+and that class is an attribute, so a consumer can be given another. This one hands kafka-python's
+parser one batch after another. Where that raises, `read_batch` reads the rest of this one batch,
+and the parser goes on with the next. All on the thread that polls; nothing is fetched twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kafka import KafkaConsumer, codec
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError
+from kafka.record import MemoryRecords
+from kafka.record.util import calc_crc32c
+
+from daemon.wire.record import RawRecord
+from daemon.wire.record_batch import (
+    Batch,
+    is_control,
+    last_offset,
+    producer_id,
+    read_batch,
+    split_batches,
+)
+
+DECODERS = {
+    1: codec.gzip_decode,
+    2: codec.snappy_decode,
+    3: codec.lz4_decode,
+    4: codec.zstd_decode,
+}
+
+
+def read_past_what_is_unreadable(consumer: KafkaConsumer) -> None:
+    """Has a consumer's polls return RawRecords for what it cannot parse. To be called before the
+    first poll."""
+    consumer._fetcher.PartitionRecords = _PatientRecords
+
+
+class _Batches:
+    """Batches for kafka-python's parser, one at a time; `last` is the one that it has now."""
+
+    def __init__(self, data: bytes) -> None:
+        batches = split_batches(data)
+        if len(data) and not batches:  # the broker has lost count, and knows no way past it either
+            raise CorruptRecordError("no batch can be told apart")
+        self._batches = iter(batches)
+        self.last: Batch | None = None
+
+    def next_batch(self) -> Any:
+        self.last = next(self._batches, None)
+        return None if self.last is None else MemoryRecords(self.last.data).next_batch()
+
+
+class _PatientRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
+    next_fetch_offset: int
+
+    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
+        try:
+            batches = _Batches(records._buffer)
+        except CorruptRecordError:
+            self.drain()  # or the next poll would ask for ever
+            raise
+        while True:
+            try:
+                yield from super()._unpack_records(tp, batches, *deserializers)
+            except Exception:  # whatever a parser and four codecs have
+                if batches.last is None:
+                    raise
+                yield from self._rest_of(batches.last)
+            else:
+                return
+
+    def _rest_of(self, batch: Batch) -> Iterator[RawRecord]:
+        """Yields the records of a batch that the parser has not yielded before it raised."""
+        if is_control(batch):  # without its marker, what its producer sends next would be dropped
+            self.aborted_producer_ids.discard(producer_id(batch))
+        for record in read_batch(batch, self.next_fetch_offset, _decompressed, calc_crc32c):
+            last = record.offset if record.last_offset is None else record.last_offset
+            self.next_fetch_offset = last + 1
+            yield record
+        after = last_offset(batch, calc_crc32c) + 1
+        self.next_fetch_offset = max(self.next_fetch_offset, after)
+
+
+def _decompressed(number: int, data: bytes) -> bytes:
+    plain: bytes = DECODERS[number](data)
+    return plain
