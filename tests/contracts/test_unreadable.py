@@ -21,6 +21,7 @@ from daemon.worker.wiring import kafka_clients
 from tests.contracts import damage as damages
 from tests.contracts.conftest import CLIENTS
 
+Named = list[tuple[str, str | bytes | None]]
 Join = Callable[[], EventSource]
 PER_BATCH, BATCHES = 4, 3
 END = PER_BATCH * BATCHES
@@ -237,3 +238,34 @@ def test_a_recording_goes_past_what_cannot_be_parsed(
     found = record_topic(settings, out, None, None, told.append)
     assert found.malformed["unreadable"] == 1
     assert found.malformed.total() == 2 * END - PER_BATCH + 1  # none of these is an event
+
+
+@pytest.mark.services
+def test_odd_records_that_are_whole_come_as_they_are(settings: Settings, join: Join) -> None:
+    """Relatives of what cannot be parsed."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    many: Named = [(f"h{number % 7}", b"%d" % number) for number in range(3_000)]
+    sent: list[tuple[bytes | None, bytes | None, Named]] = [
+        (None, None, []),
+        (b"", b"", [("", b"")]),
+        (b"\xff\xfe", b"v", [("a", None), ("a", b""), ("a", b"1")]),
+        (b"k", b"v", many),
+        (b"k" * 100_000, b"v", [("é" * 500, b"\x00" * 1_000)]),
+    ]
+    for key, value, headers in sent:
+        producer.produce(
+            settings.kafka_events_topic, value, key, partition=0, headers=[*headers], timestamp=1
+        )
+        producer.flush(10)
+    source = join()
+    claimed, got, until = False, list[Record](), time.monotonic() + PATIENCE_S
+    while len(got) < len(sent) and time.monotonic() < until:
+        polled = source.poll(0.1, 100)
+        got += polled.records.get(0, []) if claimed else []
+        if 0 in polled.assigned:
+            source.seek(0, 0)
+            claimed = True
+    assert faults(got) == []
+    assert [(r.key, r.value, list(r.headers)) for r in got] == sent

@@ -14,6 +14,7 @@ from kafka.errors import (
     SaslAuthenticationFailedError,
 )
 
+from daemon.adapters.kafka_limits import RECONNECT_BACKOFF_MAX_MS, RECONNECT_BACKOFF_MS
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 
@@ -41,7 +42,8 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "ssl_keyfile": _path(settings.kafka_ssl_keyfile),
         "request_timeout_ms": settings.kafka_timeout_ms,
         "bootstrap_timeout_ms": settings.kafka_timeout_ms,
-        "reconnect_backoff_max_ms": 1_000,
+        "reconnect_backoff_ms": RECONNECT_BACKOFF_MS,
+        "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
     }
     return {name: value for name, value in arguments.items() if value is not None}
 

@@ -38,6 +38,7 @@ def read_topic(
             **connection_arguments(settings),
             **QUIET,
             enable_auto_commit=False,
+            allow_auto_create_topics=False,
             isolation_level=settings.kafka_isolation_level,
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )

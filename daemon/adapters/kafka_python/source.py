@@ -46,6 +46,7 @@ from kafka.structs import OffsetAndMetadata
 from daemon.adapters.end_offsets import EndOffsets
 from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
+    FETCH_BYTES,
     FETCH_WAIT_MS,
     PROOF_OF_LIFE_S,
     heartbeat_interval_ms,
@@ -130,6 +131,7 @@ class KafkaPythonEventSource:
                 max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
                 max_poll_records=settings.kafka_max_poll_records,
                 fetch_max_wait_ms=FETCH_WAIT_MS,
+                fetch_max_bytes=FETCH_BYTES,
                 # a new instance for each consumer: a shared one makes partitions flap
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )

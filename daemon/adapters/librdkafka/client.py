@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
+from daemon.adapters.kafka_limits import RECONNECT_BACKOFF_MAX_MS, RECONNECT_BACKOFF_MS
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 
@@ -61,9 +62,11 @@ def connection_properties(settings: Settings, client_id: str) -> dict[str, Any]:
         "ssl.key.location": settings.kafka_ssl_keyfile or certificate,  # both may be in one file
         "socket.timeout.ms": max(LEAST_SOCKET_TIMEOUT_MS, settings.kafka_timeout_ms),
         "socket.connection.setup.timeout.ms": max(1_000, settings.kafka_timeout_ms),
-        "reconnect.backoff.max.ms": 1_000,
+        "reconnect.backoff.ms": RECONNECT_BACKOFF_MS,
+        "reconnect.backoff.max.ms": RECONNECT_BACKOFF_MAX_MS,
         "allow.auto.create.topics": "false",
         "statistics.interval.ms": 0,
+        "enable.metrics.push": "false",  # or it would tell the brokers how it does
         "log_level": CRITICAL,
     }
     known = {name: str(value) for name, value in wanted.items() if value is not None}

@@ -53,6 +53,7 @@ from confluent_kafka import (
 from daemon.adapters.end_offsets import EndOffsets
 from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
+    FETCH_BYTES,
     FETCH_WAIT_MS,
     PROOF_OF_LIFE_S,
     heartbeat_interval_ms,
@@ -69,9 +70,6 @@ from daemon.config import Settings
 from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Bounds, Polled
 from daemon.wire.record import Record
-
-AHEAD_KB = 16 * 1024
-"""Records read ahead, over all partitions: bounds memory, and lasts for several polls."""
 
 REBALANCING = frozenset(
     {
@@ -358,8 +356,8 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "isolation.level": settings.kafka_isolation_level,
         "enable.partition.eof": True,  # it also says how far what brings no record was passed
         "fetch.wait.max.ms": FETCH_WAIT_MS,
-        "queued.max.messages.kbytes": AHEAD_KB,
-        "fetch.max.bytes": AHEAD_KB * 1024,
+        "queued.max.messages.kbytes": FETCH_BYTES // 1024,
+        "fetch.max.bytes": FETCH_BYTES,
         "fetch.queue.backoff.ms": 20,  # a second by default, in which a full queue runs dry
     }
 
