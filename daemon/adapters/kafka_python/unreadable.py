@@ -13,7 +13,9 @@ and the parser goes on with the next. All on the thread that polls; nothing is f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from kafka import KafkaConsumer, codec
@@ -63,22 +65,24 @@ class _Batches:
 
 class _PatientRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
     next_fetch_offset: int
+    _parse: Callable[[], Iterator[Any]]
 
     def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
-        try:
-            batches = _Batches(records._buffer)
-        except CorruptRecordError:
-            self.drain()  # or the next poll would ask for ever
-            raise
+        self._batches = _Batches(records._buffer)
+        self._parse = partial(super()._unpack_records, tp, self._batches, *deserializers)
+        return self._parse()
+
+    def take(self, n: int | None = None) -> list[Any]:
+        """Returns the next `n` records, as kafka-python does, but goes on where that raises."""
         while True:
             try:
-                yield from super()._unpack_records(tp, batches, *deserializers)
+                taken: list[Any] = super().take(n)
             except Exception:  # whatever a parser and four codecs have
-                if batches.last is None:
+                if self._batches.last is None:
                     raise
-                yield from self._rest_of(batches.last)
+                self.record_iterator = chain(self._rest_of(self._batches.last), self._parse())
             else:
-                return
+                return taken
 
     def _rest_of(self, batch: Batch) -> Iterator[RawRecord]:
         """Yields the records of a batch that the parser has not yielded before it raised."""
