@@ -13,7 +13,7 @@ and the parser goes on with the next. All on the thread that polls; nothing is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -65,12 +65,12 @@ class _Batches:
 
 class _PatientRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
     next_fetch_offset: int
-    _parse: Callable[[], Iterator[Any]]
 
     def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
         self._batches = _Batches(records._buffer)
         self._parse = partial(super()._unpack_records, tp, self._batches, *deserializers)
-        return self._parse()
+        parsed: Iterator[Any] = self._parse()
+        return parsed
 
     def take(self, n: int | None = None) -> list[Any]:
         """Returns the next `n` records, as kafka-python does, but goes on where that raises."""
