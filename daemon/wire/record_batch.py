@@ -72,6 +72,11 @@ def is_control(batch: Batch) -> bool:
     return len(batch.data) >= HEADER.size and bool(batch.data[22] & CONTROL_BIT)
 
 
+def codec_of(batch: Batch) -> int:
+    """Returns the number of the codec that the batch says it is compressed with, 0 for none."""
+    return int(batch.data[22] & CODEC_BITS) if len(batch.data) >= HEADER.size else 0
+
+
 def producer_id(batch: Batch) -> int:
     """Returns the id of the producer that sent a batch of format 2."""
     return int(HEADER.unpack_from(batch.data)[9])

@@ -31,6 +31,7 @@ from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.net.transport import KafkaTCPTransport
 from kafka.record import MemoryRecords
+from kafka.record.util import calc_crc32c
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_python.mended import (
@@ -385,3 +386,20 @@ def test_bytes_in_which_no_batch_can_be_told_apart_are_an_error() -> None:
     struct.pack_into(">i", broken, 8, -12)
     with pytest.raises(CorruptRecordError, match="told apart"):
         fetched(bytes(broken), mended=True)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_snappy_that_asks_for_gigabytes_is_not_tried(framed: bool) -> None:
+    """In a test process that may have no more than it has: the decoder would end it."""
+    claim = b"\xff\xff\xff\xff\x0f"
+    header = b"\x82SNAPPY\x00" + bytes([0, 0, 0, 1, 0, 0, 0, 1])
+    payload = header + (len(claim)).to_bytes(4, "big") + claim if framed else claim
+    batch = bytearray(sound_batch(0)[:61] + payload)
+    struct.pack_into(">i", batch, 8, len(batch) - 12)
+    batch[22] |= 2
+    struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
+    records = fetched(bytes(batch) + sound_batch(2), mended=True)
+    fault, *good = records.take(10)
+    assert "4294967295 bytes" in fault.fault
+    assert (fault.offset, fault.last_offset) == (0, 1)
+    assert [record.offset for record in good] == [2, 3]

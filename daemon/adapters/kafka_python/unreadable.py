@@ -26,13 +26,21 @@ from kafka.record.util import calc_crc32c
 
 from daemon.wire.record import RawRecord
 from daemon.wire.record_batch import (
+    HEADER,
     Batch,
+    codec_of,
     is_control,
     last_offset,
     producer_id,
     read_batch,
     split_batches,
 )
+
+SNAPPY = 2
+XERIAL = b"\x82SNAPPY\x00"
+"""What Java's framing of snappy begins with: a header, then blocks with their lengths before."""
+XERIAL_HEADER_BYTES = 16
+MOST_PLAIN_BYTES = 2**28
 
 DECODERS = {
     1: codec.gzip_decode,
@@ -60,7 +68,11 @@ class _Batches:
 
     def next_batch(self) -> Any:
         self.last = next(self._batches, None)
-        return None if self.last is None else MemoryRecords(self.last.data).next_batch()
+        if self.last is None:
+            return None
+        if codec_of(self.last) == SNAPPY:
+            _refuse_large_claims(bytes(self.last.data[HEADER.size :]))
+        return MemoryRecords(self.last.data).next_batch()
 
 
 class _PatientRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
@@ -96,6 +108,29 @@ class _PatientRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-
         self.next_fetch_offset = max(self.next_fetch_offset, after)
 
 
+def _refuse_large_claims(data: bytes) -> None:
+    """Raises ValueError where a block of snappy says that it unpacks to more than MOST_PLAIN_BYTES.
+    The decoder takes as much memory as a block of five bytes asks for, and where it gets none it
+    ends the process (seen in cramjam 2.14)."""
+    framed = data[: len(XERIAL)] == XERIAL
+    at = XERIAL_HEADER_BYTES if framed else 0
+    while at < len(data):
+        length = len(data)
+        if framed:
+            length = int.from_bytes(data[at : at + 4], "big")
+            at += 4
+        claim = 0
+        for i, byte in enumerate(data[at : at + 5]):
+            claim |= (byte & 0x7F) << (7 * i)
+            if byte < 0x80:
+                break
+        if claim > MOST_PLAIN_BYTES:
+            raise ValueError(f"a block of snappy says that it unpacks to {claim} bytes")
+        at += length
+
+
 def _decompressed(number: int, data: bytes) -> bytes:
+    if number == SNAPPY:
+        _refuse_large_claims(data)
     plain: bytes = DECODERS[number](data)
     return plain
