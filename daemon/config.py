@@ -114,7 +114,7 @@ class Settings(BaseModel):
     # ---- Kafka
     kafka_client: KafkaClient = "kafka-python"
     """The client that reads events and writes mappings. librdkafka costs less CPU and needs the
-    extra `adaptd[librdkafka]`; all else is the same."""
+    extra `adaptd[librdkafka]`; docs/kafka-clients.md lists what else is not the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
     """The brokers to connect to first: host:port, separated by commas."""
     kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)
@@ -130,6 +130,9 @@ class Settings(BaseModel):
     it. It must be compacted and have one partition."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
     """Where a group begins to read that has never committed."""
+    kafka_isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    """Whether only records of committed transactions are read, and those of none. An open
+    transaction then holds back what lies behind its first record."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How to connect to the brokers."""
     kafka_sasl_mechanism: SaslMechanism | None = None

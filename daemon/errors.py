@@ -21,6 +21,7 @@ from model.values.errors import BadContentReason
 
 Service = Literal["kafka", "redis"]
 MalformedReason = Literal[
+    "unreadable",
     "empty_key",
     "key_not_utf8",
     "oversize_key",

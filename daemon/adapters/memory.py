@@ -21,7 +21,7 @@ from daemon.turn.ports import Append, Appended, Bounds, Claim, Polled
 from daemon.turn.window import Pair
 from daemon.wire.catalogue import Catalogue, PublishedTheta
 from daemon.wire.meta_init import with_record
-from daemon.wire.record import Headers, Message
+from daemon.wire.record import Headers, Message, RawRecord, Record
 
 NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
 
@@ -42,7 +42,9 @@ class MemoryTopic:
     """A topic: records by partition, and the offsets that one consumer group has committed."""
 
     partitions: int
-    log: dict[int, list[MemoryRecord]] = field(default_factory=lambda: defaultdict(list))
+    log: dict[int, list[MemoryRecord | RawRecord | None]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     committed: dict[int, int] = field(default_factory=dict)
 
     def produce(
@@ -58,6 +60,15 @@ class MemoryTopic:
         records = self.log[partition]
         records.append(MemoryRecord(len(records), timestamp_ms, key, value, headers))
         return len(records) - 1
+
+    def pass_over(self, partition: int) -> None:
+        """Appends an offset that brings no record, as a transaction's marker does."""
+        self.log[partition].append(None)
+
+    def damage(self, partition: int, offset: int) -> None:
+        """Makes a record one that the client cannot parse."""
+        fault = "it is damaged"
+        self.log[partition][offset] = RawRecord(offset, -1, None, b"", fault=fault)
 
 
 class MemoryEventSource:
@@ -93,14 +104,14 @@ class MemoryEventSource:
         self.verify()
         assigned, self._assigned = frozenset(self._assigned), set()
         revoked, self._revoked = frozenset(self._revoked), set()
-        records: dict[int, Sequence[MemoryRecord]] = {}
+        records: dict[int, Sequence[Record]] = {}
         for partition, position in sorted(self._positions.items()):
             batch = self._topic.log[partition][position : position + max_records]
             max_records -= len(batch)
-            if batch:
-                records[partition] = batch
-                self._positions[partition] += len(batch)
-        return Polled(records, assigned, revoked)
+            self._positions[partition] += len(batch)
+            if found := [record for record in batch if record is not None]:
+                records[partition] = found
+        return Polled(records, assigned, revoked, dict(self._positions))
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""

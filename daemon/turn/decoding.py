@@ -76,6 +76,20 @@ def decode_batches(
     return made
 
 
+def read_ranges(
+    decoded: DecodedBatches, positions: Mapping[int, int], before: Mapping[int, int]
+) -> dict[int, OffsetRange]:
+    """Returns the offsets that were read of each partition. Besides the records these are the
+    offsets that bring none, up to the source's position; `before` says where each partition was to
+    be read from. A partition with a record that is postponed was read up to that record."""
+    read = dict(decoded.offsets)
+    for partition, position in positions.items():
+        start, end = read.get(partition, (before[partition], before[partition]))
+        if position > end and partition not in decoded.postponed:
+            read[partition] = OffsetRange(start, position)
+    return read
+
+
 def decode_record(
     partition: int, record: Record, limits: EventLimits, engine: AdaptationEngine
 ) -> Decoded | DeadLetter:

@@ -12,7 +12,7 @@ and read again from the committed offsets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -20,12 +20,18 @@ from itertools import chain
 from daemon.errors import Refused, Unavailable
 from daemon.turn.cadence import Cadence
 from daemon.turn.debts import Debts
-from daemon.turn.decoding import Decoded, DecodedBatches, decode_batches, encode_events
+from daemon.turn.decoding import (
+    Decoded,
+    DecodedBatches,
+    decode_batches,
+    encode_events,
+    read_ranges,
+)
 from daemon.turn.gating import CutBatch, DatedCut, DueStream, gate
 from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
-from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
+from daemon.turn.ports import AdaptationEngine, Polled, Ports, WindowStore
 from daemon.turn.prequential import Prequential
 from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
 from daemon.turn.renewals import RenewalPace
@@ -41,7 +47,7 @@ from daemon.turn.storing import (
 from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
 from daemon.wire.dead_letter import DeadLetter
-from daemon.wire.record import Message, Record
+from daemon.wire.record import Message
 
 
 class Loop:
@@ -72,9 +78,9 @@ class Loop:
         self._turns += 1
         report = TurnReport(f"{self._instance}-{self._turns}")
         with self._stage(report, "poll"):
-            records = self._poll(report)
+            polled = self._poll(report)
         with self._stage(report, "decode"):
-            decoded = self._decode(records, report)
+            decoded = self._decode(polled, report)
         with self._stage(report, "encode"):
             pairs = encode_events(decoded.events, self._engine)
         with self._stage(report, "slide"):
@@ -132,8 +138,9 @@ class Loop:
 
     # ---- the steps of a turn
 
-    def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
-        """Returns records of the partitions that this worker owned before the poll."""
+    def _poll(self, report: TurnReport) -> Polled:
+        """Returns records and positions of the partitions that this worker owned before the
+        poll."""
         self._wait_for_pace()
         self._verify(report)
         idle_s = 0.0 if self._owned.renewals_left else IDLE_WAIT_S
@@ -146,7 +153,10 @@ class Loop:
         known = frozenset(self._owned)
         report.claimed = self._owned.claim(now, self._clock.wall_ms())
         # the records of a partition claimed just now were read before its claim said where to begin
-        return {p: records for p, records in polled.records.items() if p in known and records}
+        return Polled(
+            {p: records for p, records in polled.records.items() if p in known and records},
+            positions={p: at for p, at in polled.positions.items() if p in known},
+        )
 
     def _wait_for_pace(self) -> None:
         """Lets events gather, so that they share what a turn costs however few they are."""
@@ -164,18 +174,20 @@ class Loop:
             self._lose(self._owned.verify(self._owned, now), report)
             self._verifying.mark(now)
 
-    def _decode(
-        self, records: Mapping[int, Sequence[Record]], report: TurnReport
-    ) -> DecodedBatches:
+    def _decode(self, polled: Polled, report: TurnReport) -> DecodedBatches:
         decode_until = self._clock.now() + DECODE_BUDGET_S
         decoded = decode_batches(
-            records, self._policy.limits, self._engine, lambda: self._clock.now() > decode_until
+            polled.records,
+            self._policy.limits,
+            self._engine,
+            lambda: self._clock.now() > decode_until,
         )
         for partition, offset in decoded.postponed.items():
             self._source.seek(partition, offset)
-        for partition, read in decoded.offsets.items():
+        before = {p: self._owned[p].next_offset for p in self._owned}
+        report.offsets = read_ranges(decoded, polled.positions, before)
+        for partition, read in report.offsets.items():
             self._owned[partition].next_offset = read.end
-        report.offsets = decoded.offsets
         report.events = len(decoded.events)
         report.dead_letters.update(letter.error.reason for letter in decoded.dead_letters)
         for letter in decoded.dead_letters:

@@ -35,6 +35,10 @@ class Polled:
     records: Mapping[int, Sequence[Record]]
     assigned: frozenset[int] = frozenset()
     revoked: frozenset[int] = frozenset()
+    positions: Mapping[int, int] = field(default_factory=dict)
+    """The offset after all that was read, by partition, as far as it is known. It passes what
+    brings no record: transaction markers, aborted transactions, gaps of compaction, and what
+    retention has deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ class EventSource(Protocol):
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         """Waits at most `timeout_s` for records, and returns at most `max_records`, none of them
-        of a partition that was revoked. Raises Unavailable."""
+        of a partition that was revoked. What the client cannot parse comes as a RawRecord with a
+        fault, in its place. Raises Unavailable."""
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """Returns the first offset, the end offset and the group's committed offset of each
@@ -69,8 +74,9 @@ class EventSource(Protocol):
         """
 
     def lag(self) -> Mapping[int, int]:
-        """Returns how many records of each assigned partition are not polled yet, as far as the
-        client knows without asking the broker."""
+        """Returns how many offsets of each assigned partition are not polled yet, up to the end
+        that the broker gave when it was last asked, a second ago or so. Leaves out a partition
+        whose end is not known. Does not wait."""
 
     def joined(self) -> bool:
         """Returns whether the group has given this worker an assignment, be it an empty one."""

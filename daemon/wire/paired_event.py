@@ -18,7 +18,7 @@ from daemon.errors import MalformedEvent
 from daemon.wire.advice import JSON as JSON
 from daemon.wire.advice import MSGPACK as MSGPACK
 from daemon.wire.advice import advice
-from daemon.wire.record import Headers, Record
+from daemon.wire.record import Headers, RawRecord, Record
 from model.values.contents import AudioClip, VideoClip
 from model.values.contents import Content as RawContent
 from model.values.outside import described
@@ -142,6 +142,8 @@ def decode_event(record: Record, partition: int, limits: EventLimits) -> Event:
 
 
 def _event(record: Record, partition: int, limits: EventLimits) -> Event:
+    if isinstance(record, RawRecord) and record.fault is not None:
+        raise MalformedEvent("unreadable", f"Kafka's client cannot read it: {record.fault}")
     stream = _stream(record.key, limits)
     value = record.value
     if value is None:

@@ -164,7 +164,8 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
 }
 GAUGES: Mapping[GaugeName, MetricSpec] = {
     "consumer_lag_records": MetricSpec(
-        "Records not yet read, by partition; absent while Kafka or Redis does not answer.",
+        "Offsets not yet read, by partition; absent while the end is not known, or Kafka or Redis "
+        "does not answer.",
         "partition",
     ),
     "assigned_partitions": MetricSpec("Partitions this worker owns."),
@@ -223,6 +224,8 @@ class Metrics:
         self._log_lines_counted = 0
         self._gauge("meta_init_refused").set(0)
         self._gauge("recovery_stalled").set(0)
+        self._lagging: set[int] = set()
+        """The partitions whose lag is shown."""
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -309,6 +312,7 @@ class Metrics:
     def gave_up(self, service: Service) -> None:
         """Counts a turn that ended early. What waits in Kafka is not known until the next turn."""
         self._gauge("consumer_lag_records").clear()
+        self._lagging = set()
         self._counters["unavailable"].labels(service).inc()
 
     def record(self, report: TurnReport, ended_at: float) -> None:
@@ -388,8 +392,9 @@ class Metrics:
         self._gauge("streams").labels("deferred").set(held.deferred)
         self._gauge("streams").labels("renewal").set(held.renewals)
         self._gauge("window_bytes").set(held.window_bytes)
-        if report.lost:
-            self._gauge("consumer_lag_records").clear()
+        for partition in self._lagging - held.lag.keys():  # gone, or its end is not known
+            self._gauge("consumer_lag_records").remove(str(partition))
+        self._lagging = set(held.lag)
         for partition, records in held.lag.items():
             self._gauge("consumer_lag_records").labels(str(partition)).set(records)
 

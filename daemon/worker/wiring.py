@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from daemon.adapters.kafka_python.aside import KafkaPythonReader
 from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
@@ -187,7 +189,7 @@ def kafka_clients(settings: Settings) -> tuple[Opens[EventSource], Opens[Outbox]
         raise Misconfigured(
             f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; pip install 'adaptd[librdkafka]'"
         ) from e
-    return LibrdkafkaEventSource, LibrdkafkaOutbox
+    return partial(LibrdkafkaEventSource, open_reader=KafkaPythonReader), LibrdkafkaOutbox
 
 
 def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindowStore:

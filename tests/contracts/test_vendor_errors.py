@@ -17,8 +17,8 @@ import redis
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
+from daemon.adapters.kafka_python import aside, meta_inits, outbox, reader, source, topics
 from daemon.adapters.kafka_python import client as kafka_python
-from daemon.adapters.kafka_python import meta_inits, outbox, reader, source, topics
 from daemon.adapters.redis import info, windows
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
@@ -49,6 +49,7 @@ EVENT_SOURCE: Calls = {
 }
 OUTBOX: Calls = {"send": ([MESSAGE],), "close": ()}
 META_INITS: Calls = {"catalogue": (), "fetch": (THETA,), "write": ("v1", b"1"), "close": ()}
+READER: Calls = {"read": (0, 0, 1), "close": ()}
 TOPICS: Calls = {
     "describe": (["topic"],),
     "group_rights": ("group",),
@@ -140,6 +141,7 @@ def each(adapter: Callable[..., Any], calls: Calls) -> list[Any]:
         *each(source.KafkaPythonEventSource, EVENT_SOURCE),
         *each(outbox.KafkaPythonOutbox, OUTBOX),
         *each(meta_inits.KafkaPythonMetaInits, META_INITS),
+        *each(aside.KafkaPythonReader, READER),
         *each(topics.KafkaTopics, TOPICS),
     ],
 )
@@ -203,7 +205,7 @@ def test_none_of_librdkafkas_escapes(
     if calls is OUTBOX:
         adapter = outbox.LibrdkafkaOutbox(SETTINGS, "client")
     else:
-        adapter = source.LibrdkafkaEventSource(SETTINGS, "client")
+        adapter = source.LibrdkafkaEventSource(SETTINGS, "client", aside.KafkaPythonReader)
         vendor.told["on_assign"](vendor, [confluent_kafka.TopicPartition("topic", 0)])
         adapter.seek(0, 0)
     error = confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, code))

@@ -298,6 +298,55 @@ def test_bad_events_become_dead_letters_and_the_good_ones_count(world: World) ->
     assert world.topic.committed[1] == 14
 
 
+def test_what_brings_no_record_is_passed_in_kafka_and_in_redis(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    place = partition_of("a")
+    for _ in range(3):
+        world.feed("a")
+        world.topic.pass_over(place)
+        worker.turn()
+    report = worker.turn()
+    assert world.topic.committed[place] == 6
+    assert world.shelf.positions[place] == 6
+    assert report.holdings.lag[place] == 0
+    for _ in range(2):
+        world.topic.pass_over(place)
+    assert worker.turn().offsets == {place: OffsetRange(6, 8)}
+    worker.turn()
+    assert (world.topic.committed[place], world.shelf.positions[place]) == (8, 8)
+
+
+def test_the_commit_does_not_pass_an_event_whose_mapping_is_owed(world: World) -> None:
+    worker = Worker(world, policy(publish_interval_s=5.0))
+    worker.begin()
+    place = partition_of("a")
+    world.feed("a", 3)
+    worker.turn()
+    world.feed("a")
+    world.topic.pass_over(place)
+    for _ in range(3):
+        worker.turn()
+    assert world.topic.committed[place] == 3
+    for _ in range(3):
+        worker.turn(after_s=6.0)
+    assert world.topic.committed[place] == 5
+
+
+def test_a_record_that_the_client_cannot_parse_is_a_dead_letter(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    place = partition_of("a")
+    world.feed("a", 4)
+    world.topic.damage(place, 1)
+    report = worker.turn()
+    assert report.dead_letters == {"unreadable": 1}
+    assert report.events == 3
+    assert len(world.mappings("a")) == 1
+    worker.turn()
+    assert world.topic.committed[place] == 4
+
+
 def test_a_decoder_that_fails_in_a_new_way_costs_one_event(world: World) -> None:
     class Brittle(LinearEngine):
         def prepare(self, side: Side, modality: str, content: object) -> NDArray[Any]:

@@ -256,6 +256,14 @@ def test_a_partition_that_is_gone_has_no_lag() -> None:
     assert value(metrics, "consumer_lag_records", partition="0") == 3
 
 
+def test_a_partition_whose_end_is_not_known_has_no_lag() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=1.0)
+    metrics.record(TurnReport("w-2", holdings=Holdings(assigned=2, lag={1: 7})), ended_at=2.0)
+    assert value(metrics, "consumer_lag_records", partition="0") is None
+    assert value(metrics, "consumer_lag_records", partition="1") == 7
+
+
 def test_known_labels_are_shown_as_zero_from_the_start() -> None:
     metrics = Metrics()
     for reason in get_args(MalformedReason):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from daemon.adapters.kafka_python.aside import KafkaPythonReader
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.redis.info import describe
 from daemon.adapters.redis.windows import least_redis_acl
@@ -145,7 +146,9 @@ TOLD_BY_LIBRDKAFKA = {
 def test_librdkafka_says_it_too_while_a_worker_runs(kafka: SecuredKafka, case: str) -> None:
     from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
 
-    source = LibrdkafkaEventSource(Settings(**settings_of(case, kafka)), "client")
+    source = LibrdkafkaEventSource(
+        Settings(**settings_of(case, kafka)), "client", KafkaPythonReader
+    )
 
     def poll_for_10_s() -> None:
         for _ in range(100):

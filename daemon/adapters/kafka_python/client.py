@@ -18,6 +18,7 @@ from kafka.errors import (
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from daemon.adapters import kafka_refusals as refusals
+from daemon.adapters.kafka_limits import RECONNECT_BACKOFF_MAX_MS, RECONNECT_BACKOFF_MS
 from daemon.adapters.kafka_python.first_contact import refusal, tls_context
 from daemon.adapters.kafka_python.mended import open_client
 from daemon.adapters.kafka_tokens import Provider, token_provider
@@ -82,7 +83,8 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "ssl_keyfile": _path(settings.kafka_ssl_keyfile),
         "request_timeout_ms": settings.kafka_timeout_ms,
         "bootstrap_timeout_ms": settings.kafka_timeout_ms,
-        "reconnect_backoff_max_ms": 1_000,
+        "reconnect_backoff_ms": RECONNECT_BACKOFF_MS,
+        "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
     }
     return {name: value for name, value in arguments.items() if value is not None}
 

@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 
 from daemon.adapters.kafka_limits import FETCH_WAIT_MS
 from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Record
@@ -35,8 +36,11 @@ def read_topic(
         settings,
         **QUIET,
         enable_auto_commit=False,
+        allow_auto_create_topics=False,
+        isolation_level=settings.kafka_isolation_level,
         fetch_max_wait_ms=FETCH_WAIT_MS,
     )
+    read_past_what_is_unreadable(consumer)
     try:
         with kafka_errors_translated(f"read {topic}"):
             ends = _assign(consumer, topic, since_ms)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
 from daemon.adapters import kafka_refusals as refusals
+from daemon.adapters.kafka_limits import RECONNECT_BACKOFF_MAX_MS, RECONNECT_BACKOFF_MS
 from daemon.adapters.kafka_tokens import token_provider
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Refused, Unavailable
+
+T = TypeVar("T")
 
 CRITICAL = 2
 """Of syslog's levels. At lower ones librdkafka logs twice a second what we log once ourselves."""
@@ -68,9 +72,11 @@ def connection_properties(settings: Settings, client_id: str) -> dict[str, Any]:
         "ssl.key.location": settings.kafka_ssl_keyfile or certificate,  # both may be in one file
         "socket.timeout.ms": max(LEAST_SOCKET_TIMEOUT_MS, settings.kafka_timeout_ms),
         "socket.connection.setup.timeout.ms": max(1_000, settings.kafka_timeout_ms),
-        "reconnect.backoff.max.ms": 1_000,
+        "reconnect.backoff.ms": RECONNECT_BACKOFF_MS,
+        "reconnect.backoff.max.ms": RECONNECT_BACKOFF_MAX_MS,
         "allow.auto.create.topics": "false",
         "statistics.interval.ms": 0,
+        "enable.metrics.push": "false",  # or it would tell the brokers how it does
         "log_level": CRITICAL,
     }
     known = {name: str(value) for name, value in wanted.items() if value is not None}
@@ -185,3 +191,18 @@ class BoundedCalls:
             raise TimeoutError(f"no answer in {timeout_s:g} s")
         for failure in failures:
             raise failure
+
+
+def completed_aside(call: Callable[[], T]) -> Future[T]:
+    """Returns the future of a call that a thread of its own makes. The thread is a daemon, so that
+    a call which never returns does not keep the process alive."""
+    answer: Future[T] = Future()
+
+    def complete() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as e:
+            answer.set_exception(e)
+
+    Thread(target=complete, name="librdkafka-asks", daemon=True).start()
+    return answer
