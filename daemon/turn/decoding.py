@@ -20,8 +20,9 @@ from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
 from daemon.wire.dead_letter import DeadLetter
-from daemon.wire.paired_event import Content, EventLimits
+from daemon.wire.paired_event import Content, Event, EventLimits, Image, Video
 from daemon.wire.record import Record
+from model.encoders.picture_file import check_work_together
 from model.values.errors import BadContent
 
 
@@ -91,6 +92,8 @@ def _decode(
 ) -> Decoded:
     event = paired_event.decode_event(record, partition, limits)
     pairs = list(enumerate(event.pairs))
+    if len(pairs) > 1:
+        _check_work(event)
     return Decoded(
         StreamId(partition, event.stream),
         event.offset,
@@ -99,6 +102,18 @@ def _decode(
         tuple([_prepare(engine, "source", i, pair.source) for i, pair in pairs]),
         tuple([_prepare(engine, "target", i, pair.target) for i, pair in pairs]),
     )
+
+
+def _check_work(event: Event) -> None:
+    """Raises MalformedEvent when the pictures of all pairs together take too long to decode. Each
+    content by itself is checked by its encoder."""
+    contents = [content for pair in event.pairs for content in (pair.source, pair.target)]
+    pictures = [content.data for content in contents if isinstance(content, Image)]
+    pictures += [f for content in contents if isinstance(content, Video) for f in content.frames]
+    try:
+        check_work_together(pictures)
+    except BadContent as e:
+        raise MalformedEvent(e.reason, f"all {len(event.pairs)} pairs: {e}") from e
 
 
 def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content) -> NDArray[Any]:
