@@ -31,6 +31,7 @@ MalformedReason = Literal[
     "unknown_modality",
     "wrong_pair_count",
     "lying_shape",
+    "implausible_time",
     BadContentReason,
 ]
 """Why an event cannot be used: a label of metrics and a header of dead letters."""
