@@ -173,8 +173,8 @@ def _jpeg(content: bytes) -> PictureFile:
 
 
 def _jpeg_in_full(content: bytes) -> PictureFile:
-    size, kept, from_, orientation, may_go_on = UNKNOWN, [], 0, 1, False
-    components = 0
+    kept: list[bytes] = []
+    size, from_, orientation, components, may_go_on = UNKNOWN, 0, 1, 0, False
     for marker, start, end in _jpeg_segments(content):
         if marker == _SCAN:
             # else the first scan has all, and libjpeg refuses a second

@@ -22,8 +22,6 @@ CUTOFF = 0.92
 all up to 0.84 and nothing from 1.0 on (Kaiser's formula for the width of the transition)."""
 KAISER_BETA = 8.6
 """The window's shape: gives about 86 dB of stop-band attenuation (Kaiser's formula)."""
-BLOCK = 32_768
-"""How many inputs all phases go over before the next: as many as stay in a core's cache."""
 FILTERS = 8
 """How many filters are kept, of at most 4.3 MB each; making one takes longer than using it on a
 clip of a second."""
@@ -44,14 +42,11 @@ def resampled(wave_T: FloatArray, up: int, down: int) -> FloatArray:
     padded = np.concatenate([np.zeros(half), wave_T, np.zeros(half + down + 1)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, taps_RI.shape[1])
     result_T = np.empty(count)
-    block = max(1, BLOCK // down) * up
-    for begin in range(0, count, block):
-        end = min(begin + block, count)
-        for first in range(begin, min(begin + up, end)):
-            start, phase = divmod(first * down, up)
-            outputs = len(range(first, end, up))
-            chosen = windows[start : start + (outputs - 1) * down + 1 : down]
-            result_T[first:end:up] = np.vecdot(chosen, taps_RI[phase])
+    for first in range(min(up, count)):
+        start, phase = divmod(first * down, up)
+        outputs = len(range(first, count, up))
+        chosen = windows[start : start + (outputs - 1) * down + 1 : down]
+        result_T[first::up] = np.vecdot(chosen, taps_RI[phase])
     return result_T
 
 
