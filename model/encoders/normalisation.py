@@ -24,7 +24,7 @@ _FLAGS = ("\U0001f1e6", "\U0001f1ff")
 """Regional indicators: two make a flag."""
 
 
-def normalised(text: str, max_chars: int) -> str:
+def normalised_text(text: str, max_chars: int) -> str:
     """Returns the beginning of the normalised text, of at most `max_chars` characters.
 
     It does not end within what people see as one character, unless that one is longer.

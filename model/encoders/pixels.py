@@ -111,10 +111,10 @@ def _in_8_bits(picture: Image.Image, png: PictureFile) -> Image.Image:
     compared in all bits that it has."""
     bits, transparent = png.data[24], picture.info.get("transparency")
     if picture.mode.startswith("I"):
-        grey_YX = np.asarray(picture)
-        upper = Image.fromarray((grey_YX >> 8).astype(np.uint8))
+        grey = np.asarray(picture)
+        upper = Image.fromarray((grey >> 8).astype(np.uint8))
         if transparent is not None:
-            upper.putalpha(Image.fromarray(np.uint8(255) * (grey_YX != transparent)))
+            upper.putalpha(Image.fromarray(np.uint8(255) * (grey != transparent)))
         return upper
     if picture.mode == "RGB" and bits == 16 and transparent is not None:
         del picture.info["transparency"]

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.encoders.normalisation import is_visible, normalised
+from model.encoders.normalisation import is_visible, normalised_text
 from model.encoders.rowwise import RowwiseLinear
 from model.encoders.sequences import in_chunks, reversed_RT, scaled, valid_RT
 from model.encoders.trained_part import read_net, read_sizes, size, spec_of
@@ -145,7 +145,7 @@ def code_points(text: str, max_chars: int) -> NDArray[np.int32]:
 
     Raises BadContent `empty_text` when no character of it is visible.
     """
-    read = normalised(text, max_chars)
+    read = normalised_text(text, max_chars)
     if not is_visible(read):
         raise BadContent("empty_text", f"text of {len(text)} characters has no visible one")
     return np.array([ord(character) for character in read], np.int32)

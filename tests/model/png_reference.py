@@ -1,7 +1,5 @@
 """A PNG encoder and decoder as the specification words it (PNG, third edition): slow, and
 independent of any library but zlib.
-
-Y = rows, X = columns, C = channels
 """
 
 import struct
@@ -17,9 +15,9 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 @dataclass(frozen=True)
 class Png:
-    """A picture's numbers as a PNG has them."""
+    """A picture's numbers as a PNG has them: by row, column and channel."""
 
-    numbers_YXC: NDArray[np.int64]
+    numbers: NDArray[np.int64]
     bits: int
     colour_type: int
     transparent: tuple[int, ...] | None = None
@@ -28,7 +26,7 @@ class Png:
 
     def encoded(self, *ancillary: bytes, filtered: int = 0, interlaced: bool = False) -> bytes:
         """Returns the file; each of `ancillary`, a name and data, follows the header."""
-        height, width, _ = self.numbers_YXC.shape
+        height, width, _ = self.numbers.shape
         header = struct.pack(
             ">IIBBBBB", width, height, self.bits, self.colour_type, 0, 0, interlaced
         )
@@ -39,16 +37,14 @@ class Png:
             form = f">{len(self.transparent)}{'B' if self.palette else 'H'}"
             chunks.append(b"tRNS" + struct.pack(form, *self.transparent))
         passes = [(0, 0, 1, 1)] if not interlaced else ADAM7
-        raw = b"".join(
-            self._rows(self.numbers_YXC[y::dy, x::dx], filtered) for x, y, dx, dy in passes
-        )
+        raw = b"".join(self._rows(self.numbers[y::dy, x::dx], filtered) for x, y, dx, dy in passes)
         return chunked(*chunks, b"IDAT" + zlib.compress(raw))
 
-    def _rows(self, numbers_YXC: NDArray[np.int64], filtered: int) -> bytes:
-        if not numbers_YXC.size:
+    def _rows(self, numbers: NDArray[np.int64], filtered: int) -> bytes:
+        if not numbers.size:
             return b""
         step = max(1, self.bits * CHANNELS[self.colour_type] // 8)
-        packed = [self._packed(row) for row in numbers_YXC]
+        packed = [self._packed(row) for row in numbers]
         before = bytes(len(packed[0]))
         rows = []
         for row in packed:
@@ -64,18 +60,18 @@ class Png:
             before = row
         return b"".join(rows)
 
-    def _packed(self, row_XC: NDArray[np.int64]) -> bytes:
-        bits = "".join(f"{int(v):0{self.bits}b}" for v in row_XC.ravel())
+    def _packed(self, row: NDArray[np.int64]) -> bytes:
+        bits = "".join(f"{int(v):0{self.bits}b}" for v in row.ravel())
         bits += "0" * (-len(bits) % 8)
         return bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
 
     def shown(self) -> NDArray[np.uint8]:
         """Returns the pixels (Y, X, 3) on white, of which the upper 8 of 16 bits count."""
-        height, width, _ = self.numbers_YXC.shape
+        height, width, _ = self.numbers.shape
         result = np.zeros((height, width, 3), np.uint8)
         for y in range(height):
             for x in range(width):
-                result[y, x] = self._on_white(tuple(int(v) for v in self.numbers_YXC[y, x]))
+                result[y, x] = self._on_white(tuple(int(v) for v in self.numbers[y, x]))
         return result
 
     def _on_white(self, numbers: tuple[int, ...]) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.encoders.build import fresh_encoder_spec
-from model.encoders.normalisation import is_visible, normalised
+from model.encoders.normalisation import is_visible, normalised_text
 from model.encoders.sequences import padded_length, reversed_RT
 from model.encoders.text import (
     KIND,
@@ -141,9 +141,9 @@ def test_a_text_of_letters_and_marks_is_composed_before_it_is_cut(
 @given(st.text(min_size=1, max_size=60), st.integers(1, 30))
 def test_however_a_text_is_composed_it_reads_the_same(text: str, max_chars: int) -> None:
     forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD")]
-    assert len({normalised(form, max_chars) for form in forms}) == 1
-    whole = normalised(text, 10_000)
-    assert whole.startswith(normalised(text, max_chars))
+    assert len({normalised_text(form, max_chars) for form in forms}) == 1
+    whole = normalised_text(text, 10_000)
+    assert whole.startswith(normalised_text(text, max_chars))
 
 
 @pytest.mark.parametrize(
