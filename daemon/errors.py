@@ -32,6 +32,8 @@ MalformedReason = Literal[
     "wrong_pair_count",
     "lying_shape",
     "implausible_time",
+    "decoder_failed",
+    "repeated_dead_letter",
     BadContentReason,
 ]
 """Why an event cannot be used: a label of metrics and a header of dead letters."""

@@ -15,7 +15,7 @@ from daemon.turn.batching import Schedule, When, when_to_publish
 from daemon.turn.decoding import Decoded
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import LoopPolicy
-from daemon.turn.report import Publication, Verdict
+from daemon.turn.report import Publication, Verdict, latency_s
 from daemon.turn.streams import LastPublication, Stream, StreamId, Streams
 from model.values.gate import Outcome
 
@@ -74,9 +74,10 @@ class Debts:
             else:
                 self._owned[stream_id.partition].renewals.finish(stream_id.key)
 
-    def pop_due(self, now: float) -> list[StreamId]:
-        """Returns the streams to adapt now; they are due no longer. Some may be evicted."""
-        return self._schedule.pop_due(now)
+    def pop_due(self, now: float, most: int) -> list[StreamId]:
+        """Returns at most `most` streams to adapt now; they are due no longer. Some may be
+        evicted."""
+        return self._schedule.pop_due(now, most)
 
     def release_lost(self, ids: Iterable[StreamId]) -> list[StreamId]:
         """Returns the streams whose windows can be cut; the others are owed no more. Those were
@@ -117,16 +118,20 @@ class Debts:
     def _when(self, stream: Stream, outcome: Outcome, now: float) -> When | float:
         return when_to_publish(now, self._policy.publish_interval_s, stream.last, outcome)
 
+    def postpone(self, verdicts: Iterable[Verdict], now: float) -> None:
+        """Makes streams due in the next turn whose mappings were to be published in this one."""
+        for verdict in verdicts:
+            self._schedule.defer(verdict.stream, now)
+
     def settle(self, verdict: Verdict, chosen_at: float, acknowledged_ms: int) -> Publication:
         """Notes that Kafka has acknowledged the verdict's mapping at this time (ms, UTC), and
         returns the publication. `chosen_at`: when its next publish interval begins."""
         stream = self._streams[verdict.stream]
         since_ms = stream.unpublished_since_ms
-        # None after an eviction; 0 if the producer does not set the time
-        latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
         stream.last = LastPublication(chosen_at, verdict.outcome)
         renewed = self._release(stream) and since_ms is None
-        return Publication(stream.id, verdict.version, verdict.outcome, latency_s, renewed)
+        latency = latency_s(since_ms, acknowledged_ms)  # since_ms is None after an eviction
+        return Publication(stream.id, verdict.version, verdict.outcome, latency, renewed)
 
     def _release(self, stream: Stream) -> bool:
         """Ends what is owed to the stream. Returns whether a renewal of its mapping was due."""

@@ -19,11 +19,12 @@ from daemon.turn.report import OffsetRange
 from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
-from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.dead_letter import DeadLetter, dead_letter_of
 from daemon.wire.paired_event import Content, Event, EventLimits, Image, Video
 from daemon.wire.record import Record
 from model.encoders.picture_file import check_work_together
-from model.values.errors import BadContent
+from model.values.errors import BadContent, DeviceLost
+from model.values.outside import described
 
 
 class Decoded(NamedTuple):
@@ -84,7 +85,7 @@ def decode_record(
     try:
         return _decode(partition, record, limits, engine)
     except MalformedEvent as e:
-        return DeadLetter(record, partition, e)
+        return dead_letter_of(record, partition, e)
 
 
 def _decode(
@@ -107,7 +108,10 @@ def _decode(
 def _check_work(event: Event) -> None:
     """Raises MalformedEvent when the pictures of all pairs together take too long to decode. Each
     content by itself is checked by its encoder."""
-    contents = [content for pair in event.pairs for content in (pair.source, pair.target)]
+    sides = zip(*((pair.source, pair.target) for pair in event.pairs), strict=True)
+    # a side is of one modality, or refused at its first content of another
+    pictured = [side for side in sides if isinstance(side[0], Image | Video)]
+    contents = [content for side in pictured for content in side]
     pictures = [content.data for content in contents if isinstance(content, Image)]
     pictures += [f for content in contents if isinstance(content, Video) for f in content.frames]
     try:
@@ -122,6 +126,10 @@ def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content)
         return engine.prepare(side, modality, raw)
     except BadContent as e:
         raise MalformedEvent(e.reason, f"{side} of pair {index}: {e}") from e
+    except (DeviceLost, MemoryError):
+        raise
+    except Exception as e:  # a decoder that fails in a new way must not stop the partition for good
+        raise MalformedEvent("decoder_failed", f"{side} of pair {index}: {described(e)}") from e
 
 
 def encode_events(events: Sequence[Decoded], engine: AdaptationEngine) -> list[list[Pair]]:

@@ -43,6 +43,7 @@ READINGS: Mapping[Modality, int] = {"image": 2, "video": 2, "text": 2}
 reads. Raise it when the same content becomes another array: then windows of the features of before
 are not used, and events are read again. It is no part of a θ, whose hash stays what it was."""
 
+STANDARDISED = "standardised"
 SHARED = PartSpec({"kind": "mlp"})
 """The generator with which every stream starts at θ itself."""
 
@@ -94,6 +95,12 @@ class MetaInit:
     def is_trained(self) -> bool:
         """Whether the mapping is no random one; `fresh_meta_init` says so of those it makes."""
         return not self.facts.get("training", "").startswith("none")
+
+    @property
+    def standardises_sources(self) -> bool:
+        """Whether it expects each stream's sources less their mean, in units of their size
+        (`model.inner.units`). The fact `sources` says so; a random mapping expects it anyway."""
+        return self.facts.get("sources") == STANDARDISED or not self.is_trained
 
     @property
     def encoder_version(self) -> str:
@@ -160,7 +167,7 @@ def fresh_meta_init(
         activation="gelu",
         mapping={name: tensor.astype(np.float32) for name, tensor in mapping.items()},
         learner=PartSpec({"kind": "maml"}, {"rates": rates_K4}),
-        facts={"training": f"none: random, seed {seed}"},
+        facts={"training": f"none: random, seed {seed}", "sources": STANDARDISED},
     )
 
 

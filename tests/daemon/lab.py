@@ -30,6 +30,7 @@ from daemon.turn.ports import (
     Windows,
     WindowStore,
 )
+from daemon.turn.publishing import SLICE_BYTES
 from daemon.turn.report import TurnReport
 from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
@@ -170,7 +171,7 @@ class World:
     def mappings(self, key: str | None = None) -> list[AdaptedMapping]:
         """Every mapping published, of one stream or of all."""
         sent = [m for m in self.of(TOPICS.mappings) if key is None or m.key == key.encode()]
-        return [adapted_mapping.decode_mapping(message.value) for message in sent]
+        return [adapted_mapping.decode_mapping(message.value or b"") for message in sent]
 
     def newest(self) -> dict[str, AdaptedMapping]:
         """What a reader ends with: the largest (epoch, version) of each stream."""
@@ -265,6 +266,7 @@ def policy(
     adapt_every: int = 1,
     adapt_latest_s: float = 1.0,
     turn_interval_s: float = 0.0,
+    publish_slice_bytes: int = SLICE_BYTES,
 ) -> LoopPolicy:
     return replace(
         POLICY,
@@ -276,4 +278,5 @@ def policy(
         adapt_every=adapt_every,
         adapt_latest_s=adapt_latest_s,
         turn_interval_s=turn_interval_s,
+        publish_slice_bytes=publish_slice_bytes,
     )
