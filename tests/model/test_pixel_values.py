@@ -233,6 +233,17 @@ def test_strips_change_no_bit(mode: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.array_equal(decode_picture(content, SIDE), whole)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("apart", [False, True], ids=["", "with a picture of its own"])
+def test_an_animation_gives_its_first_picture(kind: str, apart: bool) -> None:
+    sheet = emoji.sheet("twemoji")
+    first, *others = (Image.fromarray(sheet[i]) for i in range(7, 12))
+    options = {"default_image": apart} if kind == "PNG" else {"lossless": True}
+    content = encoded(first, kind, save_all=True, append_images=others, duration=50, **options)
+    assert Image.open(io.BytesIO(content)).n_frames > 1  # type: ignore[attr-defined]
+    assert np.array_equal(decode_picture(content, SIDE), sheet[7])
+
+
 # ---- JPEGs of other kinds
 
 
