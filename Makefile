@@ -3,7 +3,7 @@
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
-# make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes half an hour
+# make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes an hour
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 # make gpu-check   every test that needs a CUDA device, and the inner loop's speed on one
