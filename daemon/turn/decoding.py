@@ -20,8 +20,9 @@ from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
 from daemon.wire.dead_letter import DeadLetter, dead_letter_of
-from daemon.wire.paired_event import Content, EventLimits
+from daemon.wire.paired_event import Content, Event, EventLimits, Image, Video
 from daemon.wire.record import Record
+from model.encoders.picture_file import check_work_together
 from model.values.errors import BadContent, DeviceLost
 from model.values.outside import described
 
@@ -76,6 +77,20 @@ def decode_batches(
     return made
 
 
+def read_ranges(
+    decoded: DecodedBatches, positions: Mapping[int, int], before: Mapping[int, int]
+) -> dict[int, OffsetRange]:
+    """Returns the offsets that were read of each partition. Besides the records these are the
+    offsets that bring none, up to the source's position; `before` says where each partition was to
+    be read from. A partition with a record that is postponed was read up to that record."""
+    read = dict(decoded.offsets)
+    for partition, position in positions.items():
+        start, end = read.get(partition, (before[partition], before[partition]))
+        if position > end and partition not in decoded.postponed:
+            read[partition] = OffsetRange(start, position)
+    return read
+
+
 def decode_record(
     partition: int, record: Record, limits: EventLimits, engine: AdaptationEngine
 ) -> Decoded | DeadLetter:
@@ -92,6 +107,8 @@ def _decode(
 ) -> Decoded:
     event = paired_event.decode_event(record, partition, limits)
     pairs = list(enumerate(event.pairs))
+    if len(pairs) > 1:
+        _check_work(event)
     return Decoded(
         StreamId(partition, event.stream),
         event.offset,
@@ -100,6 +117,21 @@ def _decode(
         tuple([_prepare(engine, "source", i, pair.source) for i, pair in pairs]),
         tuple([_prepare(engine, "target", i, pair.target) for i, pair in pairs]),
     )
+
+
+def _check_work(event: Event) -> None:
+    """Raises MalformedEvent when the pictures of all pairs together take too long to decode. Each
+    content by itself is checked by its encoder."""
+    sides = zip(*((pair.source, pair.target) for pair in event.pairs), strict=True)
+    # a side is of one modality, or refused at its first content of another
+    pictured = [side for side in sides if isinstance(side[0], Image | Video)]
+    contents = [content for side in pictured for content in side]
+    pictures = [content.data for content in contents if isinstance(content, Image)]
+    pictures += [f for content in contents if isinstance(content, Video) for f in content.frames]
+    try:
+        check_work_together(pictures)
+    except BadContent as e:
+        raise MalformedEvent(e.reason, f"all {len(event.pairs)} pairs: {e}") from e
 
 
 def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.errors import MalformedEvent
-from daemon.wire.record import Headers, Message, Record
+from daemon.wire.record import Headers, Message, RawRecord, Record
 
 HEADER_PREFIX = "adaptd-"
 HEADER_OVERHEAD_BYTES = 10
@@ -39,6 +39,8 @@ HEADERS = tuple(
         "cut-key",
         "cut-value",
         "cut-headers",
+        "value-is",
+        "last-offset",
     )
 )
 """Every header that a dead letter may have besides the record's own."""
@@ -122,7 +124,7 @@ def _cut(data: bytes | None, room: int) -> tuple[bytes | None, int]:
 
 
 def _place_and_reason(letter: DeadLetter, from_topic: str) -> Mapping[str, str]:
-    return {
+    return _raw_facts(letter.record) | {
         "topic": from_topic,
         "partition": str(letter.partition),
         "offset": str(letter.record.offset),
@@ -132,3 +134,10 @@ def _place_and_reason(letter: DeadLetter, from_topic: str) -> Mapping[str, str]:
         "detail": letter.error.detail[:MAX_DETAIL_CHARS],
         **({"attempts": str(letter.attempts)} if letter.attempts > 1 else {}),
     }
+
+
+def _raw_facts(record: Record) -> dict[str, str]:
+    """Returns what a reader must know of a value that is not what the producer sent."""
+    if not isinstance(record, RawRecord) or record.value_is == "value":
+        return {}
+    return {"last-offset": str(record.last_offset), "value-is": record.value_is}

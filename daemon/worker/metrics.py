@@ -25,7 +25,7 @@ from prometheus_client import (
 )
 
 from daemon.errors import MalformedReason, RefusalReason, Service
-from daemon.turn.report import STAGES, TurnReport, Verdict
+from daemon.turn.report import STAGES, PairScore, ScoredMapping, TurnReport, Verdict
 from model.theta.info import ThetaInfo
 from model.values.gate import Outcome
 
@@ -47,15 +47,21 @@ HistogramName = Literal[
     "batch_streams",
     "support_loss",
     "query_loss",
+    "prequential_loss",
 ]
 CounterName = Literal[
     "events",
     "pairs",
     "dead_letters",
     "adaptations",
+    "drift_suspected",
+    "drift_confirmed",
+    "prequential_pairs",
+    "prequential_hits",
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
+    "windows_restored",
     "unavailable",
     "partitions_claimed",
     "partitions_lost",
@@ -71,6 +77,7 @@ GaugeName = Literal[
     "streams",
     "window_bytes",
     "ready",
+    "recovery_stalled",
     "meta_init_refused",
     "last_turn_timestamp_seconds",
 ]
@@ -107,15 +114,34 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
         "when",
         LOSS,
     ),
+    "prequential_loss": MetricSpec(
+        "θ's loss (mse or cosine) on new pairs of sampled streams, before anything learned from "
+        "them: of the mapping published last, of θ unadapted and of ridge regression.",
+        "mapping",
+        LOSS,
+    ),
 }
 COUNTERS: Mapping[CounterName, MetricSpec] = {
     "events": MetricSpec("Events read: accepted, or sent to the dead-letter topic.", "outcome"),
     "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
     "dead_letters": MetricSpec("Events sent to the dead-letter topic, by reason.", "reason"),
     "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "prequential_pairs": MetricSpec(
+        "New pairs of sampled streams whose target was searched for among recent ones.", "mapping"
+    ),
+    "prequential_hits": MetricSpec(
+        "Those whose own target was the nearest; over prequential_pairs this is R@1.", "mapping"
+    ),
+    "drift_suspected": MetricSpec("Streams whose losses rose as after a change of the stream."),
+    "drift_confirmed": MetricSpec(
+        "Windows cut because a mapping adapted to the pairs since the change was clearly better."
+    ),
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "windows_restored": MetricSpec(
+        "Windows that Redis had lost, in part or whole, and got again from memory."
+    ),
     "unavailable": MetricSpec(
         "Turns that ended early because a service did not answer.", "service"
     ),
@@ -138,7 +164,8 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
 }
 GAUGES: Mapping[GaugeName, MetricSpec] = {
     "consumer_lag_records": MetricSpec(
-        "Records not yet read, by partition; absent while Kafka or Redis does not answer.",
+        "Offsets not yet read, by partition; absent while the end is not known, or Kafka or Redis "
+        "does not answer.",
         "partition",
     ),
     "assigned_partitions": MetricSpec("Partitions this worker owns."),
@@ -149,6 +176,10 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
     ),
     "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
     "ready": MetricSpec("1 when /readyz answers 200."),
+    "recovery_stalled": MetricSpec(
+        "1 while the worker recovers again and again and gets no further, or while Redis loses "
+        "windows as fast as they are restored."
+    ),
     "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
     "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
@@ -158,6 +189,9 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "turn_stage_seconds": STAGES,
     "support_loss": ("before", "after"),
     "query_loss": ("before", "after"),
+    "prequential_loss": get_args(ScoredMapping),
+    "prequential_pairs": get_args(ScoredMapping),
+    "prequential_hits": get_args(ScoredMapping),
     "events": ("accepted", "dead_letter"),
     "pairs": ("new", "replayed"),
     "dead_letters": get_args(MalformedReason),
@@ -189,6 +223,9 @@ class Metrics:
         self._lost_log_lines: Callable[[], int] = lambda: 0
         self._log_lines_counted = 0
         self._gauge("meta_init_refused").set(0)
+        self._gauge("recovery_stalled").set(0)
+        self._lagging: set[int] = set()
+        """The partitions whose lag is shown."""
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -264,6 +301,10 @@ class Metrics:
         """Counts a GPU that was given up for the CPU."""
         self._counters["device_faults"].labels("lost").inc()
 
+    def stalled(self, stalled: bool) -> None:
+        """Shows whether recovery gets the worker no further."""
+        self._gauge("recovery_stalled").set(stalled)
+
     def watch_log(self, lost_lines: Callable[[], int]) -> None:
         """Counts the log lines that were lost; `lost_lines` returns how many there were ever."""
         self._lost_log_lines = lost_lines
@@ -271,6 +312,7 @@ class Metrics:
     def gave_up(self, service: Service) -> None:
         """Counts a turn that ended early. What waits in Kafka is not known until the next turn."""
         self._gauge("consumer_lag_records").clear()
+        self._lagging = set()
         self._counters["unavailable"].labels(service).inc()
 
     def record(self, report: TurnReport, ended_at: float) -> None:
@@ -306,8 +348,12 @@ class Metrics:
         for outcome, count in tally(p.outcome for p in report.published).items():
             self._counters["mappings_published"].labels(outcome.value).inc(count)
         self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
+        self._counters["drift_suspected"].inc(report.suspected)
+        self._counters["drift_confirmed"].inc(sum(v.shortened for v in report.verdicts))
         for verdict in report.verdicts:
             self._record_losses(verdict)
+        for score in report.scores:
+            self._record_score(score)
         for publication in report.published:
             if publication.renewal:
                 continue
@@ -315,6 +361,13 @@ class Metrics:
                 self._counters["publications_without_latency"].inc()
             else:
                 self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
+
+    def _record_score(self, score: PairScore) -> None:
+        if math.isfinite(score.loss):
+            self._histograms["prequential_loss"].labels(score.mapping).observe(score.loss)
+        if score.first is not None:
+            self._counters["prequential_pairs"].labels(score.mapping).inc()
+            self._counters["prequential_hits"].labels(score.mapping).inc(score.first)
 
     def _record_losses(self, verdict: Verdict) -> None:
         losses, at = verdict.adaptation, self._losses
@@ -330,6 +383,7 @@ class Metrics:
         held = report.holdings
         self._counters["windows_loaded"].inc(report.loaded)
         self._counters["windows_evicted"].inc(report.evicted)
+        self._counters["windows_restored"].inc(sum(map(len, report.restored.values())))
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))
         self._gauge("assigned_partitions").set(held.assigned)
@@ -338,8 +392,9 @@ class Metrics:
         self._gauge("streams").labels("deferred").set(held.deferred)
         self._gauge("streams").labels("renewal").set(held.renewals)
         self._gauge("window_bytes").set(held.window_bytes)
-        if report.lost:
-            self._gauge("consumer_lag_records").clear()
+        for partition in self._lagging - held.lag.keys():  # gone, or its end is not known
+            self._gauge("consumer_lag_records").remove(str(partition))
+        self._lagging = set(held.lag)
         for partition, records in held.lag.items():
             self._gauge("consumer_lag_records").labels(str(partition)).set(records)
 

@@ -223,16 +223,18 @@ class FullForm:
         ridge: Mapping[str, FloatArray] | None,
         judged_pairs: int,
     ) -> Adaptation:
-        if found.winner is Candidate.RIDGE:
+        if Candidate.RIDGE in self._in_full.order:
             ridge = ridge or LazyTensors(lambda: self._ridge(episode))
         return Adaptation(
             made or LazyTensors(lambda: self._whole(episode)),
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=ridge,
+            ridge=ridge if found.winner is Candidate.RIDGE else None,
+            rival=ridge,
             winner=found.winner,
             judged_pairs=judged_pairs,
+            evidence=found.evidence.of(self._query_capacity),
             ahead_squared=found.ahead_squared,
             ahead_cosine=found.ahead_cosine,
         )

@@ -37,7 +37,7 @@ SHAPES: dict[str, MetricSpec] = {
 NOW_MS = 1_800_000_000_000
 UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
 COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
-COUNTED |= {"meta_init_refused"}
+COUNTED |= {"recovery_stalled", "meta_init_refused"}
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -86,7 +86,9 @@ def test_no_label_grows_with_the_streams() -> None:
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert not any("a-stream" in sample.labels.values() for sample in samples)
     labels = {shape.label for shape in SHAPES.values()}
-    assert labels <= {None, "stage", "when", "outcome", "reason", "service", "partition", "state"}
+    assert labels <= {
+        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state", "mapping")
+    }
 
 
 def test_a_turn_is_counted() -> None:
@@ -199,7 +201,7 @@ def test_times_that_cannot_be_right_do_not_enter_the_histogram(
 
 def test_what_is_not_known_is_not_shown() -> None:
     metrics = Metrics()
-    known = {"meta_init_refused"}
+    known = {"meta_init_refused", "recovery_stalled"}
     shown = {family.name.removeprefix("adaptd_") for family in metrics.registry.collect()}
     assert shown & set(GAUGES) == known
     metrics.gave_up("kafka")
@@ -252,6 +254,14 @@ def test_a_partition_that_is_gone_has_no_lag() -> None:
     metrics.record(later, ended_at=2.0)
     assert value(metrics, "consumer_lag_records", partition="1") is None
     assert value(metrics, "consumer_lag_records", partition="0") == 3
+
+
+def test_a_partition_whose_end_is_not_known_has_no_lag() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=1.0)
+    metrics.record(TurnReport("w-2", holdings=Holdings(assigned=2, lag={1: 7})), ended_at=2.0)
+    assert value(metrics, "consumer_lag_records", partition="0") is None
+    assert value(metrics, "consumer_lag_records", partition="1") == 7
 
 
 def test_known_labels_are_shown_as_zero_from_the_start() -> None:
