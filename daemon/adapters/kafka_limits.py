@@ -12,6 +12,9 @@ LINGER_MS = 5
 """How long a producer waits for a batch to fill."""
 FETCH_WAIT_MS = 100
 """How long the broker may hold a fetch back while there is nothing to read."""
+METADATA_MAX_AGE_MS = 5_000
+"""How old a consumer's knowledge of the topic may be: partitions that were added are read so soon.
+Both clients would look every five minutes by default."""
 CLOSE_TIMEOUT_S = 2.0
 """Within the grace period of a worker that is told to stop."""
 PROOF_OF_LIFE_S = 2.0

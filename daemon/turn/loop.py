@@ -21,11 +21,12 @@ from daemon.turn.cadence import Cadence
 from daemon.turn.debts import Debts
 from daemon.turn.decoding import Decoded, DecodedBatches, decode_batches, encode_events
 from daemon.turn.gating import CutBatch, gate
+from daemon.turn.homes import Newcomer, find_moved
 from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
-from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
+from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, KEEP_HOME_MS, LoopPolicy
 from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
-from daemon.turn.report import Holdings, TurnReport, Verdict
+from daemon.turn.report import Holdings, StreamMoved, TurnReport, Verdict
 from daemon.turn.storing import NOTHING_STORED, append_all, load_missing, partition_appends
 from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
@@ -126,7 +127,10 @@ class Loop:
         known = frozenset(self._owned)
         report.claimed = self._owned.claim(now, self._clock.wall_ms())
         # the records of a partition claimed just now were read before its claim said where to begin
-        return {p: records for p, records in polled.records.items() if p in known and records}
+        read = {p: records for p, records in polled.records.items() if p in known and records}
+        admitted = self._owned.admit(read)
+        report.compared = read.keys() - admitted.keys()
+        return admitted
 
     def _wait_for_pace(self) -> None:
         """Lets events gather, so that they share what a turn costs however few they are."""
@@ -141,6 +145,7 @@ class Loop:
         now = self._clock.now()
         if self._verifying.left_s(now) <= 0:
             self._source.verify()
+            self._owned.inspect_logs()
             self._lose(self._owned.verify(self._owned, now), report)
             self._verifying.mark(now)
 
@@ -153,8 +158,8 @@ class Loop:
         )
         for partition, offset in decoded.postponed.items():
             self._source.seek(partition, offset)
-        for partition, read in decoded.offsets.items():
-            self._owned[partition].next_offset = read.end
+        for partition, last in decoded.last.items():
+            self._owned.mark_read(partition, last)
         report.offsets = decoded.offsets
         report.events = len(decoded.events)
         report.dead_letters.update(letter.error.reason for letter in decoded.dead_letters)
@@ -164,8 +169,11 @@ class Loop:
         self, events: Sequence[Decoded], pairs: Sequence[Sequence[Pair]], report: TurnReport
     ) -> None:
         """Adds the new pairs to their windows in memory, and starts to add them in the store."""
-        streams = [event.stream for event in events]
-        self._load(streams, report)
+        new = {e.stream: e.recorded_ms for e in reversed(events) if e.stream not in self._streams}
+        self._load([event.stream for event in events], report)
+        if new:
+            report.streams_moved = self._find_moved(new)
+        streams = (event.stream for event in events)
         slid = self._streams.slide(zip(streams, pairs, strict=True))
         report.pairs = sum(len(each.new) for each in slid)
         report.replayed_pairs = sum(map(len, pairs)) - report.pairs
@@ -174,7 +182,8 @@ class Loop:
             if each.ready:
                 self._debts.mark_owed(event, now, wall_ms)
         writes = partition_appends(report.offsets, slid, self._owned)
-        self._stored = self._executor.submit(partial(append_all, self._store, writes))
+        last_reads = self._owned.last_reads(report.offsets)
+        self._stored = self._executor.submit(partial(append_all, self._store, writes, last_reads))
 
     def _cut(self, report: TurnReport) -> CutBatch:
         """Cuts the windows of the streams that are due, those included whose mapping is of
@@ -222,11 +231,25 @@ class Loop:
     def _commit(self, report: TurnReport) -> None:
         report.committed = self._owned.commit()
         self._lose(self._owned.mark_renewed(self._clock.now()), report)
+        found = self._owned.take_findings()
+        report.replaced, report.moved, report.gone = found.replaced, found.moved, found.gone
 
     # ---- between the steps
 
     def _load(self, ids: Iterable[StreamId], report: TurnReport) -> None:
         report.loaded += load_missing(self._store, self._streams, ids)
+
+    def _find_moved(self, recorded_ms: Mapping[StreamId, int]) -> list[StreamMoved]:
+        """Finds which of the streams that came into memory were in another partition before."""
+        homes = self._store.homes([stream.key for stream in recorded_ms])
+        newcomers = [
+            Newcomer(stream, at_ms, has_window=self._streams[stream].pairs > 0)
+            for stream, at_ms in recorded_ms.items()
+        ]
+        moved, settled = find_moved(newcomers, homes, KEEP_HOME_MS)
+        if settled:
+            self._store.keep_homes(settled)
+        return moved
 
     def _evict(self, report: TurnReport) -> None:
         """Makes room in memory, and reports what is held after that."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from daemon.errors import Superseded
 from daemon.turn.ownership import Ownership
 from daemon.turn.pending import Done, Pending
-from daemon.turn.ports import Append, WindowStore
+from daemon.turn.ports import Append, LastRead, WindowStore
 from daemon.turn.streams import Slid, StreamId, Streams
 
 NOTHING_STORED: Pending[set[int]] = Done(set())
@@ -38,15 +38,19 @@ def partition_appends(
     ]
 
 
-def append_all(store: WindowStore, writes: Iterable[PartitionAppend]) -> set[int]:
-    """Appends to every partition, on whatever thread it is called. Returns the partitions that
-    another worker has claimed: nothing was appended to those. Raises Unavailable."""
+def append_all(
+    store: WindowStore, writes: Iterable[PartitionAppend], last_reads: Mapping[int, LastRead]
+) -> set[int]:
+    """Appends to every partition, and stores the last record that was read of each, on whatever
+    thread it is called. Returns the partitions that another worker has claimed: nothing was
+    appended to those. Raises Unavailable."""
     lost: set[int] = set()
     for write in writes:
         try:
             store.append(*write)
         except Superseded as e:
             lost |= e.partitions
+    store.remember({p: read for p, read in last_reads.items() if p not in lost})
     return lost
 
 

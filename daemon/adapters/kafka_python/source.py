@@ -16,9 +16,9 @@ Theory of operation
     every poll, says how and prevents it.
 
     What may block. `poll` for its `timeout_s`; `commit` not at all, but for the commit after one
-    that failed; the result that it returns, `bounds`, `verify` and that next commit for
-    `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for a few
-    seconds. `seek`, `lag` and `joined` look at memory only.
+    that failed; the result that it returns, `bounds`, `logs`, `verify` and that next commit for
+    `kafka_timeout_ms` (`bounds` and `logs` in the worst case for each of their requests); `close`
+    for a few seconds. `seek`, `lag` and `joined` look at memory only.
 
     What may be repeated. All of it. A seek, or a commit of the same offsets, twice is as once;
     `verify` asks nothing while an answer is fresh; `close` can be called twice.
@@ -43,6 +43,7 @@ from kafka.structs import OffsetAndMetadata
 from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
     FETCH_WAIT_MS,
+    METADATA_MAX_AGE_MS,
     PROOF_OF_LIFE_S,
     heartbeat_interval_ms,
 )
@@ -51,11 +52,12 @@ from daemon.adapters.kafka_python.client import (
     connection_arguments,
     kafka_errors_translated,
 )
+from daemon.adapters.kafka_python.logs import KafkaPythonLogs
 from daemon.adapters.kafka_python.mended import is_member, keep_join, open_client, send_commit
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.pending import Done, Later, Pending
-from daemon.turn.ports import Bounds, Polled
+from daemon.turn.ports import Bounds, Polled, TopicLogs
 
 
 class _RebalanceNotes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
@@ -107,6 +109,7 @@ class KafkaPythonEventSource:
         self._next: dict[int, int] = {}
         self._answered_at = time.monotonic()
         self._insist_on_commit = False
+        self._logs = KafkaPythonLogs(settings, f"{client_id}-logs")
         with kafka_errors_translated("connect"):
             self._consumer = open_client(
                 KafkaConsumer,
@@ -122,6 +125,7 @@ class KafkaPythonEventSource:
                 max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
                 max_poll_records=settings.kafka_max_poll_records,
                 fetch_max_wait_ms=FETCH_WAIT_MS,
+                metadata_max_age_ms=METADATA_MAX_AGE_MS,
                 # a new instance for each consumer: a shared one makes partitions flap
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
@@ -148,11 +152,24 @@ class KafkaPythonEventSource:
         with kafka_errors_translated("read offsets"):
             beginning = self._consumer.beginning_offsets(tps, timeout_ms=self._timeout_ms)
             end = self._consumer.end_offsets(tps, timeout_ms=self._timeout_ms)
-            committed = {
-                tp: self._consumer.committed(tp, timeout_ms=self._timeout_ms) for tp in tps
+            marks = {
+                tp: self._consumer.committed(tp, metadata=True, timeout_ms=self._timeout_ms)
+                for tp in tps
             }
         self._answered_at = time.monotonic()
-        return {tp.partition: Bounds(beginning[tp], end[tp], committed[tp]) for tp in tps}
+        return {
+            tp.partition: Bounds(
+                beginning[tp],
+                end[tp],
+                mark.offset if mark else None,
+                (mark.metadata or "") if mark else "",
+            )
+            for tp, mark in marks.items()
+        }
+
+    def logs(self, partitions: Sequence[int]) -> TopicLogs:
+        """See EventSource."""
+        return self._logs.ask(partitions)
 
     def seek(self, partition: int, offset: int) -> None:
         """See EventSource. Does nothing for a partition that was revoked a moment ago: the IO
@@ -161,11 +178,17 @@ class KafkaPythonEventSource:
             self._consumer.seek(self._tp(partition), offset)
             self._next[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
         meanwhile. After a commit that failed, the next waits here and is repeated until it is
         answered."""
-        marks = {self._tp(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
+        noted = notes or {}
+        marks = {
+            self._tp(p): OffsetAndMetadata(offset, noted.get(p, ""), -1)
+            for p, offset in offsets.items()
+        }
         with kafka_errors_translated("commit"):
             if self._insist_on_commit:
                 done = self._commit_now(marks)
@@ -219,5 +242,6 @@ class KafkaPythonEventSource:
 
     def close(self) -> None:
         """See EventSource."""
+        self._logs.close()
         with suppress(KafkaError, OSError):
             self._consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE_TIMEOUT_S))

@@ -13,7 +13,7 @@ Theory of operation
     fetched yet. So a seek is first noted in `_to_seek`; until it has been done, by `seek` itself or
     by a later poll, records of the partition are dropped: they were read before it.
 
-    What may block. `poll` for its `timeout_s`; `commit`, `bounds` and `verify` for
+    What may block. `poll` for its `timeout_s`; `commit`, `bounds`, `logs` and `verify` for
     `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for
     CLOSE_TIMEOUT_S. `seek`, `lag` and `joined` look at memory only.
 
@@ -45,14 +45,16 @@ from confluent_kafka import (
 from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
     FETCH_WAIT_MS,
+    METADATA_MAX_AGE_MS,
     PROOF_OF_LIFE_S,
     heartbeat_interval_ms,
 )
 from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
+from daemon.adapters.librdkafka.logs import LibrdkafkaLogs
 from daemon.adapters.librdkafka.records import LibrdkafkaRecord, converted
 from daemon.config import Settings
 from daemon.turn.pending import Done, Pending
-from daemon.turn.ports import Bounds, Polled
+from daemon.turn.ports import Bounds, Polled, TopicLogs
 
 AHEAD_KB = 16 * 1024
 """Records read ahead, over all partitions: bounds memory, and lasts for several polls."""
@@ -89,6 +91,7 @@ class LibrdkafkaEventSource:
         self._next: dict[int, int] = {}
         self._to_seek: dict[int, int] = {}
         self._answered_at = time.monotonic()
+        self._logs = LibrdkafkaLogs(settings, f"{client_id}-logs")
         with self._complaints.translated("connect"):
             self._consumer = Consumer(
                 connection_properties(settings, client_id)
@@ -208,9 +211,17 @@ class LibrdkafkaEventSource:
             ends = {p: self._watermarks(p) for p in partitions}
         self._answered_at = time.monotonic()
         return {
-            mark.partition: Bounds(*ends[mark.partition], None if mark.offset < 0 else mark.offset)
+            mark.partition: Bounds(
+                *ends[mark.partition],
+                None if mark.offset < 0 else mark.offset,
+                mark.metadata or "",
+            )
             for mark in marks
         }
+
+    def logs(self, partitions: Sequence[int]) -> TopicLogs:
+        """See EventSource."""
+        return self._logs.ask(partitions)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         ask = partial(self._consumer.get_watermark_offsets, self._tp(partition), self._timeout_s)
@@ -224,18 +235,20 @@ class LibrdkafkaEventSource:
         self._consumer.list_topics(self._topic, self._timeout_s)
         return ask()
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
         """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
         is gone, it answers nobody else, not even out of its memory (seen in 2.16)."""
-        done = self._is_committed(offsets)
+        done = self._is_committed(offsets, notes or {})
         return Done(done)
 
-    def _is_committed(self, offsets: Mapping[int, int]) -> bool:
+    def _is_committed(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> bool:
         if not offsets.keys() <= self._mine:
             return False
         with self._complaints.translated("commit"):
             try:
-                self._aside.run(lambda: self._commit(offsets), self._timeout_s)
+                self._aside.run(lambda: self._commit(offsets, notes), self._timeout_s)
             except KafkaException as e:
                 if e.args[0].code() in REBALANCING:
                     return False
@@ -243,8 +256,11 @@ class LibrdkafkaEventSource:
         self._answered_at = time.monotonic()
         return True
 
-    def _commit(self, offsets: Mapping[int, int]) -> None:
-        marks = [self._tp(p, offset) for p, offset in offsets.items()]
+    def _commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        marks = [
+            TopicPartition(self._topic, p, offset, metadata=notes.get(p, ""))
+            for p, offset in offsets.items()
+        ]
         _raise_first(self._consumer.commit(offsets=marks, asynchronous=False))
 
     def lag(self) -> Mapping[int, int]:
@@ -273,6 +289,7 @@ class LibrdkafkaEventSource:
 
     def close(self) -> None:
         """See EventSource. librdkafka itself would wait for a broker that does not answer."""
+        self._logs.close()
         with suppress(KafkaException, RuntimeError, OSError):
             self._aside.run(self._consumer.close, CLOSE_TIMEOUT_S)
 
@@ -289,6 +306,7 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "auto.offset.reset": "earliest",  # the loop seeks; this is for offsets gone by
         "check.crcs": True,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
+        "topic.metadata.refresh.interval.ms": METADATA_MAX_AGE_MS,
         "queued.max.messages.kbytes": AHEAD_KB,
         "fetch.max.bytes": AHEAD_KB * 1024,
         "fetch.queue.backoff.ms": 20,  # a second by default, in which a full queue runs dry
