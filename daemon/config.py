@@ -87,7 +87,8 @@ class Settings(BaseModel):
     """The topic of published θs, which also says which of them is active. `adaptd meta-init` writes
     it. It must be compacted and have one partition."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
-    """Where a group begins to read that has never committed."""
+    """Where a group begins to read that has never committed. Partitions and topics that are made
+    later are read from their beginning."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How to connect to the brokers."""
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None

@@ -44,8 +44,15 @@ class Mapping:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Sort key: of two mappings of a stream, the one with the larger order counts."""
+        """Sort key: of two mappings of a stream that come from one partition, the one with the
+        larger order counts. Orders of different partitions cannot be compared."""
         return int(self.facts["epoch"]), int(self.facts["version"])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Sort key: of two mappings of a stream that come from different partitions, the one with
+        the larger place counts: the one that reflects the newer event."""
+        return int(self.facts["event_time_ms"]), int(self.facts["partition"])
 
     def __call__(self, x_RD: Floats) -> Floats:
         """Maps source features (R, D) to target features (R, E)."""
@@ -238,20 +245,26 @@ def follow(
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
         orders: dict[str, tuple[int, int]] = {}
+        places: dict[str, tuple[int, int]] = {}
         while not until_end or any(consumer.position(tp) < ends[tp] for tp in partitions):
             for records in consumer.poll(timeout_ms=500).values():
                 for record in records:
-                    yield from _newer(record, orders, thetas)
+                    yield from _newer(record, orders, thetas, places)
     finally:
         consumer.close()
 
 
 def _newer(
-    record: Any, orders: dict[str, tuple[int, int]], thetas: Thetas | None = None
+    record: Any,
+    orders: dict[str, tuple[int, int]],
+    thetas: Thetas | None = None,
+    places: dict[str, tuple[int, int]] | None = None,
 ) -> Iterator[tuple[str, Mapping | None]]:
     stream = record.key.decode()
+    places = {} if places is None else places
     if record.value is None:
         orders.pop(stream, None)
+        places.pop(stream, None)
         yield stream, None
         return
     try:
@@ -259,8 +272,11 @@ def _newer(
     except BadMapping as e:
         print(f"passed over {record.topic}/{record.partition}/{record.offset}: {e}")
         return
-    if mapping.order >= orders.get(stream, (-1, -1)):
-        orders[stream] = mapping.order
+    place = places.get(stream, mapping.place)
+    # a stream is in two partitions when partitions were added, or when producers disagree
+    moved = mapping.facts["partition"] != str(place[1])
+    if mapping.place > place if moved else mapping.order >= orders.get(stream, (-1, -1)):
+        orders[stream], places[stream] = mapping.order, mapping.place
         yield stream, mapping
 
 

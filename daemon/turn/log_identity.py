@@ -22,6 +22,8 @@ from daemon.turn.tenure import Reset, starting_offset
 
 NOTE = "adaptd"
 """The first word of the notes that this daemon puts beside the offsets that it commits."""
+MOVED = f"{NOTE}-offsets-move"
+"""The note beside an offset that an operator has moved with `adaptd offsets move`."""
 
 
 class LogId(NamedTuple):
@@ -84,8 +86,10 @@ class PartitionState:
         daemon has read with has committed without notes, and left no last read."""
         if self.bounds.committed is None or self.commit_is_void:
             return False
-        ours = self.claim.last_read is None and self.claim.known
-        return noted_log(self.bounds.note) is None and not ours
+        if self.bounds.note == MOVED:
+            return True
+        earlier_version = self.claim.known and self.claim.last_read is None
+        return noted_log(self.bounds.note) is None and not earlier_version
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ finds out within this time, well before the shortest session timeout that broker
 request of a few bytes in two seconds costs nothing."""
 
 KEEP_HOME_MS = 3_600_000
-"""How old the note of a stream's partition may be when the stream comes into memory: an older one is
-written again, so that it does not expire while the stream lives."""
+"""How old the note of a stream's partition may be when the stream comes into memory: an older one
+is written again, so that it does not expire while the stream lives."""
 
 
 @dataclass(frozen=True, slots=True)

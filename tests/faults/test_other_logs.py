@@ -4,13 +4,17 @@ and mean other records. Nothing new is taken for a replay."""
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.structs import OffsetAndMetadata
 
 from daemon.local.services import Services
 from tests.contracts.conftest import CLIENTS
@@ -168,3 +172,125 @@ def assert_restored(lab: Installation, worker: Worker) -> None:
     lab.wait_until_done()
     assert {line["how"] for line in told(worker, "log_replaced")} <= {"shorter", "different"}
     assert metric(worker, "logs_replaced_total") == 2
+
+
+# ---- partitions that are added, and streams in two of them
+
+
+def send_to(lab: Installation, partition: int, sent: list[Pairs]) -> None:
+    """To a partition of the test's choice, as no good producer would."""
+    with closing(KafkaProducer(bootstrap_servers=lab.kafka)) as producer:
+        for event in sent:
+            raw = event.raw()
+            topic = lab.settings.kafka_events_topic
+            to = producer.send(topic, raw.value, raw.key, partition=partition)
+            lab.truth.saw(event, partition, to.get(20).offset)
+
+
+@pytest.mark.parametrize("lab", CLIENTS, indirect=True)
+def test_partitions_that_are_added_are_read_from_their_first_record_within_seconds(
+    lab: Installation,
+) -> None:
+    spring = Spring(3)
+    with lab.worker(kafka_offset_reset="latest") as worker:
+        worker.wait_until_ready(2)
+        lab.send(events(spring, 12))
+        lab.wait_until_done()
+        with KafkaAdminClient(bootstrap_servers=lab.kafka) as admin:
+            admin.create_partitions({lab.settings.kafka_events_topic: 3})
+        send_to(lab, 2, events(spring, 12))
+        lab.partitions = 3
+        assert lab.wait_until_done(30) < 20
+        assert windows_of(lab, topic_id(lab)) == lab.truth.windows()
+        # all six streams are in a second partition now
+        assert metric(worker, "streams_moved_total") == 6
+        lines = told(worker, "stream_in_two_partitions")
+        assert {line["now"] for line in lines} == {2}
+        assert {line["stream"] for line in lines} < set(STREAMS)
+    with lab.worker() as worker:  # another one finds them where they are
+        worker.wait_until_ready(3)
+        send_to(lab, 2, events(spring, 6))
+        lab.wait_until_done()
+        assert metric(worker, "streams_moved_total") == 0
+        send_to(lab, 0, [spring.event(STREAMS[0])])
+        lab.wait_until_done()
+        eventually(lambda: metric(worker, "streams_moved_total") == 1, 20, worker.tail)
+
+
+# ---- offsets that an operator moves
+
+
+def move(lab: Installation, *arguments: str) -> tuple[int, str]:
+    ended = subprocess.run(
+        [sys.executable, "-m", "daemon", "offsets", *arguments],
+        env=lab.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("lab", CLIENTS, indirect=True)
+def test_offsets_that_an_operator_moves_are_honoured(lab: Installation) -> None:
+    spring = Spring(4)
+    with lab.worker() as worker:
+        worker.wait_until_ready(2)
+        send_to(lab, 0, events(spring, 30))
+        lab.wait_until_done()
+        code, said = move(lab, "move", "--to", "latest", "--yes")
+        assert code == 2
+        assert "1 members" in said
+        worker.stop()
+    send_to(lab, 1, events(spring, 30))
+    before = windows_of(lab, topic_id(lab))
+    code, said = move(lab, "move", "--to", "+18", "--partition", "1", "--yes")
+    assert code == 2  # nothing has come there before, but the group has committed 0
+    for bad in ("31", "-1", "soon", "2026-01-01T00:00:00"):
+        code, said = move(lab, "move", "--to", bad, "--partition", "1", "--yes")
+        assert (code, said.count("\n")) == (2, 1), said
+    code, said = move(lab, "move", "--to", "18", "--partition", "1", "--yes")
+    assert code == 0, said
+    assert "windows keep" in said or "begins at 18" in said
+    code, said = move(lab, "show")
+    assert code == 0
+    assert "an operator" in said
+    with lab.worker() as worker:
+        worker.wait_until_ready(2)
+        lab.wait_until_done()
+        found = windows_of(lab, topic_id(lab))
+        assert {place: w for place, w in found.items() if place[0] == 0} == before
+        offsets = sorted(int(e.id.split("-")[0]) - 1 for p, w in found.items() if p[0] for e in w)
+        assert offsets == list(range(18, 30))
+    assert "adaptd" in move(lab, "show")[1]
+    # by another tool, and back: nothing counts twice
+    with KafkaAdminClient(bootstrap_servers=lab.kafka) as admin:
+        tp = TopicPartition(lab.settings.kafka_events_topic, 0)
+        admin.alter_group_offsets(lab.name, {tp: OffsetAndMetadata(3, "", -1)})
+    with lab.worker() as worker:
+        worker.wait_until_ready(2)
+        lab.wait_until_done()
+        assert windows_of(lab, topic_id(lab)) == found
+        assert metric(worker, 'pairs_total{outcome="replayed"}') == 27
+        assert metric(worker, 'pairs_total{outcome="new"}') == 0
+        (line,) = told(worker, "offset_moved_by_operator")
+        assert (line["partition"], line["read_up_to"], line["to"]) == (0, 30, 3)
+
+
+@pytest.mark.parametrize("lab", CLIENTS, indirect=True)
+def test_events_that_retention_removed_before_they_were_read_are_counted(lab: Installation) -> None:
+    spring = Spring(5)
+    with lab.worker() as worker:
+        worker.wait_until_ready(2)
+        send_to(lab, 0, events(spring, 10))
+        lab.wait_until_done()
+    send_to(lab, 0, events(spring, 20))
+    with KafkaAdminClient(bootstrap_servers=lab.kafka) as admin:
+        admin.delete_records({TopicPartition(lab.settings.kafka_events_topic, 0): 17})
+    with lab.worker() as worker:
+        worker.wait_until_ready(2)
+        lab.wait_until_done()
+        assert metric(worker, "records_gone_total") == 7
+        (line,) = told(worker, "records_gone")
+        assert (line["partition"], line["offsets"]) == (0, [10, 17])

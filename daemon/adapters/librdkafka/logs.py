@@ -30,7 +30,8 @@ from daemon.turn.ports import Extent, TopicLogs
 
 
 class LibrdkafkaLogs:
-    """Answers `EventSource.logs` for one topic. Connects when it is first asked."""
+    """Answers `EventSource.logs` for one topic. Connects when it is first asked, and anew after a
+    call that failed: librdkafka believes no leader whose epoch is smaller than one it has seen."""
 
     def __init__(self, settings: Settings, client_id: str) -> None:
         self._properties = connection_properties(settings, client_id)
@@ -40,6 +41,13 @@ class LibrdkafkaLogs:
 
     def ask(self, partitions: Sequence[int]) -> TopicLogs:
         """See EventSource.logs."""
+        try:
+            return self._ask(partitions)
+        except Exception:
+            self.close()
+            raise
+
+    def _ask(self, partitions: Sequence[int]) -> TopicLogs:
         with librdkafka_errors_translated("ask for the events topic"):
             if self._admin is None:
                 self._admin = AdminClient(self._properties)

@@ -27,8 +27,8 @@ Theory of operation
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -58,6 +58,9 @@ from daemon.turn.ports import Bounds, Polled, TopicLogs
 
 AHEAD_KB = 16 * 1024
 """Records read ahead, over all partitions: bounds memory, and lasts for several polls."""
+
+NO_LEADER_S = 8.0
+"""Longer than a partition is usually without a leader while the brokers elect one."""
 
 REBALANCING = frozenset(
     {
@@ -92,34 +95,39 @@ class LibrdkafkaEventSource:
         self._to_seek: dict[int, int] = {}
         self._answered_at = time.monotonic()
         self._logs = LibrdkafkaLogs(settings, f"{client_id}-logs")
+        self._no_leader_since: float | None = None
+        self._properties = connection_properties(settings, client_id) | _reading(settings)
+        self._consumer = self._subscribed()
+
+    def _subscribed(self) -> Consumer:
         with self._complaints.translated("connect"):
-            self._consumer = Consumer(
-                connection_properties(settings, client_id)
-                | _reading(settings)
-                | {"error_cb": self._complaints.on_error}
-            )
-            self._consumer.subscribe(
+            consumer = Consumer(self._properties | {"error_cb": self._complaints.on_error})
+            consumer.subscribe(
                 [self._topic],
                 on_assign=self._on_assign,
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
+        return consumer
 
     def _tp(self, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
         return TopicPartition(self._topic, partition, offset)
 
     # ---- the group: called back within a poll; the notes are kept until a poll succeeds
 
-    def _on_assign(self, _: Consumer, assigned: Iterable[TopicPartition]) -> None:
-        self._joined = True
-        self._note(assigned, True)
+    def _on_assign(self, consumer: Consumer, assigned: Iterable[TopicPartition]) -> None:
+        if consumer is self._consumer:  # not one that was replaced, and closes late
+            self._joined = True
+            self._note(assigned, True)
 
-    def _on_revoke(self, _: Consumer, revoked: Iterable[TopicPartition]) -> None:
-        self._note(revoked, False)
+    def _on_revoke(self, consumer: Consumer, revoked: Iterable[TopicPartition]) -> None:
+        if consumer is self._consumer:
+            self._note(revoked, False)
 
-    def _on_lost(self, _: Consumer, lost: Iterable[TopicPartition]) -> None:
-        self._joined = False
-        self._note(lost, False)
+    def _on_lost(self, consumer: Consumer, lost: Iterable[TopicPartition]) -> None:
+        if consumer is self._consumer:
+            self._joined = False
+            self._note(lost, False)
 
     def _note(self, tps: Iterable[TopicPartition], assigned: bool) -> None:
         for tp in tps:
@@ -283,9 +291,37 @@ class LibrdkafkaEventSource:
         """See EventSource."""
         if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
             return
-        with self._complaints.translated("ask for end offsets"):
+        with self._complaints.translated("ask for end offsets"), self._rebuilt_without_leaders():
             self._watermarks(min(self._mine, default=0))
         self._answered_at = time.monotonic()
+
+    @contextmanager
+    def _rebuilt_without_leaders(self) -> Iterator[None]:
+        """Replaces the consumer when it has known no leader of a partition for a while.
+
+        librdkafka believes no leader whose epoch is smaller than one it has seen, and waits for a
+        larger one for ever. A broker that was restored from an older copy counts from an older
+        epoch on (seen in 2.16).
+        """
+        try:
+            yield
+        except KafkaException as e:
+            now = time.monotonic()
+            if e.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                self._no_leader_since = None
+            elif self._no_leader_since is None:
+                self._no_leader_since = now
+            elif now - self._no_leader_since > NO_LEADER_S:
+                self._no_leader_since = None
+                self._rebuild()
+            raise
+        self._no_leader_since = None
+
+    def _rebuild(self) -> None:
+        self.close()
+        self._note([self._tp(partition) for partition in self._mine], False)
+        self._joined, self._aside = False, BoundedCalls()
+        self._consumer = self._subscribed()
 
     def close(self) -> None:
         """See EventSource. librdkafka itself would wait for a broker that does not answer."""

@@ -2,8 +2,8 @@
 
 D = source dim, E = target dim
 
-Keys, all but the last three under `<prefix>:<group>:{<topic id>:<partition>}`, so that a partition's
-keys share one cluster slot:
+Keys, all but the last three under `<prefix>:<group>:{<topic id>:<partition>}`, so that the keys of
+one partition share a cluster slot:
 
     :epoch                    string, a decimal integer; the partition's owner has the largest
     :theta                    string; the content hash of the θ that all mappings of the partition
