@@ -28,8 +28,8 @@ ConfigFile = Annotated[
 ]
 
 
-@app.command()
-def show(config_file: ConfigFile = None) -> None:
+@app.command("show")
+def show_offsets(config_file: ConfigFile = None) -> None:
     """Show, for each partition, its first and end offset, the committed one, and who committed it.
 
     A worker that starts goes on from an offset that adaptd has committed, or from before it if
@@ -56,8 +56,8 @@ def _by(at: Bounds) -> str:
     return "adaptd" if noted_log(at.note) else "an operator"
 
 
-@app.command()
-def move(
+@app.command("move")
+def move_offsets(
     to: Annotated[
         str,
         typer.Option(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from kafka import KafkaAdminClient
 
+from daemon.adapters.kafka_python.group_offsets import GroupOffsets
 from daemon.config import Settings
 from daemon.errors import Superseded, Unavailable
 from daemon.turn.ports import Bounds, Extent, Home, LastRead
@@ -91,16 +93,24 @@ def test_the_logs_of_a_topic_and_the_notes_beside_its_offsets(topic: Topic) -> N
 
 
 @pytest.mark.services
-def test_both_clients_write_a_topics_id_alike_and_say_when_there_is_none(
+def test_both_clients_write_ids_and_notes_alike_and_say_when_there_is_no_topic(
     kafka_settings: Callable[..., Settings],
 ) -> None:
-    ids, real = set(), []
+    ids, real, notes = set(), [], []
     settings = kafka_settings()
     for client in ("kafka-python", "librdkafka"):
         backend = KafkaBackend(settings.model_copy(update={"kafka_client": client}))  # noqa: F811
         real.append(backend)
-        ids.add(backend.join().logs([0]).topic_id)
+        source = backend.join()
+        ids.add(source.logs([0]).topic_id)
+        if client == "librdkafka":
+            real[0]._members[0].close()
+            assigned(source)
+            assert source.commit({0: 0}, {0: "a note"}).result()
+        with closing(GroupOffsets(settings)) as group:
+            notes.append(group.read()[0].note)
     assert len(ids) == 1
+    assert notes == ["", "a note"]
     with KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers) as admin:
         admin.delete_topics([settings.kafka_events_topic])
     for backend in real:

@@ -288,8 +288,8 @@ def test_a_reader_keeps_the_mapping_of_the_partition_with_the_newer_event(world:
     places: dict[str, tuple[int, int]] = {}
     kept = []
     for message in world.of("mappings"):
-        record = SimpleNamespace(key=message.key, value=message.value)
-        kept += [m.facts for _, m in reader._newer(record, orders, None, places)]
+        sent = SimpleNamespace(key=message.key, value=message.value)
+        kept += [m.facts for _, m in reader._newer(sent, orders, None, places)]
     facts = [m.facts for m in world.mappings("a")]
     assert facts[-1].partition == 1
     assert facts[-1].epoch > max(f.epoch for f in facts if f.partition == 0)

@@ -11,7 +11,11 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError
 from kafka.structs import OffsetAndMetadata
 
-from daemon.adapters.kafka_python.client import connection_arguments, kafka_errors_translated
+from daemon.adapters.kafka_python.client import (
+    connection_arguments,
+    kafka_errors_translated,
+    note_of,
+)
 from daemon.adapters.kafka_python.mended import open_client
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
@@ -42,7 +46,7 @@ class GroupOffsets:
         for tp in tps:
             mark = marks.get(tp)
             known = mark is not None and mark.offset >= 0
-            committed, note = (mark.offset, mark.metadata or "") if known else (None, "")
+            committed, note = (mark.offset, note_of(mark)) if known else (None, "")
             found[tp.partition] = Bounds(first[tp].offset, end[tp].offset, committed, note)
         return found
 

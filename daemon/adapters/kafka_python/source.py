@@ -51,6 +51,7 @@ from daemon.adapters.kafka_python.client import (
     QUIET,
     connection_arguments,
     kafka_errors_translated,
+    note_of,
 )
 from daemon.adapters.kafka_python.logs import KafkaPythonLogs
 from daemon.adapters.kafka_python.mended import is_member, keep_join, open_client, send_commit
@@ -162,7 +163,7 @@ class KafkaPythonEventSource:
                 beginning[tp],
                 end[tp],
                 mark.offset if mark else None,
-                (mark.metadata or "") if mark else "",
+                note_of(mark) if mark else "",
             )
             for tp, mark in marks.items()
         }
