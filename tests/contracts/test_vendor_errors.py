@@ -17,11 +17,19 @@ import redis
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from daemon.adapters.kafka_python import meta_inits, outbox, reader, source, topics
+from daemon.adapters.kafka_python import (
+    group_offsets,
+    logs,
+    meta_inits,
+    outbox,
+    reader,
+    source,
+    topics,
+)
 from daemon.adapters.redis import info, windows
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
-from daemon.turn.ports import Append
+from daemon.turn.ports import Append, Bounds, Home, LastRead
 from daemon.turn.window import Pair, PairId
 from daemon.wire.catalogue import PublishedTheta
 from daemon.wire.record import Message
@@ -39,6 +47,7 @@ Calls = Mapping[str, tuple[Any, ...]]
 EVENT_SOURCE: Calls = {
     "poll": (0.0, 10),
     "bounds": ([0],),
+    "logs": ([0],),
     "seek": (0, 0),
     "commit": ({0: 1},),
     "lag": (),
@@ -49,8 +58,20 @@ EVENT_SOURCE: Calls = {
 OUTBOX: Calls = {"send": ([MESSAGE],), "close": ()}
 META_INITS: Calls = {"catalogue": (), "fetch": (THETA,), "write": ("v1", b"1"), "close": ()}
 TOPICS: Calls = {"describe": (["topic"],), "create": (SPEC,), "close": ()}
+OFFSETS: Calls = {
+    "read": (),
+    "first_at": (0, {0: Bounds(0, 0, None)}),
+    "members": (),
+    "move": ({0: 1}, "note"),
+    "close": (),
+}
 WINDOW_STORE: Calls = {
+    "use_topic": ("i", 1),
     "claim": (0, 1),
+    "begin_anew": (0, 1),
+    "remember": ({0: LastRead("i", 0, 0)},),
+    "homes": (["stream"],),
+    "keep_homes": ({"stream": Home(0, 0)},),
     "append": (0, 1, 1, [PAIR]),
     "load": (0, ["stream"]),
     "streams": ([0],),
@@ -84,7 +105,7 @@ class Vendor:
     def __exit__(self, *_: object) -> None: ...
 
     def __iter__(self) -> Iterator[bytes | None]:
-        yield from (b"1", None, None)  # a claim's answer
+        yield from (b"1", None, None, None, None)  # a claim's answer
 
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition(SETTINGS.kafka_events_topic, 0)}
@@ -94,7 +115,7 @@ class Vendor:
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Vendor:
     """Takes the place of redis-py and kafka-python in all adapters."""
     made = Vendor()
-    for module in (source, outbox, meta_inits, reader, topics):
+    for module in (source, logs, group_offsets, outbox, meta_inits, reader, topics):
         monkeypatch.setattr(module, "open_client", lambda *_, **told: made(**told))
         monkeypatch.setattr(module, "PROOF_OF_LIFE_S", 0.0, raising=False)
     monkeypatch.setattr(redis.Redis, "from_url", made)
@@ -134,6 +155,7 @@ def each(adapter: Callable[..., Any], calls: Calls) -> list[Any]:
         *each(outbox.KafkaPythonOutbox, OUTBOX),
         *each(meta_inits.KafkaPythonMetaInits, META_INITS),
         *each(topics.KafkaTopics, TOPICS),
+        *each(group_offsets.GroupOffsets, OFFSETS),
     ],
 )
 def test_none_of_kafka_pythons_escapes(
@@ -144,7 +166,7 @@ def test_none_of_kafka_pythons_escapes(
     error: Exception,
     expected: type[Exception],
 ) -> None:
-    opened = adapter(SETTINGS) if calls is TOPICS else adapter(SETTINGS, "client")
+    opened = adapter(SETTINGS) if calls in (TOPICS, OFFSETS) else adapter(SETTINGS, "client")
     vendor.error = error
     check(opened, calls, name, expected)
 
@@ -186,10 +208,14 @@ def test_none_of_librdkafkas_escapes(
 ) -> None:
     import confluent_kafka
 
-    from daemon.adapters.librdkafka import outbox, source
+    from daemon.adapters.librdkafka import logs, outbox, source
 
     vendor = Vendor()
-    for module, client in ((source, "Consumer"), (outbox, "Producer")):
+    for module, client in (
+        (source, "Consumer"),
+        (logs, "AdminClient"),
+        (outbox, "Producer"),
+    ):
         monkeypatch.setattr(module, client, lambda *_: vendor)
     monkeypatch.setattr(source, "PROOF_OF_LIFE_S", 0.0)
     adapter: Any
