@@ -5,6 +5,7 @@
 # make meta-inits the encoders and the θs that ship, trained anew
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
+# make gpu-check   every test that needs a CUDA device, and the inner loop's speed on one
 # make bench  BENCHMARKS.md and its chart; no test depends on them
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check docs bench encoders meta-inits evaluate prometheus-check clean
+.PHONY: help setup lock demo test check docs bench gpu-check encoders meta-inits evaluate prometheus-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -60,6 +61,9 @@ docs: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks report
+
+gpu-check: $(READY)
+	@$(BIN)/python -m benchmarks.gpu_check
 
 evaluate: $(READY)
 	@$(BIN)/adaptd evaluate

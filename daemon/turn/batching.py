@@ -101,19 +101,21 @@ class Schedule:
             for stream in [stream for stream in waiting if stream.partition == partition]:
                 self.forget(stream)
 
-    def pop_due(self, now: float) -> list[StreamId]:
-        """Removes at most `max_batch` streams that are due from both queues, and returns them.
+    def pop_due(self, now: float, most: int | None = None) -> list[StreamId]:
+        """Removes at most `most` streams that are due from both queues (None: `max_batch`), and
+        returns them.
 
         Deferred streams come first: under load there are always changed ones, and behind those they
         would wait for ever and hold commits back. They leave room for changed streams in the long
         run, since only a stream that has changed is ever deferred.
         """
-        due = self._deferred_due(now)
-        return due + self._changed_due(now, self._policy.max_batch - len(due))
+        most = self._policy.max_batch if most is None else most
+        due = self._deferred_due(now, most)
+        return due + self._changed_due(now, most - len(due))
 
-    def _deferred_due(self, now: float) -> list[StreamId]:
+    def _deferred_due(self, now: float, most: int) -> list[StreamId]:
         due: list[StreamId] = []
-        while len(due) < self._policy.max_batch:
+        while len(due) < most:
             until = self._next_deferred()
             if until is None or until > now:
                 break

@@ -74,9 +74,10 @@ class Debts:
             else:
                 self._owned[stream_id.partition].renewals.finish(stream_id.key)
 
-    def pop_due(self, now: float) -> list[StreamId]:
-        """Returns the streams to adapt now; they are due no longer. Some may be evicted."""
-        return self._schedule.pop_due(now)
+    def pop_due(self, now: float, most: int) -> list[StreamId]:
+        """Returns at most `most` streams to adapt now; they are due no longer. Some may be
+        evicted."""
+        return self._schedule.pop_due(now, most)
 
     def release_lost(self, ids: Iterable[StreamId]) -> list[StreamId]:
         """Returns the streams whose windows can be cut; the others are owed no more. Those were
@@ -116,6 +117,11 @@ class Debts:
 
     def _when(self, stream: Stream, outcome: Outcome, now: float) -> When | float:
         return when_to_publish(now, self._policy.publish_interval_s, stream.last, outcome)
+
+    def postpone(self, verdicts: Iterable[Verdict], now: float) -> None:
+        """Makes streams due in the next turn whose mappings were to be published in this one."""
+        for verdict in verdicts:
+            self._schedule.defer(verdict.stream, now)
 
     def settle(self, verdict: Verdict, chosen_at: float, acknowledged_ms: int) -> Publication:
         """Notes that Kafka has acknowledged the verdict's mapping at this time (ms, UTC), and

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 
 from daemon.errors import Unavailable
 from daemon.turn.cadence import Cadence
@@ -26,6 +27,8 @@ from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, KEEP_HOME_MS, LoopPolicy
 from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
+from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
+from daemon.turn.renewals import RenewalPace
 from daemon.turn.report import Holdings, StreamMoved, TurnReport, Verdict
 from daemon.turn.storing import NOTHING_STORED, append_all, load_missing, partition_appends
 from daemon.turn.streams import StreamId, Streams
@@ -49,6 +52,9 @@ class Loop:
         self._streams = Streams(policy.shape, windows, policy.slots)
         self._debts = Debts(policy, self._streams, self._owned)
         self._stored = NOTHING_STORED
+        self._streams_moved: list[StreamMoved] = []
+        self._publishing = PublishingPace(policy.batch.max_batch, policy.publish_slice_bytes)
+        self._renewing = RenewalPace(policy.batch.max_batch)
         self._pacing = Cadence(policy.turn_interval_s, ports.clock.now())
         self._verifying = Cadence(policy.verify_interval_s, ports.clock.now())
         self._turns = 0
@@ -79,6 +85,8 @@ class Loop:
             self._publish(decoded.dead_letters, batch.at, report)
         with self._stage(report, "commit"):
             self._commit(report)
+        if report.renewals:
+            self._renewing.ended(report.seconds)
         self._evict(report)
         return report
 
@@ -172,7 +180,7 @@ class Loop:
         new = {e.stream: e.recorded_ms for e in reversed(events) if e.stream not in self._streams}
         self._load([event.stream for event in events], report)
         if new:
-            report.streams_moved = self._find_moved(new)
+            self._streams_moved += self._find_moved(new)
         streams = (event.stream for event in events)
         slid = self._streams.slide(zip(streams, pairs, strict=True))
         report.pairs = sum(len(each.new) for each in slid)
@@ -190,10 +198,11 @@ class Loop:
         another θ, as far as the batch has room for them."""
         now = self._clock.now()
         changed, max_batch = self._debts.changed_count, self._policy.batch.max_batch
-        renewing = self._owned.begin_renewals(max_batch, changed)
+        renewing = self._owned.begin_renewals(max_batch, changed, self._renewing.most)
+        report.renewals = len(renewing)
         self._load(renewing, report)
         self._debts.mark_renewing(renewing, now)
-        popped = self._debts.pop_due(now)
+        popped = self._debts.pop_due(now, self._publishing.mappings)
         self._load(popped, report)  # a stream that waited for its publish interval may be evicted
         due = self._debts.release_lost(popped)
         cuts = [self._streams.cut(each, wanted=self._debts.is_expected(each, now)) for each in due]
@@ -208,19 +217,58 @@ class Loop:
         return self._still_owned(verdicts)
 
     def _publish(self, letters: Sequence[DeadLetter], cut_at: float, report: TurnReport) -> None:
-        """Sends the dead letters, and the mappings whose time has come."""
+        """Sends the dead letters, and the mappings whose time has come, slice by slice."""
         # judged at the time of the cut: by now more may be due, whose factors were not made
         chosen = self._debts.choose(report.verdicts, cut_at)
-        # a worker that slept must not speak for the new owner
-        partitions = {verdict.stream.partition for verdict in chosen}
-        self._lose(self._owned.verify(partitions, self._clock.now()), report)
-        chosen = self._still_owned(chosen)
-        messages = [self._messages.dead_letter(letter) for letter in letters]
-        messages += [self._mapping(verdict, report.turn) for verdict in chosen]
-        if messages:
-            self._outbox.send(messages)
+        self._check_tenures(chosen, report)
+        dead = ((self._messages.dead_letter(letter), None) for letter in letters)
+        messages = chain(dead, self._mappings(chosen, report.turn))
+        for number, outgoing in enumerate(self._publishing.slices(messages)):
+            if number:  # the slices before this one took their time
+                self._check_tenures([verdict for _, verdict in outgoing if verdict], report)
+            self._send(outgoing, cut_at, report)
+        left = self._still_owned(chosen)[len(report.published) :]
+        self._debts.postpone(left, cut_at)
+        self._publishing.ended(len(report.published), len(left))
+
+    def _check_tenures(self, verdicts: Iterable[Verdict], report: TurnReport) -> None:
+        """Loses the partitions of these that another worker has claimed: a worker that slept must
+        not speak for the new owner."""
+        partitions = {verdict.stream.partition for verdict in verdicts}
+        if partitions:
+            self._lose(self._owned.verify(partitions, self._clock.now()), report)
+
+    def _mappings(
+        self, chosen: Iterable[Verdict], turn: str
+    ) -> Iterator[tuple[Message, Verdict | None]]:
+        """Yields the mappings of streams that this worker still owns, until time is over."""
+        until = self._clock.now() + PUBLISH_BUDGET_S
+        for verdict in chosen:
+            if self._clock.now() > until:
+                return
+            if verdict.stream.partition in self._owned:
+                yield self._mapping(verdict, turn), verdict
+
+    def _send(
+        self, outgoing: Sequence[tuple[Message, Verdict | None]], cut_at: float, report: TurnReport
+    ) -> None:
+        """Sends a slice, and settles what is owed to the streams of its mappings."""
+        ours = [(m, v) for m, v in outgoing if v is None or v.stream.partition in self._owned]
+        if not ours:
+            return
+        try:
+            self._outbox.send([message for message, _ in ours])
+        except Unavailable:
+            self._publishing.failed()
+            if report.published:  # which need not be made again
+                with suppress(Unavailable):
+                    self._owned.commit()
+                    self._owned.await_commit()
+            raise
+        self._publishing.acknowledged()
         now_ms = self._clock.wall_ms()
-        report.published = [self._debts.settle(verdict, cut_at, now_ms) for verdict in chosen]
+        settled = [self._debts.settle(verdict, cut_at, now_ms) for _, verdict in ours if verdict]
+        report.published += settled
 
     def _mapping(self, verdict: Verdict, turn: str) -> Message:
         epoch = self._owned[verdict.stream.partition].epoch
@@ -233,6 +281,7 @@ class Loop:
         self._lose(self._owned.mark_renewed(self._clock.now()), report)
         found = self._owned.take_findings()
         report.replaced, report.moved, report.gone = found.replaced, found.moved, found.gone
+        report.streams_moved, self._streams_moved = self._streams_moved, []
 
     # ---- between the steps
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from daemon.turn.batching import BatchPolicy
 from daemon.turn.ownership import StartPolicy
+from daemon.turn.publishing import SLICE_BYTES
 from daemon.turn.window import WindowShape
 from daemon.wire.paired_event import EventLimits
 
@@ -40,6 +41,8 @@ class LoopPolicy:
     verify_interval_s: float = VERIFY_INTERVAL_S
     turn_interval_s: float = 0.0
     """The shortest time between the beginnings of two turns."""
+    publish_slice_bytes: int = SLICE_BYTES
+    """After how many bytes of messages their acknowledgement is awaited."""
     adapt_every: int = 1
     """How many events of a stream make it due."""
     adapt_latest_s: float = 1.0

@@ -128,6 +128,8 @@ class TurnReport:
     """How many streams left memory."""
     batch_splits: int = 0
     """How often the batch was halved because the device's memory was full."""
+    renewals: int = 0
+    """How many renewals of mappings began."""
     verdicts: list[Verdict] = field(default_factory=list)
     published: list[Publication] = field(default_factory=list)
     committed: Mapping[int, int] = field(default_factory=dict)

@@ -30,6 +30,7 @@ from daemon.turn.ports import (
     Windows,
     WindowStore,
 )
+from daemon.turn.publishing import SLICE_BYTES
 from daemon.turn.report import TurnReport
 from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
@@ -265,6 +266,7 @@ def policy(
     adapt_every: int = 1,
     adapt_latest_s: float = 1.0,
     turn_interval_s: float = 0.0,
+    publish_slice_bytes: int = SLICE_BYTES,
 ) -> LoopPolicy:
     return replace(
         POLICY,
@@ -276,4 +278,5 @@ def policy(
         adapt_every=adapt_every,
         adapt_latest_s=adapt_latest_s,
         turn_interval_s=turn_interval_s,
+        publish_slice_bytes=publish_slice_bytes,
     )
