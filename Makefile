@@ -3,6 +3,7 @@
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
+# make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes an hour
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 # make gpu-check   every test that needs a CUDA device, and the inner loop's speed on one
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check docs bench gpu-check encoders meta-inits evaluate prometheus-check clean
+.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -55,6 +56,11 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
+N ?= 1000000
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(N)
 
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo build/site/index.html

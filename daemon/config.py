@@ -35,27 +35,55 @@ BOOTSTRAP = r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$"
 """host:port, and more of them after commas."""
 MAX_PAIRS_PER_TURN = 200_000
 """Redis takes 2**20 arguments in a command, and a pair has five of them."""
+PRODUCER_LINGER_MS = 5
+"""How long a producer waits for a batch to fill; part of the time that a delivery takes."""
+MAX_RECORD_BYTES = 64 * 2**20
+"""The largest record that the adapters' producers take."""
+INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
+MAX_SHOWN_CHARS = 200
+"""A refused value that is longer is cut when it is shown."""
 MAX_META_INIT_BYTES = 256 * 2**20
 """The largest θ that `model.theta.meta_init_file` reads. The brokers' `socket.request.max.bytes`,
 by default 100 MB, must be larger than every θ that is published."""
 
 Modality = Literal["vector", "image", "text", "audio", "video"]
+KafkaClient = Literal["kafka-python", "librdkafka"]
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
     try:
-        _ = urlsplit(url.get_secret_value()).port
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port
+        (parts.hostname or "").encode("idna")  # as the socket will
     except ValueError:  # its message quotes what it takes for the port: part of a password, often
         raise ValueError(
             "has no valid host and port; in a password, percent-encode / ? # and @"
         ) from None
+    if parts.scheme == "unix" and not parts.path:
+        raise ValueError("has no path of a socket")
     return url
 
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+def _topic_name(name: str) -> str:
+    if name in (".", "..", *INTERNAL_TOPICS):
+        raise ValueError("is a name that Kafka keeps for itself")
+    return name
+
+
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$"), AfterValidator(_topic_name)]
+
+
+TOPIC_SETTINGS = (
+    "kafka_events_topic",
+    "kafka_mappings_topic",
+    "kafka_dead_letters_topic",
+    "kafka_meta_inits_topic",
+)
 
 
 class Settings(BaseModel):
@@ -70,7 +98,7 @@ class Settings(BaseModel):
     )
 
     # ---- Kafka
-    kafka_client: Literal["kafka-python", "librdkafka"] = "kafka-python"
+    kafka_client: KafkaClient = "kafka-python"
     """The client that reads events and writes mappings. librdkafka costs less CPU and needs the
     extra `adaptd[librdkafka]`; all else is the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
@@ -215,7 +243,7 @@ class Settings(BaseModel):
     """A larger event becomes a dead letter."""
     max_pairs_per_event: int = Field(64, ge=1, le=4_096)
     """An event with more pairs becomes a dead letter."""
-    dead_letter_max_bytes: int = Field(900_000, ge=0, le=104_857_600)
+    dead_letter_max_bytes: int = Field(900_000, ge=0, le=MAX_RECORD_BYTES - 2**20)
     """The most bytes that a dead letter has of the record's key, headers and value together, so
     that its topic can take it. The whole record stays in the events topic, at the offset that the
     dead letter names."""
@@ -280,6 +308,59 @@ class Settings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _topics_differ(self) -> Self:
+        """Kafka takes two names for the same that differ only in dots and underscores."""
+        seen: dict[str, str] = {}
+        for name in TOPIC_SETTINGS:
+            topic = getattr(self, name)
+            other = seen.setdefault(topic.replace(".", "_"), name)
+            if other != name:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} = {topic!r}: must be another topic than "
+                    f"{PREFIX}{other.upper()} ({getattr(self, other)!r})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        least_ms = self.kafka_timeout_ms + PRODUCER_LINGER_MS
+        if self.kafka_delivery_timeout_ms < least_ms:
+            raise ValueError(
+                f"ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS = {self.kafka_delivery_timeout_ms}: must be at "
+                f"least {least_ms}, which is ADAPTD_KAFKA_TIMEOUT_MS and the {PRODUCER_LINGER_MS} "
+                "ms for which a producer gathers records"
+            )
+        if self.kafka_max_poll_interval_ms < self.kafka_session_timeout_ms:
+            raise ValueError(
+                f"ADAPTD_KAFKA_MAX_POLL_INTERVAL_MS = {self.kafka_max_poll_interval_ms}: must be "
+                f"at least ADAPTD_KAFKA_SESSION_TIMEOUT_MS ({self.kafka_session_timeout_ms})"
+            )
+        waits_s = (self.publish_interval_ms + self.adapt_latest_ms) / 1000
+        if self.window_ttl_s and self.window_ttl_s < waits_s:
+            raise ValueError(
+                f"ADAPTD_WINDOW_TTL_S = {self.window_ttl_s}: must be at least {waits_s:g}, which "
+                "is ADAPTD_PUBLISH_INTERVAL_MS and ADAPTD_ADAPT_LATEST_MS together, or windows "
+                "expire before their mappings are published"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_used(self) -> Self:
+        """Whoever names an authority or a certificate expects a connection by TLS."""
+        for name in ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile"):
+            if getattr(self, name) is not None and "SSL" not in self.kafka_security_protocol:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} = '{getattr(self, name)}': is not used with "
+                    f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}"
+                )
+        if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
+            raise ValueError(
+                f"ADAPTD_KAFKA_SSL_KEYFILE = '{self.kafka_ssl_keyfile}': needs "
+                "ADAPTD_KAFKA_SSL_CERTFILE, the certificate that it belongs to"
+            )
+        return self
+
 
 def load_settings(
     config_file: Path | None, environment: Mapping[str, str] = os.environ
@@ -299,7 +380,16 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the settings that the environment gives; an empty variable counts as unset."""
     upper = {variable.upper(): value for variable, value in environment.items()}
     named = {name: upper.get(PREFIX + name.upper()) for name in Settings.model_fields}
-    return {name: value for name, value in named.items() if value}
+    given = {name: value for name, value in named.items() if value}
+    for name, value in given.items():
+        if not _is_utf8(value):
+            raise Misconfigured(f"{PREFIX}{name.upper()}: its value is not UTF-8")
+    return given
+
+
+def _is_utf8(value: str) -> bool:
+    """Whether no byte of it had to be smuggled in as a surrogate."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -307,7 +397,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as e:
         raise Misconfigured(f"config file {path}: {e}") from e
-    except tomllib.TOMLDecodeError as e:
+    except Exception as e:  # tomllib also raises RecursionError, and what int and datetime raise
         raise Misconfigured(f"config file {path} is not TOML: {e}") from e
 
 
@@ -328,8 +418,13 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":  # its value may be a secret under a misspelt name
         return f"unknown setting {name!r} in the config file; see adaptd run --print-config"
-    value = "(hidden)" if is_secret(name) else repr(given.get(name))
+    value = "(hidden)" if is_secret(name) else _shown(given.get(name))
     return f"{PREFIX}{name.upper()} = {value}: {message}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def is_secret(name: str) -> bool:

@@ -31,6 +31,8 @@ MalformedReason = Literal[
     "unknown_modality",
     "wrong_pair_count",
     "lying_shape",
+    "decoder_failed",
+    "repeated_dead_letter",
     BadContentReason,
 ]
 """Why an event cannot be used: a label of metrics and a header of dead letters."""

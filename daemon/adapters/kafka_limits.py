@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from daemon.config import Settings
+from daemon.config import MAX_RECORD_BYTES, PRODUCER_LINGER_MS, Settings
 
 BATCH_BYTES = 512 * 1024
 """Of one producer batch: large ones cost the client and the broker less for each record."""
-BUFFER_BYTES = 64 * 1024 * 1024
+BUFFER_BYTES = MAX_RECORD_BYTES
 """Of all that a producer holds, and so of one record: the broker has stricter limits of its own."""
-LINGER_MS = 5
+LINGER_MS = PRODUCER_LINGER_MS
 """How long a producer waits for a batch to fill."""
 FETCH_WAIT_MS = 100
 """How long the broker may hold a fetch back while there is nothing to read."""

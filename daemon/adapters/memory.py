@@ -180,7 +180,7 @@ class MemoryOutbox:
         """See Outbox."""
         if self.down:
             raise Unavailable("kafka", "down")
-        if self._max_bytes and any(len(m.value) > self._max_bytes for m in messages):
+        if self._max_bytes and any(len(m.value or b"") > self._max_bytes for m in messages):
             raise Unavailable("kafka", f"a message has more than {self._max_bytes} bytes")
         self.sent += messages
 

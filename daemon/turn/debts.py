@@ -15,7 +15,7 @@ from daemon.turn.batching import Schedule, When, when_to_publish
 from daemon.turn.decoding import Decoded
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import LoopPolicy
-from daemon.turn.report import Publication, Verdict
+from daemon.turn.report import Publication, Verdict, latency_s
 from daemon.turn.streams import LastPublication, Stream, StreamId, Streams
 from model.values.gate import Outcome
 
@@ -128,11 +128,10 @@ class Debts:
         returns the publication. `chosen_at`: when its next publish interval begins."""
         stream = self._streams[verdict.stream]
         since_ms = stream.unpublished_since_ms
-        # None after an eviction; 0 if the producer does not set the time
-        latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
         stream.last = LastPublication(chosen_at, verdict.outcome)
         renewed = self._release(stream) and since_ms is None
-        return Publication(stream.id, verdict.version, verdict.outcome, latency_s, renewed)
+        latency = latency_s(since_ms, acknowledged_ms)  # since_ms is None after an eviction
+        return Publication(stream.id, verdict.version, verdict.outcome, latency, renewed)
 
     def _release(self, stream: Stream) -> bool:
         """Ends what is owed to the stream. Returns whether a renewal of its mapping was due."""

@@ -19,10 +19,11 @@ from daemon.turn.report import OffsetRange
 from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
-from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.dead_letter import DeadLetter, dead_letter_of
 from daemon.wire.paired_event import Content, EventLimits
 from daemon.wire.record import Record
-from model.values.errors import BadContent
+from model.values.errors import BadContent, DeviceLost
+from model.values.outside import described
 
 
 class Decoded(NamedTuple):
@@ -86,7 +87,7 @@ def decode_record(
     try:
         return _decode(partition, record, limits, engine)
     except MalformedEvent as e:
-        return DeadLetter(record, partition, e)
+        return dead_letter_of(record, partition, e)
 
 
 def _decode(
@@ -110,6 +111,10 @@ def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content)
         return engine.prepare(side, modality, raw)
     except BadContent as e:
         raise MalformedEvent(e.reason, f"{side} of pair {index}: {e}") from e
+    except (DeviceLost, MemoryError):
+        raise
+    except Exception as e:  # a decoder that fails in a new way must not stop the partition for good
+        raise MalformedEvent("decoder_failed", f"{side} of pair {index}: {described(e)}") from e
 
 
 def encode_events(events: Sequence[Decoded], engine: AdaptationEngine) -> list[list[Pair]]:

@@ -29,7 +29,7 @@ from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, KEEP_HOME_MS, LoopP
 from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
 from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
 from daemon.turn.renewals import RenewalPace
-from daemon.turn.report import Holdings, StreamMoved, TurnReport, Verdict
+from daemon.turn.report import Holdings, StreamMoved, TurnReport, Verdict, refused_event
 from daemon.turn.storing import NOTHING_STORED, append_all, load_missing, partition_appends
 from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
@@ -171,6 +171,8 @@ class Loop:
         report.offsets = decoded.offsets
         report.events = len(decoded.events)
         report.dead_letters.update(letter.error.reason for letter in decoded.dead_letters)
+        for letter in decoded.dead_letters:
+            report.refused.setdefault(letter.error.reason, refused_event(letter))
         return decoded
 
     def _slide(
@@ -221,7 +223,8 @@ class Loop:
         # judged at the time of the cut: by now more may be due, whose factors were not made
         chosen = self._debts.choose(report.verdicts, cut_at)
         self._check_tenures(chosen, report)
-        dead = ((self._messages.dead_letter(letter), None) for letter in letters)
+        put_aside = (letter for letter in letters if not letter.is_dropped)
+        dead = ((self._messages.dead_letter(letter), None) for letter in put_aside)
         messages = chain(dead, self._mappings(chosen, report.turn))
         for number, outgoing in enumerate(self._publishing.slices(messages)):
             if number:  # the slices before this one took their time

@@ -34,8 +34,8 @@ class Message:
 
     topic: str
     key: bytes | None
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
 
 
 def fingerprint(record: Record) -> int:

@@ -13,6 +13,7 @@ from daemon.errors import AdaptdError
 from daemon.thetas.active import active_theta, signature_of
 from daemon.wire.topics import faults, mapping_bytes, specs
 from daemon.worker.wiring import load_engine
+from model.values.outside import described
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
         theta = engine.theta
         mapping_size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
         yield Finding("θ", True, f"{theta.version}: {theta.maps} on {engine.device}")
-    except AdaptdError as e:
-        yield Finding("θ", False, str(e))
+    except Exception as e:
+        yield Finding("θ", False, _line(e))
     yield from _guarded("Kafka", lambda: _kafka(settings, mapping_size))
     if settings.follow_meta_inits:
         yield from _guarded("published θs", lambda: _active(settings))
@@ -58,8 +59,12 @@ def _active(settings: Settings) -> Iterator[Finding]:
 def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except AdaptdError as e:
-        yield Finding(what, False, str(e))
+    except Exception as e:  # what a client raises that its adapter does not know is a finding too
+        yield Finding(what, False, _line(e))
+
+
+def _line(e: Exception) -> str:
+    return str(e) if isinstance(e, AdaptdError) else described(e)
 
 
 def _kafka(settings: Settings, mapping_size: int) -> Iterator[Finding]:

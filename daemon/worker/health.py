@@ -48,13 +48,15 @@ class Snapshot:
 class Health:
     """Holds the newest snapshot, and judges whether the worker is alive and ready."""
 
-    def __init__(self, snapshot: Snapshot, liveness_max_age_s: float) -> None:
+    def __init__(self, snapshot: Snapshot, liveness_max_age_s: float, now: float) -> None:
+        """`now`, here and below, is seconds on a monotonic clock: people and time servers set the
+        other one, and that must neither kill a worker nor hide that it hangs."""
         self.snapshot = snapshot
-        self._beat_at = snapshot.started_at
+        self._beat_at = now
         self._liveness_max_age_s = liveness_max_age_s
 
-    def finished(self, report: TurnReport, *, joined: bool, at: float) -> None:
-        """Records a turn that was finished. `at` is Unix time in seconds."""
+    def finished(self, report: TurnReport, *, joined: bool, now: float, at: float) -> None:
+        """Records a turn that was finished. `at` is Unix time in seconds, for people."""
         held = report.holdings
         totals = dict(self.snapshot.totals)
         for name, count in (
@@ -65,7 +67,7 @@ class Health:
             ("mappings_published", len(report.published)),
         ):
             totals[name] = totals.get(name, 0) + count
-        self._beat_at = at
+        self._beat_at = now
         self.snapshot = replace(
             self.snapshot,
             joined=joined,
@@ -82,10 +84,10 @@ class Health:
             totals=totals,
         )
 
-    def gave_up(self, error: Unavailable, at: float) -> None:
+    def gave_up(self, error: Unavailable, now: float) -> None:
         """Records a turn that ended early. The worker counts as alive: to restart it would not
         bring the service back."""
-        self._beat_at = at
+        self._beat_at = now
         self.snapshot = replace(self.snapshot, unavailable=str(error))
 
     def serves(self, meta_init: str, content_hash: str, device: str) -> None:

@@ -10,7 +10,7 @@ import math
 from collections import Counter as tally
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,10 +34,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside eve
 LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 STAGE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+LARGEST_LOSS = 1e6
+"""A larger loss counts as this one: beside a sum of 1e37 the losses of years would round to
+nothing, and the mean would stand still until the next restart."""
 LOSS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 100.0)
-
-M = TypeVar("M", Counter, Gauge)
-
 
 HistogramName = Literal[
     "event_to_publish_seconds",
@@ -65,6 +65,8 @@ CounterName = Literal[
     "logs_replaced",
     "records_gone",
     "streams_moved",
+    "publications_without_latency",
+    "log_lines_lost",
 ]
 GaugeName = Literal[
     "consumer_lag_records",
@@ -139,9 +141,17 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     ),
     "records_gone": MetricSpec("Offsets that retention removed before they were read."),
     "streams_moved": MetricSpec("Streams that were seen in a second partition."),
+    "publications_without_latency": MetricSpec(
+        "Mappings whose oldest event has no record time that can be right: absent, more than a "
+        "minute ahead, or more than a year old."
+    ),
+    "log_lines_lost": MetricSpec("Log lines that nobody read in time, or that had no room."),
 }
 GAUGES: Mapping[GaugeName, MetricSpec] = {
-    "consumer_lag_records": MetricSpec("Records not yet read, by partition.", "partition"),
+    "consumer_lag_records": MetricSpec(
+        "Records not yet read, by partition; absent while Kafka or Redis does not answer.",
+        "partition",
+    ),
     "assigned_partitions": MetricSpec("Partitions this worker owns."),
     "streams": MetricSpec(
         "Streams in memory (resident), waiting to be adapted (changed), waiting for the time of "
@@ -165,28 +175,32 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "adaptations": OUTCOMES,
     "mappings_published": OUTCOMES,
     "unavailable": get_args(Service),
-    "streams": ("resident", "changed", "deferred", "renewal"),
     "meta_init_refusals": get_args(RefusalReason),
     "device_faults": ("out_of_memory", "lost"),
     "logs_replaced": get_args(Replaced),
 }
 """The label values that are shown as 0 from the start: without them, a rate would miss the first
-of its kind."""
+of its kind. Gauges are not among them: they are absent until their value is known."""
 
 
 class Metrics:
     """The worker's metrics, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, build: Mapping[str, str] | None = None) -> None:
+        """`build`: what adaptd is made of, see `daemon.worker.build`."""
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._histograms = {name: self._histogram(name) for name in HISTOGRAMS}
-        self._counters = {name: self._make(Counter, name, COUNTERS[name]) for name in COUNTERS}
-        self._gauges = {name: self._make(Gauge, name, GAUGES[name]) for name in GAUGES}
+        self._counters = {name: self._counter(name) for name in COUNTERS}
+        self._gauges = {name: _unknown_gauge(name, GAUGES[name]) for name in GAUGES}
+        self._known: set[GaugeName] = set()
         self._meta_init = Info("adaptd_meta_init", "The θ that is served.", registry=self.registry)
-        build = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
-        build.info({"version": version("adaptd")})
+        built = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
+        built.info(dict(build or {"version": version("adaptd")}))
+        self._lost_log_lines: Callable[[], int] = lambda: 0
+        self._log_lines_counted = 0
+        self._gauge("meta_init_refused").set(0)
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -196,16 +210,24 @@ class Metrics:
         }
 
     def _show_zeros(self) -> None:
-        made: dict[str, Counter | Gauge | Histogram] = {}
-        for group in (self._histograms, self._counters, self._gauges):
+        made: dict[str, Counter | Histogram] = {}
+        for group in (self._histograms, self._counters):
             made |= {str(name): metric for name, metric in group.items()}
         for name, labels in KNOWN_LABELS.items():
             for label in labels:
                 made[name].labels(label)
 
-    def _make(self, kind: type[M], name: str, shape: MetricSpec) -> M:
+    def _counter(self, name: CounterName) -> Counter:
+        shape = COUNTERS[name]
         labels = [shape.label] if shape.label else []
-        return kind(f"adaptd_{name}", shape.help, labels, registry=self.registry)
+        return Counter(f"adaptd_{name}", shape.help, labels, registry=self.registry)
+
+    def _gauge(self, name: GaugeName) -> Gauge:
+        """Returns a gauge to set, and shows it from now on: a 0 would say more than is known."""
+        if name not in self._known:
+            self._known.add(name)
+            self.registry.register(self._gauges[name])
+        return self._gauges[name]
 
     def _histogram(self, name: HistogramName) -> Histogram:
         shape = HISTOGRAMS[name]
@@ -216,7 +238,7 @@ class Metrics:
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         """Exports readiness as /readyz would answer."""
-        self._gauges["ready"].set_function(lambda: float(ready()))
+        self._gauge("ready").set_function(lambda: float(ready()))
 
     def serves(self, theta: ThetaInfo, device: str) -> None:
         """Shows which θ is served, and on which device."""
@@ -237,11 +259,11 @@ class Metrics:
     def refused(self, reason: RefusalReason) -> None:
         """Counts an active θ that cannot be served, and shows that there is one."""
         self._counters["meta_init_refusals"].labels(reason).inc()
-        self._gauges["meta_init_refused"].set(1)
+        self._gauge("meta_init_refused").set(1)
 
     def settled(self) -> None:
         """Shows that no active θ is refused."""
-        self._gauges["meta_init_refused"].set(0)
+        self._gauge("meta_init_refused").set(0)
 
     def watch_gpu(self, allocated_bytes: Callable[[], float]) -> None:
         """Exports how much of the device's memory is in use."""
@@ -254,20 +276,31 @@ class Metrics:
         """Counts a GPU that was given up for the CPU."""
         self._counters["device_faults"].labels("lost").inc()
 
+    def watch_log(self, lost_lines: Callable[[], int]) -> None:
+        """Counts the log lines that were lost; `lost_lines` returns how many there were ever."""
+        self._lost_log_lines = lost_lines
+
     def gave_up(self, service: Service) -> None:
-        """Counts a turn that ended early."""
+        """Counts a turn that ended early. What waits in Kafka is not known until the next turn."""
+        self._gauge("consumer_lag_records").clear()
         self._counters["unavailable"].labels(service).inc()
 
     def record(self, report: TurnReport, ended_at: float) -> None:
         """Records the figures of a turn; `ended_at` is Unix time in seconds."""
-        self._gauges["last_turn_timestamp_seconds"].set(ended_at)
+        self._gauge("last_turn_timestamp_seconds").set(ended_at)
         self._histograms["turn_seconds"].observe(report.seconds)
         for stage, seconds in report.stages.items():
             self._histograms["turn_stage_seconds"].labels(stage).observe(seconds)
+        self._count_lost_log_lines()
         self._record_events(report)
         self._record_verdicts(report)
         self._record_logs(report)
         self._record_holdings(report)
+
+    def _count_lost_log_lines(self) -> None:
+        lost = self._lost_log_lines()
+        self._counters["log_lines_lost"].inc(lost - self._log_lines_counted)
+        self._log_lines_counted = lost
 
     def _record_events(self, report: TurnReport) -> None:
         self._counters["events"].labels("accepted").inc(report.events)
@@ -295,7 +328,11 @@ class Metrics:
         for verdict in report.verdicts:
             self._record_losses(verdict)
         for publication in report.published:
-            if not publication.renewal:
+            if publication.renewal:
+                continue
+            if publication.latency_s is None:
+                self._counters["publications_without_latency"].inc()
+            else:
                 self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
 
     def _record_losses(self, verdict: Verdict) -> None:
@@ -305,8 +342,8 @@ class Metrics:
         for kind, before, after in zip(LOSSES, befores, afters, strict=True):
             # a NaN would make the histogram's sum NaN for ever; such streams count as not_finite
             if math.isfinite(before) and math.isfinite(after):
-                at[kind, "before"].observe(before)
-                at[kind, "after"].observe(after)
+                at[kind, "before"].observe(min(before, LARGEST_LOSS))
+                at[kind, "after"].observe(min(after, LARGEST_LOSS))
 
     def _record_holdings(self, report: TurnReport) -> None:
         held = report.holdings
@@ -314,13 +351,18 @@ class Metrics:
         self._counters["windows_evicted"].inc(report.evicted)
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))
-        self._gauges["assigned_partitions"].set(held.assigned)
-        self._gauges["streams"].labels("resident").set(held.streams)
-        self._gauges["streams"].labels("changed").set(held.changed)
-        self._gauges["streams"].labels("deferred").set(held.deferred)
-        self._gauges["streams"].labels("renewal").set(held.renewals)
-        self._gauges["window_bytes"].set(held.window_bytes)
+        self._gauge("assigned_partitions").set(held.assigned)
+        self._gauge("streams").labels("resident").set(held.streams)
+        self._gauge("streams").labels("changed").set(held.changed)
+        self._gauge("streams").labels("deferred").set(held.deferred)
+        self._gauge("streams").labels("renewal").set(held.renewals)
+        self._gauge("window_bytes").set(held.window_bytes)
         if report.lost:
-            self._gauges["consumer_lag_records"].clear()
+            self._gauge("consumer_lag_records").clear()
         for partition, records in held.lag.items():
-            self._gauges["consumer_lag_records"].labels(str(partition)).set(records)
+            self._gauge("consumer_lag_records").labels(str(partition)).set(records)
+
+
+def _unknown_gauge(name: GaugeName, shape: MetricSpec) -> Gauge:
+    """Returns a gauge that is not shown yet."""
+    return Gauge(f"adaptd_{name}", shape.help, [shape.label] if shape.label else [], registry=None)

@@ -23,14 +23,15 @@ class Observers:
     """Passes each occurrence on to the log, the metrics and the health."""
 
     logger: BoundLogger
+    turns: TurnLog
     metrics: Metrics
     health: Health
 
     def gave_up(self, error: Unavailable, retry_in_s: float) -> None:
         """A turn, or the start, ended early."""
         self.metrics.gave_up(error.service)
-        self.health.gave_up(error, time.time())
-        TurnLog(self.logger).gave_up(error, retry_in_s)
+        self.health.gave_up(error, time.monotonic())
+        self.turns.gave_up(error, retry_in_s)
 
     def lost_device(self, device: str, error: DeviceLost) -> None:
         """The GPU no longer computes, and the CPU takes over."""
@@ -61,10 +62,10 @@ class Observers:
 
     def finished(self, report: TurnReport, *, joined: bool) -> None:
         """A turn was finished. `joined`: whether the group has assigned partitions."""
-        now = time.time()
-        self.metrics.record(report, now)
-        self.health.finished(report, joined=joined, at=now)
-        TurnLog(self.logger).finished(report)
+        at = time.time()
+        self.metrics.record(report, at)
+        self.health.finished(report, joined=joined, now=time.monotonic(), at=at)
+        self.turns.finished(report)
 
 
 def engine_facts(engine: Engine) -> dict[str, object]:

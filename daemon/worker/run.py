@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -23,8 +24,11 @@ from daemon.turn.loop import Loop
 from daemon.turn.ports import Ports
 from daemon.turn.report import TurnReport
 from daemon.worker import logs
+from daemon.worker.build import build_facts
 from daemon.worker.health import Health, Snapshot
 from daemon.worker.http import HttpServer
+from daemon.worker.log_sink import LogSink
+from daemon.worker.logs import TurnLog
 from daemon.worker.metrics import Metrics
 from daemon.worker.observers import Observers, engine_facts
 from daemon.worker.stopping import Stop
@@ -51,14 +55,16 @@ def serve(settings: Settings) -> int:
     stop = Stop()
     stop.listen()
     instance = settings.instance or f"{socket.gethostname()}-{os.getpid()}-{int(time.time()):x}"
-    logger = logs.configure(settings.log_level, settings.log_format, instance)
+    sink = LogSink(sys.stderr)
+    logger = logs.configure(settings.log_level, settings.log_format, instance, sink)
+    logs.adopt_libraries(logger)
     engine = load_engine(settings)
-    metrics = _metrics(engine)
-    health = Health(_snapshot(instance, engine), settings.liveness_max_age_s)
+    metrics = _metrics(settings, engine, sink)
+    health = Health(_snapshot(instance, engine), settings.liveness_max_age_s, time.monotonic())
     metrics.watch_ready(lambda: health.ready()[0])
     within_s = settings.stop_timeout_s
     stop.enforce(within_s, lambda: logger.warning("stopped_unfinished", after_s=within_s))
-    observers = Observers(logger, metrics, health)
+    observers = Observers(logger, TurnLog(logger), metrics, health)
     with ExitStack() as stack:
         http = HttpServer(settings.http_host, settings.http_port, metrics.registry, health)
         stack.callback(http.close)
@@ -203,8 +209,9 @@ def _change_over(following: Follower[Successor], worker: Worker, observers: Obse
 # ---- what metrics and /status begin with
 
 
-def _metrics(engine: Engine) -> Metrics:
-    metrics = Metrics()
+def _metrics(settings: Settings, engine: Engine, sink: LogSink) -> Metrics:
+    metrics = Metrics(build_facts(settings.kafka_client))
+    metrics.watch_log(lambda: sink.lost_lines)
     metrics.serves(engine.theta, engine.device)
     if engine.device.startswith("cuda"):
         device = engine.device  # not the engine, which may be followed by another one

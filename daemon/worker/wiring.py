@@ -33,12 +33,14 @@ from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
 from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
 from daemon.worker.clock import SystemClock
+from daemon.worker.memory import memory_limit, require_memory
 from model.serving.engine import Engine
 from model.theta.info import ThetaInfo
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Cut
 from model.values.errors import BadMetaInit
+from model.values.outside import described
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -74,7 +76,13 @@ def load_engine(settings: Settings) -> Engine:
         raise Misconfigured(f"ADAPTD_WINDOW_SPILL_DIR = '{folder}': {e}") from e
     except ValueError as e:
         raise Misconfigured(f"ADAPTD_DEVICE = {settings.device!r}: {e}") from e
+    except Exception as e:  # a θ comes from outside, and may break its engine in any way
+        detail = f"cannot be served on {settings.device!r}: {described(e)}"
+        raise Misconfigured(f"ADAPTD_META_INIT: {settings.meta_init}: {detail}") from e
     _require_dimensions(settings, engine.theta)
+    theta = engine.theta
+    size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
+    require_memory(settings, size, memory_limit())
     return engine
 
 

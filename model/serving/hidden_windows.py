@@ -36,7 +36,7 @@ from model.inner.hidden.projected import Projected, less_bias
 from model.inner.hidden.result import FactorRoom, factors
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
-from model.serving.hidden_fit import HiddenFit, HostFactors
+from model.serving.hidden_fit import HiddenFit, HostFactors, SideUnit
 from model.serving.hidden_judging import InnerLoop, descend_in_units, judge_chunk
 from model.serving.judging import Judged
 from model.serving.lazy import LazyTensors
@@ -167,7 +167,7 @@ class HiddenWindows:
         )
         refits = self._refits(
             [
-                (cut, own.centred)
+                cut
                 for cut, own, is_coarse in zip(cuts, streams, coarse, strict=True)
                 if cut.wanted and own.winner is Candidate.ADAPTED and not is_coarse
             ],
@@ -187,35 +187,32 @@ class HiddenWindows:
         return padded_BQ
 
     def _refits(
-        self, chosen: Sequence[tuple[Cut, bool]], room: FactorRoom | None = None
+        self, chosen: Sequence[Cut], room: FactorRoom | None = None
     ) -> dict[Cut, HiddenFit]:
-        """θ′ of the chosen cuts, adapted to all their pairs, where that is finite; each comes with
-        whether its targets are to be centred."""
+        """θ′ of the chosen cuts, adapted to all their pairs, where that is finite."""
         if not chosen:
             return {}
-        whole = [cut._replace(support=cut.support + cut.query, query=0) for cut, _ in chosen]
-        fits = self._fits(whole, [centred for _, centred in chosen], self._whole, room)
-        return {cut: fit for (cut, _), fit in zip(chosen, fits, strict=True) if fit is not None}
+        whole = [cut._replace(support=cut.support + cut.query, query=0) for cut in chosen]
+        fits = self._fits(whole, self._whole, room)
+        return {cut: fit for cut, fit in zip(chosen, fits, strict=True) if fit is not None}
 
     def _fits(
-        self,
-        cuts: Sequence[Cut],
-        centred: Sequence[bool],
-        capacity: int,
-        room: FactorRoom | None = None,
+        self, cuts: Sequence[Cut], capacity: int, room: FactorRoom | None = None
     ) -> list[HiddenFit | None]:
         """θ′ of every cut, adapted to its support; None where that is not finite."""
         raw, _ = self._projections.gather(self._rows(cuts, (capacity, 0)), capacity)
-        centred_B = self._put(np.array(centred, np.bool_))
-        found = descend_in_units(self._inner, raw, self._workspace, centred_B)
+        found = descend_in_units(self._inner, raw, self._workspace)
         descent = found.descent
         into = room.take(descent) if room else None
         made = factors(self._terms, found.projected, descent, into)
         on_host = [tensor.cpu().numpy() for tensor in made]
         each = (HostFactors(*own) for own in zip(*on_host, strict=True))
         finite = descent.healthy_B.tolist()
-        own = zip(cuts, each, found.units.scale_B.tolist(), centred, finite, strict=True)
-        return [HiddenFit(*of) if is_finite else None for *of, is_finite in own]
+        units = torch.stack([unit_B for side in found.units for unit_B in side], 1).tolist()
+        return [
+            HiddenFit(cut, own, SideUnit(*unit[:2]), SideUnit(*unit[2:])) if is_finite else None
+            for cut, own, unit, is_finite in zip(cuts, each, units, finite, strict=True)
+        ]
 
     def _rows(self, cuts: Sequence[Cut], capacities: tuple[int, int] | None = None) -> Slots:
         """The rows of each cut's pairs, oldest first, support and query each padded with −1."""
@@ -237,7 +234,7 @@ class HiddenWindows:
         def fit() -> HiddenFit:
             if generation != self._generation:
                 raise RuntimeError("read an adaptation before the windows go on")
-            return refit or self._fit_again(cut, found.centred)
+            return refit or self._fit_again(cut)
 
         def ridge() -> Mapping[str, FloatArray]:
             if generation != self._generation:
@@ -253,15 +250,17 @@ class HiddenWindows:
             factored=lambda: self._low_rank(fit()),
             winner=found.winner,
             judged_pairs=judged_pairs,
+            ahead_squared=found.ahead_squared,
+            ahead_cosine=found.ahead_cosine,
         )
 
     @torch.inference_mode()
-    def _fit_again(self, cut: Cut, centred: bool) -> HiddenFit:
+    def _fit_again(self, cut: Cut) -> HiddenFit:
         """θ′ of a stream that was not wanted at first, or whose pairs together explode."""
-        found = self._refits([(cut, centred)])
+        found = self._refits([cut])
         if found:
             return found[cut]
-        (fit,) = self._fits([cut._replace(query=0)], [centred], self._support)
+        (fit,) = self._fits([cut._replace(query=0)], self._support)
         if fit is None:
             raise ValueError(f"the adapted mapping of {cut} is not finite")
         return fit
@@ -270,7 +269,7 @@ class HiddenWindows:
         return fit.tensors(*self._adapted_to(fit), self._theta())
 
     def _low_rank(self, fit: HiddenFit) -> LowRank | None:
-        return fit.low_rank(*self._adapted_to(fit), self._inner.hidden_dim)
+        return fit.low_rank(*self._adapted_to(fit), self._theta())
 
     def _adapted_to(self, fit: HiddenFit) -> tuple[FloatArray, FloatArray]:
         """x and y of the pairs that it was adapted to."""

@@ -84,3 +84,9 @@ class Adaptation:
     """What the judge prefers (`model.serving.judging`); a θ′ that is not finite never is."""
     judged_pairs: int = 0
     """How many query pairs it judged by: those whose source is not in the support."""
+    ahead_squared: float = math.nan
+    """By how many standard errors of the paired differences the winner is ahead of the nearest
+    other candidate in squared error. Negative where it is behind, though not clearly in both
+    measures; NaN where there is no other candidate that is finite."""
+    ahead_cosine: float = math.nan
+    """The same in centred cosine distance."""

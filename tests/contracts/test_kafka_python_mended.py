@@ -32,15 +32,18 @@ from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_python.mended import (
     SocketClosingNetClient,
+    WholeMessages,
     close_at_once,
     is_member,
     keep_join,
     open_client,
     send_commit,
+    send_whole,
 )
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
 from daemon.local.services import Services
+from daemon.wire.record import Message
 from daemon.wire.topics import TopicSpec
 
 PATIENCE_S = 20.0
@@ -144,6 +147,41 @@ def test_a_producer_whose_flush_times_out_leaves_no_thread(
     assert sender.is_alive() is not mended
     sender.force_close()
     sender.join(PATIENCE_S)
+
+
+# ---- what is null
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [(None, None, ()), (b"k", b"v", (("a", None), ("b", b"x")))],
+    ids=["neither key nor value", "header without value"],
+)
+def test_a_record_with_nulls_is_sent(
+    kafka_settings: Callable[..., Settings],
+    mended: bool,
+    key: bytes | None,
+    value: bytes | None,
+    headers: tuple[tuple[str, bytes | None], ...],
+) -> None:
+    settings = kafka_settings()
+    topics = KafkaTopics(settings)
+    topics.create(TopicSpec(settings.kafka_events_topic, 1, 1, {}, 0))
+    topics.close()
+    message = Message(settings.kafka_events_topic, key, value, headers)
+    producer = KafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        value_serializer=WholeMessages() if mended else None,
+    )
+    try:
+        if mended:
+            assert send_whole(producer, message).get(PATIENCE_S).offset == 0
+        else:
+            with pytest.raises((TypeError, ValueError)):
+                producer.send(message.topic, value, key, headers=list(headers))
+    finally:
+        close_at_once(producer, 1.0)
 
 
 # ---- the group

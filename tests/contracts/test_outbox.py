@@ -20,7 +20,7 @@ from tests.contracts.conftest import CLIENTS
 
 MAX_BYTES = 20_000
 
-Sent = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
+Sent = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 
 
 class Backend(Protocol):
@@ -89,6 +89,17 @@ def test_what_was_sent_is_there_as_it_was_and_in_order(backend: Backend, outbox:
         Message(backend.topic, b"k", b"1", (("a", b"x"), ("a", b"\xff"))),
         Message(backend.topic, None, b"", ()),
         *(Message(backend.topic, b"k", b"%d" % number, ()) for number in range(200)),
+    ]
+    outbox.send(messages)
+    assert backend.sent() == [(m.key, m.value, m.headers) for m in messages]
+
+
+def test_nulls_and_nothings_stay_apart(backend: Backend, outbox: Outbox) -> None:
+    headers = (("none", None), ("empty", b""), ("none", b"x"))
+    messages = [
+        Message(backend.topic, b"k", None, headers),
+        Message(backend.topic, b"", b"", headers),
+        Message(backend.topic, None, None, ()),
     ]
     outbox.send(messages)
     assert backend.sent() == [(m.key, m.value, m.headers) for m in messages]

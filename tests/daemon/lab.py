@@ -171,7 +171,7 @@ class World:
     def mappings(self, key: str | None = None) -> list[AdaptedMapping]:
         """Every mapping published, of one stream or of all."""
         sent = [m for m in self.of(TOPICS.mappings) if key is None or m.key == key.encode()]
-        return [adapted_mapping.decode_mapping(message.value) for message in sent]
+        return [adapted_mapping.decode_mapping(message.value or b"") for message in sent]
 
     def newest(self) -> dict[str, AdaptedMapping]:
         """What a reader ends with: the largest (epoch, version) of each stream."""

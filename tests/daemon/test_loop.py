@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from daemon.adapters.memory import MemoryOutbox, MemoryShelf
 from daemon.errors import Unavailable
 from daemon.turn.decoding import decode_record
-from daemon.turn.ports import Windows
+from daemon.turn.ports import Side, Windows
 from daemon.turn.report import STAGES, OffsetRange
 from daemon.turn.streams import StreamId
+from daemon.wire.record import Message
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Cut, Episode
 from model.values.gate import Outcome
@@ -217,6 +220,10 @@ BAD = {
 }
 
 
+def header(message: Message, name: str) -> str:
+    return (dict(message.headers)[name] or b"").decode()
+
+
 def test_bad_events_become_dead_letters_and_the_good_ones_count(world: World) -> None:
     worker = Worker(world)
     worker.begin()
@@ -225,14 +232,65 @@ def test_bad_events_become_dead_letters_and_the_good_ones_count(world: World) ->
         world.produce("a", value)
     report = worker.turn()
     letters = world.of("letters")
-    assert [dict(m.headers)["adaptd-reason"].decode() for m in letters] == list(BAD)
-    offsets = [int(dict(m.headers)["adaptd-offset"]) for m in letters]
+    assert [header(m, "adaptd-reason") for m in letters] == list(BAD)
+    offsets = [int(header(m, "adaptd-offset")) for m in letters]
     assert offsets == list(range(1, 15, 2))
     assert {m.key for m in letters} == {b"a"}
     assert report.dead_letters == dict.fromkeys(BAD, 1)
     assert report.events == len(BAD)
     assert world.newest()["a"].facts.version == 12
     assert world.topic.committed[1] == 14
+
+
+def test_a_decoder_that_fails_in_a_new_way_costs_one_event(world: World) -> None:
+    class Brittle(LinearEngine):
+        def prepare(self, side: Side, modality: str, content: object) -> NDArray[Any]:
+            if np.asarray(content)[0] == 13.0:
+                raise KeyError("a bug")
+            return super().prepare(side, modality, content)
+
+    worker = Worker(world, engine=Brittle())
+    worker.begin()
+    world.feed("a", 3)
+    world.produce("a", event((np.full(4, 13.0, np.float32), np.zeros(E, np.float32))))
+    world.feed("a", 1)
+    report = worker.turn()
+    (letter,) = world.of("letters")
+    headers = dict(letter.headers)
+    assert headers["adaptd-reason"] == b"decoder_failed"
+    assert headers["adaptd-detail"] == b"source of pair 0: KeyError: 'a bug'"
+    assert report.events == 4
+    assert world.topic.committed[1] == 5
+
+
+def test_dead_letters_that_flow_back_into_the_events_topic_come_to_rest(world: World) -> None:
+    """Whatever copies the topic of dead letters into the events topic: a connector, an operator."""
+    worker = Worker(world)
+    worker.begin()
+    world.produce("a", b"junk")
+    returned, reasons = 0, Counter[str]()
+    for _ in range(10):
+        reasons += worker.turn(after_s=0.01).dead_letters
+        for letter in world.of("letters")[returned:]:
+            world.topic.produce(1, letter.key, letter.value, headers=letter.headers)
+            returned += 1
+    assert reasons == {"schema": 3, "repeated_dead_letter": 1}
+    assert [dict(m.headers).get("adaptd-attempts") for m in world.of("letters")] == [
+        None,
+        b"2",
+        b"3",
+    ]
+    assert world.topic.committed[1] == 4
+
+
+def test_a_dead_letter_that_is_mended_is_an_event_like_any_other(world: World) -> None:
+    worker = Worker(world)
+    worker.begin()
+    world.produce("a", b"junk")
+    worker.turn()
+    (letter,) = world.of("letters")
+    world.topic.produce(1, letter.key, event(pair_of("a", 1)), headers=letter.headers)
+    assert worker.turn(after_s=0.01).events == 1
 
 
 def test_a_stream_is_adapted_again_after_so_many_events(world: World) -> None:
@@ -364,7 +422,7 @@ def test_an_event_with_one_bad_pair_is_in_no_window(world: World) -> None:
     world.produce("a", event(pair_of("a", 1), bad))
     report = worker.turn()
     assert (report.events, report.pairs, report.holdings.streams) == (0, 0, 0)
-    assert "target of pair 1" in dict(world.of("letters")[0].headers)["adaptd-detail"].decode()
+    assert "target of pair 1" in header(world.of("letters")[0], "adaptd-detail")
 
 
 def test_an_event_of_several_pairs_is_several_pairs_of_one_version(world: World) -> None:

@@ -148,7 +148,7 @@ def ends(world: World) -> dict[str, tuple[int | None, str]]:
     }
 
 
-def places_of_letters(world: World) -> set[tuple[bytes, bytes]]:
+def places_of_letters(world: World) -> set[tuple[bytes | None, bytes | None]]:
     headers = [dict(message.headers) for message in world.of("letters")]
     return {(h["adaptd-partition"], h["adaptd-offset"]) for h in headers}
 

@@ -346,8 +346,9 @@ class Installation:
     # ---- workers
 
     @contextmanager
-    def worker(self, **overrides: Any) -> Iterator[Worker]:
-        """A real one; at the end it is killed if it still runs."""
+    def worker(self, stderr: int | None = None, **overrides: Any) -> Iterator[Worker]:
+        """A real one, which logs to a file or to the descriptor `stderr`; at the end it is killed
+        if it still runs."""
         port = free_port()
         more = {f"ADAPTD_{name.upper()}": str(value) for name, value in overrides.items()}
         log = self.folder / f"worker-{port}.jsonl"
@@ -357,7 +358,7 @@ class Installation:
                 [sys.executable, "-m", "daemon", "run"],
                 env=self.environment | {"ADAPTD_HTTP_PORT": str(port)} | more,
                 stdout=out,
-                stderr=out,
+                stderr=out if stderr is None else stderr,
                 grace_s=0.0,
             ) as process,
         ):

@@ -16,7 +16,12 @@ from kafka import KafkaProducer
 
 from daemon.adapters.kafka_limits import BATCH_BYTES, BUFFER_BYTES, CLOSE_TIMEOUT_S, LINGER_MS
 from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
-from daemon.adapters.kafka_python.mended import close_at_once, open_client
+from daemon.adapters.kafka_python.mended import (
+    WholeMessages,
+    close_at_once,
+    open_client,
+    send_whole,
+)
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Message
@@ -42,6 +47,7 @@ class KafkaPythonOutbox:
                 acks="all",
                 enable_idempotence=True,
                 allow_auto_create_topics=False,
+                value_serializer=WholeMessages(),
                 batch_size=BATCH_BYTES,
                 linger_ms=LINGER_MS,
                 max_request_size=BUFFER_BYTES,
@@ -61,10 +67,7 @@ class KafkaPythonOutbox:
             raise
 
     def _send(self, producer: KafkaProducer, messages: Sequence[Message]) -> None:
-        futures = [
-            producer.send(m.topic, value=m.value, key=m.key, headers=list(m.headers))
-            for m in messages
-        ]
+        futures = [send_whole(producer, message) for message in messages]
         timeout_s = self._settings.kafka_delivery_timeout_ms / 1000 + 1
         producer.flush(timeout_s)
         for future in futures:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import redis
 
+from daemon.adapters.redis.address import require_usable
 from daemon.adapters.redis.windows import redis_errors_translated
 
 
@@ -21,7 +22,9 @@ class RedisInfo:
 
 
 def describe(url: str, timeout_s: float) -> RedisInfo:
-    """Asks the server at `url`. Raises Unavailable when it does not answer within `timeout_s`."""
+    """Asks the server at `url`. Raises Unavailable when it does not answer within `timeout_s`, and
+    Misconfigured when redis-py cannot use the URL."""
+    require_usable(url)
     with (
         redis_errors_translated("look"),
         redis.Redis.from_url(

@@ -56,6 +56,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from daemon.adapters.redis.address import require_usable
 from daemon.adapters.redis.scripts import APPEND, BEGIN_ANEW, CLAIM, MARK
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.ports import Append, Claim, Home, LastRead
@@ -92,6 +93,7 @@ class RedisWindowStore:
 
     def __init__(self, url: str, timeout_s: float, layout: WindowLayout) -> None:
         self._layout = layout
+        require_usable(url)
         try:
             self._redis = redis.Redis.from_url(
                 url,
