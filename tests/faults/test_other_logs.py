@@ -174,7 +174,7 @@ def assert_restored(lab: Installation, worker: Worker) -> None:
     )
     lab.wait_until_done()
     assert {line["how"] for line in told(worker, "log_replaced")} <= {"shorter", "different"}
-    assert metric(worker, "logs_replaced_total") == 2
+    eventually(lambda: metric(worker, "logs_replaced_total") == 2, 20, worker.tail)
 
 
 # ---- partitions that are added, and streams in two of them
@@ -206,7 +206,7 @@ def test_partitions_that_are_added_are_read_from_their_first_record_within_secon
         assert lab.wait_until_done(30) < 20
         assert windows_of(lab, topic_id(lab)) == lab.truth.windows()
         # all six streams are in a second partition now
-        assert metric(worker, "streams_moved_total") == 6
+        eventually(lambda: metric(worker, "streams_moved_total") == 6, 20, worker.tail)
         lines = told(worker, "stream_in_two_partitions")
         assert {line["now"] for line in lines} == {2}
         assert {line["stream"] for line in lines} < set(STREAMS)
@@ -273,7 +273,7 @@ def test_offsets_that_an_operator_moves_are_honoured(lab: Installation) -> None:
         worker.wait_until_ready(2)
         lab.wait_until_done()
         assert windows_of(lab, topic_id(lab)) == found
-        assert metric(worker, 'pairs_total{outcome="replayed"}') == 27
+        eventually(lambda: metric(worker, 'pairs_total{outcome="replayed"}') == 27, 20, worker.tail)
         assert metric(worker, 'pairs_total{outcome="new"}') == 0
         (line,) = told(worker, "offset_moved_by_operator")
         assert (line["partition"], line["read_up_to"], line["to"]) == (0, 30, 3)
@@ -292,6 +292,6 @@ def test_events_that_retention_removed_before_they_were_read_are_counted(lab: In
     with lab.worker() as worker:
         worker.wait_until_ready(2)
         lab.wait_until_done()
-        assert metric(worker, "records_gone_total") == 7
+        eventually(lambda: metric(worker, "records_gone_total") == 7, 20, worker.tail)
         (line,) = told(worker, "records_gone")
         assert (line["partition"], line["offsets"]) == (0, [10, 17])
