@@ -10,7 +10,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -49,9 +49,18 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings; the environment wins over it."),
 ]
+AllowEviction = Annotated[
+    bool,
+    typer.Option("--allow-eviction", help="Accept a Redis that evicts keys when it is full."),
+]
 PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Show the effective settings and exit.")
 ]
+
+
+def insisting(allow_eviction: bool) -> Mapping[str, str]:
+    """Returns the environment with what the option adds to it."""
+    return os.environ | ({"ADAPTD_REDIS_ALLOW_EVICTION": "true"} if allow_eviction else {})
 
 
 @app.callback()
@@ -68,13 +77,17 @@ def default_command(
 
 
 @app.command("run")
-def run_command(config_file: ConfigFile = None, print_config: PrintConfig = False) -> None:
+def run_command(
+    config_file: ConfigFile = None,
+    print_config: PrintConfig = False,
+    allow_eviction: AllowEviction = False,
+) -> None:
     """Run the daemon: read paired events, adapt, publish, until SIGTERM.
 
     Settings come from ADAPTD_* variables (see docs/settings.md), for example
     ADAPTD_KAFKA_BOOTSTRAP_SERVERS, ADAPTD_REDIS_URL and ADAPTD_META_INIT.
     """
-    settings = config.load_settings(config_file)
+    settings = config.load_settings(config_file, insisting(allow_eviction))
     if print_config:
         typer.echo(json.dumps(config.shown_settings(settings), indent=2, ensure_ascii=False))
         raise typer.Exit(OK)
@@ -84,18 +97,21 @@ def run_command(config_file: ConfigFile = None, print_config: PrintConfig = Fals
 
 
 @app.command("check")
-def check_command(config_file: ConfigFile = None) -> None:
-    """Try everything that could stop the daemon: settings, θ, Kafka, topics, Redis.
+def check_command(config_file: ConfigFile = None, allow_eviction: AllowEviction = False) -> None:
+    """Try everything that could stop the daemon: settings, θ, Kafka, topics, rights, Redis. Print
+    the least rights that a worker needs.
 
     Exits 0 when all is well, 2 when something is wrong.
     """
-    settings = config.load_settings(config_file)
-    from daemon.worker.check import run_checks
+    settings = config.load_settings(config_file, insisting(allow_eviction))
+    from daemon.worker.check import least_rights, run_checks
 
     good = True
     for finding in run_checks(settings):
         good = good and finding.good
         typer.echo(f"{'ok   ' if finding.good else 'WRONG'}  {finding.what}: {finding.line}")
+    for line in least_rights(settings):
+        typer.echo(line)
     raise typer.Exit(OK if good else MISCONFIGURED)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     DirectoryPath,
     Field,
@@ -66,6 +67,19 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _sasl_mechanism(name: object) -> object:
+    if isinstance(name, str) and name.upper() == "GSSAPI":
+        raise ValueError(
+            "Kerberos is not supported, for neither Kafka client comes with a library for it; use "
+            "SCRAM-SHA-512 or OAUTHBEARER"
+        )
+    return name
+
+
+SaslMechanism = Annotated[
+    Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"],
+    BeforeValidator(_sasl_mechanism),
+]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
@@ -119,12 +133,16 @@ class Settings(BaseModel):
     later are read from their beginning."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How to connect to the brokers."""
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    """The SASL protocols need it."""
+    kafka_sasl_mechanism: SaslMechanism | None = None
+    """The SASL protocols need it. OAUTHBEARER takes a token in place of a name and a password."""
     kafka_sasl_username: str | None = None
     """The SASL protocols need it."""
     kafka_sasl_password: SecretStr | None = None
     """The SASL protocols need it. It is never logged."""
+    kafka_oauth_token_provider: str | None = Field(None, max_length=256)
+    """OAUTHBEARER needs it: `module:function`, or the name of an entry point in the group
+    `adaptd.token_providers`. The function returns a token, and until when it is valid (Unix time in
+    seconds)."""
     kafka_ssl_cafile: FilePath | None = None
     """The certificate authorities (PEM) that sign the brokers' certificates. If unset, those of the
     system."""
@@ -154,6 +172,9 @@ class Settings(BaseModel):
     """The beginning of every key, so that several installations can share one Redis."""
     redis_timeout_ms: int = Field(5_000, ge=100, le=120_000)
     """How long a command may take before Redis counts as unavailable."""
+    redis_allow_eviction: bool = False
+    """Starts although Redis evicts keys when its memory is full (a maxmemory-policy other than
+    noeviction), so that windows may be lost. `--allow-eviction` sets it too."""
     window_ttl_s: int = Field(2_592_000, ge=0, le=315_360_000)
     """A window that has not changed for this long expires from Redis, and so do the windows of
     former encoders and topics. 0 keeps them for ever. The default is 30 days."""
@@ -201,9 +222,17 @@ class Settings(BaseModel):
     """Publishes ridge regression where it is clearly better than the adapted mapping on the newest
     pairs; for a θ that was never trained, unless the adapted mapping is clearly better. If off,
     mappings are compared with θ alone."""
+    prequential_streams: int = Field(32, ge=0, le=10_000)
+    """Of how many streams, chosen by the hash of their keys, each new pair is scored by the mapping
+    that was published before it came, for the metrics `adaptd_prequential_*`. Each takes the memory
+    of its mapping and of a linear one."""
+    drift: bool = True
+    """Watches the losses of each stream for a change. A stream that seems to have changed is also
+    adapted to its pairs since then alone; if that mapping is clearly better on the newest pairs,
+    the window loses the older ones, in Redis too."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
-    Redis keeps them, and when they come back their publish interval begins anew."""
+    Redis keeps them; reading one back costs as much as several events."""
     window_memory_mib: int = Field(0, ge=0, le=16_777_216)
     """If set, no more windows are kept in memory than fit into this many MiB, together with what
     the engine keeps beside them. 0 leaves the number to max_resident_streams."""
@@ -223,13 +252,15 @@ class Settings(BaseModel):
     time."""
     adapt_every: int = Field(1, ge=1, le=4_096)
     """A stream is adapted again once this many events have changed it, or after
-    `ADAPTD_ADAPT_LATEST_MS`."""
+    `ADAPTD_ADAPT_LATEST_MS`, and in any case not before its publish interval is over."""
     adapt_latest_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """How long after the first event a stream is adapted again that fewer events have changed. The
-    offsets of events that wait are not committed."""
+    """How long after the first event since its last adaptation a stream is adapted again that fewer
+    events have changed. The offsets of events that wait are not committed."""
     publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """The shortest time between two mappings of a stream, unless the gate's outcome changes.
-    Offsets whose mappings wait are not committed, so a restart reads those events again."""
+    """The shortest time between two mappings of a stream, and between two adaptations: what nobody
+    would receive is not made. A stream on the fallback is adapted with each batch until it has a
+    mapping of its own. Offsets whose mappings wait are not committed, so a restart reads those
+    events again."""
     mapping_encoding: Literal["full", "lowrank"] = "full"
     """How mappings are published: whole, or as what was added to θ where that is smaller. Readers
     of the latter need θ, which they find by `meta_init_hash` in the meta-inits topic or in its
@@ -279,18 +310,7 @@ class Settings(BaseModel):
                 f"ADAPTD_MIN_SUPPORT = {self.min_support}: must be at most ADAPTD_SUPPORT_SIZE "
                 f"({self.support_size})"
             )
-        if self.kafka_security_protocol.startswith("SASL"):
-            needed = (
-                self.kafka_sasl_mechanism,
-                self.kafka_sasl_username,
-                self.kafka_sasl_password,
-            )
-            if None in needed:
-                raise ValueError(
-                    f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}: needs "
-                    "ADAPTD_KAFKA_SASL_MECHANISM, ADAPTD_KAFKA_SASL_USERNAME and "
-                    "ADAPTD_KAFKA_SASL_PASSWORD"
-                )
+        self._require_credentials()
         if self.kafka_max_poll_records * self.max_pairs_per_event > MAX_PAIRS_PER_TURN:
             raise ValueError(
                 f"ADAPTD_MAX_PAIRS_PER_EVENT = {self.max_pairs_per_event}: times "
@@ -307,6 +327,22 @@ class Settings(BaseModel):
                 "is away does not get the worker killed"
             )
         return self
+
+    def _require_credentials(self) -> None:
+        mechanism, provider = self.kafka_sasl_mechanism, self.kafka_oauth_token_provider
+        if not self.kafka_security_protocol.startswith("SASL"):
+            return
+        needed: tuple[str, ...] = ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
+        given: tuple[object, ...] = (self.kafka_sasl_username, self.kafka_sasl_password)
+        if mechanism == "OAUTHBEARER":
+            needed, given = ("KAFKA_OAUTH_TOKEN_PROVIDER",), (provider,)
+        if None in (mechanism, *given):
+            names = ["KAFKA_SASL_MECHANISM", *needed]
+            shown = ", ".join(f"{PREFIX}{name}" for name in names[:-1])
+            raise ValueError(
+                f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}: needs "
+                f"{shown} and {PREFIX}{names[-1]}"
+            )
 
     @model_validator(mode="after")
     def _topics_differ(self) -> Self:

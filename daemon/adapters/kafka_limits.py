@@ -20,6 +20,11 @@ CLOSE_TIMEOUT_S = 2.0
 PROOF_OF_LIFE_S = 2.0
 """An answer so recent spares `verify` its question."""
 
+REBUILD_AFTER_S = 15.0
+"""A client that no broker has answered for so long, or for two requests, may know only addresses
+that are gone: it is replaced by one that asks the bootstrap servers. A restart of brokers, after
+which the old client would find them again, rarely takes longer; if so, this does no harm."""
+
 
 def heartbeat_interval_ms(settings: Settings) -> int:
     """Returns how often a member of the group says that it lives: three times in a session, at

@@ -11,13 +11,15 @@ Unavailable.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import (
     Append,
+    Appended,
     Bounds,
     Claim,
     Extent,
@@ -26,10 +28,12 @@ from daemon.turn.ports import (
     Polled,
     TopicLogs,
 )
-from daemon.turn.window import Pair, PairId
+from daemon.turn.window import Pair
 from daemon.wire.catalogue import Catalogue, PublishedTheta
 from daemon.wire.meta_init import with_record
 from daemon.wire.record import Headers, Message
+
+NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,16 +282,43 @@ class MemoryWindowStore:
         self.shelf.homes |= homes
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[PairId]:
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = NO_LENGTHS,
+    ) -> Appended:
         """See WindowStore."""
         self.verify({partition: epoch})
         before = self._positions[partition]
         if self.shelf.positions.get(partition) != before:
             raise Unavailable("redis", "lost its newest writes")
+        lengths_before = {
+            stream: len(self.shelf.windows.get((partition, stream), ())) for stream in lengths
+        }
         with_record = position if before is None else max(before, position)
         self._positions[partition] = self.shelf.positions[partition] = with_record
-        return [append.pair.id for append in appends if not self._keep(partition, append)]
+        refused = [append for append in appends if not self._keep(partition, append)]
+        unlike = {stream for stream in lengths if lengths_before[stream] != lengths[stream]}
+        unlike |= {append.stream for append in refused} & lengths.keys()
+        self._delete(partition, unlike)
+        damaged = [stream for stream in lengths if stream in unlike]
+        return Appended([append.pair.id for append in refused], damaged)
+
+    def _delete(self, partition: int, damaged: Collection[str]) -> None:
+        for stream in damaged:
+            del self.shelf.windows[partition, stream]
+        if damaged:
+            del self.shelf.positions[partition]
+
+    def restore(self, partition: int, epoch: int, windows: Mapping[str, Sequence[Pair]]) -> None:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        for stream, pairs in windows.items():
+            self.shelf.windows[partition, stream] = list(pairs)
+        if (position := self._positions[partition]) is not None:
+            self.shelf.positions[partition] = position
 
     def _keep(self, partition: int, append: Append) -> bool:
         window = self.shelf.windows.setdefault((partition, append.stream), [])
@@ -296,6 +327,15 @@ class MemoryWindowStore:
         window.append(append.pair)
         del window[: -self._window_size]
         return True
+
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        if self.shelf.positions.get(partition) != self._positions[partition]:
+            raise Unavailable("redis", "lost its newest writes")
+        for stream, offset in since.items():
+            window = self.shelf.windows.get((partition, stream), [])
+            window[:] = [pair for pair in window if pair.id.offset >= offset]
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""

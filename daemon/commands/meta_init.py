@@ -86,7 +86,7 @@ def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> N
     if not found.published:
         _say("no θ is published; adaptd meta-init publish FILE puts one there")
         return
-    _console().print(_table(found))
+    _console().print(published_table(found))
 
 
 @app.command()
@@ -183,7 +183,8 @@ def _now_ms() -> int:
 # ---- output
 
 
-def _table(found: Catalogue) -> Table:
+def published_table(found: Catalogue) -> Table:
+    """Return the table of `adaptd meta-init list`."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "version", "parent", "hash", "maps", "parts", "published (UTC)", "MB"):
         table.add_column(name, overflow="fold", no_wrap=name in ("hash", "MB"))

@@ -9,6 +9,7 @@ held back from being committed, so that a worker that takes over reads the event
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from daemon.turn.batching import Schedule, When, when_to_publish
@@ -49,16 +50,29 @@ class Debts:
 
     def mark_owed(self, event: Decoded, now: float, wall_ms: int) -> None:
         """Owes the event's stream a mapping that reflects it. A replayed event counts too: the
-        worker that read it first may have died before it published."""
+        worker that read it first may have died before it published.
+
+        The stream is due when a mapping of it may be published: nobody receives what is adapted
+        before. Until its first publication that is at once."""
         stream = self._streams[event.stream]
         stream.fresh += 1
-        if stream.fresh >= self._policy.adapt_every or stream.last is None:
+        enough = stream.fresh >= self._policy.adapt_every or stream.last is None
+        wait_s = 0.0 if enough else self._policy.adapt_latest_s
+        due = max(now + wait_s, self._may_publish_at(stream))
+        if due <= now:
             self._schedule.changed(stream.id, now - self._waited_s(event, wall_ms))
         else:
-            self._schedule.defer(stream.id, now + self._policy.adapt_latest_s)
+            self._schedule.defer(stream.id, due)
         self._owned[stream.id.partition].hold(stream.id.key, event.offset)
         if stream.unpublished_since_ms is None:
             stream.unpublished_since_ms = event.recorded_ms
+
+    def _may_publish_at(self, stream: Stream) -> float:
+        """Returns the earliest time at which what the gate will probably say can be published. Of a
+        stream whose fallback was published that is any time: the event may change the outcome."""
+        if stream.last is None or stream.last.outcome.is_fallback:
+            return -math.inf
+        return stream.last.at + self._policy.publish_interval_s
 
     def _waited_s(self, event: Decoded, wall_ms: int) -> float:
         """Returns how much of its wait for a batch the event has spent in Kafka: at most all of
@@ -130,7 +144,7 @@ class Debts:
         since_ms = stream.unpublished_since_ms
         stream.last = LastPublication(chosen_at, verdict.outcome)
         renewed = self._release(stream) and since_ms is None
-        latency = latency_s(since_ms, acknowledged_ms)  # since_ms is None after an eviction
+        latency = latency_s(since_ms, acknowledged_ms)  # since_ms is None for a renewal
         return Publication(stream.id, verdict.version, verdict.outcome, latency, renewed)
 
     def _release(self, stream: Stream) -> bool:

@@ -17,20 +17,28 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 
-from daemon.errors import Unavailable
+from daemon.errors import Refused, Unavailable
 from daemon.turn.cadence import Cadence
 from daemon.turn.debts import Debts
 from daemon.turn.decoding import Decoded, DecodedBatches, decode_batches, encode_events
-from daemon.turn.gating import CutBatch, gate
+from daemon.turn.gating import CutBatch, DatedCut, DueStream, gate
 from daemon.turn.homes import Newcomer, find_moved
 from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, KEEP_HOME_MS, LoopPolicy
 from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
+from daemon.turn.prequential import Prequential
 from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
 from daemon.turn.renewals import RenewalPace
 from daemon.turn.report import Holdings, StreamMoved, TurnReport, Verdict, refused_event
-from daemon.turn.storing import NOTHING_STORED, append_all, load_missing, partition_appends
+from daemon.turn.storing import (
+    NOTHING_STORED,
+    append_all,
+    load_missing,
+    partition_appends,
+    restore_damaged,
+    shorten_all,
+)
 from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
 from daemon.wire.dead_letter import DeadLetter
@@ -51,6 +59,7 @@ class Loop:
         self._owned = Ownership(ports.source, ports.store, policy.start, theta_hash)
         self._streams = Streams(policy.shape, windows, policy.slots)
         self._debts = Debts(policy, self._streams, self._owned)
+        self._prequential = Prequential(policy.prequential_streams, ports.engine)
         self._stored = NOTHING_STORED
         self._streams_moved: list[StreamMoved] = []
         self._publishing = PublishingPace(policy.batch.max_batch, policy.publish_slice_bytes)
@@ -60,8 +69,8 @@ class Loop:
         self._turns = 0
 
     def turn(self) -> TurnReport:
-        """Runs one turn and returns what it did. Raises Unavailable: then call `recover` before
-        the next turn."""
+        """Runs one turn and returns what it did. Raises Unavailable, Refused: then call `recover`
+        before the next turn."""
         self._turns += 1
         report = TurnReport(f"{self._instance}-{self._turns}")
         with self._stage(report, "poll"):
@@ -75,10 +84,13 @@ class Loop:
         with self._stage(report, "cut"):
             batch = self._cut(report)
         with self._stage(report, "adapt"):
-            adaptations = self._streams.adapt(batch.cuts)
-            report.batch_splits = self._streams.batch_splits if batch.cuts else 0
+            windows = batch.windows
+            adaptations = self._streams.adapt([*windows, *batch.challengers])
+            report.batch_splits = self._streams.batch_splits if windows else 0
         with self._stage(report, "gate"):
-            verdicts = gate(batch, adaptations)
+            incumbents, challengers = adaptations[: len(windows)], adaptations[len(windows) :]
+            report.suspected = self._streams.observe(windows, incumbents)
+            verdicts = gate(batch, incumbents, challengers, self._streams.standard_errors)
         with self._stage(report, "save"):
             report.verdicts = self._save(verdicts, report)
         with self._stage(report, "publish"):
@@ -93,7 +105,7 @@ class Loop:
     def recover(self) -> None:
         """Forgets what is in memory, so that the next turn claims every partition anew and reads
         again from the committed offsets."""
-        with suppress(Unavailable):  # what was begun must not go on after the next claim
+        with suppress(Unavailable, Refused):  # what was begun must not go on after the next claim
             self._stored.result()
         self._stored = NOTHING_STORED
         self._drop(self._owned.forget())
@@ -117,6 +129,7 @@ class Loop:
         self._owned.serve(store, engine.theta.content_hash)
         self.recover()
         self._streams.use(engine.windows(self._policy.slots))
+        self._prequential = Prequential(self._policy.prequential_streams, engine)
         return before
 
     # ---- the steps of a turn
@@ -185,13 +198,14 @@ class Loop:
             self._streams_moved += self._find_moved(new)
         streams = (event.stream for event in events)
         slid = self._streams.slide(zip(streams, pairs, strict=True))
+        report.scores = self._prequential.score(slid, self._clock.now())
         report.pairs = sum(len(each.new) for each in slid)
         report.replayed_pairs = sum(map(len, pairs)) - report.pairs
         now, wall_ms = self._clock.now(), self._clock.wall_ms()
         for event, each in zip(events, slid, strict=True):
             if each.ready:
                 self._debts.mark_owed(event, now, wall_ms)
-        writes = partition_appends(report.offsets, slid, self._owned)
+        writes = partition_appends(report.offsets, slid, self._owned, self._streams)
         last_reads = self._owned.last_reads(report.offsets)
         self._stored = self._executor.submit(partial(append_all, self._store, writes, last_reads))
 
@@ -207,16 +221,38 @@ class Loop:
         popped = self._debts.pop_due(now, self._publishing.mappings)
         self._load(popped, report)  # a stream that waited for its publish interval may be evicted
         due = self._debts.release_lost(popped)
-        cuts = [self._streams.cut(each, wanted=self._debts.is_expected(each, now)) for each in due]
-        versions = [self._streams[each].newest.offset for each in due]
-        return CutBatch(now, due, versions, cuts)
+        return CutBatch(now, [self._cut_stream(each, now) for each in due])
+
+    def _cut_stream(self, stream_id: StreamId, now: float) -> DueStream:
+        streams = self._streams
+        cut = streams.cut(stream_id, wanted=self._debts.is_expected(stream_id, now))
+        second = streams.challenge(cut) if self._policy.drift else None
+        return DueStream(
+            stream_id,
+            streams[stream_id].newest.offset,
+            DatedCut(cut, streams.since(cut)),
+            DatedCut(second, streams.since(second)) if second else None,
+        )
 
     def _save(self, verdicts: Sequence[Verdict], report: TurnReport) -> list[Verdict]:
-        """Waits until the store has the pairs that slide began to store. Returns the verdicts on
-        streams that this worker still owns."""
-        superseded, self._stored = self._stored.result(), NOTHING_STORED
-        self._lose(self._owned.lose(superseded, self._clock.now()), report)
-        return self._still_owned(verdicts)
+        """Waits until the store has the pairs that slide began to store, writes windows again that
+        it has lost, and shortens those of streams that have changed: there first, so that a
+        successor has the window that the mapping was made of. Returns the verdicts on streams that
+        this worker still owns."""
+        stored, self._stored = self._stored.result(), NOTHING_STORED
+        now = self._clock.now()
+        self._lose(self._owned.lose(stored.superseded, now), report)
+        if stored.damaged:
+            report.restored = stored.damaged
+            taken = restore_damaged(self._store, self._streams, stored.damaged, self._owned)
+            self._lose(self._owned.lose(taken, now), report)
+        superseded = shorten_all(self._store, self._still_owned(verdicts), self._owned)
+        self._lose(self._owned.lose(superseded, now), report)
+        owned = self._still_owned(verdicts)
+        for verdict in owned:
+            if verdict.shortened:
+                self._streams.shorten(verdict.stream, verdict.support_pairs)
+        return owned
 
     def _publish(self, letters: Sequence[DeadLetter], cut_at: float, report: TurnReport) -> None:
         """Sends the dead letters, and the mappings whose time has come, slice by slice."""
@@ -261,10 +297,10 @@ class Loop:
             return
         try:
             self._outbox.send([message for message, _ in ours])
-        except Unavailable:
+        except (Unavailable, Refused):
             self._publishing.failed()
             if report.published:  # which need not be made again
-                with suppress(Unavailable):
+                with suppress(Unavailable, Refused):
                     self._owned.commit()
                     self._owned.await_commit()
             raise
@@ -272,6 +308,9 @@ class Loop:
         now_ms = self._clock.wall_ms()
         settled = [self._debts.settle(verdict, cut_at, now_ms) for _, verdict in ours if verdict]
         report.published += settled
+        for _, verdict in ours:
+            if verdict:
+                self._prequential.hold(verdict, self._clock.now())
 
     def _mapping(self, verdict: Verdict, turn: str) -> Message:
         epoch = self._owned[verdict.stream.partition].epoch
@@ -329,6 +368,7 @@ class Loop:
         for partition in partitions:
             self._streams.drop(partition)
             self._debts.drop(partition)
+            self._prequential.drop(partition)
 
     @contextmanager
     def _stage(self, report: TurnReport, name: str) -> Iterator[None]:

@@ -47,6 +47,10 @@ class LoopPolicy:
     """How many events of a stream make it due."""
     adapt_latest_s: float = 1.0
     """How long after its first event a stream with fewer events is due."""
+    prequential_streams: int = 0
+    """Of how many streams new pairs are scored by what was published."""
+    drift: bool = True
+    """Whether a stream that has changed loses the pairs from before."""
 
     @property
     def slots(self) -> int:

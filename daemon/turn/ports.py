@@ -1,17 +1,18 @@
 """What the loop needs from the outside, in its own words.
 
-R = rows (contents), D = source dim, E = target dim
+R = rows (contents), N = pairs of a stream, D = source dim, E = target dim
 
 Adapters in `daemon.adapters`, and `model.serving.engine.Engine`, satisfy these protocols. Each port
 has one contract suite in tests/contracts that every adapter passes. All calls come from the one
 thread that owns the loop, except `WindowStore.append` and `WindowStore.remember`: they may run
-beside any call but `use_topic`, `claim`, `begin_anew`, and one another.
+beside any call but `use_topic`, `claim`, `begin_anew`, `restore`, `shorten` and one another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -161,6 +162,17 @@ class Append(NamedTuple):
     pair: Pair
 
 
+class Appended(NamedTuple):
+    """What an append met in the store."""
+
+    replays: Sequence[PairId] = ()
+    """Pairs that the store had already."""
+    damaged: Sequence[str] = ()
+    """Streams whose window was not as the caller holds it. The store has deleted those windows, and
+    the partition's position with them: until `restore` has written them again, a successor finds
+    no position and rebuilds all windows."""
+
+
 class WindowStore(Protocol):
     """The windows of all streams, durable. A pair whose id the store has seen changes nothing."""
 
@@ -175,13 +187,28 @@ class WindowStore(Protocol):
         least `now_ms` (wall clock). Raises Unavailable."""
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[PairId]:
-        """Stores these pairs and the position, all or nothing. Returns the ids that were replays.
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = MappingProxyType({}),
+    ) -> Appended:
+        """Stores these pairs and the position, all or nothing. `lengths` says how many pairs the
+        caller held of each of these streams before; a window that had another number, or one of
+        the pairs already, is damaged. Returns the replays and the damaged.
 
         Raises Superseded when another worker has claimed the partition, and Unavailable; after the
         latter it is unknown whether anything was stored.
         """
+
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """Removes from each of these streams' windows the pairs of events before this offset. Call
+        it between two appends. Raises Superseded and Unavailable, as `append` does."""
+
+    def restore(self, partition: int, epoch: int, windows: Mapping[str, Sequence[Pair]]) -> None:
+        """Replaces the windows of these streams by these pairs, oldest first, and puts the position
+        back that the last append was to store. Raises Superseded, Unavailable."""
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """Returns the windows of these streams, oldest pair first; unknown streams have no pairs.
@@ -237,8 +264,17 @@ class Windows(Protocol):
     def clear(self, slot: int) -> None:
         """Removes the pairs of a slot."""
 
+    def shorten(self, slot: int, pairs: int) -> None:
+        """Removes all but the newest pairs of a slot. Results of `adapt` can still be read that
+        were made of these."""
+
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of the pairs of a window, oldest first: x (N, D) and y (N, E). Raises
+        ValueError when it holds another number of pairs than the cut says."""
+
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Runs the inner loop on all of these in one batch, and returns the adaptations in order.
+        Each cut is of its slot's newest pairs, maybe not of all.
         A NaN in one stream stays in its own result. Results may be read until the next `append`,
         `clear` or `adapt`.
 

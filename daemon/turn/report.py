@@ -102,6 +102,10 @@ class Verdict:
     """Pairs, the newest, that its candidates were judged on before they learned from them."""
     adaptation: Adaptation
     outcome: Outcome
+    window_since: int = 0
+    """The offset of the oldest event in the window."""
+    shortened: bool = False
+    """Whether the stream has changed: then the window is to lose the older pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,22 @@ class Publication:
     that time is not known or cannot be right."""
     renewal: bool = False
     """Whether it reflects another θ and no new event; then its latency means nothing."""
+
+
+ScoredMapping = Literal["published", "theta", "ridge"]
+
+
+class PairScore(NamedTuple):
+    """How well a mapping that had not learned from a new pair does on it."""
+
+    mapping: ScoredMapping
+    """What was published of the stream last, θ unadapted, or ridge regression on the window that
+    was published of."""
+    loss: float
+    """θ's loss, mse or cosine."""
+    first: bool | None
+    """Whether the pair's own target is the nearest of the stream's recent ones; None where those
+    are too few."""
 
 
 def latency_s(recorded_ms: int | None, now_ms: int) -> float | None:
@@ -165,10 +185,16 @@ class TurnReport:
     """The first of them, by reason."""
     loaded: int = 0
     """How many windows were read back from the store."""
+    restored: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Streams by partition whose windows the store had lost and got again from memory."""
     evicted: int = 0
     """How many streams left memory."""
     batch_splits: int = 0
     """How often the batch was halved because the device's memory was full."""
+    scores: list[PairScore] = field(default_factory=list)
+    """Of new pairs of sampled streams."""
+    suspected: int = 0
+    """How many streams are suspected to have changed that were not before."""
     renewals: int = 0
     """How many renewals of mappings began."""
     verdicts: list[Verdict] = field(default_factory=list)

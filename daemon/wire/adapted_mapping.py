@@ -127,6 +127,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The dtype of the tensors."""
     content_hash: str
     """The `content_hash` of the tensors, hexadecimal."""
+    window_since: int = -1
+    """The oldest source offset in the window: where the window begins, and after a change of the
+    stream where it was cut. -1 in records of before there was this fact."""
 
     def as_strings(self) -> dict[str, str]:
         """Returns every fact as text, floats so that they read back exactly."""

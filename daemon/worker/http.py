@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -108,6 +109,15 @@ class _BoundedServer(ThreadingTCPServer):
             structlog.get_logger().error("http_request_failed", exc_info=True)
 
 
+def _encoder(accepted: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Returns how to write metrics for this Accept header, and the content type. A header that
+    prometheus_client cannot compare asks for nothing."""
+    try:
+        return choose_encoder(accepted)
+    except (TypeError, ValueError):
+        return choose_encoder("")
+
+
 def _hang_up(request: socket.socket) -> None:
     """Ends a connection that another thread may be reading from; that thread then closes it."""
     with suppress(OSError):
@@ -126,7 +136,7 @@ def _handler(registry: CollectorRegistry, health: Health) -> type[BaseHTTPReques
         def do_GET(self) -> None:
             match self.path.split("?")[0]:
                 case "/metrics":
-                    encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                    encode, content_type = _encoder(self.headers.get("Accept", ""))
                     self._answer(200, content_type, encode(registry))
                 case "/livez":
                     self._verdict(health.live(time.monotonic()))

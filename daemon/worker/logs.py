@@ -13,7 +13,7 @@ from typing import Literal
 
 import structlog
 
-from daemon.errors import MalformedReason, Unavailable
+from daemon.errors import MalformedReason, Outage
 from daemon.turn.report import RefusedEvent, TurnReport
 from daemon.worker.log_sink import LogSink
 
@@ -50,6 +50,10 @@ def configure(
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(instance=instance)
     return logger
+
+
+SHOWN_STREAMS = 10
+"""How many streams of a partition a line of the log names."""
 
 
 def adopt_libraries(logger: structlog.stdlib.BoundLogger) -> None:
@@ -100,6 +104,10 @@ class TurnLog:
         if report.dead_letters:
             self._log.warning("dead_letters", turn=report.turn, reasons=dict(report.dead_letters))
             self._show_some(report)
+        if report.restored:
+            shown = {p: list(keys)[:SHOWN_STREAMS] for p, keys in report.restored.items()}
+            count = sum(map(len, report.restored.values()))
+            self._log.warning("windows_restored", turn=report.turn, count=count, streams=shown)
         if not (report.offsets or report.verdicts):
             return
         if report.batch_splits:
@@ -179,7 +187,7 @@ class TurnLog:
             alike=alike,
         )
 
-    def gave_up(self, error: Unavailable, retry_in_s: float) -> None:
+    def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """Logs that a turn ended early; its records will be read again."""
         self._log.warning(
             "unavailable",

@@ -25,7 +25,14 @@ from prometheus_client import (
 )
 
 from daemon.errors import MalformedReason, RefusalReason, Service
-from daemon.turn.report import STAGES, Replaced, TurnReport, Verdict
+from daemon.turn.report import (
+    STAGES,
+    PairScore,
+    Replaced,
+    ScoredMapping,
+    TurnReport,
+    Verdict,
+)
 from model.theta.info import ThetaInfo
 from model.values.gate import Outcome
 
@@ -47,15 +54,21 @@ HistogramName = Literal[
     "batch_streams",
     "support_loss",
     "query_loss",
+    "prequential_loss",
 ]
 CounterName = Literal[
     "events",
     "pairs",
     "dead_letters",
     "adaptations",
+    "drift_suspected",
+    "drift_confirmed",
+    "prequential_pairs",
+    "prequential_hits",
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
+    "windows_restored",
     "unavailable",
     "partitions_claimed",
     "partitions_lost",
@@ -74,6 +87,7 @@ GaugeName = Literal[
     "streams",
     "window_bytes",
     "ready",
+    "recovery_stalled",
     "meta_init_refused",
     "last_turn_timestamp_seconds",
 ]
@@ -110,15 +124,34 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
         "when",
         LOSS,
     ),
+    "prequential_loss": MetricSpec(
+        "θ's loss (mse or cosine) on new pairs of sampled streams, before anything learned from "
+        "them: of the mapping published last, of θ unadapted and of ridge regression.",
+        "mapping",
+        LOSS,
+    ),
 }
 COUNTERS: Mapping[CounterName, MetricSpec] = {
     "events": MetricSpec("Events read: accepted, or sent to the dead-letter topic.", "outcome"),
     "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
     "dead_letters": MetricSpec("Events sent to the dead-letter topic, by reason.", "reason"),
     "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "prequential_pairs": MetricSpec(
+        "New pairs of sampled streams whose target was searched for among recent ones.", "mapping"
+    ),
+    "prequential_hits": MetricSpec(
+        "Those whose own target was the nearest; over prequential_pairs this is R@1.", "mapping"
+    ),
+    "drift_suspected": MetricSpec("Streams whose losses rose as after a change of the stream."),
+    "drift_confirmed": MetricSpec(
+        "Windows cut because a mapping adapted to the pairs since the change was clearly better."
+    ),
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "windows_restored": MetricSpec(
+        "Windows that Redis had lost, in part or whole, and got again from memory."
+    ),
     "unavailable": MetricSpec(
         "Turns that ended early because a service did not answer.", "service"
     ),
@@ -160,6 +193,10 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
     ),
     "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
     "ready": MetricSpec("1 when /readyz answers 200."),
+    "recovery_stalled": MetricSpec(
+        "1 while the worker recovers again and again and gets no further, or while Redis loses "
+        "windows as fast as they are restored."
+    ),
     "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
     "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
@@ -169,6 +206,9 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "turn_stage_seconds": STAGES,
     "support_loss": ("before", "after"),
     "query_loss": ("before", "after"),
+    "prequential_loss": get_args(ScoredMapping),
+    "prequential_pairs": get_args(ScoredMapping),
+    "prequential_hits": get_args(ScoredMapping),
     "events": ("accepted", "dead_letter"),
     "pairs": ("new", "replayed"),
     "dead_letters": get_args(MalformedReason),
@@ -201,6 +241,7 @@ class Metrics:
         self._lost_log_lines: Callable[[], int] = lambda: 0
         self._log_lines_counted = 0
         self._gauge("meta_init_refused").set(0)
+        self._gauge("recovery_stalled").set(0)
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -276,6 +317,10 @@ class Metrics:
         """Counts a GPU that was given up for the CPU."""
         self._counters["device_faults"].labels("lost").inc()
 
+    def stalled(self, stalled: bool) -> None:
+        """Shows whether recovery gets the worker no further."""
+        self._gauge("recovery_stalled").set(stalled)
+
     def watch_log(self, lost_lines: Callable[[], int]) -> None:
         """Counts the log lines that were lost; `lost_lines` returns how many there were ever."""
         self._lost_log_lines = lost_lines
@@ -325,8 +370,12 @@ class Metrics:
         for outcome, count in tally(p.outcome for p in report.published).items():
             self._counters["mappings_published"].labels(outcome.value).inc(count)
         self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
+        self._counters["drift_suspected"].inc(report.suspected)
+        self._counters["drift_confirmed"].inc(sum(v.shortened for v in report.verdicts))
         for verdict in report.verdicts:
             self._record_losses(verdict)
+        for score in report.scores:
+            self._record_score(score)
         for publication in report.published:
             if publication.renewal:
                 continue
@@ -334,6 +383,13 @@ class Metrics:
                 self._counters["publications_without_latency"].inc()
             else:
                 self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
+
+    def _record_score(self, score: PairScore) -> None:
+        if math.isfinite(score.loss):
+            self._histograms["prequential_loss"].labels(score.mapping).observe(score.loss)
+        if score.first is not None:
+            self._counters["prequential_pairs"].labels(score.mapping).inc()
+            self._counters["prequential_hits"].labels(score.mapping).inc(score.first)
 
     def _record_losses(self, verdict: Verdict) -> None:
         losses, at = verdict.adaptation, self._losses
@@ -349,6 +405,7 @@ class Metrics:
         held = report.holdings
         self._counters["windows_loaded"].inc(report.loaded)
         self._counters["windows_evicted"].inc(report.evicted)
+        self._counters["windows_restored"].inc(sum(map(len, report.restored.values())))
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))
         self._gauge("assigned_partitions").set(held.assigned)

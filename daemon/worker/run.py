@@ -18,7 +18,7 @@ import torch
 
 from daemon.backoff import Backoff
 from daemon.config import Settings
-from daemon.errors import Unavailable
+from daemon.errors import Refused, Unavailable
 from daemon.thetas.follow import Follower, Ready
 from daemon.turn.loop import Loop
 from daemon.turn.ports import Ports
@@ -40,6 +40,7 @@ from daemon.worker.wiring import (
     message_builder,
     on_cpu,
     open_ports,
+    require_redis,
 )
 from model.serving.engine import Engine
 from model.values.errors import DeviceLost
@@ -72,11 +73,13 @@ def serve(settings: Settings) -> int:
         following = _follower(settings, engine, instance, stack)
         if following and _retried(following.poll_catalogue, observers, stop) is not None:
             engine = _first_engine(following, engine, observers)
+        redis = _retried(lambda: require_redis(settings), observers, stop)
         ports = _retried(
             lambda: stack.enter_context(open_ports(settings, engine, instance)), observers, stop
         )
-        if ports is not None:
-            logger.info("connected", topic=settings.kafka_events_topic)
+        if ports is not None and redis is not None:
+            told = {"redis": redis.version, "evicts": redis.eviction}
+            logger.info("connected", topic=settings.kafka_events_topic, **told)
             messages = message_builder(settings, engine)
             loop = Loop(loop_policy(settings, engine), ports, messages, instance)
             if following:
@@ -142,7 +145,7 @@ def _turn_until_stopped(
             if following:
                 _change_over(following, worker, observers)
             report = _turn(worker, observers)
-        except Unavailable as e:
+        except (Unavailable, Refused) as e:  # a right that was withdrawn may be given back
             failures += 1
             retry_in_s = BACKOFF.wait_s(failures, random.random())
             observers.gave_up(e, retry_in_s)
@@ -153,7 +156,7 @@ def _turn_until_stopped(
             failures = 0
             if report is not None:
                 observers.finished(report, joined=worker.ports.source.joined())
-    with suppress(Unavailable):  # what is not committed is read again
+    with suppress(Unavailable, Refused):  # what is not committed is read again
         worker.loop.finish()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.adapters.redis.info import RedisInfo, describe
 from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
@@ -31,7 +33,7 @@ from daemon.turn.ports import EventSource, Outbox, Ports, WindowStore
 from daemon.turn.window import WindowShape
 from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
-from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
+from daemon.wire.topics import TopicInfo, faults, group_faults, mapping_bytes, specs
 from daemon.worker.clock import SystemClock
 from daemon.worker.memory import memory_limit, require_memory
 from model.serving.engine import Engine
@@ -206,6 +208,26 @@ def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWin
     return RedisWindowStore(settings.redis_url.get_secret_value(), timeout_s, layout)
 
 
+def require_redis(settings: Settings) -> RedisInfo:
+    """Returns what Redis says of itself. Raises Misconfigured when it evicts windows, Refused when
+    it refuses us, and Unavailable. Where it does not say what it evicts, nothing is concluded."""
+    url = settings.redis_url.get_secret_value()
+    info = describe(url, settings.redis_timeout_ms / 1000)
+    if fault := eviction_fault(info, settings):
+        raise Misconfigured(fault)
+    return info
+
+
+def eviction_fault(info: RedisInfo, settings: Settings) -> str | None:
+    """Returns in a line what is wrong with the keys that Redis evicts."""
+    if info.eviction in (None, "noeviction") or settings.redis_allow_eviction:
+        return None
+    return (
+        f"redis: maxmemory-policy is {info.eviction}: it may drop windows; use noeviction, or "
+        "insist with --allow-eviction (ADAPTD_REDIS_ALLOW_EVICTION=true)"
+    )
+
+
 def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
     """Returns what Kafka says of the events topic. Raises Misconfigured when a topic is missing or
     has the wrong configuration, and Unavailable."""
@@ -215,11 +237,12 @@ def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
     topics = KafkaTopics(settings)
     try:
         found = topics.describe(spec.name for spec in wanted)
+        group = topics.group_rights(settings.kafka_group_id)
     finally:
         with suppress(Exception):  # a broken connection must not hide what broke it
             topics.close()
-    for fault in faults(wanted, found):
-        raise Misconfigured(fault)
+    for fault in chain(faults(wanted, found), group_faults(settings, group)):
+        raise Misconfigured(f"kafka: {fault}")
     return found[settings.kafka_events_topic]
 
 
@@ -246,6 +269,8 @@ def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
         turn_interval_s=settings.turn_interval_ms / 1000,
         adapt_every=settings.adapt_every,
         adapt_latest_s=settings.adapt_latest_ms / 1000,
+        prequential_streams=settings.prequential_streams,
+        drift=settings.drift,
     )
 
 

@@ -35,6 +35,8 @@ USUAL = 0.35
 FAMILIAR = 1.25
 LEAST_AROUND = 2.0**-20
 """What pairs may differ by at least, in their mean's size: constant targets give a constant."""
+SIZE_OF_ZEROS = 2.0**-60
+"""The scale of targets that are all 0: whatever θ′ gives is then 0 too, but for rounding."""
 NEAR_ONE = 2.0**-6
 """A scale so near to 1 is taken for 1: what is in units already keeps its bits."""
 
@@ -75,18 +77,20 @@ class Sums(NamedTuple):
 
 
 def target_units(sums: Sums, dim: int) -> SideUnits:
-    """Returns the units of targets; the scale is 1 where they are 0, no numbers or out of range."""
+    """Returns the units of targets; the scale is 1 where they are no numbers or out of range."""
     share_B = _share(sums)
-    return SideUnits(_scale(sums, dim, share_B), share_B)
+    size_B = _size(sums, dim, share_B)
+    scale_B = torch.where(size_B == 0.0, SIZE_OF_ZEROS, _usable(size_B))
+    return SideUnits(scale_B, share_B)
 
 
 def source_units(sums: Sums, dim: int, *, standardise: bool) -> SideUnits:
     """Returns the units of sources: of a θ that wants all `standardise`d, or of a trained one."""
     if standardise:
         share_B = (sums.n_B > 1).to(sums.mean_B.dtype)
-        return SideUnits(_scale(sums, dim, share_B), share_B)
+        return SideUnits(_usable(_size(sums, dim, share_B)), share_B)
     share_B = _share(sums)
-    scale_B = _scale(sums, dim, share_B)
+    scale_B = _usable(_size(sums, dim, share_B))
     familiar_B = (scale_B <= FAMILIAR) & (scale_B >= 1.0 / FAMILIAR)
     return SideUnits(torch.where(familiar_B, 1.0, scale_B), share_B)
 
@@ -99,11 +103,14 @@ def _share(sums: Sums) -> Tensor:
     return torch.where((n_B > 1) & (expected_B < mean_B), share_B, 0.0)
 
 
-def _scale(sums: Sums, dim: int, share_B: Tensor) -> Tensor:
+def _size(sums: Sums, dim: int, share_B: Tensor) -> Tensor:
     n_B, around_B, mean_B = sums
     left_B = n_B * (1.0 - share_B).square() * mean_B
     total_B = torch.maximum(around_B + left_B, LEAST_AROUND**2 * n_B * mean_B)
-    size_B = (total_B / (n_B * dim)).sqrt()
+    return (total_B / (n_B * dim)).sqrt()
+
+
+def _usable(size_B: Tensor) -> Tensor:
     usable_B = size_B.isfinite() & (size_B > 0.0) & ((size_B - 1.0).abs() > NEAR_ONE)
     return torch.where(usable_B, size_B, 1.0)
 

@@ -202,7 +202,7 @@ class FullForm:
         judged_pairs: int,
     ) -> Adaptation:
         ridge = None
-        if found.winner is Candidate.RIDGE:
+        if Candidate.RIDGE in self._in_full.order:
             ridge = LazyTensors(
                 lambda: rival.of_pairs(*every_pair(episode), len(episode.x_support_SD))
             )
@@ -211,9 +211,11 @@ class FullForm:
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=ridge,
+            ridge=ridge if found.winner is Candidate.RIDGE else None,
+            rival=ridge,
             winner=found.winner,
             judged_pairs=judged_pairs,
+            evidence=found.evidence.of(self._query_capacity),
             ahead_squared=found.ahead_squared,
             ahead_cosine=found.ahead_cosine,
         )

@@ -86,6 +86,11 @@ class HiddenWindows:
         self._generation += 1
         self._raw.clear(slot)
 
+    def shorten(self, slot: int, pairs: int) -> None:
+        """Lets go of all but the newest pairs of a slot. What was adapted to those can still be
+        read."""
+        self._raw.shorten(slot, pairs)
+
     @torch.inference_mode()
     def append(
         self, slots: Sequence[int], x_D: Sequence[FloatArray], y_E: Sequence[FloatArray]
@@ -134,6 +139,10 @@ class HiddenWindows:
         whole[: len(array_RX)] = array_RX
         chunks: Sequence[Tensor] = torch.split(self._put(whole), ROWS)
         return chunks
+
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
+        return self._raw.pairs(cut)
 
     def adapt(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         """Returns the adaptation of every cut, in order. Raises DeviceLost.
@@ -219,7 +228,7 @@ class HiddenWindows:
         room, query_room = capacities or (self._support, self._query)
         slots, support, query = np.array([cut[:3] for cut in cuts], np.int64).T[:, :, None]
         size = self._raw.size
-        first = np.array([self._raw.oldest(int(slot)) for slot in slots[:, 0]], np.int64)[:, None]
+        first = np.array([self._raw.first(cut) for cut in cuts], np.int64)[:, None]
         column = np.arange(room + query_room)
         in_query = column >= room
         age = np.where(in_query, column - room + support, column)
@@ -241,15 +250,18 @@ class HiddenWindows:
                 raise RuntimeError("read an adaptation before the windows go on")
             return rival.of_pairs(*self._raw.pairs(cut), cut.support)
 
+        lazy = LazyTensors(ridge) if Candidate.RIDGE in self._inner.order else None
         return Adaptation(
             LazyTensors(lambda: self._tensors(fit())),
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=LazyTensors(ridge) if found.winner is Candidate.RIDGE else None,
+            ridge=lazy if found.winner is Candidate.RIDGE else None,
+            rival=lazy,
             factored=lambda: self._low_rank(fit()),
             winner=found.winner,
             judged_pairs=judged_pairs,
+            evidence=found.evidence,
             ahead_squared=found.ahead_squared,
             ahead_cosine=found.ahead_cosine,
         )
@@ -260,7 +272,7 @@ class HiddenWindows:
         found = self._refits([cut])
         if found:
             return found[cut]
-        (fit,) = self._fits([cut._replace(query=0)], self._support)
+        (fit,) = self._fits([cut], self._support)
         if fit is None:
             raise ValueError(f"the adapted mapping of {cut} is not finite")
         return fit
@@ -273,9 +285,7 @@ class HiddenWindows:
 
     def _adapted_to(self, fit: HiddenFit) -> tuple[FloatArray, FloatArray]:
         """x and y of the pairs that it was adapted to."""
-        newer = self._raw.count(fit.cut.slot) - fit.cut.support
-        x_SD, y_SE = self._raw.support(fit.cut._replace(query=newer))
-        return x_SD, y_SE
+        return self._raw.support(fit.cut)
 
     def _theta(self) -> dict[str, FloatArray]:
         h = self._inner.hidden_dim

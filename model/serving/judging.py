@@ -28,9 +28,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.values.episode import Candidate
+from model.values.episode import Candidate, QueryEvidence
+from model.values.gate import CLEARLY
 
-CLEARLY = 2.0
 MOST_ERRORS = 99.0
 Ahead = Sequence[Sequence[float]]
 """By how many standard errors each candidate (row) is ahead of each other (column)."""
@@ -69,6 +69,7 @@ class Judged(NamedTuple):
     ahead_cosine: float
     finite: bool
     """Whether θ′ is."""
+    evidence: QueryEvidence
 
 
 class Standing(NamedTuple):
@@ -81,6 +82,9 @@ class Standing(NamedTuple):
     cosine distance."""
     healthy_YB: Tensor
     """Whether it may be published."""
+    losses_2YBQ: Tensor
+    """The squared error and the centred cosine distance of each query pair."""
+    judges_BQ: Tensor
 
 
 def order_of(*, trained: bool, ridge: bool) -> tuple[Candidate, ...]:
@@ -123,7 +127,8 @@ def standing(
         [torch.stack([m.squared_BQ for m in found]), torch.stack([m.cosine_BQ for m in found])]
     )
     ahead_2YYB = errors_ahead(losses_2YBQ.unsqueeze(2), losses_2YBQ.unsqueeze(1), judges_BQ)
-    return Standing(tuple(order), ahead_2YYB, torch.stack([m.healthy_B for m in found]))
+    healthy_YB = torch.stack([m.healthy_B for m in found])
+    return Standing(tuple(order), ahead_2YYB, healthy_YB, losses_2YBQ, judges_BQ)
 
 
 def errors_ahead(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
@@ -172,7 +177,7 @@ def judged(
     candidates: Standing,
     finite_B: Tensor,
 ) -> list[Judged]:
-    """Returns what was found of every stream, in one transfer from the device.
+    """Returns what was found of every stream, in few transfers from the device.
 
     `real` are the real pairs of support (B, S) and query (B, Q); mean losses without pairs are NaN.
     """
@@ -182,13 +187,18 @@ def judged(
     flags = [finite_B.unsqueeze(0), candidates.healthy_YB]
     found = [torch.stack(means_5B), *(f.to(means_5B[0].dtype) for f in flags)]
     rows = torch.cat([*found, candidates.ahead_2YYB.flatten(0, 2)]).T.tolist()
+    losses_2YBQ = candidates.losses_2YBQ.cpu().numpy()
+    judges_BQ = candidates.judges_BQ.cpu().numpy()
     streams = []
-    for row in rows:
+    for stream, row in enumerate(rows):
         healthy_Y, ahead = [bool(flag) for flag in row[6 : 6 + size]], row[6 + size :]
         lines = [ahead[at : at + size] for at in range(0, len(ahead), size)]
         verdict = verdict_of(candidates.order, healthy_Y, (lines[:size], lines[size:]))
         a, b, c, d, e, finite = row[:6]
-        streams.append(Judged(a, b, c, d, e, *verdict, bool(finite)))
+        best = candidates.order.index(verdict[0])
+        squared_Q, cosine_Q = losses_2YBQ[:, best, stream]
+        evidence = QueryEvidence(squared_Q, cosine_Q, judges_BQ[stream])
+        streams.append(Judged(a, b, c, d, e, *verdict, bool(finite), evidence))
     return streams
 
 

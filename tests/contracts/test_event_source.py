@@ -13,12 +13,12 @@ from kafka import KafkaProducer
 from kafka import errors as vendor
 from kafka.future import Future
 
-from daemon.adapters.kafka_python.client import SETTINGS_ERRORS, kafka_errors_translated
+from daemon.adapters.kafka_python.client import REFUSALS, kafka_errors_translated
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.memory import MemoryEventSource, MemoryTopic
 from daemon.config import Settings
-from daemon.errors import Misconfigured, Unavailable
+from daemon.errors import Misconfigured, Refused, Unavailable
 from daemon.turn.ports import Bounds, EventSource, Polled
 from daemon.wire.record import Headers, Record
 from daemon.wire.topics import TopicSpec
@@ -269,7 +269,9 @@ def vendor_errors() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("error", [*vendor_errors(), ConnectionResetError, TimeoutError, OSError])
 def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
-    expected = Misconfigured if issubclass(error, SETTINGS_ERRORS) else Unavailable
+    expected: type[Exception] = Unavailable
+    if issubclass(error, (*REFUSALS, vendor.KafkaConfigurationError)):
+        expected = Misconfigured if error is vendor.KafkaConfigurationError else Refused
     with pytest.raises(expected, match="ask") as translation, kafka_errors_translated("ask"):
         raise error.__new__(error)  # some want arguments of their own
     assert isinstance(translation.value.__cause__, error)
@@ -399,9 +401,11 @@ def librdkafka_codes() -> list[int]:
 def test_no_error_of_librdkafka_escapes(code: int) -> None:
     from confluent_kafka import KafkaError, KafkaException
 
-    from daemon.adapters.librdkafka.client import SETTINGS_ERRORS, Complaints
+    from daemon.adapters.librdkafka.client import IMPOSSIBLE, REFUSALS, Complaints
 
-    expected = Misconfigured if code in SETTINGS_ERRORS else Unavailable
+    expected: type[Exception] = Refused if code in REFUSALS else Unavailable
+    if code in IMPOSSIBLE:
+        expected = Misconfigured
     with pytest.raises(expected, match="ask") as translation, Complaints().translated("ask"):
         raise KafkaException(KafkaError(code, "two\nlines"))
     assert isinstance(translation.value.__cause__, KafkaException)

@@ -7,7 +7,9 @@ fails, upstream has repaired it, and the mend can go. Mended it shows that the m
 from __future__ import annotations
 
 import gc
+import select
 import socket
+import ssl
 import threading
 import time
 import warnings
@@ -70,6 +72,31 @@ def silent_broker() -> Iterator[str]:
 
 def network_at(address: str, mended: bool) -> Any:
     return (SocketClosingNetClient if mended else KafkaNetClient)(bootstrap_servers=address)
+
+
+def readable(server: socket.socket) -> bool:
+    return bool(select.select([server], [], [], 0)[0])
+
+
+@BOTH
+def test_a_socket_whose_handshake_fails_is_closed(mended: bool) -> None:
+    """The server speaks no TLS."""
+    client = SocketClosingNetClient if mended else KafkaNetClient
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        network = client(bootstrap_servers=address, security_protocol="SSL")
+        node = network.cluster.bootstrap_brokers()[0].node_id
+        connection = network._manager.get_connection(node)
+        eventually(lambda: readable(server), lambda: network.poll(timeout_ms=10))
+        with server.accept()[0] as taken:
+            taken.sendall(b"what?" * 10)
+            eventually(lambda: connection.init_future.is_done, lambda: network.poll(timeout_ms=10))
+        network.close()
+    sockets = [each for each in gc.get_objects() if isinstance(each, ssl.SSLSocket)]
+    unclosed = [each for each in sockets if each.fileno() != -1]
+    for each in unclosed:
+        each.close()
+    assert bool(unclosed) is not mended
 
 
 @BOTH

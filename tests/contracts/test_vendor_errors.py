@@ -17,9 +17,9 @@ import redis
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
+from daemon.adapters.kafka_python import client as kafka_python
 from daemon.adapters.kafka_python import (
     group_offsets,
-    logs,
     meta_inits,
     outbox,
     reader,
@@ -57,12 +57,17 @@ EVENT_SOURCE: Calls = {
 }
 OUTBOX: Calls = {"send": ([MESSAGE],), "close": ()}
 META_INITS: Calls = {"catalogue": (), "fetch": (THETA,), "write": ("v1", b"1"), "close": ()}
-TOPICS: Calls = {"describe": (["topic"],), "create": (SPEC,), "close": ()}
 OFFSETS: Calls = {
     "read": (),
     "first_at": (0, {0: Bounds(0, 0, None)}),
     "members": (),
     "move": ({0: 1}, "note"),
+    "close": (),
+}
+TOPICS: Calls = {
+    "describe": (["topic"],),
+    "group_rights": ("group",),
+    "create": (SPEC,),
     "close": (),
 }
 WINDOW_STORE: Calls = {
@@ -73,10 +78,13 @@ WINDOW_STORE: Calls = {
     "homes": (["stream"],),
     "keep_homes": ({"stream": Home(0, 0)},),
     "append": (0, 1, 1, [PAIR]),
+    "restore": (0, 1, {"stream": [PAIR.pair]}),
     "load": (0, ["stream"]),
     "streams": ([0],),
+    "shorten": (0, 1, {"stream": 0}),
     "mark": (0, 1, "theta"),
     "verify": ({0: 1},),
+    "expire_all": (0,),
     "close": (),
 }
 NEVER_RAISE = {"lag", "joined", "close"}
@@ -115,9 +123,8 @@ class Vendor:
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Vendor:
     """Takes the place of redis-py and kafka-python in all adapters."""
     made = Vendor()
-    for module in (source, logs, group_offsets, outbox, meta_inits, reader, topics):
-        monkeypatch.setattr(module, "open_client", lambda *_, **told: made(**told))
-        monkeypatch.setattr(module, "PROOF_OF_LIFE_S", 0.0, raising=False)
+    monkeypatch.setattr(kafka_python, "open_client", lambda *_, **told: made(**told))
+    monkeypatch.setattr(source, "PROOF_OF_LIFE_S", 0.0)
     monkeypatch.setattr(redis.Redis, "from_url", made)
     return made
 

@@ -41,13 +41,15 @@ from model.encoders.vector_check import check_vector
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.theta.info import ThetaInfo
 from model.values.arrays import FloatArray, HalfArray
-from model.values.episode import Adaptation, Candidate, Episode
+from model.values.episode import Adaptation, Candidate, Episode, QueryEvidence
 
 D, E = 4, 3
 
 
 class LinearEngine:
     """Vectors to vectors by ridge regression; θ maps all to zero. Without torch, so quick."""
+
+    largest_window: int = 8
 
     theta = ThetaInfo(
         version="zero",
@@ -78,7 +80,7 @@ class LinearEngine:
         return numbers.astype(np.float16)
 
     def windows(self, capacity: int) -> Windows:
-        raw = RawWindows(capacity, POLICY.shape.size, D, E)
+        raw = RawWindows(capacity, self.largest_window, D, E)
         return EpisodeWindows(raw, lambda episodes, _: self.adapt(episodes))
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
@@ -102,6 +104,19 @@ def _fit(episode: Episode) -> Adaptation:
         finite=finite,
         winner=winner_by(before, after),
         judged_pairs=len(y_QE),
+        evidence=evidence_of(x_QD @ w_DE if after <= before else 0 * y_QE, y_QE, y_SE.mean(0)),
+    )
+
+
+def evidence_of(o_QE: FloatArray, y_QE: FloatArray, mean_E: FloatArray) -> QueryEvidence:
+    """What a judge measures of these outputs, padded to the largest query."""
+    padding = (0, 4 - len(y_QE))
+    o_QE, y_QE = o_QE - mean_E, y_QE - mean_E
+    cosine_Q = 1 - (o_QE * y_QE).sum(1) / np.sqrt((o_QE**2).sum(1) * (y_QE**2).sum(1))
+    return QueryEvidence(
+        np.pad(((o_QE - y_QE) ** 2).sum(1), padding).astype(np.float32),
+        np.pad(cosine_Q, padding).astype(np.float32),
+        np.pad(np.ones(len(y_QE), np.bool_), padding),
     )
 
 

@@ -64,6 +64,25 @@ def test_metrics_come_as_openmetrics_to_whom_asks_for_it(server: HttpServer) -> 
     assert body.endswith("# EOF\n")
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=1.0.0=",
+        "application/openmetrics-text; version=x; escaping=y",
+        "application/openmetrics-text; version=" + "9" * 5_000,
+        ";;;,,,===",
+        "",
+    ],
+)
+def test_whatever_a_scraper_accepts_it_gets_metrics(
+    server: HttpServer, accept: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, _, body = get(server, "/metrics", accept)
+    assert status == 200
+    assert "adaptd_events_total" in body
+    assert capfd.readouterr().err == ""
+
+
 def test_livez_judges_the_age_of_the_last_turn(server: HttpServer, health: Health) -> None:
     assert get(server, "/livez")[0] == 200
     health.finished(TurnReport("w-1"), joined=True, now=time.monotonic() - 100, at=time.time())

@@ -37,7 +37,7 @@ SHAPES: dict[str, MetricSpec] = {
 NOW_MS = 1_800_000_000_000
 UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
 COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
-COUNTED |= {"meta_init_refused"}
+COUNTED |= {"recovery_stalled", "meta_init_refused"}
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -86,7 +86,9 @@ def test_no_label_grows_with_the_streams() -> None:
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert not any("a-stream" in sample.labels.values() for sample in samples)
     labels = {shape.label for shape in SHAPES.values()}
-    assert labels <= {None, "stage", "when", "outcome", "reason", "service", "partition", "state"}
+    assert labels <= {
+        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state", "mapping")
+    }
 
 
 def test_a_turn_is_counted() -> None:
@@ -199,7 +201,7 @@ def test_times_that_cannot_be_right_do_not_enter_the_histogram(
 
 def test_what_is_not_known_is_not_shown() -> None:
     metrics = Metrics()
-    known = {"meta_init_refused"}
+    known = {"meta_init_refused", "recovery_stalled"}
     shown = {family.name.removeprefix("adaptd_") for family in metrics.registry.collect()}
     assert shown & set(GAUGES) == known
     metrics.gave_up("kafka")

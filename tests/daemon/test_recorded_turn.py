@@ -46,11 +46,17 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
-from daemon.adapters.memory import MemoryEventSource, MemoryOutbox, MemoryTopic, MemoryWindowStore
+from daemon.adapters.memory import (
+    NO_LENGTHS,
+    MemoryEventSource,
+    MemoryOutbox,
+    MemoryTopic,
+    MemoryWindowStore,
+)
 from daemon.config import Settings
 from daemon.turn.loop import Loop
 from daemon.turn.pending import Pending
-from daemon.turn.ports import Append, Claim, Ports
+from daemon.turn.ports import Append, Appended, Claim, Ports
 from daemon.wire.record import Message
 from daemon.worker.wiring import load_engine, loop_policy, message_builder
 from model.theta.meta_init import MetaInit
@@ -347,12 +353,17 @@ class NotingWindows(MemoryWindowStore):
         super().mark(partition, epoch, meta_init)
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[Any]:
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = NO_LENGTHS,
+    ) -> Appended:
         """Append, and write it down."""
         self._lab.note(f"append to partition {partition}, epoch {epoch}, position {position}")
         self._lab.note(*map(pair_as_text, appends))
-        return super().append(partition, epoch, position, appends)
+        return super().append(partition, epoch, position, appends, lengths)
 
 
 def worker(case: Case, folder: Path, lab: Lab) -> Loop:

@@ -235,6 +235,13 @@ class Installation:
         with KafkaAdminClient(bootstrap_servers=self.kafka) as admin:
             admin.create_topics({name: options | {"replication_factor": 1}})
 
+    def make_topic_of_one(self, name: str) -> None:
+        """A compacted topic of one partition, as that of θs is."""
+        config = {"cleanup.policy": "compact"}
+        options = {"num_partitions": 1, "replication_factor": 1, "configs": config}
+        with KafkaAdminClient(bootstrap_servers=self.kafka) as admin:
+            admin.create_topics({name: options})
+
     # ---- what goes in
 
     def send(self, events: Iterable[Pairs | Raw]) -> list[tuple[int, int]]:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import numpy as np
 import torch
+from msgspec.structs import fields
 
 from daemon.adapters.memory import MemoryRecord
 from daemon.config import load_settings
@@ -145,10 +147,8 @@ def _mapping_record(tensors: dict[str, StoredArray], encoding: Encoding, dtype: 
 
 
 def _facts(encoding: Encoding, dtype: Dtype, content_hash: str) -> Facts:
-    facts = dict.fromkeys(Facts.__struct_fields__, "x")
-    numbers = ("epoch", "version", "partition", "support_pairs", "query_pairs", "event_time_ms")
-    facts |= dict.fromkeys((*numbers, "published_at_ms"), "5")
-    facts |= {name: "0.5" for name in facts if "loss_" in name}
+    of_a_kind: dict[Any, str] = {int: "5", float: "0.5"}
+    facts = {field.name: of_a_kind.get(field.type, "x") for field in fields(Facts)}
     facts |= {"source_dim": "3", "hidden_dim": "4", "target_dim": "2", "activation": "gelu"}
     facts |= {"output_activation": "none", "outcome": Outcome.ADAPTED.value, "encoding": encoding}
     facts |= {"format": format_of(encoding, dtype), "dtype": dtype, "meta_init_hash": ""}

@@ -171,6 +171,46 @@ def test_a_slot_that_was_let_go_shows_nothing_of_the_stream_before() -> None:
         assert np.array_equal(found.tensors[name], tensor)
 
 
+@given(arrived=st.integers(SIZE, 3 * SIZE), kept=st.integers(2, SIZE), later=st.integers(0, SIZE))
+@settings(max_examples=25, deadline=None)
+def test_the_newest_pairs_alone_give_what_a_window_of_them_gives(
+    arrived: int, kept: int, later: int
+) -> None:
+    """To the bit: adapted beside the whole window, read after the others are let go, and adapted
+    again when further pairs have come."""
+    whole = engine(theta())
+    lived, fresh = windows_of(whole), windows_of(whole)
+    feed(lived, [[(1, number) for number in range(arrived)]])
+    feed(fresh, [[(4, number) for number in range(arrived - kept, arrived)]])
+    _, found = lived.adapt([cut(1, SIZE), cut(1, kept)])
+    lived.shorten(1, kept)
+    compare_bits(found, fresh.adapt([cut(4, kept)])[0])
+    more = range(arrived, arrived + later)
+    for windows, slot in ((lived, 1), (fresh, 4)):
+        feed(windows, [[(slot, number)] for number in more])
+    held = min(SIZE, kept + later)
+    compare_bits(lived.adapt([cut(1, held)])[0], fresh.adapt([cut(4, held)])[0])
+    with pytest.raises(ValueError, match="pairs"):
+        lived.adapt([cut(1, held + 1)])
+
+
+def compare_bits(found: Adaptation, expected: Adaptation) -> None:
+    assert np.array(losses(found)).tobytes() == np.array(losses(expected)).tobytes()
+    assert found.winner is expected.winner
+    for name, tensor in expected.tensors.items():
+        assert found.tensors[name].tobytes() == tensor.tobytes(), name
+    if expected.ridge is not None and found.ridge is not None:
+        for name, tensor in expected.ridge.items():
+            assert found.ridge[name].tobytes() == tensor.tobytes(), name
+    assert found.evidence is not None
+    assert expected.evidence is not None
+    judges_Q = expected.evidence.judges_Q
+    assert found.evidence.judges_Q.tobytes() == judges_Q.tobytes()
+    for one, other in zip(found.evidence[:2], expected.evidence[:2], strict=True):
+        # what is measured decides, and is no part of a mapping
+        np.testing.assert_allclose(one[judges_Q], other[judges_Q], rtol=1e-5)
+
+
 def test_numbers_that_explode_are_that_streams_alone() -> None:
     windows, calm = windows_of(engine(theta())), windows_of(engine(theta()))
     x, y = (list(side) for side in zip(*map(pair, range(4)), strict=True))

@@ -12,11 +12,10 @@ from kafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_python.client import (
-    connection_arguments,
+    connect,
     kafka_errors_translated,
     note_of,
 )
-from daemon.adapters.kafka_python.mended import open_client
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.turn.ports import Bounds
@@ -28,8 +27,7 @@ class GroupOffsets:
 
     def __init__(self, settings: Settings) -> None:
         self._group, self._topic = settings.kafka_group_id, settings.kafka_events_topic
-        with kafka_errors_translated("connect"):
-            self._admin = open_client(KafkaAdminClient, **connection_arguments(settings))
+        self._admin = connect(KafkaAdminClient, settings)
 
     def read(self) -> dict[int, Bounds]:
         """Returns the bounds of every partition. Raises Misconfigured when there is no topic."""

@@ -15,8 +15,7 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from daemon.adapters.kafka_python.client import connection_arguments, kafka_errors_translated
-from daemon.adapters.kafka_python.mended import open_client
+from daemon.adapters.kafka_python.client import connect, kafka_errors_translated
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.ports import Extent, TopicLogs
@@ -42,8 +41,7 @@ class KafkaPythonLogs:
 
     def _ask(self, tps: Sequence[TopicPartition]) -> TopicLogs:
         if self._admin is None:
-            arguments = connection_arguments(self._settings)
-            self._admin = open_client(KafkaAdminClient, **arguments, client_id=self._client_id)
+            self._admin = connect(KafkaAdminClient, self._settings, client_id=self._client_id)
         (topic,) = self._admin.describe_topics([self._topic])
         if topic["error_code"]:
             if topic["error_code"] == UnknownTopicOrPartitionError.errno:

@@ -20,8 +20,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S, FETCH_WAIT_MS
-from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
-from daemon.adapters.kafka_python.mended import close_at_once, open_client
+from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_python.mended import close_at_once
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
@@ -106,9 +106,9 @@ class KafkaPythonMetaInits:
 
     def _connect(self) -> Any:
         largest = self._settings.meta_init_max_bytes + ENVELOPE_BYTES
-        return open_client(
+        return connect(
             KafkaConsumer,
-            **connection_arguments(self._settings),
+            self._settings,
             **QUIET,
             client_id=self._client_id,
             group_id=None,
@@ -126,10 +126,11 @@ class KafkaPythonMetaInits:
         size = len(value or b"") + ENVELOPE_BYTES
         timeout_ms = int(1000 * WRITE_TIMEOUT_S)
         with kafka_errors_translated("publish"):
-            producer = open_client(
+            producer = connect(
                 KafkaProducer,
-                **connection_arguments(self._settings) | {"request_timeout_ms": timeout_ms},
+                self._settings,
                 **QUIET,
+                request_timeout_ms=timeout_ms,
                 client_id=self._client_id,
                 acks="all",
                 enable_idempotence=True,

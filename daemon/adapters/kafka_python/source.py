@@ -20,6 +20,11 @@ Theory of operation
     `kafka_timeout_ms` (`bounds` and `logs` in the worst case for each of their requests); `close`
     for a few seconds. `seek`, `lag` and `joined` look at memory only.
 
+    Brokers that moved. A consumer knows brokers by the addresses that it was last told. When none
+    of them leads to a broker any more it goes on trying them and never asks the bootstrap servers
+    again (seen in 3.0.12). So `verify` has a consumer that nobody has answered for REBUILD_AFTER_S
+    replaced by a new one.
+
     What may be repeated. All of it. A seek, or a commit of the same offsets, twice is as once;
     `verify` asks nothing while an answer is fresh; `close` can be called twice.
 
@@ -45,16 +50,17 @@ from daemon.adapters.kafka_limits import (
     FETCH_WAIT_MS,
     METADATA_MAX_AGE_MS,
     PROOF_OF_LIFE_S,
+    REBUILD_AFTER_S,
     heartbeat_interval_ms,
 )
 from daemon.adapters.kafka_python.client import (
     QUIET,
-    connection_arguments,
+    connect,
     kafka_errors_translated,
     note_of,
 )
 from daemon.adapters.kafka_python.logs import KafkaPythonLogs
-from daemon.adapters.kafka_python.mended import is_member, keep_join, open_client, send_commit
+from daemon.adapters.kafka_python.mended import is_member, keep_join, send_commit
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.pending import Done, Later, Pending
@@ -104,19 +110,26 @@ class KafkaPythonEventSource:
     """
 
     def __init__(self, settings: Settings, client_id: str) -> None:
+        self._settings, self._client_id = settings, client_id
         self._topic = settings.kafka_events_topic
         self._timeout_ms = settings.kafka_timeout_ms
         self._notes = _RebalanceNotes()
         self._next: dict[int, int] = {}
+        self._rebuild_after_s = max(REBUILD_AFTER_S, 2 * settings.kafka_timeout_ms / 1000)
         self._answered_at = time.monotonic()
         self._insist_on_commit = False
         self._logs = KafkaPythonLogs(settings, f"{client_id}-logs")
+        self._consumer = self._joining(self._notes)
+
+    def _joining(self, notes: _RebalanceNotes) -> KafkaConsumer:
+        """Returns a new consumer that joins the group. Raises Unavailable, Misconfigured."""
+        settings = self._settings
         with kafka_errors_translated("connect"):
-            self._consumer = open_client(
+            consumer = connect(
                 KafkaConsumer,
-                **connection_arguments(settings),
+                settings,
                 **QUIET,
-                client_id=client_id,
+                client_id=self._client_id,
                 group_id=settings.kafka_group_id,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",  # the loop seeks; this is for offsets gone by
@@ -130,7 +143,8 @@ class KafkaPythonEventSource:
                 # a new instance for each consumer: a shared one makes partitions flap
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
-            self._consumer.subscribe([self._topic], listener=self._notes)
+            consumer.subscribe([self._topic], listener=notes)
+        return consumer
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)
@@ -237,9 +251,25 @@ class KafkaPythonEventSource:
         if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
             return
         tps = list(self._consumer.assignment()) or [self._tp(0)]
-        with kafka_errors_translated("ask for end offsets"):
-            self._consumer.end_offsets(tps[:1], timeout_ms=self._timeout_ms)
+        try:
+            with kafka_errors_translated("ask for end offsets"):
+                self._consumer.end_offsets(tps[:1], timeout_ms=self._timeout_ms)
+        except Unavailable:
+            if time.monotonic() - self._answered_at < self._rebuild_after_s:
+                raise
+            self._rebuild()
         self._answered_at = time.monotonic()
+
+    def _rebuild(self) -> None:
+        """Takes a new consumer in place of one that no broker answers any more. All that it had is
+        lost to the group. Raises Unavailable, Misconfigured, and then keeps the old one."""
+        had = self._consumer.assignment() | {self._tp(partition) for partition in self._next}
+        notes = _RebalanceNotes()
+        notes.on_partitions_lost(had)  # before the new one's first assignment
+        rebuilt = self._joining(notes)
+        self.close()
+        self._consumer, self._notes, self._next = rebuilt, notes, {}
+        self._insist_on_commit = False
 
     def close(self) -> None:
         """See EventSource."""
