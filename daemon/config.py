@@ -114,7 +114,7 @@ class Settings(BaseModel):
     # ---- Kafka
     kafka_client: KafkaClient = "kafka-python"
     """The client that reads events and writes mappings. librdkafka costs less CPU and needs the
-    extra `adaptd[librdkafka]`; docs/kafka-clients.md lists what else is not the same."""
+    extra `librdkafka`; docs/kafka-clients.md lists what else is not the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
     """The brokers to connect to first: host:port, separated by commas."""
     kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)

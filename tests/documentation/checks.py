@@ -81,7 +81,7 @@ def script(words: list[str]) -> None:
 def pip_install(words: list[str]) -> None:
     extras = set(PROJECT["optional-dependencies"])
     for word in words:
-        if match := re.fullmatch(r"(?:\.|adaptd)(?:\[([\w,]+)\])?", word):
+        if match := re.fullmatch(r"\.(?:\[([\w,]+)\])?", word):
             assert set((match[1] or "").split(",")) - {""} <= extras, word
         else:
             assert word == "-e", word
