@@ -24,7 +24,7 @@ from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.outputs import require_writable, writing
 from daemon.commands.record import record
-from daemon.commands.send import send
+from daemon.commands.send import send_file
 from daemon.commands.up import up
 from daemon.errors import Misconfigured, Unavailable
 from model.theta.meta_init import MAX_DIM
@@ -46,7 +46,7 @@ app.add_typer(offsets.app, name="offsets")
 app.command()(record)
 app.command("meta-train")(meta_train)
 app.command()(evaluate)
-app.command()(send)
+app.command("send")(send_file)
 app.command()(up)
 
 ConfigFile = Annotated[

@@ -15,7 +15,7 @@ from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 
 if TYPE_CHECKING:
-    from daemon.offline.send import Sent
+    from daemon.offline.send import SendReport
     from model.theta.meta_init import MetaInit
 
 SHOW_EVERY_S = {True: 0.2, False: 5.0}
@@ -23,7 +23,7 @@ SHOW_EVERY_S = {True: 0.2, False: 5.0}
 OK, FAILED = 0, 1
 
 
-def send(
+def send_file(
     path: Annotated[Path, typer.Argument(help="A .jsonl or .csv file, or a folder.")],
     stream: Annotated[str | None, typer.Option(help="The stream of every pair.")] = None,
     source_column: Annotated[str, typer.Option(help="The source's name in the file.")] = "source",
@@ -41,18 +41,21 @@ def send(
     partitioner (murmur2 of the key) chooses the partition. Exits 1 if pairs were left out.
     """
     from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
-    from daemon.offline.pairs_file import Reading, read_pairs
+    from daemon.offline.pairs_file import PairsForm, read_pairs
     from daemon.offline.send import send_pairs
     from daemon.wire.paired_event import EventLimits
     from model.serving.engine import Engine
 
-    if not path.exists():
-        raise Misconfigured(f"{path}: there is no such file or folder")
+    try:
+        path.stat()
+    except (OSError, ValueError) as e:  # ValueError for a name that no file can have
+        why = getattr(e, "strerror", None) or e
+        raise Misconfigured(f"{path}: cannot be read: {why}") from e
     settings = config.load_settings(config_file)
     if not dry_run:
         _require_topic(settings)
     theta = _served(settings, ask_kafka=not dry_run)
-    reading = Reading(
+    reading = PairsForm(
         theta.source_modality,
         theta.target_modality,
         settings.max_event_bytes,
@@ -87,7 +90,7 @@ class _Progress:
         self._began_at = self._shown_at = time.monotonic()
         self._open = False
 
-    def show(self, sent: Sent) -> None:
+    def show(self, sent: SendReport) -> None:
         now = time.monotonic()
         if now - self._shown_at < SHOW_EVERY_S[self._terminal]:
             return

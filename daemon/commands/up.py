@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from daemon.commands.outputs import writing
 from daemon.errors import Misconfigured
 
 
@@ -30,6 +31,9 @@ def up(
     from daemon.local.foreground import FAILED, run_local_services
 
     chosen = None if ports is None else _ports(ports)
+    if data is not None:
+        with writing(data):
+            data.mkdir(parents=True, exist_ok=True)
     try:
         raise typer.Exit(run_local_services(typer.echo, chosen, data))
     except MissingExtra as e:

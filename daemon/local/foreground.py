@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from daemon.local.server import Place, Server
+from daemon.local.server import ServerPlace, Server
 from daemon.local.services import Services, local_services
 
 CHECK_EVERY_S = 0.3
@@ -61,8 +61,8 @@ def run_local_services(
     be started.
     """
     kafka_port, redis_port = ports or (None, None)
-    kafka_at = Place(kafka_port, data and data.absolute() / "kafka")
-    redis_at = Place(redis_port, data and data.absolute() / "valkey")
+    kafka_at = ServerPlace(kafka_port, data and data.absolute() / "kafka")
+    redis_at = ServerPlace(redis_port, data and data.absolute() / "valkey")
     try:
         with (
             signals_interrupt(),

@@ -24,7 +24,7 @@ from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped, unus
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.folders import DataFolder, locked
 from daemon.local.kafka_install import KafkaInstall, Note, kafka_install
-from daemon.local.server import ANYWHERE, Place, Server, free_port, start_on_free_port
+from daemon.local.server import ANYWHERE, ServerPlace, Server, free_port, start_on_free_port
 
 QUICK_START = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
 """One compiler and one collector thread: half the start time on two cores."""
@@ -50,7 +50,7 @@ def start_kafka(
     heap_mib: int = 384,
     properties: Mapping[str, str] | None = None,
     note: Note = lambda _line: None,
-    at: Place = ANYWHERE,
+    at: ServerPlace = ANYWHERE,
 ) -> Server:
     """Start a broker, by default with an empty data folder of its own; `.address` is its bootstrap
     address.
@@ -60,7 +60,7 @@ def start_kafka(
     """
     install = kafka_install(note)
 
-    def new_server(jvm_flags: list[str], at: Place = ANYWHERE) -> Server:
+    def new_server(jvm_flags: list[str], at: ServerPlace = ANYWHERE) -> Server:
         return _server(install, max_message_bytes, heap_mib, properties or {}, jvm_flags, at)
 
     jvm_flags = _cache_flags(install, new_server, note)
@@ -102,7 +102,7 @@ def _server(
     heap_mib: int,
     overrides: Mapping[str, str],
     jvm_flags: list[str],
-    at: Place,
+    at: ServerPlace,
 ) -> Server:
     port = at.chosen_port()
     folder = at.folder("kafka")

@@ -164,7 +164,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ServerPlace:
     """Where a server is to listen and to keep its data, for whoever wants to choose."""
 
     port: int | None = None
@@ -185,7 +185,7 @@ class Place:
         return self.port
 
 
-ANYWHERE = Place()
+ANYWHERE = ServerPlace()
 
 
 def start_on_free_port(new_server: Callable[[], Server]) -> Server:

@@ -17,7 +17,7 @@ from daemon.local.containers import container_services
 from daemon.local.errors import NoContainers, ServicesUnavailable
 from daemon.local.kafka import start_kafka
 from daemon.local.kafka_install import KAFKA_VERSION, Note
-from daemon.local.server import ANYWHERE, Place, Server
+from daemon.local.server import ANYWHERE, ServerPlace, Server
 from daemon.local.valkey import redis_url, start_valkey
 
 KAFKA_VARIABLE = "TEST_KAFKA_BOOTSTRAP_SERVERS"
@@ -90,8 +90,8 @@ def services_from(environ: Mapping[str, str]) -> Services | None:
 def local_services(
     note: Note = lambda _line: None,
     why: str = "",
-    kafka_at: Place = ANYWHERE,
-    redis_at: Place = ANYWHERE,
+    kafka_at: ServerPlace = ANYWHERE,
+    redis_at: ServerPlace = ANYWHERE,
 ) -> Iterator[Services]:
     """Start a Kafka and a Valkey for the block. `why` is added to their description.
 

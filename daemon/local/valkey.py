@@ -9,11 +9,11 @@ from typing import Literal
 import redis
 
 from daemon.local.errors import MissingExtra
-from daemon.local.server import ANYWHERE, Place, Server, start_on_free_port
+from daemon.local.server import ANYWHERE, ServerPlace, Server, start_on_free_port
 
 
 def start_valkey(
-    appendfsync: Literal["always", "everysec", "no"] = "everysec", at: Place = ANYWHERE
+    appendfsync: Literal["always", "everysec", "no"] = "everysec", at: ServerPlace = ANYWHERE
 ) -> Server:
     """Start a server, by default with an empty data folder of its own; `redis_url` returns its URL.
 
@@ -30,7 +30,7 @@ def redis_url(server: Server) -> str:
     return f"redis://{server.address}/0"
 
 
-def _server(binary: Path, appendfsync: str, at: Place) -> Server:
+def _server(binary: Path, appendfsync: str, at: ServerPlace) -> Server:
     port = at.chosen_port()
     folder = at.folder("valkey")
     command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder.path)]

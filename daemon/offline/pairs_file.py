@@ -31,7 +31,7 @@ MEDIA = (".png", ".jpg", ".jpeg", ".webp", ".wav")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PairsForm:
     """How a file of pairs is to be understood."""
 
     source_modality: str
@@ -53,7 +53,7 @@ class Entry:
     error: str = ""
 
 
-def read_pairs(path: Path, reading: Reading) -> Iterator[Entry]:
+def read_pairs(path: Path, reading: PairsForm) -> Iterator[Entry]:
     """Yields every pair of a file or a folder in order; a bad one does not end the reading.
 
     Raises Misconfigured when the path cannot be read or its name says no format.
@@ -65,15 +65,13 @@ def read_pairs(path: Path, reading: Reading) -> Iterator[Entry]:
             yield from _json_lines(path, reading)
         elif path.suffix == ".csv":
             yield from _table(path, reading)
-        elif not path.exists():
-            raise Misconfigured(f"{path}: there is no such file or folder")
         else:
             raise Misconfigured(f"{path}: expected a .jsonl file, a .csv file or a folder")
     except (OSError, ValueError) as e:
         raise Misconfigured(f"{path}: cannot be read: {getattr(e, 'strerror', None) or e}") from e
 
 
-def _json_lines(path: Path, reading: Reading) -> Iterator[Entry]:
+def _json_lines(path: Path, reading: PairsForm) -> Iterator[Entry]:
     longest = TEXT_PER_BYTE * reading.max_event_bytes
     with path.open("rb") as file:
         number = 0
@@ -89,7 +87,7 @@ def _json_lines(path: Path, reading: Reading) -> Iterator[Entry]:
                 yield _entry(place, lambda: _of_json(text, path.parent, reading))  # noqa: B023
 
 
-def _of_json(line: bytes, folder: Path, reading: Reading) -> tuple[str, PairedEvent]:
+def _of_json(line: bytes, folder: Path, reading: PairsForm) -> tuple[str, PairedEvent]:
     try:
         row = msgspec.json.decode(line)
     except (ValueError, RecursionError) as e:
@@ -107,7 +105,7 @@ def _of_json(line: bytes, folder: Path, reading: Reading) -> tuple[str, PairedEv
     return stream, PairedEvent([pair], checked.id, checked.time_ms)
 
 
-def _table(path: Path, reading: Reading) -> Iterator[Entry]:
+def _table(path: Path, reading: PairsForm) -> Iterator[Entry]:
     csv.field_size_limit(TEXT_PER_BYTE * reading.max_event_bytes)
     with path.open("r", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = csv.DictReader(file)
@@ -131,12 +129,12 @@ def _table(path: Path, reading: Reading) -> Iterator[Entry]:
             yield _entry(place, lambda: _of_row(row, path.parent, reading))  # noqa: B023
 
 
-def _of_row(row: dict[str, Any], folder: Path, reading: Reading) -> tuple[str, PairedEvent]:
+def _of_row(row: dict[str, Any], folder: Path, reading: PairsForm) -> tuple[str, PairedEvent]:
     stream = reading.stream if reading.stream is not None else row["stream"]
     return stream or "", PairedEvent([_pair(row, folder, reading)])
 
 
-def _folder(path: Path, reading: Reading) -> Iterator[Entry]:
+def _folder(path: Path, reading: PairsForm) -> Iterator[Entry]:
     of_media = [m in ("image", "audio") for m in (reading.source_modality, reading.target_modality)]
     if of_media[0] == of_media[1]:
         raise Misconfigured(
@@ -156,7 +154,7 @@ def _folder(path: Path, reading: Reading) -> Iterator[Entry]:
         )
 
 
-def _beside(media: Path, media_is_source: bool, reading: Reading) -> PairedEvent:
+def _beside(media: Path, media_is_source: bool, reading: PairsForm) -> PairedEvent:
     text = _bytes_of(media.with_suffix(".txt"), reading).decode().strip()
     sides = (media.name, text) if media_is_source else (text, media.name)
     row = dict(zip((reading.source_column, reading.target_column), sides, strict=True))
@@ -171,7 +169,7 @@ def _entry(place: str, read: Callable[[], tuple[str, PairedEvent]]) -> Entry:
     return Entry(place, stream, event)
 
 
-def _pair(row: dict[str, Any], folder: Path, reading: Reading) -> WirePair:
+def _pair(row: dict[str, Any], folder: Path, reading: PairsForm) -> WirePair:
     label = row.get("label")
     return WirePair(
         _content(row, reading.source_column, reading.source_modality, folder, reading),
@@ -181,7 +179,7 @@ def _pair(row: dict[str, Any], folder: Path, reading: Reading) -> WirePair:
 
 
 def _content(
-    row: dict[str, Any], column: str, modality: str, folder: Path, reading: Reading
+    row: dict[str, Any], column: str, modality: str, folder: Path, reading: PairsForm
 ) -> Content:
     value = row.get(column)
     if value is None:
@@ -223,7 +221,7 @@ def _numbers(value: object) -> np.ndarray[Any, np.dtype[np.float32]]:
         return np.asarray(numbers, np.float32)
 
 
-def _bytes_of(path: Path, reading: Reading) -> bytes:
+def _bytes_of(path: Path, reading: PairsForm) -> bytes:
     """Returns a file's bytes. Raises OSError, and ValueError when it is too large for an event."""
     try:
         if not path.is_file():

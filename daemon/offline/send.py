@@ -21,7 +21,7 @@ ERRORS_SHOWN = 5
 
 
 @dataclass(slots=True)
-class Sent:
+class SendReport:
     """What has been sent so far, and what was left out."""
 
     pairs: int = 0
@@ -38,14 +38,14 @@ def send_pairs(
     limits: EventLimits,
     engine: AdaptationEngine,
     outbox: Outbox | None,
-    progress: Callable[[Sent], None],
-) -> Sent:
+    progress: Callable[[SendReport], None],
+) -> SendReport:
     """Checks every entry as a worker will, and sends the good ones in order, in batches that Kafka
     acknowledges. Without an outbox it only checks. `progress` is called after each batch.
 
     Raises Unavailable, whose message says how many pairs had been acknowledged.
     """
-    sent = Sent()
+    sent = SendReport()
     for batch in _batches(_checked(entries, topic, limits, engine, sent)):
         try:
             if outbox is not None:
@@ -64,7 +64,7 @@ def _checked(
     topic: str,
     limits: EventLimits,
     engine: AdaptationEngine,
-    sent: Sent,
+    sent: SendReport,
 ) -> Iterator[tuple[Message, int]]:
     """Yields the message and the number of pairs of every entry that a worker will accept."""
     for entry in entries:

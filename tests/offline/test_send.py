@@ -12,8 +12,8 @@ from PIL import Image as Pillow
 
 from daemon.errors import Misconfigured
 from daemon.offline.events_file import RecordedEvent, event_writer
-from daemon.offline.pairs_file import Reading, read_pairs
-from daemon.offline.send import Sent, send_pairs
+from daemon.offline.pairs_file import PairsForm, read_pairs
+from daemon.offline.send import SendReport, send_pairs
 from daemon.wire.paired_event import (
     EventLimits,
     PairedEvent,
@@ -29,7 +29,7 @@ from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import load_meta_init, shipped
 
 LIMITS = EventLimits(max_event_bytes=100_000, max_pairs=8)
-VECTORS = Reading("vector", "vector", 100_000)
+VECTORS = PairsForm("vector", "vector", 100_000)
 
 
 class Kept:
@@ -50,7 +50,9 @@ def engine() -> Engine:
     return Engine(fresh_meta_init(3, 2, hidden_dim=4), "cpu")
 
 
-def sent(path: Path, engine: Engine, reading: Reading = VECTORS) -> tuple[Sent, list[Message]]:
+def sent(
+    path: Path, engine: Engine, reading: PairsForm = VECTORS
+) -> tuple[SendReport, list[Message]]:
     kept = Kept()
     found = send_pairs(read_pairs(path, reading), "t", LIMITS, engine, kept, lambda _: None)  # type: ignore[arg-type]
     return found, kept.messages
@@ -134,7 +136,7 @@ def test_a_csv_without_the_columns_says_which_it_has(tmp_path: Path, engine: Eng
     (tmp_path / "a.csv").write_text("user,x,y\nu,1 2 3,1 2\n")
     with pytest.raises(Misconfigured, match=r"no column source, target, stream; it has user, x, y"):
         sent(tmp_path / "a.csv", engine)
-    reading = Reading("vector", "vector", 100_000, "x", "y", stream="one")
+    reading = PairsForm("vector", "vector", 100_000, "x", "y", stream="one")
     assert sent(tmp_path / "a.csv", engine, reading)[0].streams == {"one"}
 
 
@@ -162,7 +164,7 @@ def test_a_folder_pairs_pictures_with_texts_of_the_same_stem(tmp_path: Path) -> 
     numbers = " ".join(["0.5"] * theta.target_dim)
     for stem in ("cam/a", "cam/broken", "c"):
         (tmp_path / "data" / f"{stem}.txt").write_text(numbers + "\n")
-    reading = Reading(theta.source_modality, theta.target_modality, 100_000)
+    reading = PairsForm(theta.source_modality, theta.target_modality, 100_000)
     found, messages = sent(tmp_path / "data", engine, reading)
     assert [message.key for message in messages] == [b"data", b"cam"]
     places = [error.split(":")[0] for error in found.first_errors]
@@ -179,11 +181,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    entries = list(read_pairs(path, Reading("image", "text", 100_000)))
+    entries = list(read_pairs(path, PairsForm("image", "text", 100_000)))
     assert entries[0].event is not None
     assert entries[0].event.pairs[0].target == Text("red")
     assert [bool(entry.error) for entry in entries] == [False, True, True, True]
-    small = Reading("image", "text", max_event_bytes=50)
+    small = PairsForm("image", "text", max_event_bytes=50)
     assert "at most 50" in next(read_pairs(path, small)).error
 
 
@@ -191,7 +193,7 @@ def test_a_folder_needs_a_theta_with_one_picture_or_sound(tmp_path: Path) -> Non
     with pytest.raises(Misconfigured, match="vector to vector"):
         list(read_pairs(tmp_path, VECTORS))
     with pytest.raises(Misconfigured, match="holds no file"):
-        list(read_pairs(tmp_path, Reading("image", "text", 1_000)))
+        list(read_pairs(tmp_path, PairsForm("image", "text", 1_000)))
 
 
 def test_a_vector_as_on_the_wire_is_taken(tmp_path: Path, engine: Engine) -> None:
