@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from daemon.local.server import ServerPlace, Server
+from daemon.local.server import Server, ServerPlace
 from daemon.local.services import Services, local_services
 
 CHECK_EVERY_S = 0.3

@@ -24,7 +24,7 @@ from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped, unus
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.folders import DataFolder, locked
 from daemon.local.kafka_install import KafkaInstall, Note, kafka_install
-from daemon.local.server import ANYWHERE, ServerPlace, Server, free_port, start_on_free_port
+from daemon.local.server import ANYWHERE, Server, ServerPlace, free_port, start_on_free_port
 
 QUICK_START = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
 """One compiler and one collector thread: half the start time on two cores."""

@@ -17,7 +17,7 @@ from daemon.local.containers import container_services
 from daemon.local.errors import NoContainers, ServicesUnavailable
 from daemon.local.kafka import start_kafka
 from daemon.local.kafka_install import KAFKA_VERSION, Note
-from daemon.local.server import ANYWHERE, ServerPlace, Server
+from daemon.local.server import ANYWHERE, Server, ServerPlace
 from daemon.local.valkey import redis_url, start_valkey
 
 KAFKA_VARIABLE = "TEST_KAFKA_BOOTSTRAP_SERVERS"

@@ -9,7 +9,7 @@ from typing import Literal
 import redis
 
 from daemon.local.errors import MissingExtra
-from daemon.local.server import ANYWHERE, ServerPlace, Server, start_on_free_port
+from daemon.local.server import ANYWHERE, Server, ServerPlace, start_on_free_port
 
 
 def start_valkey(
