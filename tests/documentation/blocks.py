@@ -28,7 +28,7 @@ REASONS = {
     "installs packages": ("python -m venv", ".", "pip install"),
     "takes minutes": ("make", "torchrun", "adaptd meta-train"),
     "needs a container engine": ("docker build",),
-    "needs a Kubernetes cluster": ("kubectl",),
+    "needs a Kubernetes cluster": ("kubectl", "helm"),
 }
 """Why commands may be left out, and which ones for that reason."""
 
