@@ -21,7 +21,12 @@ PLAIN: dict[str, list[str]] = {
     "topics.yaml": ["--show-only", "templates/topics.yaml"],
     "monitoring.yaml": [
         *("--set", "podMonitor.enabled=true", "--show-only", "templates/podmonitor.yaml"),
-        *("--set", "prometheusRule.enabled=true", "--show-only", "templates/prometheusrule.yaml"),
+        *(
+            "--set",
+            "prometheusRule.enabled=true,prometheusRule.scoped=false",
+            "--show-only",
+            "templates/prometheusrule.yaml",
+        ),
     ],
 }
 """Each plain manifest, and the words for helm that render it."""

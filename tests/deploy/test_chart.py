@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,44 @@ def test_alerts_link_to_the_runbook_and_can_be_left_out(tmp_path: Path) -> None:
     for name, alert in alerts.items():
         link = f"https://example.org/runbook#{name.lower()}"
         assert alert["annotations"]["runbook_url"] == link
+
+
+def rules(tmp_path: Path, **given: Any) -> dict[str, dict[str, Any]]:
+    """The rendered rules, by the name of alert or record."""
+    found = rendered(tmp_path, **given)["PrometheusRule", "adaptd"]["spec"]["groups"]
+    return {rule.get("alert") or rule["record"]: rule for group in found for rule in group["rules"]}
+
+
+@pytest.mark.usefixtures("helm")
+def test_the_absence_of_this_release_is_watched(tmp_path: Path) -> None:
+    found = rules(tmp_path, prometheusRule={"enabled": True})
+    expected = 'absent(adaptd_build_info{namespace="default", job="adaptd"})'
+    assert found["AdaptdAbsent"]["expr"] == expected
+
+
+@pytest.mark.usefixtures("helm")
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        ({}, 2 << 30),
+        ({"profile": "cuda"}, 6 << 30),
+        ({"resources": {"limits": {"memory": "1500M"}}}, 1_500_000_000),
+    ],
+)
+def test_the_memory_alert_knows_the_limit(
+    tmp_path: Path, given: dict[str, Any], limit: int
+) -> None:
+    found = rules(tmp_path, prometheusRule={"enabled": True}, **given)
+    assert found["adaptd:memory_limit_bytes"]["expr"] == f"vector({limit})"
+
+
+@pytest.mark.usefixtures("helm")
+def test_the_rendered_rules_are_prometheus_own(tmp_path: Path, promtool: str) -> None:
+    groups = rendered(tmp_path, prometheusRule={"enabled": True})["PrometheusRule", "adaptd"]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump(groups["spec"]))
+    done = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("helm")
