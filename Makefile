@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo test check docs bench encoders meta-inits evaluate prometheus-check tools chart \
-	deploy-check image-check cluster-check clean
+	chart-check deploy-check image-check cluster-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -107,6 +107,9 @@ $(TOOLS)/helm: deploy/tools.lock | $(READY)
 
 chart: $(TOOLS)/helm
 	$(BIN)/python -m deploy.helm
+
+chart-check: $(TOOLS)/helm
+	CI=true $(BIN)/pytest tests/deploy/test_chart.py $(if $(NAME),-k "$(NAME)")
 
 deploy-check: $(TOOLS)/helm image-check cluster-check
 	CI=true $(BIN)/pytest tests/deploy
