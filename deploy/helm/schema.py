@@ -27,7 +27,10 @@ NAME: Schema = {"type": "string", "pattern": r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)
 ANY: Schema = {"type": "object"}
 LIST: Schema = {"type": "array", "items": {"type": "object"}}
 NAMED: Schema = {"type": "array", "items": {"type": "object", "required": ["name"]}}
-QUANTITIES: Schema = {"type": "object", "additionalProperties": QUANTITY}
+QUANTITIES: Schema = {
+    "type": "object",
+    "additionalProperties": QUANTITY | {"type": ["string", "number", "null"]},
+}
 RESOURCES: Schema = {
     "type": "object",
     "additionalProperties": False,
@@ -103,7 +106,7 @@ LIMITS: dict[str, Schema] = {
     "podDisruptionBudget.maxUnavailable": {
         "type": ["integer", "string"],
         "minimum": 1,
-        "pattern": "^[0-9]+%$",
+        "pattern": "^[1-9][0-9]*%$",
     },
     "podDisruptionBudget.unhealthyPodEvictionPolicy": {"enum": ["AlwaysAllow", "IfHealthyBudget"]},
     "networkPolicy.scrapers": LIST,

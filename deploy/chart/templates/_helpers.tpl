@@ -47,9 +47,25 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* The profile's resources with those of the values laid over them; null takes one away */}}
 {{- define "adaptd.resources" -}}
-{{- $profile := include "adaptd.profile" . | fromYaml -}}
-{{- toYaml (mergeOverwrite (deepCopy $profile.resources) (deepCopy .Values.resources)) -}}
+{{- $all := deepCopy (include "adaptd.profile" . | fromYaml).resources -}}
+{{- range $kind, $given := .Values.resources -}}
+{{- if kindIs "map" $given -}}
+{{- $kept := get $all $kind | default dict -}}
+{{- range $name, $quantity := $given -}}
+{{- if kindIs "invalid" $quantity -}}
+{{- $_ := unset $kept $name -}}
+{{- else -}}
+{{- $_ := set $kept $name $quantity -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $all $kind $kept -}}
+{{- else -}}
+{{- $_ := set $all $kind $given -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
 {{- end -}}
 
 {{/* redis_url with the TLS files that are mounted */}}

@@ -15,6 +15,24 @@
 {{- mulf (trimSuffix $unit $text | float64) (index $factors $unit) -}}
 {{- end -}}
 
+{{/* A duration such as 15s in seconds */}}
+{{- define "adaptd.seconds" -}}
+{{- $total := 0.0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $unit := regexFind "[a-z]+" . -}}
+{{- $total = addf $total (mulf (trimSuffix $unit . | float64) (index (dict "ms" 0.001 "s" 1 "m" 60 "h" 3600) $unit)) -}}
+{{- end -}}
+{{- $total -}}
+{{- end -}}
+
+{{/* Whether a NetworkPolicy's ports, the second in the list, hold the port, the first */}}
+{{- define "adaptd.portIsOpen" -}}
+{{- $port := index . 0 | int -}}
+{{- range index . 1 -}}
+{{- if and (ge $port (int .port)) (le $port (int (default .port .endPort))) -}}open{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What contradicts itself, one line each: the value's path, what is wrong, what to do */}}
 {{- define "adaptd.contradictions" -}}
 {{- $s := .Values.settings -}}
@@ -54,6 +72,14 @@
 {{- if ge $longest $allowed }}
 - probes.liveness: a worker is killed after {{ $allowed }} s without a turn, but the longest turn takes {{ $longest }} s. Raise failureThreshold or settings.liveness_max_age_s.
 {{- end }}
+{{- $poll := divf (default 300000 $s.kafka_max_poll_interval_ms) 1000 }}
+{{- if ge $longest $poll }}
+- settings.kafka_max_poll_interval_ms: after {{ $poll }} s the group revokes a worker's partitions, but the longest turn takes {{ $longest }} s. Raise it.
+{{- end }}
+{{- $pairs := mul (default 1000 $s.kafka_max_poll_records | int) (default 64 $s.max_pairs_per_event | int) }}
+{{- if gt (int $pairs) 200000 }}
+- settings.max_pairs_per_event: times settings.kafka_max_poll_records that is {{ $pairs }} pairs a turn, and Redis takes 200000. Lower one of them.
+{{- end }}
 {{- if and $s.min_support (gt (int $s.min_support) (int (default 32 $s.support_size))) }}
 - settings.min_support: {{ $s.min_support }} is more than settings.support_size, {{ default 32 $s.support_size }}. Lower it.
 {{- end }}
@@ -68,8 +94,11 @@
 {{- with $limits.cpu }}
 {{- $text := toString . }}
 {{- $cpus := hasSuffix "m" $text | ternary (divf (trimSuffix "m" $text | float64) 1000) (float64 $text) }}
-{{- if gt (float64 (default 1 $s.torch_threads)) $cpus }}
-- settings.torch_threads: {{ $s.torch_threads }} threads, but resources.limits.cpu is {{ . }}: they would wait for one another. Raise the limit or lower the threads.
+{{- $threads := $s.torch_threads | int }}
+{{- if and (hasKey $s "torch_threads") (eq $threads 0) }}
+- settings.torch_threads: 0 lets torch count the cores of the node, but resources.limits.cpu is {{ . }}. Set it to at most that.
+{{- else if gt (float64 $threads) (maxf 1 (floor $cpus)) }}
+- settings.torch_threads: {{ $threads }} threads, but resources.limits.cpu is {{ . }}: they would wait for one another. Raise the limit or lower the threads.
 {{- end }}
 {{- end }}
 {{- $protocol := default "PLAINTEXT" $s.kafka_security_protocol }}
@@ -112,6 +141,38 @@
 {{- if lt (include "adaptd.bytes" . | float64) (include "adaptd.bytes" $.Values.spill.size | float64) }}
 - resources.limits.ephemeral-storage: {{ . }} is less than spill.size, {{ $.Values.spill.size }}, and the node evicts a pod that fills more. Raise it, or set spill.kind to claim.
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) }}
+{{- range splitList "," $s.kafka_bootstrap_servers }}
+{{- $port := splitList ":" . | last }}
+{{- if not (include "adaptd.portIsOpen" (list $port $.Values.networkPolicy.kafka.ports)) }}
+- networkPolicy.kafka.ports: port {{ $port }} of settings.kafka_bootstrap_servers is not among them, so workers could not reach Kafka. Add it.
+{{- end }}
+{{- end }}
+{{- with regexFind ":[0-9]+(/|$|\\?)" (default "" $s.redis_url) }}
+{{- $port := regexFind "[0-9]+" . }}
+{{- if not (include "adaptd.portIsOpen" (list $port $.Values.networkPolicy.redis.ports)) }}
+- networkPolicy.redis.ports: port {{ $port }} of settings.redis_url is not among them, so workers could not reach Redis. Add it.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $monitor := list "podMonitor" "serviceMonitor" }}
+{{- with index $.Values $monitor }}
+{{- if gt (include "adaptd.seconds" .scrapeTimeout | float64) (include "adaptd.seconds" .interval | float64) }}
+- {{ $monitor }}.scrapeTimeout: {{ .scrapeTimeout }} is longer than {{ $monitor }}.interval, {{ .interval }}, and Prometheus refuses that. Lower it.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $alerts := list }}
+{{- range (.Files.Get "files/rules.yaml" | fromYaml).groups }}
+{{- range .rules }}
+{{- $alerts = append $alerts (default "" .alert) }}
+{{- end }}
+{{- end }}
+{{- range .Values.prometheusRule.disabled }}
+{{- if not (has . $alerts) }}
+- prometheusRule.disabled: there is no alert {{ . }}. Correct the name.
 {{- end }}
 {{- end }}
 {{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled }}
