@@ -5,8 +5,10 @@
 # make deploy-check   the chart, the image (built and run), the manifests on a real API server
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
+# make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes an hour
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
+# make gpu-check   every test that needs a CUDA device, and the inner loop's speed on one
 # make bench  BENCHMARKS.md and its chart; no test depends on them
 
 PYTHON ?= python3
@@ -15,8 +17,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check docs bench encoders meta-inits evaluate prometheus-check tools chart \
-	chart-check deploy-check image-check cluster-check clean
+.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check \
+	tools chart chart-check deploy-check image-check cluster-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -58,11 +60,19 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
+N ?= 1000000
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz $(N)
+
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo build/site/index.html
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks report
+
+gpu-check: $(READY)
+	@$(BIN)/python -m benchmarks.gpu_check
 
 evaluate: $(READY)
 	@$(BIN)/adaptd evaluate

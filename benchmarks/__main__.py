@@ -49,6 +49,19 @@ def bench_stream(
     _bench("stream.stream", quick, out, given | {"scenarios": scenarios}, profile=profile)
 
 
+@app.command("cliffs")
+def bench_cliffs(
+    only: Annotated[list[str] | None, typer.Option(help="A case; may be repeated.")] = None,
+    quick: Quick = False,
+    out: Out = None,
+) -> None:
+    """A backlog of large mappings that must drain, and another θ that must not hold events up.
+
+    Starts a local Kafka and Redis of its own. Three minutes and 4 GB of the disk.
+    """
+    _bench("stream.cliffs", quick, out, {"only": tuple(only) if only else None})
+
+
 @app.command("windows")
 def bench_windows(
     streams: Annotated[int | None, typer.Option(min=1, help="Fewer where they do not fit.")] = None,

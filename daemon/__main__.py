@@ -6,11 +6,14 @@ behind it, `python -m daemon` is `adaptd run`, and `adaptd` prints its help.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,8 +21,10 @@ from daemon import config
 from daemon.commands import meta_init
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
+from daemon.commands.outputs import require_writable, writing
 from daemon.commands.record import record
 from daemon.errors import Misconfigured, Unavailable
+from model.theta.meta_init import MAX_DIM
 
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 
@@ -43,9 +48,18 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file of settings; the environment wins over it."),
 ]
+AllowEviction = Annotated[
+    bool,
+    typer.Option("--allow-eviction", help="Accept a Redis that evicts keys when it is full."),
+]
 PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Show the effective settings and exit.")
 ]
+
+
+def insisting(allow_eviction: bool) -> Mapping[str, str]:
+    """Returns the environment with what the option adds to it."""
+    return os.environ | ({"ADAPTD_REDIS_ALLOW_EVICTION": "true"} if allow_eviction else {})
 
 
 @app.callback()
@@ -62,13 +76,17 @@ def default_command(
 
 
 @app.command("run")
-def run_command(config_file: ConfigFile = None, print_config: PrintConfig = False) -> None:
+def run_command(
+    config_file: ConfigFile = None,
+    print_config: PrintConfig = False,
+    allow_eviction: AllowEviction = False,
+) -> None:
     """Run the daemon: read paired events, adapt, publish, until SIGTERM.
 
     Settings come from ADAPTD_* variables (see docs/settings.md), for example
     ADAPTD_KAFKA_BOOTSTRAP_SERVERS, ADAPTD_REDIS_URL and ADAPTD_META_INIT.
     """
-    settings = config.load_settings(config_file)
+    settings = config.load_settings(config_file, insisting(allow_eviction))
     if print_config:
         typer.echo(json.dumps(config.shown_settings(settings), indent=2, ensure_ascii=False))
         raise typer.Exit(OK)
@@ -78,18 +96,21 @@ def run_command(config_file: ConfigFile = None, print_config: PrintConfig = Fals
 
 
 @app.command("check")
-def check_command(config_file: ConfigFile = None) -> None:
-    """Try everything that could stop the daemon: settings, θ, Kafka, topics, Redis.
+def check_command(config_file: ConfigFile = None, allow_eviction: AllowEviction = False) -> None:
+    """Try everything that could stop the daemon: settings, θ, Kafka, topics, rights, Redis. Print
+    the least rights that a worker needs.
 
     Exits 0 when all is well, 2 when something is wrong.
     """
-    settings = config.load_settings(config_file)
-    from daemon.worker.check import run_checks
+    settings = config.load_settings(config_file, insisting(allow_eviction))
+    from daemon.worker.check import least_rights, run_checks
 
     good = True
     for finding in run_checks(settings):
         good = good and finding.good
         typer.echo(f"{'ok   ' if finding.good else 'WRONG'}  {finding.what}: {finding.line}")
+    for line in least_rights(settings):
+        typer.echo(line)
     raise typer.Exit(OK if good else MISCONFIGURED)
 
 
@@ -161,9 +182,15 @@ def demo_command(
 @app.command("new-theta")
 def new_theta(
     out: Annotated[Path, typer.Argument(help="Where to write the safetensors file.")],
-    source_dim: Annotated[int, typer.Option(min=1, help="Dimensions of the source vectors.")],
-    target_dim: Annotated[int, typer.Option(min=1, help="Dimensions of the target vectors.")],
-    hidden_dim: Annotated[int, typer.Option(min=1, help="Units of the hidden layer.")] = 128,
+    source_dim: Annotated[
+        int, typer.Option(min=1, max=MAX_DIM, help="Dimensions of the source vectors.")
+    ],
+    target_dim: Annotated[
+        int, typer.Option(min=1, max=MAX_DIM, help="Dimensions of the target vectors.")
+    ],
+    hidden_dim: Annotated[
+        int, typer.Option(min=1, max=MAX_DIM, help="Units of the hidden layer.")
+    ] = 128,
     generator: Annotated[str, typer.Option(help="mlp, attention or adversarial.")] = "mlp",
     learner: Annotated[
         str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam or r2d2.")
@@ -174,7 +201,7 @@ def new_theta(
         str, typer.Option(help="none, relu, gelu, tanh or sigmoid.")
     ] = "none",
     steps: Annotated[int, typer.Option(min=1, max=64, help="Inner steps.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
 ) -> None:
     """Write a random vector -> vector θ for dimensions of your own, to begin with.
 
@@ -185,6 +212,7 @@ def new_theta(
     from model.theta.meta_init_file import save_meta_init
     from model.values.errors import BadMetaInit
 
+    require_writable(out)
     try:
         theta = fresh_theta_of_kind(
             (source_dim, hidden_dim, target_dim),
@@ -198,21 +226,40 @@ def new_theta(
         )
     except BadMetaInit as e:
         raise Misconfigured(str(e)) from e
-    save_meta_init(theta, out)
+    with writing(out):
+        save_meta_init(theta, out)
     typer.echo(f"{out}: {theta.version}, vector ({source_dim}) -> vector ({target_dim})")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command, by default the one in sys.argv, and exits. An error that a person can mend
     becomes one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # θ, or a path, may be more than a locale can say
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments)
     except Misconfigured as e:
-        print(f"adaptd: {e}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        sys.exit(MISCONFIGURED)
+        _end(str(e), MISCONFIGURED)
     except Unavailable as e:
-        print(f"adaptd: {e}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-        sys.exit(FAILED)
+        _end(str(e), FAILED)
+    except OSError as e:  # of stdout, or of a file that went away meanwhile
+        _let_go_of_stdout()
+        _end(str(e), FAILED)
+    except MemoryError as e:
+        _end(f"out of memory: {e}", FAILED)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    with suppress(OSError):
+        print(f"adaptd: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201 - no log yet
+    sys.exit(code)
+
+
+def _let_go_of_stdout() -> None:
+    """What Python still holds for a stdout that takes nothing must not be its last words."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

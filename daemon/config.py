@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     DirectoryPath,
     Field,
@@ -35,27 +36,68 @@ BOOTSTRAP = r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$"
 """host:port, and more of them after commas."""
 MAX_PAIRS_PER_TURN = 200_000
 """Redis takes 2**20 arguments in a command, and a pair has five of them."""
+PRODUCER_LINGER_MS = 5
+"""How long a producer waits for a batch to fill; part of the time that a delivery takes."""
+MAX_RECORD_BYTES = 64 * 2**20
+"""The largest record that the adapters' producers take."""
+INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
+MAX_SHOWN_CHARS = 200
+"""A refused value that is longer is cut when it is shown."""
 MAX_META_INIT_BYTES = 256 * 2**20
 """The largest θ that `model.theta.meta_init_file` reads. The brokers' `socket.request.max.bytes`,
 by default 100 MB, must be larger than every θ that is published."""
 
 Modality = Literal["vector", "image", "text", "audio", "video"]
+KafkaClient = Literal["kafka-python", "librdkafka"]
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
     try:
-        _ = urlsplit(url.get_secret_value()).port
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port
+        (parts.hostname or "").encode("idna")  # as the socket will
     except ValueError:  # its message quotes what it takes for the port: part of a password, often
         raise ValueError(
             "has no valid host and port; in a password, percent-encode / ? # and @"
         ) from None
+    if parts.scheme == "unix" and not parts.path:
+        raise ValueError("has no path of a socket")
     return url
 
 
+def _sasl_mechanism(name: object) -> object:
+    if isinstance(name, str) and name.upper() == "GSSAPI":
+        raise ValueError(
+            "Kerberos is not supported, for neither Kafka client comes with a library for it; use "
+            "SCRAM-SHA-512 or OAUTHBEARER"
+        )
+    return name
+
+
+SaslMechanism = Annotated[
+    Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"],
+    BeforeValidator(_sasl_mechanism),
+]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+def _topic_name(name: str) -> str:
+    if name in (".", "..", *INTERNAL_TOPICS):
+        raise ValueError("is a name that Kafka keeps for itself")
+    return name
+
+
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$"), AfterValidator(_topic_name)]
+
+
+TOPIC_SETTINGS = (
+    "kafka_events_topic",
+    "kafka_mappings_topic",
+    "kafka_dead_letters_topic",
+    "kafka_meta_inits_topic",
+)
 
 
 class Settings(BaseModel):
@@ -70,9 +112,9 @@ class Settings(BaseModel):
     )
 
     # ---- Kafka
-    kafka_client: Literal["kafka-python", "librdkafka"] = "kafka-python"
+    kafka_client: KafkaClient = "kafka-python"
     """The client that reads events and writes mappings. librdkafka costs less CPU and needs the
-    extra `adaptd[librdkafka]`; all else is the same."""
+    extra `adaptd[librdkafka]`; docs/kafka-clients.md lists what else is not the same."""
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
     """The brokers to connect to first: host:port, separated by commas."""
     kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)
@@ -88,14 +130,21 @@ class Settings(BaseModel):
     it. It must be compacted and have one partition."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
     """Where a group begins to read that has never committed."""
+    kafka_isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    """Whether only records of committed transactions are read, and those of none. An open
+    transaction then holds back what lies behind its first record."""
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How to connect to the brokers."""
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    """The SASL protocols need it."""
+    kafka_sasl_mechanism: SaslMechanism | None = None
+    """The SASL protocols need it. OAUTHBEARER takes a token in place of a name and a password."""
     kafka_sasl_username: str | None = None
     """The SASL protocols need it."""
     kafka_sasl_password: SecretStr | None = None
     """The SASL protocols need it. It is never logged."""
+    kafka_oauth_token_provider: str | None = Field(None, max_length=256)
+    """OAUTHBEARER needs it: `module:function`, or the name of an entry point in the group
+    `adaptd.token_providers`. The function returns a token, and until when it is valid (Unix time in
+    seconds)."""
     kafka_ssl_cafile: FilePath | None = None
     """The certificate authorities (PEM) that sign the brokers' certificates. If unset, those of the
     system."""
@@ -125,6 +174,9 @@ class Settings(BaseModel):
     """The beginning of every key, so that several installations can share one Redis."""
     redis_timeout_ms: int = Field(5_000, ge=100, le=120_000)
     """How long a command may take before Redis counts as unavailable."""
+    redis_allow_eviction: bool = False
+    """Starts although Redis evicts keys when its memory is full (a maxmemory-policy other than
+    noeviction), so that windows may be lost. `--allow-eviction` sets it too."""
     window_ttl_s: int = Field(2_592_000, ge=0, le=315_360_000)
     """A window that has not changed for this long expires from Redis, and so do the windows of
     former encoders and topics. 0 keeps them for ever. The default is 30 days."""
@@ -172,9 +224,17 @@ class Settings(BaseModel):
     """Publishes ridge regression where it is clearly better than the adapted mapping on the newest
     pairs; for a θ that was never trained, unless the adapted mapping is clearly better. If off,
     mappings are compared with θ alone."""
+    prequential_streams: int = Field(32, ge=0, le=10_000)
+    """Of how many streams, chosen by the hash of their keys, each new pair is scored by the mapping
+    that was published before it came, for the metrics `adaptd_prequential_*`. Each takes the memory
+    of its mapping and of a linear one."""
+    drift: bool = True
+    """Watches the losses of each stream for a change. A stream that seems to have changed is also
+    adapted to its pairs since then alone; if that mapping is clearly better on the newest pairs,
+    the window loses the older ones, in Redis too."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
     """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
-    Redis keeps them, and when they come back their publish interval begins anew."""
+    Redis keeps them; reading one back costs as much as several events."""
     window_memory_mib: int = Field(0, ge=0, le=16_777_216)
     """If set, no more windows are kept in memory than fit into this many MiB, together with what
     the engine keeps beside them. 0 leaves the number to max_resident_streams."""
@@ -194,13 +254,15 @@ class Settings(BaseModel):
     time."""
     adapt_every: int = Field(1, ge=1, le=4_096)
     """A stream is adapted again once this many events have changed it, or after
-    `ADAPTD_ADAPT_LATEST_MS`."""
+    `ADAPTD_ADAPT_LATEST_MS`, and in any case not before its publish interval is over."""
     adapt_latest_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """How long after the first event a stream is adapted again that fewer events have changed. The
-    offsets of events that wait are not committed."""
+    """How long after the first event since its last adaptation a stream is adapted again that fewer
+    events have changed. The offsets of events that wait are not committed."""
     publish_interval_ms: int = Field(1_000, ge=0, le=86_400_000)
-    """The shortest time between two mappings of a stream, unless the gate's outcome changes.
-    Offsets whose mappings wait are not committed, so a restart reads those events again."""
+    """The shortest time between two mappings of a stream, and between two adaptations: what nobody
+    would receive is not made. A stream on the fallback is adapted with each batch until it has a
+    mapping of its own. Offsets whose mappings wait are not committed, so a restart reads those
+    events again."""
     mapping_encoding: Literal["full", "lowrank"] = "full"
     """How mappings are published: whole, or as what was added to θ where that is smaller. Readers
     of the latter need θ, which they find by `meta_init_hash` in the meta-inits topic or in its
@@ -214,7 +276,7 @@ class Settings(BaseModel):
     """A larger event becomes a dead letter."""
     max_pairs_per_event: int = Field(64, ge=1, le=4_096)
     """An event with more pairs becomes a dead letter."""
-    dead_letter_max_bytes: int = Field(900_000, ge=0, le=104_857_600)
+    dead_letter_max_bytes: int = Field(900_000, ge=0, le=MAX_RECORD_BYTES - 2**20)
     """The most bytes that a dead letter has of the record's key, headers and value together, so
     that its topic can take it. The whole record stays in the events topic, at the offset that the
     dead letter names."""
@@ -250,18 +312,7 @@ class Settings(BaseModel):
                 f"ADAPTD_MIN_SUPPORT = {self.min_support}: must be at most ADAPTD_SUPPORT_SIZE "
                 f"({self.support_size})"
             )
-        if self.kafka_security_protocol.startswith("SASL"):
-            needed = (
-                self.kafka_sasl_mechanism,
-                self.kafka_sasl_username,
-                self.kafka_sasl_password,
-            )
-            if None in needed:
-                raise ValueError(
-                    f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}: needs "
-                    "ADAPTD_KAFKA_SASL_MECHANISM, ADAPTD_KAFKA_SASL_USERNAME and "
-                    "ADAPTD_KAFKA_SASL_PASSWORD"
-                )
+        self._require_credentials()
         if self.kafka_max_poll_records * self.max_pairs_per_event > MAX_PAIRS_PER_TURN:
             raise ValueError(
                 f"ADAPTD_MAX_PAIRS_PER_EVENT = {self.max_pairs_per_event}: times "
@@ -276,6 +327,75 @@ class Settings(BaseModel):
                 f"{longest_ms / 1000:g}, which is ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS, three times "
                 "ADAPTD_KAFKA_TIMEOUT_MS and twice ADAPTD_REDIS_TIMEOUT_MS, so that a service that "
                 "is away does not get the worker killed"
+            )
+        return self
+
+    def _require_credentials(self) -> None:
+        mechanism, provider = self.kafka_sasl_mechanism, self.kafka_oauth_token_provider
+        if not self.kafka_security_protocol.startswith("SASL"):
+            return
+        needed: tuple[str, ...] = ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
+        given: tuple[object, ...] = (self.kafka_sasl_username, self.kafka_sasl_password)
+        if mechanism == "OAUTHBEARER":
+            needed, given = ("KAFKA_OAUTH_TOKEN_PROVIDER",), (provider,)
+        if None in (mechanism, *given):
+            names = ["KAFKA_SASL_MECHANISM", *needed]
+            shown = ", ".join(f"{PREFIX}{name}" for name in names[:-1])
+            raise ValueError(
+                f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}: needs "
+                f"{shown} and {PREFIX}{names[-1]}"
+            )
+
+    @model_validator(mode="after")
+    def _topics_differ(self) -> Self:
+        """Kafka takes two names for the same that differ only in dots and underscores."""
+        seen: dict[str, str] = {}
+        for name in TOPIC_SETTINGS:
+            topic = getattr(self, name)
+            other = seen.setdefault(topic.replace(".", "_"), name)
+            if other != name:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} = {topic!r}: must be another topic than "
+                    f"{PREFIX}{other.upper()} ({getattr(self, other)!r})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        least_ms = self.kafka_timeout_ms + PRODUCER_LINGER_MS
+        if self.kafka_delivery_timeout_ms < least_ms:
+            raise ValueError(
+                f"ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS = {self.kafka_delivery_timeout_ms}: must be at "
+                f"least {least_ms}, which is ADAPTD_KAFKA_TIMEOUT_MS and the {PRODUCER_LINGER_MS} "
+                "ms for which a producer gathers records"
+            )
+        if self.kafka_max_poll_interval_ms < self.kafka_session_timeout_ms:
+            raise ValueError(
+                f"ADAPTD_KAFKA_MAX_POLL_INTERVAL_MS = {self.kafka_max_poll_interval_ms}: must be "
+                f"at least ADAPTD_KAFKA_SESSION_TIMEOUT_MS ({self.kafka_session_timeout_ms})"
+            )
+        waits_s = (self.publish_interval_ms + self.adapt_latest_ms) / 1000
+        if self.window_ttl_s and self.window_ttl_s < waits_s:
+            raise ValueError(
+                f"ADAPTD_WINDOW_TTL_S = {self.window_ttl_s}: must be at least {waits_s:g}, which "
+                "is ADAPTD_PUBLISH_INTERVAL_MS and ADAPTD_ADAPT_LATEST_MS together, or windows "
+                "expire before their mappings are published"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _files_are_used(self) -> Self:
+        """Whoever names an authority or a certificate expects a connection by TLS."""
+        for name in ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile"):
+            if getattr(self, name) is not None and "SSL" not in self.kafka_security_protocol:
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} = '{getattr(self, name)}': is not used with "
+                    f"ADAPTD_KAFKA_SECURITY_PROTOCOL = {self.kafka_security_protocol!r}"
+                )
+        if self.kafka_ssl_keyfile and not self.kafka_ssl_certfile:
+            raise ValueError(
+                f"ADAPTD_KAFKA_SSL_KEYFILE = '{self.kafka_ssl_keyfile}': needs "
+                "ADAPTD_KAFKA_SSL_CERTFILE, the certificate that it belongs to"
             )
         return self
 
@@ -298,7 +418,16 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the settings that the environment gives; an empty variable counts as unset."""
     upper = {variable.upper(): value for variable, value in environment.items()}
     named = {name: upper.get(PREFIX + name.upper()) for name in Settings.model_fields}
-    return {name: value for name, value in named.items() if value}
+    given = {name: value for name, value in named.items() if value}
+    for name, value in given.items():
+        if not _is_utf8(value):
+            raise Misconfigured(f"{PREFIX}{name.upper()}: its value is not UTF-8")
+    return given
+
+
+def _is_utf8(value: str) -> bool:
+    """Whether no byte of it had to be smuggled in as a surrogate."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -306,7 +435,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as e:
         raise Misconfigured(f"config file {path}: {e}") from e
-    except tomllib.TOMLDecodeError as e:
+    except Exception as e:  # tomllib also raises RecursionError, and what int and datetime raise
         raise Misconfigured(f"config file {path} is not TOML: {e}") from e
 
 
@@ -327,8 +456,13 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":  # its value may be a secret under a misspelt name
         return f"unknown setting {name!r} in the config file; see adaptd run --print-config"
-    value = "(hidden)" if is_secret(name) else repr(given.get(name))
+    value = "(hidden)" if is_secret(name) else _shown(given.get(name))
     return f"{PREFIX}{name.upper()} = {value}: {message}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def is_secret(name: str) -> bool:

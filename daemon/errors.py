@@ -6,7 +6,8 @@
     ├── Superseded       another worker owns a partition -> drop it; the new owner carries on
     ├── RefusedMetaInit  a published θ cannot be served  -> reported; the θ before serves on
     └── Misconfigured    the settings cannot work        -> one line and exit code 2, at the start
-                                                            or when Kafka withdraws a right
+        └── Refused      Kafka or Redis refuses us       -> as its parent at the start; later on as
+                                                            Unavailable: the right may come back
 
 Any other exception is a bug: it ends the process, and the supervisor starts another.
 """
@@ -20,6 +21,7 @@ from model.values.errors import BadContentReason
 
 Service = Literal["kafka", "redis"]
 MalformedReason = Literal[
+    "unreadable",
     "empty_key",
     "key_not_utf8",
     "oversize_key",
@@ -31,6 +33,8 @@ MalformedReason = Literal[
     "unknown_modality",
     "wrong_pair_count",
     "lying_shape",
+    "decoder_failed",
+    "repeated_dead_letter",
     BadContentReason,
 ]
 """Why an event cannot be used: a label of metrics and a header of dead letters."""
@@ -82,3 +86,16 @@ class RefusedMetaInit(AdaptdError):
 class Misconfigured(AdaptdError):
     """The settings, the topics or the meta-init cannot work. The message is one line for a
     person."""
+
+
+class Refused(Misconfigured):
+    """A service refuses this worker's credentials, its certificate, or something it asks for."""
+
+    def __init__(self, service: Service, detail: str) -> None:
+        super().__init__(f"{service}: {detail}")
+        self.service: Service = service
+        self.detail = detail
+
+
+Outage = Unavailable | Refused
+"""What ends a turn early."""

@@ -20,7 +20,7 @@ from model.values.shapes import LETTERS
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("benchmarks", "daemon", "examples", "model", "tests")
 SUFFIX = re.compile(r"_*[a-z]\w*_([A-Z0-9]*[A-Z][A-Z0-9]*)")
-NO_SHAPES = {"do_GET"}
+NO_SHAPES = {"do_GET", "do_HEAD"}
 """Names that others chose, and that end in capitals without being arrays."""
 
 

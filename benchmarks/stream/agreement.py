@@ -1,6 +1,6 @@
 """Whether a worker's mappings are those that the usual inner loop makes of the same windows.
 
-W = window size, N = pairs of a stream, D = source dim, E = target dim
+W = window size, N = pairs of a stream, D = source dim, E = target dim, X = source or target dim
 
 The usual worker adapts to a window's support, as it is. The daemon publishes what it adapted to the
 whole window, in units of its targets: the usual inner loop gets the same pairs in the same units,
@@ -29,7 +29,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 2e-3}
 """Largest difference between two weights of a layer, over the layer's largest weight, by the
 numbers that a mapping is published in. float16 rounds each factor by 2**-11 = 5e-4 at most."""
 LEAST_CHECKED = 4
-CENTRE_FROM, NEAR_ONE = 1.5, 2.0**-6
+USUAL, FAMILIAR, NEAR_ONE = 0.35, 1.25, 2.0**-6
 """The daemon's own bounds (docs/model.md, "Units")."""
 
 Tensors = Mapping[str, NDArray[np.floating[Any]]]
@@ -82,18 +82,30 @@ def plainly_adapted(
 def adapted_in_units(
     loop: UsualInnerLoop, x_WD: NDArray[np.float32], y_WE: NDArray[np.float32]
 ) -> Tensors:
-    """Returns w1, b1, w2, b2 of the loop on targets less their mean, if that stands out, and
-    divided by the root mean square of what is left."""
-    n, mean_E = len(y_WE), y_WE.mean(0)
-    around = float(np.square(y_WE - mean_E).sum())
-    effect = (n * float(mean_E @ mean_E) * (n - 1) / around - 1) / n
-    centre_E = mean_E if effect > CENTRE_FROM else np.zeros_like(mean_E)
-    scale = np.sqrt(np.square(y_WE - centre_E).mean())
-    if abs(scale - 1.0) <= NEAR_ONE:
-        scale = np.float32(1.0)
-    targets_WE = ((y_WE - centre_E) / scale).astype(np.float32)
-    tensors = plainly_adapted(loop, x_WD, targets_WE)
-    return dict(tensors) | {"w2": tensors["w2"] * scale, "b2": tensors["b2"] * scale + centre_E}
+    """Returns w1, b1, w2, b2 of the loop on sources and targets less the share of their mean that
+    stands out, and divided by the root mean square of what is left; familiar sources are not."""
+    z_D, r = centre_and_scale(x_WD)
+    if 1.0 / FAMILIAR <= r <= FAMILIAR:
+        r = np.float32(1.0)
+    c_E, s = centre_and_scale(y_WE)
+    x_WD, y_WE = ((x_WD - z_D) / r).astype(np.float32), ((y_WE - c_E) / s).astype(np.float32)
+    tensors = plainly_adapted(loop, x_WD, y_WE)
+    w1 = tensors["w1"] / r
+    return {"w1": w1, "b1": tensors["b1"] - w1 @ z_D} | {
+        "w2": tensors["w2"] * s,
+        "b2": tensors["b2"] * s + c_E,
+    }
+
+
+def centre_and_scale(t_WX: NDArray[np.float32]) -> tuple[NDArray[np.float32], np.float32]:
+    """Returns what is subtracted from one side's pairs, and what they are then divided by."""
+    n, mean_X = len(t_WX), t_WX.mean(0)
+    variance = float(np.square(t_WX - mean_X).sum()) / (n - 1)
+    effect = float(mean_X @ mean_X) / variance
+    share = max(0.0, 1.0 - ((1.0 / n + USUAL) / effect) ** 2)
+    centre_X = np.float32(share) * mean_X
+    scale = np.sqrt(np.square(t_WX - centre_X).mean())
+    return centre_X, np.float32(1.0) if abs(scale - 1.0) <= NEAR_ONE else scale
 
 
 def whole_mapping(record: Any, theta: MetaInit) -> Tensors:

@@ -67,7 +67,7 @@ class Watched:
                 seen, give_up_at = now, time.monotonic() + STALLED_AFTER_S
             self._still_running(f"{now} of {appends} appends", give_up_at)
             time.sleep(LOOK_EVERY_S)
-        return self._sample(now)
+        return self.sample(now)
 
     def wait_until(self, what: str, done: Callable[[], bool]) -> None:
         """Waits. Raises NoFigures when it takes too long."""
@@ -81,7 +81,8 @@ class Watched:
         if code := self.process.terminate(grace_s=STOP_WITHIN_S + 5):
             raise NoFigures(f"the worker's exit code is {code}; {self._log_tail()}")
 
-    def _sample(self, appends: int) -> Sample:
+    def sample(self, appends: int) -> Sample:
+        """Returns what everybody has spent by now; `appends` are in Redis."""
         servers = {"kafka": self.services.kafka, "redis": self.services.redis}
         pids = {name: server.process.pid for name, server in servers.items() if server is not None}
         pids = {"worker": self.process.pid} | pids
@@ -142,12 +143,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def counters(exposition: str) -> dict[str, float]:
-    """Returns a scrape's `_total` and `_sum` samples; a labelled one is also there as
+    """Returns a scrape's `_total`, `_sum` and `_count` samples; a labelled one is also there as
     `name{value}`."""
     found: dict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
-            if sample.name.endswith(("_total", "_sum")):
+            if sample.name.endswith(("_total", "_sum", "_count")):
                 found[sample.name] += sample.value
                 for value in sample.labels.values():
                     found[f"{sample.name}{{{value}}}"] += sample.value

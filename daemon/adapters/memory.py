@@ -11,16 +11,19 @@ Unavailable.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.pending import Done, Pending
-from daemon.turn.ports import Append, Bounds, Claim, Polled
-from daemon.turn.window import Pair, PairId
+from daemon.turn.ports import Append, Appended, Bounds, Claim, Polled
+from daemon.turn.window import Pair
 from daemon.wire.catalogue import Catalogue, PublishedTheta
 from daemon.wire.meta_init import with_record
-from daemon.wire.record import Headers, Message
+from daemon.wire.record import Headers, Message, RawRecord, Record
+
+NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class MemoryTopic:
     """A topic: records by partition, and the offsets that one consumer group has committed."""
 
     partitions: int
-    log: dict[int, list[MemoryRecord]] = field(default_factory=lambda: defaultdict(list))
+    log: dict[int, list[MemoryRecord | RawRecord | None]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     committed: dict[int, int] = field(default_factory=dict)
 
     def produce(
@@ -55,6 +60,15 @@ class MemoryTopic:
         records = self.log[partition]
         records.append(MemoryRecord(len(records), timestamp_ms, key, value, headers))
         return len(records) - 1
+
+    def pass_over(self, partition: int) -> None:
+        """Appends an offset that brings no record, as a transaction's marker does."""
+        self.log[partition].append(None)
+
+    def damage(self, partition: int, offset: int) -> None:
+        """Makes a record one that the client cannot parse."""
+        fault = "it is damaged"
+        self.log[partition][offset] = RawRecord(offset, -1, None, b"", fault=fault)
 
 
 class MemoryEventSource:
@@ -90,14 +104,14 @@ class MemoryEventSource:
         self.verify()
         assigned, self._assigned = frozenset(self._assigned), set()
         revoked, self._revoked = frozenset(self._revoked), set()
-        records: dict[int, Sequence[MemoryRecord]] = {}
+        records: dict[int, Sequence[Record]] = {}
         for partition, position in sorted(self._positions.items()):
             batch = self._topic.log[partition][position : position + max_records]
             max_records -= len(batch)
-            if batch:
-                records[partition] = batch
-                self._positions[partition] += len(batch)
-        return Polled(records, assigned, revoked)
+            self._positions[partition] += len(batch)
+            if found := [record for record in batch if record is not None]:
+                records[partition] = found
+        return Polled(records, assigned, revoked, dict(self._positions))
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""
@@ -148,7 +162,7 @@ class MemoryOutbox:
         """See Outbox."""
         if self.down:
             raise Unavailable("kafka", "down")
-        if self._max_bytes and any(len(m.value) > self._max_bytes for m in messages):
+        if self._max_bytes and any(len(m.value or b"") > self._max_bytes for m in messages):
             raise Unavailable("kafka", f"a message has more than {self._max_bytes} bytes")
         self.sent += messages
 
@@ -188,16 +202,43 @@ class MemoryWindowStore:
         return Claim(epoch, self._positions[partition], self.shelf.marks.get(partition))
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[PairId]:
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = NO_LENGTHS,
+    ) -> Appended:
         """See WindowStore."""
         self.verify({partition: epoch})
         before = self._positions[partition]
         if self.shelf.positions.get(partition) != before:
             raise Unavailable("redis", "lost its newest writes")
+        lengths_before = {
+            stream: len(self.shelf.windows.get((partition, stream), ())) for stream in lengths
+        }
         with_record = position if before is None else max(before, position)
         self._positions[partition] = self.shelf.positions[partition] = with_record
-        return [append.pair.id for append in appends if not self._keep(partition, append)]
+        refused = [append for append in appends if not self._keep(partition, append)]
+        unlike = {stream for stream in lengths if lengths_before[stream] != lengths[stream]}
+        unlike |= {append.stream for append in refused} & lengths.keys()
+        self._delete(partition, unlike)
+        damaged = [stream for stream in lengths if stream in unlike]
+        return Appended([append.pair.id for append in refused], damaged)
+
+    def _delete(self, partition: int, damaged: Collection[str]) -> None:
+        for stream in damaged:
+            del self.shelf.windows[partition, stream]
+        if damaged:
+            del self.shelf.positions[partition]
+
+    def restore(self, partition: int, epoch: int, windows: Mapping[str, Sequence[Pair]]) -> None:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        for stream, pairs in windows.items():
+            self.shelf.windows[partition, stream] = list(pairs)
+        if (position := self._positions[partition]) is not None:
+            self.shelf.positions[partition] = position
 
     def _keep(self, partition: int, append: Append) -> bool:
         window = self.shelf.windows.setdefault((partition, append.stream), [])
@@ -206,6 +247,15 @@ class MemoryWindowStore:
         window.append(append.pair)
         del window[: -self._window_size]
         return True
+
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        if self.shelf.positions.get(partition) != self._positions[partition]:
+            raise Unavailable("redis", "lost its newest writes")
+        for stream, offset in since.items():
+            window = self.shelf.windows.get((partition, stream), [])
+            window[:] = [pair for pair in window if pair.id.offset >= offset]
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""

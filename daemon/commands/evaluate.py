@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.console import Console
 
+from daemon.commands.outputs import require_writable
 from daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def evaluate(
     import torch
 
     torch.set_num_threads(1)  # matrices this small gain nothing from a second
+    require_writable(report)
     show = not as_json
     if digits:
         if events or tables or meta_init or part != "all":

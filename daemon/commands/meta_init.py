@@ -29,6 +29,7 @@ from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, meta_init_to_bytes
 from model.values.errors import BadMetaInit
+from model.values.outside import BadBytes, parse_json
 
 app = typer.Typer(
     help="The θs that workers serve: publish, list, activate, go back. Workers change to another θ "
@@ -85,7 +86,7 @@ def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> N
     if not found.published:
         _say("no θ is published; adaptd meta-init publish FILE puts one there")
         return
-    _console().print(_table(found))
+    _console().print(published_table(found))
 
 
 @app.command()
@@ -182,7 +183,8 @@ def _now_ms() -> int:
 # ---- output
 
 
-def _table(found: Catalogue) -> Table:
+def published_table(found: Catalogue) -> Table:
+    """Return the table of `adaptd meta-init list`."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "version", "parent", "hash", "maps", "parts", "published (UTC)", "MB"):
         table.add_column(name, overflow="fold", no_wrap=name in ("hash", "MB"))
@@ -277,13 +279,17 @@ def _catalogue_json(found: Catalogue) -> dict[str, Any]:
 def _parsed(text: str) -> Any:
     """Return a fact's JSON value, or its text where that is no JSON."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_json(text)
+    except BadBytes:
         return text
 
 
 def _when(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time for people; a record may hold any number."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
 
 
 def _say(line: str) -> None:

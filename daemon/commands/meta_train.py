@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from daemon.commands.outputs import require_writable, writing
 from daemon.errors import Misconfigured
+from model.values.outside import described
 
 if TYPE_CHECKING:
     from daemon.offline.meta_train import MetaTrainRequest, MetaTrainResult
@@ -105,6 +107,7 @@ def meta_train(
     from model.meta.encoders.training import EncodersRecipe
     from model.meta.progress import Saving
 
+    require_writable(out, report)
     flags = dict(zip(FLAGS, (generator, learner, steps, hidden_dim, seed), strict=True))
     settings = Settings()
     limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
@@ -131,12 +134,14 @@ def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
 
     try:
         config = {} if file is None else tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise Misconfigured(f"{file}: not a readable TOML file: {e}") from e
     try:
         return Recipe.from_config(config | flags)
     except ValueError as e:
         raise Misconfigured(str(e)) from e
+    except (TypeError, KeyError, AttributeError) as e:
+        raise Misconfigured(f"{file}: not a recipe: {described(e)}") from e
 
 
 def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json: bool) -> None:
@@ -161,7 +166,8 @@ def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json
         raise typer.Exit(1) from e
     if result is None:
         return
-    save_meta_init(result.theta, out)
+    with writing(out):
+        save_meta_init(result.theta, out)
     if result.figures:
         console.print(figures_table(result.theta.version, result.figures))
     if report is not None:

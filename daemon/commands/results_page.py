@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from daemon.errors import Misconfigured
+from daemon.commands.outputs import writing
 from model.evaluate.chart import Curve
 from model.evaluate.examples import Example
 from model.evaluate.page import page
@@ -38,10 +38,9 @@ def write_tables_page(
 ) -> None:
     """Write the page of a meta-test: facts, tables, and training curves if there are any. Raises
     Misconfigured when the file cannot be written."""
-    try:
-        path.write_text(page(title, facts, tables, curves), encoding="utf-8")
-    except OSError as e:
-        raise Misconfigured(f"{path}: cannot be written: {e.strerror or e}") from e
+    text = page(title, facts, tables, curves)
+    with writing(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def training_curves(history: Sequence[Mapping[str, float]]) -> list[Curve]:

@@ -21,6 +21,7 @@ import msgspec
 
 from daemon.errors import MalformedEvent, Misconfigured
 from daemon.wire.paired_event import EventLimits, PairedEvent
+from model.values.outside import described
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 MSGPACK_SUFFIXES = (".msgpack", ".mpk")
@@ -110,7 +111,7 @@ def _objects(file: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | Non
                 unpacker.skip()
             except msgpack.OutOfData:
                 break
-            except (ValueError, msgpack.UnpackException):
+            except Exception:  # whatever garbage does to the library
                 yield f"byte {start}", None
                 return
             end = unpacker.tell()
@@ -135,8 +136,8 @@ def _decoded(
         return BadEntry(place, MalformedEvent("oversize", detail))
     try:
         event: RecordedEvent = decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        return BadEntry(place, MalformedEvent("schema", f"not a recorded event: {e}"))
+    except Exception as e:  # whatever the bytes are, the entries behind them are read
+        return BadEntry(place, MalformedEvent("schema", f"not a recorded event: {described(e)}"))
     if not event.stream:
         return BadEntry(place, MalformedEvent("empty_key", "the stream is empty"))
     if not 1 <= len(event.pairs) <= limits.max_pairs:

@@ -99,12 +99,8 @@ class Follower(Generic[T]):
 
     def poll_catalogue(self) -> bool:
         """Compares the active θ with the one that is served, once. Returns False when it cannot:
-        the topic does not exist, or may not be read. Raises Unavailable."""
-        try:
-            catalogue = self._topic.catalogue()
-        except Misconfigured as e:
-            self._on_silence(str(e))
-            return False
+        the topic does not exist. Raises Unavailable, and Misconfigured when it may not be read."""
+        catalogue = self._topic.catalogue()
         self._compare(catalogue)
         if catalogue.exists:
             self._silent = False
@@ -141,7 +137,7 @@ class Follower(Generic[T]):
             try:
                 self.poll_catalogue()
                 wait_s, failures = POLL_INTERVAL_S, 0
-            except Unavailable as e:
+            except (Unavailable, Misconfigured) as e:  # a right may come back
                 self._on_silence(str(e))
                 failures += 1
                 wait_s = BACKOFF.wait_s(failures, random.random())

@@ -5,7 +5,7 @@ argument, in seconds on one monotonic clock.
 from __future__ import annotations
 
 import heapq
-import itertools
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -35,7 +35,7 @@ def when_to_publish(
     """Returns NOW, NEVER, or the later time at which to publish a mapping of this outcome.
 
     An adapted mapping is published at most once in `interval_s`, the fallback once until an
-    adapted mapping follows it, and either at once when the gate changes its mind.
+    adapted mapping follows it, and either at once when the gate is found to have changed its mind.
     """
     if last is None or last.outcome.is_fallback != outcome.is_fallback:
         return When.NOW
@@ -51,6 +51,7 @@ class Schedule:
     Changed streams are due in the order in which they were first marked. Deferred streams lie in a
     heap by the time at which they are due. An entry of the heap whose stream is no longer deferred
     to that time is stale: it is skipped, or used again when the stream is deferred to that time.
+    Of both, whichever has waited longest comes first, so that neither starves the other.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
@@ -82,9 +83,9 @@ class Schedule:
         self._changed.setdefault(stream, at)
 
     def defer(self, stream: StreamId, until: float) -> None:
-        """Makes the stream due at this time even if it does not change again; an earlier call
+        """Makes the stream due at this time even if it does not change again; an earlier time
         counts instead."""
-        if stream not in self._deferred:
+        if until < self._deferred.get(stream, math.inf):
             self._deferred[stream] = until
             if (until, stream) not in self._in_heap:
                 heapq.heappush(self._heap, (until, stream))
@@ -101,32 +102,26 @@ class Schedule:
             for stream in [stream for stream in waiting if stream.partition == partition]:
                 self.forget(stream)
 
-    def pop_due(self, now: float) -> list[StreamId]:
-        """Removes at most `max_batch` streams that are due from both queues, and returns them.
-
-        Deferred streams come first: under load there are always changed ones, and behind those they
-        would wait for ever and hold commits back. They leave room for changed streams in the long
-        run, since only a stream that has changed is ever deferred.
+    def pop_due(self, now: float, most: int | None = None) -> list[StreamId]:
+        """Removes at most `most` streams that are due from both queues (None: `max_batch`), and
+        returns them: those that have waited longest. Changed ones wait for a batch, deferred ones
+        only for their time.
         """
-        due = self._deferred_due(now)
-        return due + self._changed_due(now, self._policy.max_batch - len(due))
-
-    def _deferred_due(self, now: float) -> list[StreamId]:
+        most = self._policy.max_batch if most is None else most
+        changed = bool(self._changed) and self._changed_wait_s(now) <= 0
         due: list[StreamId] = []
-        while len(due) < self._policy.max_batch:
+        while len(due) < most:
             until = self._next_deferred()
-            if until is None or until > now:
+            if until is not None and until > now:
+                until = None
+            marked = next(iter(self._changed.items()), None) if changed else None
+            if marked is not None and (until is None or marked[1] < until):
+                due.append(marked[0])
+            elif until is not None:
+                due.append(self._pop())
+            else:
                 break
-            due.append(self._pop())
             self.forget(due[-1])
-        return due
-
-    def _changed_due(self, now: float, room: int) -> list[StreamId]:
-        if not self._changed or self._changed_wait_s(now) > 0:
-            return []
-        due = list(itertools.islice(self._changed, room))
-        for stream in due:
-            self.forget(stream)
         return due
 
     def wait_s(self, now: float, at_most_s: float) -> float:

@@ -4,6 +4,7 @@ monotonic clock.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -21,3 +22,24 @@ class Cadence:
     def mark(self, now: float) -> None:
         """Notes that it was done."""
         self.last_at = now
+
+
+@dataclass(slots=True)
+class Allowance:
+    """Says whether something may be done that is done `per_s` times a second at most, on average;
+    what is not used is saved for `saved_s` seconds."""
+
+    per_s: float
+    saved_s: float
+    left: float = 0.0
+    at: float = -math.inf
+
+    def take(self, now: float) -> bool:
+        """Returns whether it may be done now, and counts it if so."""
+        most = self.per_s * self.saved_s
+        self.left = min(most, self.left + self.per_s * max(0.0, now - self.at))
+        self.at = max(self.at, now)
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True

@@ -9,13 +9,14 @@ held back from being committed, so that a worker that takes over reads the event
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from daemon.turn.batching import Schedule, When, when_to_publish
 from daemon.turn.decoding import Decoded
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import LoopPolicy
-from daemon.turn.report import Publication, Verdict
+from daemon.turn.report import Publication, Verdict, latency_s
 from daemon.turn.streams import LastPublication, Stream, StreamId, Streams
 from model.values.gate import Outcome
 
@@ -49,16 +50,29 @@ class Debts:
 
     def mark_owed(self, event: Decoded, now: float, wall_ms: int) -> None:
         """Owes the event's stream a mapping that reflects it. A replayed event counts too: the
-        worker that read it first may have died before it published."""
+        worker that read it first may have died before it published.
+
+        The stream is due when a mapping of it may be published: nobody receives what is adapted
+        before. Until its first publication that is at once."""
         stream = self._streams[event.stream]
         stream.fresh += 1
-        if stream.fresh >= self._policy.adapt_every or stream.last is None:
+        enough = stream.fresh >= self._policy.adapt_every or stream.last is None
+        wait_s = 0.0 if enough else self._policy.adapt_latest_s
+        due = max(now + wait_s, self._may_publish_at(stream))
+        if due <= now:
             self._schedule.changed(stream.id, now - self._waited_s(event, wall_ms))
         else:
-            self._schedule.defer(stream.id, now + self._policy.adapt_latest_s)
+            self._schedule.defer(stream.id, due)
         self._owned[stream.id.partition].hold(stream.id.key, event.offset)
         if stream.unpublished_since_ms is None:
             stream.unpublished_since_ms = event.recorded_ms
+
+    def _may_publish_at(self, stream: Stream) -> float:
+        """Returns the earliest time at which what the gate will probably say can be published. Of a
+        stream whose fallback was published that is any time: the event may change the outcome."""
+        if stream.last is None or stream.last.outcome.is_fallback:
+            return -math.inf
+        return stream.last.at + self._policy.publish_interval_s
 
     def _waited_s(self, event: Decoded, wall_ms: int) -> float:
         """Returns how much of its wait for a batch the event has spent in Kafka: at most all of
@@ -74,9 +88,10 @@ class Debts:
             else:
                 self._owned[stream_id.partition].renewals.finish(stream_id.key)
 
-    def pop_due(self, now: float) -> list[StreamId]:
-        """Returns the streams to adapt now; they are due no longer. Some may be evicted."""
-        return self._schedule.pop_due(now)
+    def pop_due(self, now: float, most: int) -> list[StreamId]:
+        """Returns at most `most` streams to adapt now; they are due no longer. Some may be
+        evicted."""
+        return self._schedule.pop_due(now, most)
 
     def release_lost(self, ids: Iterable[StreamId]) -> list[StreamId]:
         """Returns the streams whose windows can be cut; the others are owed no more. Those were
@@ -117,16 +132,20 @@ class Debts:
     def _when(self, stream: Stream, outcome: Outcome, now: float) -> When | float:
         return when_to_publish(now, self._policy.publish_interval_s, stream.last, outcome)
 
+    def postpone(self, verdicts: Iterable[Verdict], now: float) -> None:
+        """Makes streams due in the next turn whose mappings were to be published in this one."""
+        for verdict in verdicts:
+            self._schedule.defer(verdict.stream, now)
+
     def settle(self, verdict: Verdict, chosen_at: float, acknowledged_ms: int) -> Publication:
         """Notes that Kafka has acknowledged the verdict's mapping at this time (ms, UTC), and
         returns the publication. `chosen_at`: when its next publish interval begins."""
         stream = self._streams[verdict.stream]
         since_ms = stream.unpublished_since_ms
-        # None after an eviction; 0 if the producer does not set the time
-        latency_s = max(0, acknowledged_ms - since_ms) / 1000 if since_ms else 0.0
         stream.last = LastPublication(chosen_at, verdict.outcome)
         renewed = self._release(stream) and since_ms is None
-        return Publication(stream.id, verdict.version, verdict.outcome, latency_s, renewed)
+        latency = latency_s(since_ms, acknowledged_ms)  # since_ms is None for a renewal
+        return Publication(stream.id, verdict.version, verdict.outcome, latency, renewed)
 
     def _release(self, stream: Stream) -> bool:
         """Ends what is owed to the stream. Returns whether a renewal of its mapping was due."""

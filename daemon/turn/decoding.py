@@ -19,10 +19,11 @@ from daemon.turn.report import OffsetRange
 from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
-from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.dead_letter import DeadLetter, dead_letter_of
 from daemon.wire.paired_event import Content, EventLimits
 from daemon.wire.record import Record
-from model.values.errors import BadContent
+from model.values.errors import BadContent, DeviceLost
+from model.values.outside import described
 
 
 class Decoded(NamedTuple):
@@ -75,6 +76,20 @@ def decode_batches(
     return made
 
 
+def read_ranges(
+    decoded: DecodedBatches, positions: Mapping[int, int], before: Mapping[int, int]
+) -> dict[int, OffsetRange]:
+    """Returns the offsets that were read of each partition. Besides the records these are the
+    offsets that bring none, up to the source's position; `before` says where each partition was to
+    be read from. A partition with a record that is postponed was read up to that record."""
+    read = dict(decoded.offsets)
+    for partition, position in positions.items():
+        start, end = read.get(partition, (before[partition], before[partition]))
+        if position > end and partition not in decoded.postponed:
+            read[partition] = OffsetRange(start, position)
+    return read
+
+
 def decode_record(
     partition: int, record: Record, limits: EventLimits, engine: AdaptationEngine
 ) -> Decoded | DeadLetter:
@@ -83,7 +98,7 @@ def decode_record(
     try:
         return _decode(partition, record, limits, engine)
     except MalformedEvent as e:
-        return DeadLetter(record, partition, e)
+        return dead_letter_of(record, partition, e)
 
 
 def _decode(
@@ -107,6 +122,10 @@ def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content)
         return engine.prepare(side, modality, raw)
     except BadContent as e:
         raise MalformedEvent(e.reason, f"{side} of pair {index}: {e}") from e
+    except (DeviceLost, MemoryError):
+        raise
+    except Exception as e:  # a decoder that fails in a new way must not stop the partition for good
+        raise MalformedEvent("decoder_failed", f"{side} of pair {index}: {described(e)}") from e
 
 
 def encode_events(events: Sequence[Decoded], engine: AdaptationEngine) -> list[list[Pair]]:

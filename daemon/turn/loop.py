@@ -12,25 +12,42 @@ and read again from the committed offsets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 
-from daemon.errors import Unavailable
+from daemon.errors import Refused, Unavailable
 from daemon.turn.cadence import Cadence
 from daemon.turn.debts import Debts
-from daemon.turn.decoding import Decoded, DecodedBatches, decode_batches, encode_events
-from daemon.turn.gating import CutBatch, gate
+from daemon.turn.decoding import (
+    Decoded,
+    DecodedBatches,
+    decode_batches,
+    encode_events,
+    read_ranges,
+)
+from daemon.turn.gating import CutBatch, DatedCut, DueStream, gate
 from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
-from daemon.turn.ports import AdaptationEngine, Ports, WindowStore
-from daemon.turn.report import Holdings, TurnReport, Verdict
-from daemon.turn.storing import NOTHING_STORED, append_all, load_missing, partition_appends
+from daemon.turn.ports import AdaptationEngine, Polled, Ports, WindowStore
+from daemon.turn.prequential import Prequential
+from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
+from daemon.turn.renewals import RenewalPace
+from daemon.turn.report import Holdings, TurnReport, Verdict, refused_event
+from daemon.turn.storing import (
+    NOTHING_STORED,
+    append_all,
+    load_missing,
+    partition_appends,
+    restore_damaged,
+    shorten_all,
+)
 from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
 from daemon.wire.dead_letter import DeadLetter
-from daemon.wire.record import Message, Record
+from daemon.wire.record import Message
 
 
 class Loop:
@@ -47,20 +64,23 @@ class Loop:
         self._owned = Ownership(ports.source, ports.store, policy.start, theta_hash)
         self._streams = Streams(policy.shape, windows, policy.slots)
         self._debts = Debts(policy, self._streams, self._owned)
+        self._prequential = Prequential(policy.prequential_streams, ports.engine)
         self._stored = NOTHING_STORED
+        self._publishing = PublishingPace(policy.batch.max_batch, policy.publish_slice_bytes)
+        self._renewing = RenewalPace(policy.batch.max_batch)
         self._pacing = Cadence(policy.turn_interval_s, ports.clock.now())
         self._verifying = Cadence(policy.verify_interval_s, ports.clock.now())
         self._turns = 0
 
     def turn(self) -> TurnReport:
-        """Runs one turn and returns what it did. Raises Unavailable: then call `recover` before
-        the next turn."""
+        """Runs one turn and returns what it did. Raises Unavailable, Refused: then call `recover`
+        before the next turn."""
         self._turns += 1
         report = TurnReport(f"{self._instance}-{self._turns}")
         with self._stage(report, "poll"):
-            records = self._poll(report)
+            polled = self._poll(report)
         with self._stage(report, "decode"):
-            decoded = self._decode(records, report)
+            decoded = self._decode(polled, report)
         with self._stage(report, "encode"):
             pairs = encode_events(decoded.events, self._engine)
         with self._stage(report, "slide"):
@@ -68,23 +88,28 @@ class Loop:
         with self._stage(report, "cut"):
             batch = self._cut(report)
         with self._stage(report, "adapt"):
-            adaptations = self._streams.adapt(batch.cuts)
-            report.batch_splits = self._streams.batch_splits if batch.cuts else 0
+            windows = batch.windows
+            adaptations = self._streams.adapt([*windows, *batch.challengers])
+            report.batch_splits = self._streams.batch_splits if windows else 0
         with self._stage(report, "gate"):
-            verdicts = gate(batch, adaptations)
+            incumbents, challengers = adaptations[: len(windows)], adaptations[len(windows) :]
+            report.suspected = self._streams.observe(windows, incumbents)
+            verdicts = gate(batch, incumbents, challengers, self._streams.standard_errors)
         with self._stage(report, "save"):
             report.verdicts = self._save(verdicts, report)
         with self._stage(report, "publish"):
             self._publish(decoded.dead_letters, batch.at, report)
         with self._stage(report, "commit"):
             self._commit(report)
+        if report.renewals:
+            self._renewing.ended(report.seconds)
         self._evict(report)
         return report
 
     def recover(self) -> None:
         """Forgets what is in memory, so that the next turn claims every partition anew and reads
         again from the committed offsets."""
-        with suppress(Unavailable):  # what was begun must not go on after the next claim
+        with suppress(Unavailable, Refused):  # what was begun must not go on after the next claim
             self._stored.result()
         self._stored = NOTHING_STORED
         self._drop(self._owned.forget())
@@ -108,12 +133,14 @@ class Loop:
         self._owned.serve(store, engine.theta.content_hash)
         self.recover()
         self._streams.use(engine.windows(self._policy.slots))
+        self._prequential = Prequential(self._policy.prequential_streams, engine)
         return before
 
     # ---- the steps of a turn
 
-    def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
-        """Returns records of the partitions that this worker owned before the poll."""
+    def _poll(self, report: TurnReport) -> Polled:
+        """Returns records and positions of the partitions that this worker owned before the
+        poll."""
         self._wait_for_pace()
         self._verify(report)
         idle_s = 0.0 if self._owned.renewals_left else IDLE_WAIT_S
@@ -126,7 +153,10 @@ class Loop:
         known = frozenset(self._owned)
         report.claimed = self._owned.claim(now, self._clock.wall_ms())
         # the records of a partition claimed just now were read before its claim said where to begin
-        return {p: records for p, records in polled.records.items() if p in known and records}
+        return Polled(
+            {p: records for p, records in polled.records.items() if p in known and records},
+            positions={p: at for p, at in polled.positions.items() if p in known},
+        )
 
     def _wait_for_pace(self) -> None:
         """Lets events gather, so that they share what a turn costs however few they are."""
@@ -144,20 +174,24 @@ class Loop:
             self._lose(self._owned.verify(self._owned, now), report)
             self._verifying.mark(now)
 
-    def _decode(
-        self, records: Mapping[int, Sequence[Record]], report: TurnReport
-    ) -> DecodedBatches:
+    def _decode(self, polled: Polled, report: TurnReport) -> DecodedBatches:
         decode_until = self._clock.now() + DECODE_BUDGET_S
         decoded = decode_batches(
-            records, self._policy.limits, self._engine, lambda: self._clock.now() > decode_until
+            polled.records,
+            self._policy.limits,
+            self._engine,
+            lambda: self._clock.now() > decode_until,
         )
         for partition, offset in decoded.postponed.items():
             self._source.seek(partition, offset)
-        for partition, read in decoded.offsets.items():
+        before = {p: self._owned[p].next_offset for p in self._owned}
+        report.offsets = read_ranges(decoded, polled.positions, before)
+        for partition, read in report.offsets.items():
             self._owned[partition].next_offset = read.end
-        report.offsets = decoded.offsets
         report.events = len(decoded.events)
         report.dead_letters.update(letter.error.reason for letter in decoded.dead_letters)
+        for letter in decoded.dead_letters:
+            report.refused.setdefault(letter.error.reason, refused_event(letter))
         return decoded
 
     def _slide(
@@ -167,13 +201,14 @@ class Loop:
         streams = [event.stream for event in events]
         self._load(streams, report)
         slid = self._streams.slide(zip(streams, pairs, strict=True))
+        report.scores = self._prequential.score(slid, self._clock.now())
         report.pairs = sum(len(each.new) for each in slid)
         report.replayed_pairs = sum(map(len, pairs)) - report.pairs
         now, wall_ms = self._clock.now(), self._clock.wall_ms()
         for event, each in zip(events, slid, strict=True):
             if each.ready:
                 self._debts.mark_owed(event, now, wall_ms)
-        writes = partition_appends(report.offsets, slid, self._owned)
+        writes = partition_appends(report.offsets, slid, self._owned, self._streams)
         self._stored = self._executor.submit(partial(append_all, self._store, writes))
 
     def _cut(self, report: TurnReport) -> CutBatch:
@@ -181,37 +216,103 @@ class Loop:
         another θ, as far as the batch has room for them."""
         now = self._clock.now()
         changed, max_batch = self._debts.changed_count, self._policy.batch.max_batch
-        renewing = self._owned.begin_renewals(max_batch, changed)
+        renewing = self._owned.begin_renewals(max_batch, changed, self._renewing.most)
+        report.renewals = len(renewing)
         self._load(renewing, report)
         self._debts.mark_renewing(renewing, now)
-        popped = self._debts.pop_due(now)
+        popped = self._debts.pop_due(now, self._publishing.mappings)
         self._load(popped, report)  # a stream that waited for its publish interval may be evicted
         due = self._debts.release_lost(popped)
-        cuts = [self._streams.cut(each, wanted=self._debts.is_expected(each, now)) for each in due]
-        versions = [self._streams[each].newest.offset for each in due]
-        return CutBatch(now, due, versions, cuts)
+        return CutBatch(now, [self._cut_stream(each, now) for each in due])
+
+    def _cut_stream(self, stream_id: StreamId, now: float) -> DueStream:
+        streams = self._streams
+        cut = streams.cut(stream_id, wanted=self._debts.is_expected(stream_id, now))
+        second = streams.challenge(cut) if self._policy.drift else None
+        return DueStream(
+            stream_id,
+            streams[stream_id].newest.offset,
+            DatedCut(cut, streams.since(cut)),
+            DatedCut(second, streams.since(second)) if second else None,
+        )
 
     def _save(self, verdicts: Sequence[Verdict], report: TurnReport) -> list[Verdict]:
-        """Waits until the store has the pairs that slide began to store. Returns the verdicts on
-        streams that this worker still owns."""
-        superseded, self._stored = self._stored.result(), NOTHING_STORED
-        self._lose(self._owned.lose(superseded, self._clock.now()), report)
-        return self._still_owned(verdicts)
+        """Waits until the store has the pairs that slide began to store, writes windows again that
+        it has lost, and shortens those of streams that have changed: there first, so that a
+        successor has the window that the mapping was made of. Returns the verdicts on streams that
+        this worker still owns."""
+        stored, self._stored = self._stored.result(), NOTHING_STORED
+        now = self._clock.now()
+        self._lose(self._owned.lose(stored.superseded, now), report)
+        if stored.damaged:
+            report.restored = stored.damaged
+            taken = restore_damaged(self._store, self._streams, stored.damaged, self._owned)
+            self._lose(self._owned.lose(taken, now), report)
+        superseded = shorten_all(self._store, self._still_owned(verdicts), self._owned)
+        self._lose(self._owned.lose(superseded, now), report)
+        owned = self._still_owned(verdicts)
+        for verdict in owned:
+            if verdict.shortened:
+                self._streams.shorten(verdict.stream, verdict.support_pairs)
+        return owned
 
     def _publish(self, letters: Sequence[DeadLetter], cut_at: float, report: TurnReport) -> None:
-        """Sends the dead letters, and the mappings whose time has come."""
+        """Sends the dead letters, and the mappings whose time has come, slice by slice."""
         # judged at the time of the cut: by now more may be due, whose factors were not made
         chosen = self._debts.choose(report.verdicts, cut_at)
-        # a worker that slept must not speak for the new owner
-        partitions = {verdict.stream.partition for verdict in chosen}
-        self._lose(self._owned.verify(partitions, self._clock.now()), report)
-        chosen = self._still_owned(chosen)
-        messages = [self._messages.dead_letter(letter) for letter in letters]
-        messages += [self._mapping(verdict, report.turn) for verdict in chosen]
-        if messages:
-            self._outbox.send(messages)
+        self._check_tenures(chosen, report)
+        put_aside = (letter for letter in letters if not letter.is_dropped)
+        dead = ((self._messages.dead_letter(letter), None) for letter in put_aside)
+        messages = chain(dead, self._mappings(chosen, report.turn))
+        for number, outgoing in enumerate(self._publishing.slices(messages)):
+            if number:  # the slices before this one took their time
+                self._check_tenures([verdict for _, verdict in outgoing if verdict], report)
+            self._send(outgoing, cut_at, report)
+        left = self._still_owned(chosen)[len(report.published) :]
+        self._debts.postpone(left, cut_at)
+        self._publishing.ended(len(report.published), len(left))
+
+    def _check_tenures(self, verdicts: Iterable[Verdict], report: TurnReport) -> None:
+        """Loses the partitions of these that another worker has claimed: a worker that slept must
+        not speak for the new owner."""
+        partitions = {verdict.stream.partition for verdict in verdicts}
+        if partitions:
+            self._lose(self._owned.verify(partitions, self._clock.now()), report)
+
+    def _mappings(
+        self, chosen: Iterable[Verdict], turn: str
+    ) -> Iterator[tuple[Message, Verdict | None]]:
+        """Yields the mappings of streams that this worker still owns, until time is over."""
+        until = self._clock.now() + PUBLISH_BUDGET_S
+        for verdict in chosen:
+            if self._clock.now() > until:
+                return
+            if verdict.stream.partition in self._owned:
+                yield self._mapping(verdict, turn), verdict
+
+    def _send(
+        self, outgoing: Sequence[tuple[Message, Verdict | None]], cut_at: float, report: TurnReport
+    ) -> None:
+        """Sends a slice, and settles what is owed to the streams of its mappings."""
+        ours = [(m, v) for m, v in outgoing if v is None or v.stream.partition in self._owned]
+        if not ours:
+            return
+        try:
+            self._outbox.send([message for message, _ in ours])
+        except (Unavailable, Refused):
+            self._publishing.failed()
+            if report.published:  # which need not be made again
+                with suppress(Unavailable, Refused):
+                    self._owned.commit()
+                    self._owned.await_commit()
+            raise
+        self._publishing.acknowledged()
         now_ms = self._clock.wall_ms()
-        report.published = [self._debts.settle(verdict, cut_at, now_ms) for verdict in chosen]
+        settled = [self._debts.settle(verdict, cut_at, now_ms) for _, verdict in ours if verdict]
+        report.published += settled
+        for _, verdict in ours:
+            if verdict:
+                self._prequential.hold(verdict, self._clock.now())
 
     def _mapping(self, verdict: Verdict, turn: str) -> Message:
         epoch = self._owned[verdict.stream.partition].epoch
@@ -254,6 +355,7 @@ class Loop:
         for partition in partitions:
             self._streams.drop(partition)
             self._debts.drop(partition)
+            self._prequential.drop(partition)
 
     @contextmanager
     def _stage(self, report: TurnReport, name: str) -> Iterator[None]:

@@ -68,7 +68,7 @@ class MessageBuilder:
             max_bytes=self._dead_letter_max_bytes,
         )
 
-    def mapping(self, verdict: Verdict, occasion: PublicationContext) -> Message:
+    def mapping(self, verdict: Verdict, context: PublicationContext) -> Message:
         """Returns θ′ or ridge regression, whichever the gate chose, or θ marked as the fallback."""
         adaptation, theta = verdict.adaptation, self._engine.theta
         body = self._body(verdict)
@@ -85,7 +85,7 @@ class MessageBuilder:
             target_dim=theta.target_dim,
             stream=verdict.stream.key,
             outcome=verdict.outcome,
-            epoch=occasion.epoch,
+            epoch=context.epoch,
             version=verdict.version,
             topic=self._topics.events,
             partition=verdict.stream.partition,
@@ -102,12 +102,16 @@ class MessageBuilder:
             query_loss_before=adaptation.query_loss_before,
             query_loss_after=adaptation.query_loss_after,
             query_loss_ridge=adaptation.query_loss_ridge,
-            event_time_ms=occasion.event_time_ms,
-            published_at_ms=occasion.now_ms,
-            turn=occasion.turn,
+            candidate=adaptation.winner.value,
+            ahead_squared=adaptation.ahead_squared,
+            ahead_cosine=adaptation.ahead_cosine,
+            event_time_ms=context.event_time_ms,
+            published_at_ms=context.now_ms,
+            turn=context.turn,
             encoding=body.encoding,
             dtype=body.dtype,
             content_hash=body.content_hash,
+            window_since=verdict.window_since,
         )
         value, headers = adapted_mapping.encode_mapping(AdaptedMapping(body.tensors, facts))
         return Message(self._topics.mappings, verdict.stream.key.encode(), value, headers)

@@ -177,12 +177,12 @@ class Ownership:
         """How many streams have a mapping that is still to be renewed."""
         return sum(tenure.renewals.left for tenure in self._tenures.values())
 
-    def begin_renewals(self, max_batch: int, changed: int) -> list[StreamId]:
-        """Begins as many renewals as a batch has room for beside so many changed streams, over
-        all partitions together. Returns their streams."""
+    def begin_renewals(self, max_batch: int, changed: int, most: int) -> list[StreamId]:
+        """Begins as many renewals as a batch has room for beside so many changed streams, and at
+        most `most`, over all partitions together. Returns their streams."""
         tenures = self._tenures.items()
         begun = sum(tenure.renewals.begun for _, tenure in tenures)
-        room = room_for_renewals(max_batch, changed, begun)
+        room = min(most, room_for_renewals(max_batch, changed, begun))
         streams: list[StreamId] = []
         for partition, tenure in tenures:
             keys = tenure.renewals.begin(room - len(streams))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from daemon.turn.batching import BatchPolicy
 from daemon.turn.ownership import StartPolicy
+from daemon.turn.publishing import SLICE_BYTES
 from daemon.turn.window import WindowShape
 from daemon.wire.paired_event import EventLimits
 
@@ -36,10 +37,16 @@ class LoopPolicy:
     verify_interval_s: float = VERIFY_INTERVAL_S
     turn_interval_s: float = 0.0
     """The shortest time between the beginnings of two turns."""
+    publish_slice_bytes: int = SLICE_BYTES
+    """After how many bytes of messages their acknowledgement is awaited."""
     adapt_every: int = 1
     """How many events of a stream make it due."""
     adapt_latest_s: float = 1.0
     """How long after its first event a stream with fewer events is due."""
+    prequential_streams: int = 0
+    """Of how many streams new pairs are scored by what was published."""
+    drift: bool = True
+    """Whether a stream that has changed loses the pairs from before."""
 
     @property
     def slots(self) -> int:

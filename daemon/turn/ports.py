@@ -1,17 +1,18 @@
 """What the loop needs from the outside, in its own words.
 
-R = rows (contents), D = source dim, E = target dim
+R = rows (contents), N = pairs of a stream, D = source dim, E = target dim
 
 Adapters in `daemon.adapters`, and `model.serving.engine.Engine`, satisfy these protocols. Each port
 has one contract suite in tests/contracts that every adapter passes. All calls come from the one
-thread that owns the loop, except `WindowStore.append`: it may run beside any call but `claim` and
-another `append`.
+thread that owns the loop, except `WindowStore.append`: it may run beside any call but `claim`,
+`restore`, `shorten` and another `append`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -34,6 +35,10 @@ class Polled:
     records: Mapping[int, Sequence[Record]]
     assigned: frozenset[int] = frozenset()
     revoked: frozenset[int] = frozenset()
+    positions: Mapping[int, int] = field(default_factory=dict)
+    """The offset after all that was read, by partition, as far as it is known. It passes what
+    brings no record: transaction markers, aborted transactions, gaps of compaction, and what
+    retention has deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ class EventSource(Protocol):
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         """Waits at most `timeout_s` for records, and returns at most `max_records`, none of them
-        of a partition that was revoked. Raises Unavailable."""
+        of a partition that was revoked. What the client cannot parse comes as a RawRecord with a
+        fault, in its place. Raises Unavailable."""
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """Returns the first offset, the end offset and the group's committed offset of each
@@ -68,8 +74,9 @@ class EventSource(Protocol):
         """
 
     def lag(self) -> Mapping[int, int]:
-        """Returns how many records of each assigned partition are not polled yet, as far as the
-        client knows without asking the broker."""
+        """Returns how many offsets of each assigned partition are not polled yet, up to the end
+        that the broker gave when it was last asked, a second ago or so. Leaves out a partition
+        whose end is not known. Does not wait."""
 
     def joined(self) -> bool:
         """Returns whether the group has given this worker an assignment, be it an empty one."""
@@ -112,6 +119,17 @@ class Append(NamedTuple):
     pair: Pair
 
 
+class Appended(NamedTuple):
+    """What an append met in the store."""
+
+    replays: Sequence[PairId] = ()
+    """Pairs that the store had already."""
+    damaged: Sequence[str] = ()
+    """Streams whose window was not as the caller holds it. The store has deleted those windows, and
+    the partition's position with them: until `restore` has written them again, a successor finds
+    no position and rebuilds all windows."""
+
+
 class WindowStore(Protocol):
     """The windows of all streams, durable. A pair whose id the store has seen changes nothing."""
 
@@ -120,13 +138,28 @@ class WindowStore(Protocol):
         least `now_ms` (wall clock). Raises Unavailable."""
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[PairId]:
-        """Stores these pairs and the position, all or nothing. Returns the ids that were replays.
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = MappingProxyType({}),
+    ) -> Appended:
+        """Stores these pairs and the position, all or nothing. `lengths` says how many pairs the
+        caller held of each of these streams before; a window that had another number, or one of
+        the pairs already, is damaged. Returns the replays and the damaged.
 
         Raises Superseded when another worker has claimed the partition, and Unavailable; after the
         latter it is unknown whether anything was stored.
         """
+
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """Removes from each of these streams' windows the pairs of events before this offset. Call
+        it between two appends. Raises Superseded and Unavailable, as `append` does."""
+
+    def restore(self, partition: int, epoch: int, windows: Mapping[str, Sequence[Pair]]) -> None:
+        """Replaces the windows of these streams by these pairs, oldest first, and puts the position
+        back that the last append was to store. Raises Superseded, Unavailable."""
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """Returns the windows of these streams, oldest pair first; unknown streams have no pairs.
@@ -166,8 +199,17 @@ class Windows(Protocol):
     def clear(self, slot: int) -> None:
         """Removes the pairs of a slot."""
 
+    def shorten(self, slot: int, pairs: int) -> None:
+        """Removes all but the newest pairs of a slot. Results of `adapt` can still be read that
+        were made of these."""
+
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of the pairs of a window, oldest first: x (N, D) and y (N, E). Raises
+        ValueError when it holds another number of pairs than the cut says."""
+
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Runs the inner loop on all of these in one batch, and returns the adaptations in order.
+        Each cut is of its slot's newest pairs, maybe not of all.
         A NaN in one stream stays in its own result. Results may be read until the next `append`,
         `clear` or `adapt`.
 

@@ -41,6 +41,29 @@ class Renewals:
         return was_due
 
 
+RENEWING_TURN_S = 0.05
+"""How long a turn that renews mappings is to take: new events wait for it, about as long as events
+wait for a batch to fill anyway."""
+FIRST_RENEWALS = 16
+"""Of the first turn that renews mappings, when nothing is known of what they cost."""
+
+
+class RenewalPace:
+    """How many renewals a turn may begin: as many as leave it short."""
+
+    def __init__(self, max_batch: int) -> None:
+        self._max_batch = max_batch
+        self.most = min(FIRST_RENEWALS, max_batch)
+        """Of the next turn."""
+
+    def ended(self, turn_s: float) -> None:
+        """Notes how long a turn took that has begun `most` renewals."""
+        if turn_s > RENEWING_TURN_S:
+            self.most = max(1, self.most // 2)
+        elif turn_s < RENEWING_TURN_S / 2:
+            self.most = min(self._max_batch, 2 * self.most)
+
+
 def room_for_renewals(max_batch: int, changed: int, begun: int) -> int:
     """Returns how many renewals may begin: as many as a batch has room for beside the streams that
     changed, and in any case as many as keep a quarter of a batch begun."""

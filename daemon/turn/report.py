@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from daemon.errors import MalformedReason
 from daemon.turn.streams import StreamId
+from daemon.wire.dead_letter import DeadLetter
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
 
+SHOWN_CHARS = 200
+"""The most of a key or a detail that the log shows."""
+LONGEST_LATENCY_MS = 366 * 86_400_000
+"""A record time that lies further back is a mistake, such as seconds for milliseconds."""
+CLOCKS_MAY_DIFFER_MS = 60_000
+"""A record time that lies further in the future is a mistake."""
 STAGES = ("poll", "decode", "encode", "slide", "cut", "adapt", "gate", "save", "publish", "commit")
 
 
@@ -20,6 +27,26 @@ class OffsetRange(NamedTuple):
 
     start: int
     end: int
+
+
+class RefusedEvent(NamedTuple):
+    """An event that became a dead letter, for the log."""
+
+    reason: MalformedReason
+    stream: str
+    """The record's key, as text of a bounded length."""
+    partition: int
+    offset: int
+    detail: str
+
+
+def refused_event(letter: DeadLetter) -> RefusedEvent:
+    """Returns what the log says of a dead letter. It quotes nothing of the value but what the
+    reason names."""
+    key = (letter.record.key or b"")[:SHOWN_CHARS].decode(errors="backslashreplace")
+    error = letter.error
+    detail = " ".join(error.detail.split())[:SHOWN_CHARS]
+    return RefusedEvent(error.reason, key, letter.partition, letter.record.offset, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +62,10 @@ class Verdict:
     """Pairs, the newest, that its candidates were judged on before they learned from them."""
     adaptation: Adaptation
     outcome: Outcome
+    window_since: int = 0
+    """The offset of the oldest event in the window."""
+    shortened: bool = False
+    """Whether the stream has changed: then the window is to lose the older pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +75,38 @@ class Publication:
     stream: StreamId
     version: int
     outcome: Outcome
-    latency_s: float
-    """Seconds from the record time of the oldest event that it is the first to reflect."""
+    latency_s: float | None
+    """Seconds from the record time of the oldest event that it is the first to reflect; None when
+    that time is not known or cannot be right."""
     renewal: bool = False
     """Whether it reflects another θ and no new event; then its latency means nothing."""
+
+
+ScoredMapping = Literal["published", "theta", "ridge"]
+
+
+class PairScore(NamedTuple):
+    """How well a mapping that had not learned from a new pair does on it."""
+
+    mapping: ScoredMapping
+    """What was published of the stream last, θ unadapted, or ridge regression on the window that
+    was published of."""
+    loss: float
+    """θ's loss, mse or cosine."""
+    first: bool | None
+    """Whether the pair's own target is the nearest of the stream's recent ones; None where those
+    are too few."""
+
+
+def latency_s(recorded_ms: int | None, now_ms: int) -> float | None:
+    """Returns the seconds since a record time; None when that is not known or cannot be right. One
+    such latency would spoil a histogram's mean for hours."""
+    if not recorded_ms:  # 0 if the producer does not set the time
+        return None
+    age_ms = now_ms - recorded_ms
+    if not -CLOCKS_MAY_DIFFER_MS <= age_ms <= LONGEST_LATENCY_MS:
+        return None
+    return max(0, age_ms) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +141,22 @@ class TurnReport:
     replayed_pairs: int = 0
     dead_letters: Counter[MalformedReason] = field(default_factory=Counter)
     """How many events became dead letters, by reason."""
+    refused: dict[MalformedReason, RefusedEvent] = field(default_factory=dict)
+    """The first of them, by reason."""
     loaded: int = 0
     """How many windows were read back from the store."""
+    restored: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Streams by partition whose windows the store had lost and got again from memory."""
     evicted: int = 0
     """How many streams left memory."""
     batch_splits: int = 0
     """How often the batch was halved because the device's memory was full."""
+    scores: list[PairScore] = field(default_factory=list)
+    """Of new pairs of sampled streams."""
+    suspected: int = 0
+    """How many streams are suspected to have changed that were not before."""
+    renewals: int = 0
+    """How many renewals of mappings began."""
     verdicts: list[Verdict] = field(default_factory=list)
     published: list[Publication] = field(default_factory=list)
     committed: Mapping[int, int] = field(default_factory=dict)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import NamedTuple
 
 from daemon.errors import Superseded
 from daemon.turn.ownership import Ownership
 from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Append, WindowStore
+from daemon.turn.report import Verdict
 from daemon.turn.streams import Slid, StreamId, Streams
 
-NOTHING_STORED: Pending[set[int]] = Done(set())
+
+class Stored(NamedTuple):
+    """What came of the appends of a turn."""
+
+    superseded: Set[int] = frozenset()
+    """Partitions that another worker has claimed: nothing was appended to those."""
+    damaged: Mapping[int, Sequence[str]] = MappingProxyType({})
+    """Streams by partition whose windows the store had lost, in part or whole."""
+
+
+NOTHING_STORED: Pending[Stored] = Done(Stored())
 """The result of an `append_all` of nothing."""
 
 
@@ -22,29 +34,75 @@ class PartitionAppend(NamedTuple):
     epoch: int
     position: int
     appends: Sequence[Append]
+    lengths: Mapping[str, int]
 
 
 def partition_appends(
-    partitions: Iterable[int], slid: Iterable[Slid], owned: Ownership
+    partitions: Iterable[int], slid: Iterable[Slid], owned: Ownership, streams: Streams
 ) -> list[PartitionAppend]:
-    """Returns the appends that store what has slid into the windows of these partitions, and how
-    far each was read. They keep nothing that the loop may change meanwhile."""
+    """Returns the appends that store what has slid into the windows of these partitions, how far
+    each was read, and how many pairs the store has of each window. They keep nothing that the
+    loop may change meanwhile."""
     pairs: dict[int, list[Append]] = {partition: [] for partition in partitions}
+    lengths: dict[int, dict[str, int]] = {partition: {} for partition in pairs}
     for stream, new, _ in slid:
         pairs[stream.partition] += [Append(stream.key, pair) for pair in new]
+        if new and stream.key not in lengths[stream.partition]:
+            lengths[stream.partition][stream.key] = streams.mark_stored(stream)
     return [
-        PartitionAppend(partition, owned[partition].epoch, owned[partition].next_offset, batch)
-        for partition, batch in pairs.items()
+        PartitionAppend(p, owned[p].epoch, owned[p].next_offset, batch, lengths[p])
+        for p, batch in pairs.items()
     ]
 
 
-def append_all(store: WindowStore, writes: Iterable[PartitionAppend]) -> set[int]:
-    """Appends to every partition, on whatever thread it is called. Returns the partitions that
-    another worker has claimed: nothing was appended to those. Raises Unavailable."""
-    lost: set[int] = set()
+def append_all(store: WindowStore, writes: Iterable[PartitionAppend]) -> Stored:
+    """Appends to every partition, on whatever thread it is called. Raises Unavailable."""
+    superseded: set[int] = set()
+    damaged: dict[int, Sequence[str]] = {}
     for write in writes:
         try:
-            store.append(*write)
+            appended = store.append(*write)
+        except Superseded as e:
+            superseded |= e.partitions
+        else:
+            if appended.damaged:
+                damaged[write.partition] = appended.damaged
+    return Stored(superseded, damaged)
+
+
+def restore_damaged(
+    store: WindowStore,
+    streams: Streams,
+    damaged: Mapping[int, Sequence[str]],
+    owned: Ownership,
+) -> set[int]:
+    """Writes damaged windows again as they are in memory. Returns the partitions that another
+    worker has claimed: nothing was written to those. Raises Unavailable."""
+    superseded: set[int] = set()
+    for partition, keys in damaged.items():
+        if partition not in owned:
+            continue
+        windows = {key: streams.window(StreamId(partition, key)) for key in keys}
+        try:
+            store.restore(partition, owned[partition].epoch, windows)
+        except Superseded as e:
+            superseded |= e.partitions
+    return superseded
+
+
+def shorten_all(store: WindowStore, verdicts: Iterable[Verdict], owned: Ownership) -> set[int]:
+    """Shortens the windows of streams that have changed. Returns the partitions that another worker
+    has claimed: nothing was changed in those. Raises Unavailable."""
+    since: dict[int, dict[str, int]] = {}
+    for verdict in verdicts:
+        if verdict.shortened:
+            since.setdefault(verdict.stream.partition, {})[verdict.stream.key] = (
+                verdict.window_since
+            )
+    lost: set[int] = set()
+    for partition, streams in since.items():
+        try:
+            store.shorten(partition, owned[partition].epoch, streams)
         except Superseded as e:
             lost |= e.partitions
     return lost

@@ -24,6 +24,7 @@ begins with the encoding, so it never matches for them, and they skip the record
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,13 +32,12 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from model.theta.meta_init import OutputActivation
 from model.values.arrays import FloatArray
 from model.values.gate import Outcome
 from model.values.low_rank import SCALES, in_single, multiplied_out
+from model.values.outside import parse_tensor_file, raising_only
 
 FORMAT = "adapted-mapping/1"
 FORMAT_2 = "adapted-mapping/2"
@@ -48,6 +48,11 @@ Encoding = Literal["full", "lowrank"]
 Dtype = Literal["float32", "float16"]
 StoredArray = NDArray[Any]
 """float32 or float16."""
+
+
+class BadMapping(ValueError):
+    """A record's value is no adapted mapping, or one that cannot be applied; the message says
+    why."""
 
 
 def format_of(encoding: Encoding, dtype: Dtype) -> str:
@@ -102,6 +107,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     query_loss_before: float
     query_loss_after: float
     query_loss_ridge: float
+    candidate: str = ""
+    """The candidate that won: `adapted` (θ′), `theta` or `ridge`. Empty in records that are older
+    than this fact; `outcome` says the same, and why."""
+    ahead_squared: float = math.nan
+    """The evidence: by how many standard errors of its paired differences, on the query pairs, the
+    winner is ahead of the nearest other candidate in squared error. Negative where it is behind;
+    it was then not clearly worse in both measures. From -99 to 99; NaN where nothing compared."""
+    ahead_cosine: float = math.nan
+    """The same in cosine distance, seen from the mean of the support's targets."""
     event_time_ms: int
     """When the newest pair happened (ms, UTC)."""
     published_at_ms: int
@@ -113,6 +127,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The dtype of the tensors."""
     content_hash: str
     """The `content_hash` of the tensors, hexadecimal."""
+    window_since: int = -1
+    """The oldest source offset in the window: where the window begins, and after a change of the
+    stream where it was cut. -1 in records of before there was this fact."""
 
     def as_strings(self) -> dict[str, str]:
         """Returns every fact as text, floats so that they read back exactly."""
@@ -173,29 +190,25 @@ def _safetensors(tensors: Mapping[str, StoredArray], metadata: Mapping[str, str]
 
 
 def decode_mapping(value: bytes) -> AdaptedMapping:
-    """Parses a record's value; the tensors stay as they are stored. Raises ValueError when it is no
-    mapping, has an unknown format, or has tensors that do not match its content hash."""
-    try:
-        tensors = load(value)
-        header = int.from_bytes(value[:8], "little")
-        metadata = msgspec.json.decode(value[8 : 8 + header])["__metadata__"]
-        facts = msgspec.convert(metadata, Facts, strict=False)
-    except (SafetensorError, msgspec.MsgspecError, KeyError) as e:
-        raise ValueError(f"not an adapted mapping: {e}") from e
-    _check_format(tensors, facts)
-    found = content_hash(tensors, facts.encoding, facts.dtype, facts.meta_init_hash)
-    if found != facts.content_hash:
-        raise ValueError(f"the tensors of {facts.stream!r} do not match their content hash")
-    return AdaptedMapping(tensors, facts)
+    """Parses a record's value; the tensors stay as they are stored. Raises BadMapping, whatever the
+    bytes are: no mapping, an unknown format, tensors that do not match their content hash."""
+    with raising_only(BadMapping, "not an adapted mapping"):
+        file = parse_tensor_file(value)
+        facts = msgspec.convert(file.metadata, Facts, strict=False)
+        _check_format(file.tensors, facts)
+        found = content_hash(file.tensors, facts.encoding, facts.dtype, facts.meta_init_hash)
+        if found != facts.content_hash:
+            raise BadMapping(f"the tensors of {facts.stream!r} do not match their content hash")
+        return AdaptedMapping(file.tensors, facts)
 
 
 def _check_format(tensors: Mapping[str, StoredArray], facts: Facts) -> None:
     if facts.format != format_of(facts.encoding, facts.dtype):
         kind = f"{facts.encoding} in {facts.dtype} as {facts.format!r}"
-        raise ValueError(f"not an adapted mapping that is known here: {kind}")
+        raise BadMapping(f"its kind is not known here: {kind}")
     dtypes = {str(tensor.dtype) for name, tensor in tensors.items() if name != SCALES}
     if dtypes - {facts.dtype}:
-        raise ValueError(f"not an adapted mapping: {sorted(dtypes)} instead of {facts.dtype}")
+        raise BadMapping(f"{sorted(dtypes)} instead of {facts.dtype}")
 
 
 def runnable(
@@ -204,11 +217,22 @@ def runnable(
     """Returns the mapping to apply: w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32.
 
     `theta` is the mapping of the θ whose content hash is `meta_init_hash`; a `lowrank` mapping
-    needs it. Raises ValueError when it is needed and missing, or has other shapes.
+    needs it. Raises BadMapping when it is needed and missing, or the tensors do not fit together.
     """
     facts = mapping.facts
-    if facts.encoding == "full":
-        return in_single(mapping.tensors)
-    if theta is None:
-        raise ValueError(f"{facts.stream!r} needs θ {facts.meta_init} ({facts.meta_init_hash})")
-    return multiplied_out(mapping.tensors, theta)
+    if facts.encoding == "lowrank" and theta is None:
+        raise BadMapping(f"{facts.stream!r} needs θ {facts.meta_init} ({facts.meta_init_hash})")
+    with raising_only(BadMapping, f"the mapping of {facts.stream!r}"):
+        if theta is not None and facts.encoding == "lowrank":
+            return multiplied_out(mapping.tensors, theta)
+        return _whole(in_single(mapping.tensors), facts)
+
+
+def _whole(tensors: Mapping[str, FloatArray], facts: Facts) -> Mapping[str, FloatArray]:
+    """Returns the tensors of a whole mapping, whose shapes must be those that its facts say."""
+    d, h, e = facts.source_dim, facts.hidden_dim, facts.target_dim
+    wanted = {"w1": (h, d), "b1": (h,), "w2": (e, h), "b2": (e,)}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != wanted:
+        raise BadMapping(f"shapes {found}, its facts ask for {wanted}")
+    return tensors

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.wire import adapted_mapping, meta_init, paired_event
+from daemon.wire import adapted_mapping, dead_letter, meta_init, paired_event
 from daemon.wire.catalogue import Active
 
 REFS = "#/components/schemas/{name}"
@@ -36,18 +36,7 @@ def asyncapi_document() -> dict[str, Any]:
     letter_headers = {
         "type": "object",
         "description": "The record's own headers, and these.",
-        "properties": {
-            f"adaptd-{name}": {"type": "string"}
-            for name in (
-                "topic",
-                "partition",
-                "offset",
-                "timestamp-ms",
-                "error",
-                "reason",
-                "detail",
-            )
-        },
+        "properties": {name: {"type": "string"} for name in dead_letter.HEADERS},
     }
     theta_headers = {
         "type": "object",

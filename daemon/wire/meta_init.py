@@ -20,6 +20,7 @@ import msgspec
 from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from daemon.wire.record import Headers, Record
 from model.theta.meta_init import MetaInit
+from model.values.outside import BadBytes, parse_json_as
 
 ACTIVE_KEY = "@active"
 HEADER_PREFIX = "adaptd-"
@@ -47,22 +48,34 @@ MAX_PREVIOUS = 20
 
 
 def with_record(catalogue: Catalogue, record: Record) -> Catalogue:
-    """Returns the catalogue after this record."""
-    key = (record.key or b"").decode(errors="replace")
+    """Returns the catalogue after this record. It passes over keys that can be no version: empty,
+    not UTF-8, too long, or with an @ before a word that only newer adaptds may know."""
+    key = _key(record.key)
     if key == ACTIVE_KEY:
         return _with_active(catalogue, record.value)
+    if key is None or key.startswith("@"):
+        return catalogue
     others = {v: p for v, p in catalogue.published.items() if v != key}
-    if record.value is None or not key:
+    if record.value is None:
         return replace(catalogue, published=others)
     return replace(catalogue, published=others | {key: described_theta(key, record)})
+
+
+def _key(key: bytes | None) -> str | None:
+    if not key or len(key) > MAX_VERSION_BYTES:
+        return None
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _with_active(catalogue: Catalogue, value: bytes | None) -> Catalogue:
     if value is None:
         return replace(catalogue, active=None, fault=None)
     try:
-        active = msgspec.json.decode(value, type=Active)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+        active = parse_json_as(value, Active)
+    except BadBytes as e:
         return replace(catalogue, active=None, fault=f"the record {ACTIVE_KEY!r}: {e}")
     return replace(catalogue, active=active, fault=None)
 

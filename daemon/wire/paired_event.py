@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import MalformedEvent
-from daemon.wire.record import Headers, Record
+from daemon.wire.advice import JSON as JSON
+from daemon.wire.advice import MSGPACK as MSGPACK
+from daemon.wire.advice import advice
+from daemon.wire.record import Headers, RawRecord, Record
 from model.values.contents import AudioClip, VideoClip
 from model.values.contents import Content as RawContent
+from model.values.outside import described
 
-MSGPACK = "application/msgpack"
-JSON = "application/json"
 CONTENT_TYPE = "content-type"
 
 LATEST_MS = 253_402_300_799_999
@@ -29,6 +31,8 @@ LATEST_MS = 253_402_300_799_999
 MAX_FRAMES = 4_096
 """The most frames of a video: each costs memory, even one without a byte."""
 
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""MessagePack and JSON may hold larger integers, which Python refuses to print."""
 DType = Literal["float16", "float32", "float64"]
 LITTLE_ENDIAN = {
     name: np.dtype(name).newbyteorder("<") for name in ("float16", "float32", "float64")
@@ -39,7 +43,7 @@ class Vector(msgspec.Struct, frozen=True, tag="vector"):
     """Raw little-endian numbers; `shape` is (dim,)."""
 
     dtype: DType
-    shape: list[int]
+    shape: list[Int64]
     data: bytes
 
 
@@ -60,8 +64,8 @@ class Audio(msgspec.Struct, frozen=True, tag="audio"):
 
     data: bytes
     encoding: Literal["wav", "pcm_s16le"] = "wav"
-    rate: int | None = None
-    channels: int = 1
+    rate: Int64 | None = None
+    channels: Int64 = 1
 
 
 class Video(msgspec.Struct, frozen=True, tag="video"):
@@ -128,7 +132,18 @@ MODALITIES = tuple(
 
 def decode_event(record: Record, partition: int, limits: EventLimits) -> Event:
     """Decodes a record of the events topic. Raises MalformedEvent, which says what is wrong, where,
-    and what would be right."""
+    and what would be right, and nothing else whatever the record is."""
+    try:
+        return _event(record, partition, limits)
+    except MalformedEvent:
+        raise
+    except Exception as e:
+        raise MalformedEvent("undecodable", f"cannot be decoded: {described(e)}") from e
+
+
+def _event(record: Record, partition: int, limits: EventLimits) -> Event:
+    if isinstance(record, RawRecord) and record.fault is not None:
+        raise MalformedEvent("unreadable", f"Kafka's client cannot read it: {record.fault}")
     stream = _stream(record.key, limits)
     value = record.value
     if value is None:
@@ -190,16 +205,26 @@ def _paired_event(value: bytes, content_type: str) -> PairedEvent:
     except msgspec.ValidationError as e:
         if unknown := _unknown_modality(value, content_type):
             raise MalformedEvent("unknown_modality", f"not a paired event: {unknown}") from e
-        raise MalformedEvent("schema", f"not a paired event: {e}") from e
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise MalformedEvent("undecodable", f"the value is not {content_type}: {e}") from e
+        detail = _advised(f"not a paired event: {e}", value, content_type)
+        raise MalformedEvent("schema", detail) from e
+    except Exception as e:  # of a closed set only in theory: see `decode_event`
+        detail = _advised(f"the value is not {content_type}: {described(e)}", value, content_type)
+        raise MalformedEvent("undecodable", detail) from e
+
+
+def _advised(detail: str, value: bytes, content_type: str) -> str:
+    if (what_to_do := advice(value, content_type)) is not None:
+        return f"{detail}; {what_to_do}"
+    if ".data`" in detail and "got `array`" in detail:
+        return f"{detail}; numbers go as raw little-endian bytes, which in JSON are base64"
+    return detail
 
 
 def _unknown_modality(value: bytes, content_type: str) -> str | None:
     """Returns a sentence on the first content whose type is no modality, None if there is none."""
     try:
         event = _decode_any[content_type](value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # broken behind its fault
+    except Exception:  # it is broken behind its first fault
         return None
     pairs = event.get("pairs") if isinstance(event, dict) else None
     for i, pair in enumerate(pairs if isinstance(pairs, list) else ()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -28,10 +28,27 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class RawRecord:
+    """The Record port on a record that was read from the log's own bytes, because the client
+    refuses its batch. With a `fault` it cannot be used."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    fault: str | None = None
+    last_offset: int | None = None
+    """Where more than one record is lost, the offset of the last one."""
+    value_is: Literal["value", "record", "batch"] = "value"
+    """What `value` holds: a record's value, or the bytes of a record or batch in the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One record to be sent."""
 
     topic: str
     key: bytes | None
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from daemon.errors import Unavailable
+from daemon.errors import Outage
 from daemon.turn.report import TurnReport
+from daemon.worker.recovery import RecoveryProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Snapshot:
     joined: bool = False
     unavailable: str | None = None
     """The error of the last turn, if it ended early because a service did not answer."""
+    stalled: str | None = None
+    """Why recovery gets the worker no further, if it does not."""
     last_turn: str | None = None
     last_turn_at: float | None = None
     last_turn_seconds: float = 0.0
@@ -48,13 +51,16 @@ class Snapshot:
 class Health:
     """Holds the newest snapshot, and judges whether the worker is alive and ready."""
 
-    def __init__(self, snapshot: Snapshot, liveness_max_age_s: float) -> None:
+    def __init__(self, snapshot: Snapshot, liveness_max_age_s: float, now: float) -> None:
+        """`now`, here and below, is seconds on a monotonic clock: people and time servers set the
+        other one, and that must neither kill a worker nor hide that it hangs."""
         self.snapshot = snapshot
-        self._beat_at = snapshot.started_at
+        self._beat_at = now
         self._liveness_max_age_s = liveness_max_age_s
+        self._progress = RecoveryProgress()
 
-    def finished(self, report: TurnReport, *, joined: bool, at: float) -> None:
-        """Records a turn that was finished. `at` is Unix time in seconds."""
+    def finished(self, report: TurnReport, *, joined: bool, now: float, at: float) -> None:
+        """Records a turn that was finished. `at` is Unix time in seconds, for people."""
         held = report.holdings
         totals = dict(self.snapshot.totals)
         for name, count in (
@@ -65,11 +71,13 @@ class Health:
             ("mappings_published", len(report.published)),
         ):
             totals[name] = totals.get(name, 0) + count
-        self._beat_at = at
+        self._beat_at = now
+        self._progress.finished(report, now)
         self.snapshot = replace(
             self.snapshot,
             joined=joined,
             unavailable=None,
+            stalled=self._progress.stalled,
             last_turn=report.turn,
             last_turn_at=at,
             last_turn_seconds=report.seconds,
@@ -82,11 +90,14 @@ class Health:
             totals=totals,
         )
 
-    def gave_up(self, error: Unavailable, at: float) -> None:
+    def gave_up(self, error: Outage, now: float) -> None:
         """Records a turn that ended early. The worker counts as alive: to restart it would not
         bring the service back."""
-        self._beat_at = at
-        self.snapshot = replace(self.snapshot, unavailable=str(error))
+        self._beat_at = now
+        self._progress.gave_up(str(error))
+        self.snapshot = replace(
+            self.snapshot, unavailable=str(error), stalled=self._progress.stalled
+        )
 
     def serves(self, meta_init: str, content_hash: str, device: str) -> None:
         """Records that another θ is served, or the same θ on another device."""
@@ -122,6 +133,8 @@ class Health:
             return False, "stopping"
         if now.unavailable:
             return False, now.unavailable
+        if now.stalled:
+            return False, now.stalled
         if now.last_turn is None:
             return False, "no turn finished yet"
         if not now.joined:

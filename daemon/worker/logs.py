@@ -5,20 +5,35 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import structlog
 
-from daemon.errors import Unavailable
-from daemon.turn.report import TurnReport
+from daemon.errors import MalformedReason, Outage
+from daemon.turn.report import RefusedEvent, TurnReport
+from daemon.worker.log_sink import LogSink
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
+MAX_LIBRARY_CHARS = 1_000
+"""A longer message of a library is cut."""
+DEAD_LETTER_INTERVAL_S = 10.0
+"""At most one dead letter of each reason is shown in this time: a broken producer makes thousands
+in a second, and they are alike."""
 
-def configure(level: Level, style: Format, instance: str) -> structlog.stdlib.BoundLogger:
-    """Sets up logging for the process. Returns a logger that names this worker on every line."""
-    json = style == "json" or (style == "auto" and not sys.stderr.isatty())
+
+def configure(
+    level: Level, style: Format, instance: str, sink: LogSink | None = None
+) -> structlog.stdlib.BoundLogger:
+    """Sets up logging for the process, by default to stderr. Returns a logger that names this
+    worker on every line."""
+    sink = sink or LogSink(sys.stderr)
+    json = style == "json" or (style == "auto" and not sink.isatty())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -27,19 +42,54 @@ def configure(level: Level, style: Format, instance: str) -> structlog.stdlib.Bo
             structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sink),  # type: ignore[arg-type]  # it writes
         cache_logger_on_first_use=False,
     )
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(instance=instance)
     return logger
 
 
+SHOWN_STREAMS = 10
+"""How many streams of a partition a line of the log names."""
+
+
+def adopt_libraries(logger: structlog.stdlib.BoundLogger) -> None:
+    """Logs what libraries log and warn of, for the whole process. By default they write plain text
+    to stderr, between the lines of JSON, from threads that must not wait for whoever reads it."""
+    logging.captureWarnings(True)
+    logging.root.handlers = [_FromLibraries(logger)]
+
+
+class _FromLibraries(logging.Handler):
+    """Passes records of `logging` on, warnings and errors only."""
+
+    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Logs a line; what cannot be formatted is a fault of the library's, and left out."""
+        if record.name.startswith(
+            "kafka."
+        ):  # it tells nobody by default, and we log what it raises
+            return
+        with suppress(Exception):
+            log = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
+            detail = record.getMessage()[:MAX_LIBRARY_CHARS]
+            log("library", library=record.name, detail=detail, exc_info=record.exc_info)
+
+
 class TurnLog:
     """Logs what turns did. Every mapping carries the id of the turn that published it, and the line
     of that turn says which offsets it read: so each mapping can be traced to its events."""
 
-    def __init__(self, logger: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self, logger: structlog.stdlib.BoundLogger, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._log = logger
+        self._now = now
+        self._shown_at: dict[MalformedReason, float] = {}
+        self._not_shown: Counter[MalformedReason] = Counter()
 
     def finished(self, report: TurnReport) -> None:
         """Logs a line for a turn in which something happened, and at debug one for each mapping."""
@@ -49,6 +99,11 @@ class TurnLog:
             self._log.info("partitions_lost", turn=report.turn, partitions=sorted(report.lost))
         if report.dead_letters:
             self._log.warning("dead_letters", turn=report.turn, reasons=dict(report.dead_letters))
+            self._show_some(report)
+        if report.restored:
+            shown = {p: list(keys)[:SHOWN_STREAMS] for p, keys in report.restored.items()}
+            count = sum(map(len, report.restored.values()))
+            self._log.warning("windows_restored", turn=report.turn, count=count, streams=shown)
         if not (report.offsets or report.verdicts):
             return
         if report.batch_splits:
@@ -61,7 +116,7 @@ class TurnLog:
                 partition=published.stream.partition,
                 version=published.version,
                 outcome=published.outcome.value,
-                latency_s=round(published.latency_s, 4),
+                latency_s=None if published.latency_s is None else round(published.latency_s, 4),
             )
         self._log.info(
             "turn",
@@ -78,7 +133,30 @@ class TurnLog:
             ms={stage: round(1000 * s, 2) for stage, s in report.stages.items()},
         )
 
-    def gave_up(self, error: Unavailable, retry_in_s: float) -> None:
+    def _show_some(self, report: TurnReport) -> None:
+        """Logs the first dead letter of each reason that none was shown of for a while."""
+        self._not_shown += report.dead_letters
+        now = self._now()
+        for reason, event in report.refused.items():
+            if now - self._shown_at.get(reason, -DEAD_LETTER_INTERVAL_S) < DEAD_LETTER_INTERVAL_S:
+                continue
+            self._shown_at[reason] = now
+            alike = self._not_shown.pop(reason, 1) - 1
+            self._show(report.turn, event, alike)
+
+    def _show(self, turn: str, event: RefusedEvent, alike: int) -> None:
+        self._log.warning(
+            "dead_letter",
+            turn=turn,
+            reason=event.reason,
+            stream=event.stream,
+            partition=event.partition,
+            offset=event.offset,
+            detail=event.detail,
+            alike=alike,
+        )
+
+    def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """Logs that a turn ended early; its records will be read again."""
         self._log.warning(
             "unavailable",

@@ -10,7 +10,7 @@ import math
 from collections import Counter as tally
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,7 +25,7 @@ from prometheus_client import (
 )
 
 from daemon.errors import MalformedReason, RefusalReason, Service
-from daemon.turn.report import STAGES, TurnReport, Verdict
+from daemon.turn.report import STAGES, PairScore, ScoredMapping, TurnReport, Verdict
 from model.theta.info import ThetaInfo
 from model.values.gate import Outcome
 
@@ -34,10 +34,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside eve
 LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 STAGE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+LARGEST_LOSS = 1e6
+"""A larger loss counts as this one: beside a sum of 1e37 the losses of years would round to
+nothing, and the mean would stand still until the next restart."""
 LOSS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 100.0)
-
-M = TypeVar("M", Counter, Gauge)
-
 
 HistogramName = Literal[
     "event_to_publish_seconds",
@@ -47,21 +47,29 @@ HistogramName = Literal[
     "batch_streams",
     "support_loss",
     "query_loss",
+    "prequential_loss",
 ]
 CounterName = Literal[
     "events",
     "pairs",
     "dead_letters",
     "adaptations",
+    "drift_suspected",
+    "drift_confirmed",
+    "prequential_pairs",
+    "prequential_hits",
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
+    "windows_restored",
     "unavailable",
     "partitions_claimed",
     "partitions_lost",
     "meta_init_swaps",
     "meta_init_refusals",
     "device_faults",
+    "publications_without_latency",
+    "log_lines_lost",
 ]
 GaugeName = Literal[
     "consumer_lag_records",
@@ -69,6 +77,7 @@ GaugeName = Literal[
     "streams",
     "window_bytes",
     "ready",
+    "recovery_stalled",
     "meta_init_refused",
     "last_turn_timestamp_seconds",
 ]
@@ -105,15 +114,34 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
         "when",
         LOSS,
     ),
+    "prequential_loss": MetricSpec(
+        "θ's loss (mse or cosine) on new pairs of sampled streams, before anything learned from "
+        "them: of the mapping published last, of θ unadapted and of ridge regression.",
+        "mapping",
+        LOSS,
+    ),
 }
 COUNTERS: Mapping[CounterName, MetricSpec] = {
     "events": MetricSpec("Events read: accepted, or sent to the dead-letter topic.", "outcome"),
     "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
     "dead_letters": MetricSpec("Events sent to the dead-letter topic, by reason.", "reason"),
     "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "prequential_pairs": MetricSpec(
+        "New pairs of sampled streams whose target was searched for among recent ones.", "mapping"
+    ),
+    "prequential_hits": MetricSpec(
+        "Those whose own target was the nearest; over prequential_pairs this is R@1.", "mapping"
+    ),
+    "drift_suspected": MetricSpec("Streams whose losses rose as after a change of the stream."),
+    "drift_confirmed": MetricSpec(
+        "Windows cut because a mapping adapted to the pairs since the change was clearly better."
+    ),
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "windows_restored": MetricSpec(
+        "Windows that Redis had lost, in part or whole, and got again from memory."
+    ),
     "unavailable": MetricSpec(
         "Turns that ended early because a service did not answer.", "service"
     ),
@@ -128,9 +156,18 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
         "for the CPU (lost).",
         "reason",
     ),
+    "publications_without_latency": MetricSpec(
+        "Mappings whose oldest event has no record time that can be right: absent, more than a "
+        "minute ahead, or more than a year old."
+    ),
+    "log_lines_lost": MetricSpec("Log lines that nobody read in time, or that had no room."),
 }
 GAUGES: Mapping[GaugeName, MetricSpec] = {
-    "consumer_lag_records": MetricSpec("Records not yet read, by partition.", "partition"),
+    "consumer_lag_records": MetricSpec(
+        "Offsets not yet read, by partition; absent while the end is not known, or Kafka or Redis "
+        "does not answer.",
+        "partition",
+    ),
     "assigned_partitions": MetricSpec("Partitions this worker owns."),
     "streams": MetricSpec(
         "Streams in memory (resident), waiting to be adapted (changed), waiting for the time of "
@@ -139,6 +176,10 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
     ),
     "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
     "ready": MetricSpec("1 when /readyz answers 200."),
+    "recovery_stalled": MetricSpec(
+        "1 while the worker recovers again and again and gets no further, or while Redis loses "
+        "windows as fast as they are restored."
+    ),
     "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
     "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
@@ -148,33 +189,43 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "turn_stage_seconds": STAGES,
     "support_loss": ("before", "after"),
     "query_loss": ("before", "after"),
+    "prequential_loss": get_args(ScoredMapping),
+    "prequential_pairs": get_args(ScoredMapping),
+    "prequential_hits": get_args(ScoredMapping),
     "events": ("accepted", "dead_letter"),
     "pairs": ("new", "replayed"),
     "dead_letters": get_args(MalformedReason),
     "adaptations": OUTCOMES,
     "mappings_published": OUTCOMES,
     "unavailable": get_args(Service),
-    "streams": ("resident", "changed", "deferred", "renewal"),
     "meta_init_refusals": get_args(RefusalReason),
     "device_faults": ("out_of_memory", "lost"),
 }
 """The label values that are shown as 0 from the start: without them, a rate would miss the first
-of its kind."""
+of its kind. Gauges are not among them: they are absent until their value is known."""
 
 
 class Metrics:
     """The worker's metrics, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, build: Mapping[str, str] | None = None) -> None:
+        """`build`: what adaptd is made of, see `daemon.worker.build`."""
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._histograms = {name: self._histogram(name) for name in HISTOGRAMS}
-        self._counters = {name: self._make(Counter, name, COUNTERS[name]) for name in COUNTERS}
-        self._gauges = {name: self._make(Gauge, name, GAUGES[name]) for name in GAUGES}
+        self._counters = {name: self._counter(name) for name in COUNTERS}
+        self._gauges = {name: _unknown_gauge(name, GAUGES[name]) for name in GAUGES}
+        self._known: set[GaugeName] = set()
         self._meta_init = Info("adaptd_meta_init", "The θ that is served.", registry=self.registry)
-        build = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
-        build.info({"version": version("adaptd")})
+        built = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
+        built.info(dict(build or {"version": version("adaptd")}))
+        self._lost_log_lines: Callable[[], int] = lambda: 0
+        self._log_lines_counted = 0
+        self._gauge("meta_init_refused").set(0)
+        self._gauge("recovery_stalled").set(0)
+        self._lagging: set[int] = set()
+        """The partitions whose lag is shown."""
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -184,16 +235,24 @@ class Metrics:
         }
 
     def _show_zeros(self) -> None:
-        made: dict[str, Counter | Gauge | Histogram] = {}
-        for group in (self._histograms, self._counters, self._gauges):
+        made: dict[str, Counter | Histogram] = {}
+        for group in (self._histograms, self._counters):
             made |= {str(name): metric for name, metric in group.items()}
         for name, labels in KNOWN_LABELS.items():
             for label in labels:
                 made[name].labels(label)
 
-    def _make(self, kind: type[M], name: str, shape: MetricSpec) -> M:
+    def _counter(self, name: CounterName) -> Counter:
+        shape = COUNTERS[name]
         labels = [shape.label] if shape.label else []
-        return kind(f"adaptd_{name}", shape.help, labels, registry=self.registry)
+        return Counter(f"adaptd_{name}", shape.help, labels, registry=self.registry)
+
+    def _gauge(self, name: GaugeName) -> Gauge:
+        """Returns a gauge to set, and shows it from now on: a 0 would say more than is known."""
+        if name not in self._known:
+            self._known.add(name)
+            self.registry.register(self._gauges[name])
+        return self._gauges[name]
 
     def _histogram(self, name: HistogramName) -> Histogram:
         shape = HISTOGRAMS[name]
@@ -204,7 +263,7 @@ class Metrics:
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         """Exports readiness as /readyz would answer."""
-        self._gauges["ready"].set_function(lambda: float(ready()))
+        self._gauge("ready").set_function(lambda: float(ready()))
 
     def serves(self, theta: ThetaInfo, device: str) -> None:
         """Shows which θ is served, and on which device."""
@@ -225,11 +284,11 @@ class Metrics:
     def refused(self, reason: RefusalReason) -> None:
         """Counts an active θ that cannot be served, and shows that there is one."""
         self._counters["meta_init_refusals"].labels(reason).inc()
-        self._gauges["meta_init_refused"].set(1)
+        self._gauge("meta_init_refused").set(1)
 
     def settled(self) -> None:
         """Shows that no active θ is refused."""
-        self._gauges["meta_init_refused"].set(0)
+        self._gauge("meta_init_refused").set(0)
 
     def watch_gpu(self, allocated_bytes: Callable[[], float]) -> None:
         """Exports how much of the device's memory is in use."""
@@ -242,19 +301,35 @@ class Metrics:
         """Counts a GPU that was given up for the CPU."""
         self._counters["device_faults"].labels("lost").inc()
 
+    def stalled(self, stalled: bool) -> None:
+        """Shows whether recovery gets the worker no further."""
+        self._gauge("recovery_stalled").set(stalled)
+
+    def watch_log(self, lost_lines: Callable[[], int]) -> None:
+        """Counts the log lines that were lost; `lost_lines` returns how many there were ever."""
+        self._lost_log_lines = lost_lines
+
     def gave_up(self, service: Service) -> None:
-        """Counts a turn that ended early."""
+        """Counts a turn that ended early. What waits in Kafka is not known until the next turn."""
+        self._gauge("consumer_lag_records").clear()
+        self._lagging = set()
         self._counters["unavailable"].labels(service).inc()
 
     def record(self, report: TurnReport, ended_at: float) -> None:
         """Records the figures of a turn; `ended_at` is Unix time in seconds."""
-        self._gauges["last_turn_timestamp_seconds"].set(ended_at)
+        self._gauge("last_turn_timestamp_seconds").set(ended_at)
         self._histograms["turn_seconds"].observe(report.seconds)
         for stage, seconds in report.stages.items():
             self._histograms["turn_stage_seconds"].labels(stage).observe(seconds)
+        self._count_lost_log_lines()
         self._record_events(report)
         self._record_verdicts(report)
         self._record_holdings(report)
+
+    def _count_lost_log_lines(self) -> None:
+        lost = self._lost_log_lines()
+        self._counters["log_lines_lost"].inc(lost - self._log_lines_counted)
+        self._log_lines_counted = lost
 
     def _record_events(self, report: TurnReport) -> None:
         self._counters["events"].labels("accepted").inc(report.events)
@@ -273,11 +348,26 @@ class Metrics:
         for outcome, count in tally(p.outcome for p in report.published).items():
             self._counters["mappings_published"].labels(outcome.value).inc(count)
         self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
+        self._counters["drift_suspected"].inc(report.suspected)
+        self._counters["drift_confirmed"].inc(sum(v.shortened for v in report.verdicts))
         for verdict in report.verdicts:
             self._record_losses(verdict)
+        for score in report.scores:
+            self._record_score(score)
         for publication in report.published:
-            if not publication.renewal:
+            if publication.renewal:
+                continue
+            if publication.latency_s is None:
+                self._counters["publications_without_latency"].inc()
+            else:
                 self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
+
+    def _record_score(self, score: PairScore) -> None:
+        if math.isfinite(score.loss):
+            self._histograms["prequential_loss"].labels(score.mapping).observe(score.loss)
+        if score.first is not None:
+            self._counters["prequential_pairs"].labels(score.mapping).inc()
+            self._counters["prequential_hits"].labels(score.mapping).inc(score.first)
 
     def _record_losses(self, verdict: Verdict) -> None:
         losses, at = verdict.adaptation, self._losses
@@ -286,22 +376,29 @@ class Metrics:
         for kind, before, after in zip(LOSSES, befores, afters, strict=True):
             # a NaN would make the histogram's sum NaN for ever; such streams count as not_finite
             if math.isfinite(before) and math.isfinite(after):
-                at[kind, "before"].observe(before)
-                at[kind, "after"].observe(after)
+                at[kind, "before"].observe(min(before, LARGEST_LOSS))
+                at[kind, "after"].observe(min(after, LARGEST_LOSS))
 
     def _record_holdings(self, report: TurnReport) -> None:
         held = report.holdings
         self._counters["windows_loaded"].inc(report.loaded)
         self._counters["windows_evicted"].inc(report.evicted)
+        self._counters["windows_restored"].inc(sum(map(len, report.restored.values())))
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))
-        self._gauges["assigned_partitions"].set(held.assigned)
-        self._gauges["streams"].labels("resident").set(held.streams)
-        self._gauges["streams"].labels("changed").set(held.changed)
-        self._gauges["streams"].labels("deferred").set(held.deferred)
-        self._gauges["streams"].labels("renewal").set(held.renewals)
-        self._gauges["window_bytes"].set(held.window_bytes)
-        if report.lost:
-            self._gauges["consumer_lag_records"].clear()
+        self._gauge("assigned_partitions").set(held.assigned)
+        self._gauge("streams").labels("resident").set(held.streams)
+        self._gauge("streams").labels("changed").set(held.changed)
+        self._gauge("streams").labels("deferred").set(held.deferred)
+        self._gauge("streams").labels("renewal").set(held.renewals)
+        self._gauge("window_bytes").set(held.window_bytes)
+        for partition in self._lagging - held.lag.keys():  # gone, or its end is not known
+            self._gauge("consumer_lag_records").remove(str(partition))
+        self._lagging = set(held.lag)
         for partition, records in held.lag.items():
-            self._gauges["consumer_lag_records"].labels(str(partition)).set(records)
+            self._gauge("consumer_lag_records").labels(str(partition)).set(records)
+
+
+def _unknown_gauge(name: GaugeName, shape: MetricSpec) -> Gauge:
+    """Returns a gauge that is not shown yet."""
+    return Gauge(f"adaptd_{name}", shape.help, [shape.label] if shape.label else [], registry=None)

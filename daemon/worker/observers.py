@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
 from structlog.stdlib import BoundLogger
 
-from daemon.errors import Unavailable
+from daemon.errors import Outage
 from daemon.thetas.follow import Agreement, Refusal, Silence
 from daemon.turn.report import TurnReport
 from daemon.worker.health import Health
@@ -23,14 +25,28 @@ class Observers:
     """Passes each occurrence on to the log, the metrics and the health."""
 
     logger: BoundLogger
+    turns: TurnLog
     metrics: Metrics
     health: Health
 
-    def gave_up(self, error: Unavailable, retry_in_s: float) -> None:
+    def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """A turn, or the start, ended early."""
         self.metrics.gave_up(error.service)
-        self.health.gave_up(error, time.time())
-        TurnLog(self.logger).gave_up(error, retry_in_s)
+        with self._stalls_told():
+            self.health.gave_up(error, time.monotonic())
+        self.turns.gave_up(error, retry_in_s)
+
+    @contextmanager
+    def _stalls_told(self) -> Iterator[None]:
+        """Tells when recovery begins to get the worker no further, and when that is over."""
+        before = self.health.snapshot.stalled
+        yield
+        now = self.health.snapshot.stalled
+        self.metrics.stalled(now is not None)
+        if now is not None and before is None:
+            self.logger.error("recovery_stalled", why=now)
+        elif now is None and before is not None:
+            self.logger.info("recovery_goes_on")
 
     def lost_device(self, device: str, error: DeviceLost) -> None:
         """The GPU no longer computes, and the CPU takes over."""
@@ -61,10 +77,11 @@ class Observers:
 
     def finished(self, report: TurnReport, *, joined: bool) -> None:
         """A turn was finished. `joined`: whether the group has assigned partitions."""
-        now = time.time()
-        self.metrics.record(report, now)
-        self.health.finished(report, joined=joined, at=now)
-        TurnLog(self.logger).finished(report)
+        at = time.time()
+        self.metrics.record(report, at)
+        with self._stalls_told():
+            self.health.finished(report, joined=joined, now=time.monotonic(), at=at)
+        self.turns.finished(report)
 
 
 def engine_facts(engine: Engine) -> dict[str, object]:

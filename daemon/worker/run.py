@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -17,14 +18,17 @@ import torch
 
 from daemon.backoff import Backoff
 from daemon.config import Settings
-from daemon.errors import Unavailable
+from daemon.errors import Refused, Unavailable
 from daemon.thetas.follow import Follower, Ready
 from daemon.turn.loop import Loop
 from daemon.turn.ports import Ports
 from daemon.turn.report import TurnReport
 from daemon.worker import logs
+from daemon.worker.build import build_facts
 from daemon.worker.health import Health, Snapshot
 from daemon.worker.http import HttpServer
+from daemon.worker.log_sink import LogSink
+from daemon.worker.logs import TurnLog
 from daemon.worker.metrics import Metrics
 from daemon.worker.observers import Observers, engine_facts
 from daemon.worker.stopping import Stop
@@ -36,6 +40,7 @@ from daemon.worker.wiring import (
     message_builder,
     on_cpu,
     open_ports,
+    require_redis,
 )
 from model.serving.engine import Engine
 from model.values.errors import DeviceLost
@@ -51,14 +56,16 @@ def serve(settings: Settings) -> int:
     stop = Stop()
     stop.listen()
     instance = settings.instance or f"{socket.gethostname()}-{os.getpid()}-{int(time.time()):x}"
-    logger = logs.configure(settings.log_level, settings.log_format, instance)
+    sink = LogSink(sys.stderr)
+    logger = logs.configure(settings.log_level, settings.log_format, instance, sink)
+    logs.adopt_libraries(logger)
     engine = load_engine(settings)
-    metrics = _metrics(engine)
-    health = Health(_snapshot(instance, engine), settings.liveness_max_age_s)
+    metrics = _metrics(settings, engine, sink)
+    health = Health(_snapshot(instance, engine), settings.liveness_max_age_s, time.monotonic())
     metrics.watch_ready(lambda: health.ready()[0])
     within_s = settings.stop_timeout_s
     stop.enforce(within_s, lambda: logger.warning("stopped_unfinished", after_s=within_s))
-    observers = Observers(logger, metrics, health)
+    observers = Observers(logger, TurnLog(logger), metrics, health)
     with ExitStack() as stack:
         http = HttpServer(settings.http_host, settings.http_port, metrics.registry, health)
         stack.callback(http.close)
@@ -66,11 +73,13 @@ def serve(settings: Settings) -> int:
         following = _follower(settings, engine, instance, stack)
         if following and _retried(following.poll_catalogue, observers, stop) is not None:
             engine = _first_engine(following, engine, observers)
+        redis = _retried(lambda: require_redis(settings), observers, stop)
         ports = _retried(
             lambda: stack.enter_context(open_ports(settings, engine, instance)), observers, stop
         )
-        if ports is not None:
-            logger.info("connected", topic=settings.kafka_events_topic)
+        if ports is not None and redis is not None:
+            told = {"redis": redis.version, "evicts": redis.eviction}
+            logger.info("connected", topic=settings.kafka_events_topic, **told)
             messages = message_builder(settings, engine)
             loop = Loop(loop_policy(settings, engine), ports, messages, instance)
             if following:
@@ -136,7 +145,7 @@ def _turn_until_stopped(
             if following:
                 _change_over(following, worker, observers)
             report = _turn(worker, observers)
-        except Unavailable as e:
+        except (Unavailable, Refused) as e:  # a right that was withdrawn may be given back
             failures += 1
             retry_in_s = BACKOFF.wait_s(failures, random.random())
             observers.gave_up(e, retry_in_s)
@@ -147,7 +156,7 @@ def _turn_until_stopped(
             failures = 0
             if report is not None:
                 observers.finished(report, joined=worker.ports.source.joined())
-    with suppress(Unavailable):  # what is not committed is read again
+    with suppress(Unavailable, Refused):  # what is not committed is read again
         worker.loop.finish()
 
 
@@ -203,8 +212,9 @@ def _change_over(following: Follower[Successor], worker: Worker, observers: Obse
 # ---- what metrics and /status begin with
 
 
-def _metrics(engine: Engine) -> Metrics:
-    metrics = Metrics()
+def _metrics(settings: Settings, engine: Engine, sink: LogSink) -> Metrics:
+    metrics = Metrics(build_facts(settings.kafka_client))
+    metrics.watch_log(lambda: sink.lost_lines)
     metrics.serves(engine.theta, engine.device)
     if engine.device.startswith("cuda"):
         device = engine.device  # not the engine, which may be followed by another one

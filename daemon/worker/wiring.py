@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from daemon.adapters.kafka_python.aside import KafkaPythonReader
 from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.adapters.redis.info import RedisInfo, describe
 from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
@@ -31,14 +35,16 @@ from daemon.turn.ports import EventSource, Outbox, Ports, WindowStore
 from daemon.turn.window import WindowShape
 from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
-from daemon.wire.topics import TopicInfo, faults, mapping_bytes, specs
+from daemon.wire.topics import TopicInfo, faults, group_faults, mapping_bytes, specs
 from daemon.worker.clock import SystemClock
+from daemon.worker.memory import memory_limit, require_memory
 from model.serving.engine import Engine
 from model.theta.info import ThetaInfo
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Cut
 from model.values.errors import BadMetaInit
+from model.values.outside import described
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -74,7 +80,13 @@ def load_engine(settings: Settings) -> Engine:
         raise Misconfigured(f"ADAPTD_WINDOW_SPILL_DIR = '{folder}': {e}") from e
     except ValueError as e:
         raise Misconfigured(f"ADAPTD_DEVICE = {settings.device!r}: {e}") from e
+    except Exception as e:  # a θ comes from outside, and may break its engine in any way
+        detail = f"cannot be served on {settings.device!r}: {described(e)}"
+        raise Misconfigured(f"ADAPTD_META_INIT: {settings.meta_init}: {detail}") from e
     _require_dimensions(settings, engine.theta)
+    theta = engine.theta
+    size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
+    require_memory(settings, size, memory_limit())
     return engine
 
 
@@ -177,7 +189,7 @@ def kafka_clients(settings: Settings) -> tuple[Opens[EventSource], Opens[Outbox]
         raise Misconfigured(
             f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; pip install 'adaptd[librdkafka]'"
         ) from e
-    return LibrdkafkaEventSource, LibrdkafkaOutbox
+    return partial(LibrdkafkaEventSource, open_reader=KafkaPythonReader), LibrdkafkaOutbox
 
 
 def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWindowStore:
@@ -197,6 +209,26 @@ def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWin
     return RedisWindowStore(settings.redis_url.get_secret_value(), timeout_s, layout)
 
 
+def require_redis(settings: Settings) -> RedisInfo:
+    """Returns what Redis says of itself. Raises Misconfigured when it evicts windows, Refused when
+    it refuses us, and Unavailable. Where it does not say what it evicts, nothing is concluded."""
+    url = settings.redis_url.get_secret_value()
+    info = describe(url, settings.redis_timeout_ms / 1000)
+    if fault := eviction_fault(info, settings):
+        raise Misconfigured(fault)
+    return info
+
+
+def eviction_fault(info: RedisInfo, settings: Settings) -> str | None:
+    """Returns in a line what is wrong with the keys that Redis evicts."""
+    if info.eviction in (None, "noeviction") or settings.redis_allow_eviction:
+        return None
+    return (
+        f"redis: maxmemory-policy is {info.eviction}: it may drop windows; use noeviction, or "
+        "insist with --allow-eviction (ADAPTD_REDIS_ALLOW_EVICTION=true)"
+    )
+
+
 def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
     """Returns what Kafka says of the events topic. Raises Misconfigured when a topic is missing or
     has the wrong configuration, and Unavailable."""
@@ -206,11 +238,12 @@ def require_topics(settings: Settings, engine: Engine) -> TopicInfo:
     topics = KafkaTopics(settings)
     try:
         found = topics.describe(spec.name for spec in wanted)
+        group = topics.group_rights(settings.kafka_group_id)
     finally:
         with suppress(Exception):  # a broken connection must not hide what broke it
             topics.close()
-    for fault in faults(wanted, found):
-        raise Misconfigured(fault)
+    for fault in chain(faults(wanted, found), group_faults(settings, group)):
+        raise Misconfigured(f"kafka: {fault}")
     return found[settings.kafka_events_topic]
 
 
@@ -237,6 +270,8 @@ def loop_policy(settings: Settings, engine: Engine) -> LoopPolicy:
         turn_interval_s=settings.turn_interval_ms / 1000,
         adapt_every=settings.adapt_every,
         adapt_latest_s=settings.adapt_latest_ms / 1000,
+        prequential_streams=settings.prequential_streams,
+        drift=settings.drift,
     )
 
 

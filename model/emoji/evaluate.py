@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
-from model.emoji.tables import ALTERNATIVES, COMMANDS, STABILITY, TABLES, UNTUNED, EmojiTable
+from model.emoji.tables import (
+    ALTERNATIVES,
+    COMMANDS,
+    EMBEDDINGS,
+    STABILITY,
+    TABLES,
+    UNTUNED,
+    EmojiTable,
+)
 from model.emoji.tenants import TENANT_SEED
 from model.evaluate.result_table import ResultTable
 from model.serving.engine import Engine
@@ -28,6 +36,8 @@ class EmojiEvaluation:
     """Whether the table of extra inner steps is made too."""
     with_untuned: bool
     """Whether the table of data that nobody tuned is made too."""
+    with_embeddings: bool
+    """Whether the table of pairs of embeddings is made too."""
     options: EmojiTestOptions
 
     def steps(self) -> Iterator[tuple[str, Callable[[], ResultTable]]]:
@@ -40,6 +50,8 @@ class EmojiEvaluation:
             yield "extra inner steps", test.stability
         if self.with_untuned:
             yield "data that nobody tuned", test.untuned
+        if self.with_embeddings:
+            yield "pairs of embeddings", test.embeddings
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -85,12 +97,13 @@ def emoji_evaluation(
                 f"{theta.version} maps {theta.source_modality} to {theta.target_modality} "
                 f"({theta.target_dim}); no emoji table has such streams: name events files"
             )
-    known = [*(table.name for table in every), STABILITY, UNTUNED]
+    more = (STABILITY, UNTUNED, EMBEDDINGS)
+    known = [*(table.name for table in every), *more]
     if unknown := [name for name in names if name not in known]:
         raise BadData(f"{unknown[0]!r} is none of {', '.join(known)}")
     chosen = tuple(table for table in every if not names or table.name in names)
-    extra = [not names or name in names for name in (STABILITY, UNTUNED)]
-    return EmojiEvaluation(thetas, missing, chosen, extra[0], extra[1], options)
+    extra = [not names or name in names for name in more]
+    return EmojiEvaluation(thetas, missing, chosen, extra[0], extra[1], extra[2], options)
 
 
 def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dict[str, str]]:

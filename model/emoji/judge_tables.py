@@ -21,6 +21,7 @@ from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
 from model.emoji.baselines import Choices
+from model.emoji.judge_embeddings import judge_embeddings
 from model.emoji.judge_untuned import UNTUNED_THETAS, UntunedOptions, judge_untuned, untuned_thetas
 from model.emoji.streams import FeatureCache, part_version
 from model.emoji.tables import ALTERNATIVES, STABILITY, TABLES, EmojiTable
@@ -159,6 +160,13 @@ class EmojiTest:
         thetas = untuned_thetas(self._thetas)
         notes = [self._missing[name] for name in UNTUNED_THETAS if name in self._missing]
         return judge_untuned(thetas, self._cache, self._options.untuned, notes)
+
+    def embeddings(self) -> ResultTable:
+        """Judge a new θ on pairs of embeddings of unit norm."""
+        plan = replace(self._options.plan, episodes=2)
+        wanted = ("emoji-lowrank", "emoji-names")
+        notes = [self._missing[name] for name in wanted if name in self._missing]
+        return judge_embeddings(self._thetas, self._cache, plan, notes)
 
     def _learned(
         self, table: EmojiTable, thetas: Mapping[str, MetaInit], episodes: Episodes

@@ -20,6 +20,7 @@ from model.emoji.moving_streams import (
     MOVING,
     SUPPORT_PAIRS,
     MovingData,
+    SlidingEpisodes,
     changed_streams,
     episode_of_window,
     sliding_episodes,
@@ -30,11 +31,12 @@ from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM, Family
 from model.emoji.transformations import TRANSFORMATIONS, Transformation
 from model.evaluate import comparison, methods
 from model.evaluate.comparison import SIZES, MetaTestPlan
-from model.evaluate.data_rows import DataCell, DataRow, data_cell
+from model.evaluate.data_rows import PUBLISHED, DataCell, DataRow, data_cell
 from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.methods import Method
 from model.evaluate.result_table import ResultTable
 from model.evaluate.scoring import recalls_at_1
+from model.evaluate.watched import watched
 from model.meta.recorded_streams import RecordedStream
 from model.theta.meta_init import MetaInit
 
@@ -116,9 +118,12 @@ def _rows(
         if episodes:
             yield DataRow(name, transformation.name, _cells(compared, episodes))
     windows = compared_methods(theta, replace(options.plan, sizes=(SUPPORT_PAIRS,)))
+    engine = comparison.engine_for(theta, replace(options.plan, sizes=(SUPPORT_PAIRS,)))
     for moving in MOVING:
         found = moving_episodes(streams, moving, options)
-        yield DataRow(name, moving.name, _cells(windows, found))
+        own = {PUBLISHED: watched(engine, [each.before for each in found], options.every)}
+        judged = [episode for each in found for episode in each.after]
+        yield DataRow(name, moving.name, _cells(windows | own, {None: judged}))
 
 
 def compared_methods(theta: MetaInit, plan: MetaTestPlan) -> dict[str, Method]:
@@ -153,15 +158,13 @@ def transformed_episodes(
 
 def moving_episodes(
     streams: Sequence[RecordedStream], moving: MovingData, options: UntunedOptions
-) -> Episodes:
+) -> list[SlidingEpisodes]:
     """Return the windows that slide over the change of every stream."""
     rng = _generator(options.seed, moving.name, "")
-    found = [
-        episode
+    return [
+        sliding_episodes(stream, targets_at, rng, options.every)
         for stream, targets_at in changed_streams(streams, moving, rng)
-        for episode in sliding_episodes(stream, targets_at, rng, options.every)
     ]
-    return {None: found}
 
 
 def _stream_transformed(

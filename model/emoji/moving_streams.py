@@ -9,11 +9,13 @@ concepts, have the targets that the map gives them at that moment.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from model.emoji.tenants import expm_antisymmetric
 from model.evaluate.episodes import GATE_PAIRS, MetaTestEpisode
+from model.meta.episodes import IndexArray
 from model.meta.recorded_streams import RecordedStream
 from model.values.arrays import FloatArray
 
@@ -21,6 +23,8 @@ SUPPORT_PAIRS = 32
 """The daemon's default window: 32 support pairs, and the newest 4 to judge on."""
 PAIRS_AFTER = 72
 """Twice a window: as long as a change is looked at."""
+PAIRS_BEFORE = 128
+"""So that losses from before the change are known when it comes."""
 RADIANS_PER_PAIR = 0.01
 
 TargetsAt = Callable[[int], FloatArray]
@@ -56,6 +60,13 @@ def drift(y_NE: FloatArray, other_NE: FloatArray, rng: np.random.Generator) -> T
     return targets_at
 
 
+class SlidingEpisodes(NamedTuple):
+    """The windows of one stream that changes."""
+
+    before: list[MetaTestEpisode]
+    after: list[MetaTestEpisode]
+
+
 MOVING: tuple[MovingData, ...] = (
     MovingData("jump, the next 72 pairs", jump),
     MovingData("drift, 1 radian per 100", drift),
@@ -68,20 +79,41 @@ def sliding_episodes(
     rng: np.random.Generator,
     every: int = 2,
     queries: int = 128,
-) -> Iterator[MetaTestEpisode]:
-    """Yield the window as it is after each `every`-th of the 72 pairs, with queries.
+) -> SlidingEpisodes:
+    """Return the window as it is after each `every`-th of the 72 pairs, with queries, and as it was
+    before, after each `every`-th of up to PAIRS_BEFORE pairs, where the stream is long enough.
 
     Each pair of a stream is one concept; the pairs of a window and the queries share none.
     """
     size = SUPPORT_PAIRS + GATE_PAIRS
+    spare = len(stream) - size - PAIRS_AFTER - queries
+    earlier = max(0, min(PAIRS_BEFORE, spare) // every * every)
+    # the order that there would be without earlier pairs: those are concepts of their own
     rows = rng.permutation(len(stream))
-    read, query = rows[: size + PAIRS_AFTER], rows[size + PAIRS_AFTER :][:queries]
-    arrived_NE = np.stack([targets_at(n - size)[row] for n, row in enumerate(read)])
-    for end in range(size + every, len(read) + 1, every):
+    rows = np.concatenate([rows[len(rows) - earlier :], rows[: len(rows) - earlier]])
+    change = earlier + size
+    read, query = rows[: change + PAIRS_AFTER], rows[change + PAIRS_AFTER :][:queries]
+    arrived_NE = np.stack([targets_at(n - change)[row] for n, row in enumerate(read)])
+    windows = list(_windows(stream, targets_at, (read, query), arrived_NE, every))
+    return SlidingEpisodes(windows[: earlier // every + 1], windows[earlier // every + 1 :])
+
+
+def _windows(
+    stream: RecordedStream,
+    targets_at: TargetsAt,
+    rows: tuple[IndexArray, IndexArray],
+    arrived_NE: FloatArray,
+    every: int,
+) -> Iterator[MetaTestEpisode]:
+    """The window after each `every`-th pair, from when it is full; `rows` are read and queried."""
+    size = SUPPORT_PAIRS + GATE_PAIRS
+    read, query = rows
+    change = len(read) - PAIRS_AFTER
+    for end in range(size, len(read) + 1, every):
         window = slice(end - size, end)
         x_ND, y_NE = stream.x_ND[read[window]], arrived_NE[window]
         yield episode_of_window(
-            stream.name, x_ND, y_NE, stream.x_ND[query], targets_at(end - size - 1)[query]
+            stream.name, x_ND, y_NE, stream.x_ND[query], targets_at(end - change - 1)[query]
         )
 
 

@@ -140,6 +140,7 @@ TABLES: tuple[EmojiTable, ...] = (
 )
 STABILITY = "stability"
 UNTUNED = "untuned"
+EMBEDDINGS = "embeddings"
 """The table of transformed streams (`model.emoji.judge_untuned`)."""
 NAMES = (*(table.name for table in TABLES), STABILITY)
 

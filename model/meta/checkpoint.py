@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as write_safetensors
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 from model.meta.progress import Progress
 from model.theta.meta_init import canonical_json
 from model.values.errors import BadCheckpoint
+from model.values.outside import check_depth, parse_tensor_file, raising_only
 
 FORMAT = "meta-training/1"
 
@@ -49,22 +49,15 @@ class Checkpoint:
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> "Checkpoint":
         """Read what `to_bytes` returned; errors name the place `where`. Raises BadCheckpoint."""
-        try:
-            # cloned: what safetensors returns may lie across cache lines, and sum in another order
-            tensors = {name: tensor.clone() for name, tensor in parse_safetensors(data).items()}
-            size = int.from_bytes(data[:8], "little")
-            metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        with raising_only(BadCheckpoint, f"{where}: not a readable checkpoint"):
+            metadata = parse_tensor_file(data).metadata
             found = metadata.get("adaptd.format")
             if found != FORMAT:
-                raise BadCheckpoint(
-                    f"{where}: format is {found!r}, this adaptd continues {FORMAT!r}"
-                )
-            identity = json.loads(metadata["adaptd.identity"])
-            progress = json.loads(metadata["adaptd.progress"])
-        except BadCheckpoint:
-            raise
-        except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
-            raise BadCheckpoint(f"{where}: not a readable checkpoint: {error}") from error
+                raise BadCheckpoint(f"format is {found!r}, this adaptd continues {FORMAT!r}")
+            # cloned: what safetensors returns may lie across cache lines, and sum in another order
+            tensors = {name: tensor.clone() for name, tensor in parse_safetensors(data).items()}
+            identity = _json_with_infinities(metadata["adaptd.identity"])
+            progress = _json_with_infinities(metadata["adaptd.progress"])
         return cls(identity, progress, tensors)
 
     def progress_at(self, where: str) -> Progress:
@@ -73,6 +66,13 @@ class Checkpoint:
             return Progress(**self.progress)
         except TypeError as error:
             raise BadCheckpoint(f"{where}: progress is malformed: {error}") from error
+
+
+def _json_with_infinities(text: str) -> Any:
+    """Returns the value of a JSON text. A loss may be infinite, for which JSON has no number."""
+    value = json.loads(text)
+    check_depth(value)
+    return value
 
 
 def write_checkpoint(path: Path, data: bytes) -> None:

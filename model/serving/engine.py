@@ -3,7 +3,7 @@
 R = rows (contents; pairs, each taken alone), B = streams in batch (a chunk), S = support pairs,
 Q = query pairs, N = pairs of a stream, D = source dim, E = target dim, H = hidden units
 
-    support, targets in units → generator (each stream's start) → learner (the inner loop) → θ′
+    support, in units → generator (each stream's start) → learner (the inner loop) → θ′
     judged on the query beside θ unadapted and ridge regression; the winner learns from all pairs
 
 What holds for bits. A content's features and a stream's adaptation depend on nothing else in the
@@ -201,7 +201,16 @@ class Engine:
         descend = descend_by(self._learner, made)
         if descend is None:
             return None
-        return InnerLoop(made, descend, theta.activation, self._loss, self._order, theta.hidden_dim)
+        return InnerLoop(
+            made,
+            descend,
+            theta.activation,
+            self._loss,
+            self._order,
+            theta.hidden_dim,
+            standardise=theta.standardises_sources,
+            keeps_small_sources=not bool(theta.mapping["b1"].any()),
+        )
 
     def _hidden_pays(self) -> bool:
         spec = self._meta_init.learner

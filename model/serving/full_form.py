@@ -18,11 +18,17 @@ from torch import Tensor
 from model import losses
 from model.inner.generators import Generator
 from model.inner.learner import Learner, Support, adapt, finite
-from model.inner.units import frame_of, in_frame, mean_target, out_of_frame, whole_units
+from model.inner.units import (
+    frame_of,
+    in_frame,
+    mean_target,
+    out_of_frame,
+    with_whole_targets,
+)
 from model.losses import Loss
 from model.mappings.mlp import Mlp, apply_batched
 from model.serving import rival
-from model.serving.judging import Judged, PairLosses, judged, measured, winners
+from model.serving.judging import Judged, PairLosses, judged, measured, standing
 from model.serving.lazy import LazyTensors
 from model.serving.packing import (
     every_pair,
@@ -56,8 +62,6 @@ class Fitted(NamedTuple):
     mlp: Mlp
     healthy_B: Tensor
     """Whether it is finite."""
-    centred_B: Tensor
-    """Whether it was adapted to centred targets."""
 
 
 class FullForm:
@@ -92,7 +96,7 @@ class FullForm:
         found = self._judged(fitted, support, query, self._real(judges, query))
         refitted = self._refitted(
             [
-                (b, episodes[b], found[b].centred)
+                (b, episodes[b])
                 for b in range(len(episodes))
                 if wanted[b] and found[b].winner is Candidate.ADAPTED
             ]
@@ -102,11 +106,11 @@ class FullForm:
             for b, episode in enumerate(episodes)
         ]
 
-    def _fitted(self, support: Support, centred_B: Tensor | None = None) -> Fitted:
-        """θ′ of every stream, adapted to its support in units of its targets."""
-        frame = frame_of(support, centred_B)
-        if self._meta_init.output_activation != "none":  # not to be scaled from inside
-            frame = whole_units(support)
+    def _fitted(self, support: Support) -> Fitted:
+        """θ′ of every stream, adapted to its support in units of its pairs."""
+        frame = frame_of(support, standardise=self._meta_init.standardises_sources)
+        if self._meta_init.output_activation != "none":
+            frame = with_whole_targets(frame)
         framed = in_frame(support, frame)
         state = adapt(
             self._in_full.learner,
@@ -114,7 +118,7 @@ class FullForm:
             framed,
         )
         mlp = out_of_frame(state.mlp, frame)
-        return Fitted(mlp, state.healthy_B & finite(mlp), frame.units.centred_B)
+        return Fitted(mlp, state.healthy_B & finite(mlp))
 
     def _judged(
         self, fitted: Fitted, support: Support, query: Support, judges_BQ: Tensor
@@ -152,27 +156,24 @@ class FullForm:
         return judged(
             pair_losses,
             (support.real_BS, query.real_BS),
-            winners(self._in_full.order, measures, judges_BQ),
+            standing(self._in_full.order, measures, judges_BQ),
             measures[Candidate.ADAPTED].healthy_B,
-            fitted.centred_B,
         )
 
     def _refitted(
-        self, chosen: Sequence[tuple[int, Episode, bool]]
+        self, chosen: Sequence[tuple[int, Episode]]
     ) -> dict[int, Mapping[str, FloatArray]]:
         """θ′ of the chosen episodes, adapted to support and query, where that is finite."""
         if not chosen:
             return {}
         capacity = self._support_capacity + self._query_capacity
-        pairs = self._pack([every_pair(episode) for _, episode, _ in chosen], capacity)
-        return self._finite_mappings([b for b, _, _ in chosen], pairs, [c for *_, c in chosen])
+        pairs = self._pack([every_pair(episode) for _, episode in chosen], capacity)
+        return self._finite_mappings([b for b, _ in chosen], pairs)
 
     def _finite_mappings(
-        self, places: Sequence[int], pairs: Support, centred: Sequence[bool]
+        self, places: Sequence[int], pairs: Support
     ) -> dict[int, Mapping[str, FloatArray]]:
-        flags = np.zeros(len(pairs.x_BSD), np.bool_)
-        flags[: len(centred)] = centred
-        fitted = self._fitted(pairs, self._to_device(flags))
+        fitted = self._fitted(pairs)
         stacked = {name: tensor.cpu().numpy() for name, tensor in fitted.mlp._asdict().items()}
         healthy_B = fitted.healthy_B.cpu().tolist()
         return {
@@ -184,9 +185,9 @@ class FullForm:
         }
 
     @torch.inference_mode()
-    def _whole(self, episode: Episode, centred: bool) -> Mapping[str, FloatArray]:
+    def _whole(self, episode: Episode) -> Mapping[str, FloatArray]:
         """θ′ of an episode that was not wanted at first, or whose pairs together explode."""
-        found = self._refitted([(0, episode, centred)])
+        found = self._refitted([(0, episode)])
         if found:
             return found[0]
         support = self._pack([support_pairs(episode)], self._support_capacity)
@@ -201,18 +202,22 @@ class FullForm:
         judged_pairs: int,
     ) -> Adaptation:
         ridge = None
-        if found.winner is Candidate.RIDGE:
+        if Candidate.RIDGE in self._in_full.order:
             ridge = LazyTensors(
                 lambda: rival.of_pairs(*every_pair(episode), len(episode.x_support_SD))
             )
         return Adaptation(
-            made or LazyTensors(lambda: self._whole(episode, found.centred)),
+            made or LazyTensors(lambda: self._whole(episode)),
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=ridge,
+            ridge=ridge if found.winner is Candidate.RIDGE else None,
+            rival=ridge,
             winner=found.winner,
             judged_pairs=judged_pairs,
+            evidence=found.evidence.of(self._query_capacity),
+            ahead_squared=found.ahead_squared,
+            ahead_cosine=found.ahead_cosine,
         )
 
     def _real(self, judges: Sequence[NDArray[np.bool_]], query: Support) -> Tensor:

@@ -1,16 +1,20 @@
 """One stream's θ′ as hidden space made it, and how it goes out of the units it was adapted in.
 
-S = support pairs, D = source dim, E = target dim, H = hidden units, G = H + 1
+S = support pairs, D = source dim, E = target dim, X = source or target dim, H = hidden units,
+G = H + 1
 
-There, with ŷ = (y − c)/s (`model.inner.units`), [W2′, b2′] = [W2, b2]·(I + n) + ŷᵀ·v, and to users
-it is s times that, plus c in the bias's column. As weights that is what is computed. As factors of
-θ it is again [W2, b2]·(I + n″) + yᵀ·v″ with
+There, with x̂ = (x − z)/r and ŷ = (y − c)/s (`model.inner.units`), W1′ = W1 + aᵀ·x̂, b1′ = b1 + β
+and [W2′, b2′] = [W2, b2]·(I + n) + ŷᵀ·v. To users it is W1′/r with the bias b1′ − W1′·z/r, and s
+times the second layer, plus c in the bias's column. As weights that is what is computed. As factors
+of θ the second layer is again [W2, b2]·(I + n″) + yᵀ·v″ with
 
-    n″ = (s − 1)·I + s·n,   v″ = v − 1·(1ᵀ·v)/S, plus 1/S in the bias's column
+    n″ = (s − 1)·I + s·n,   v″ = v − w·1·(1ᵀ·v)/S, plus w/S in the bias's column
 
-where c = yᵀ·1/S, and v″ = v where c = 0. But then θ's own second layer is added in full and
-subtracted again but for a part s of it: what rounding does to the factors grows by 1/s. So a scale
-below LEAST_SCALE has no such form.
+where c = w·yᵀ·1/S. But then θ's own second layer is added in full and subtracted again but for a
+part s of it: what rounding does to the factors grows by 1/s. So a scale below LEAST_SCALE has no
+such form. Neither has a first layer with r ≠ 1. With r = 1 and z = w·xᵀ·1/S it is W1 + a″ᵀ·x with
+
+    a″ = a − w·1·(1ᵀ·a)/S,   β″ = β − (W1 + a″ᵀ·x)·z
 """
 
 from __future__ import annotations
@@ -38,6 +42,23 @@ class HostFactors(NamedTuple):
     v_SG: FloatArray
 
 
+class SideUnit(NamedTuple):
+    """What one side of a stream was divided by, and the share of its mean that was subtracted."""
+
+    scale: float
+    share: float
+
+    def centre(self, t_SX: FloatArray) -> FloatArray:
+        """Returns what was subtracted from these support pairs (X)."""
+        if not self.share:
+            return np.zeros_like(t_SX[:0].sum(0))
+        return np.asarray(np.float32(self.share) * t_SX.mean(0), np.float32)
+
+    def put(self, t_SX: FloatArray) -> FloatArray:
+        """Returns the support pairs in these units (S, X)."""
+        return np.asarray((t_SX - self.centre(t_SX)) / np.float32(self.scale), np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class HiddenFit:
     """One stream's θ′ as it came out of a descent."""
@@ -45,35 +66,47 @@ class HiddenFit:
     cut: Cut
     """The pairs that it was adapted to are the support."""
     factors: HostFactors
-    scale: float
-    """s."""
-    centred: bool
-    """Whether c is the mean of the targets, and not 0."""
+    source: SideUnit
+    target: SideUnit
 
     def tensors(
         self, x_SD: FloatArray, y_SE: FloatArray, theta: Mapping[str, FloatArray]
     ) -> dict[str, FloatArray]:
         """Returns w1 (H, D), b1 (H), w2 (E, H), b2 (E), given the pairs and θ's mapping."""
-        scale = np.float32(self.scale)
-        centre_E = y_SE.mean(0) if self.centred else np.zeros_like(y_SE[:0].sum(0))
-        made = self._without_padding(x_SD, (y_SE - centre_E) / scale, len(theta["b1"]))
+        source, target = self.source, self.target
+        z_D, c_E = source.centre(x_SD), target.centre(y_SE)
+        made = self._without_padding(source.put(x_SD), target.put(y_SE), len(theta["b1"]))
         tensors = made.multiplied_out(theta)
-        return tensors | {"w2": tensors["w2"] * scale, "b2": tensors["b2"] * scale + centre_E}
+        w1_HD, s = tensors["w1"] / np.float32(source.scale), np.float32(target.scale)
+        return {
+            "w1": w1_HD,
+            "b1": tensors["b1"] - w1_HD @ z_D,
+            "w2": tensors["w2"] * s,
+            "b2": tensors["b2"] * s + c_E,
+        }
 
-    def low_rank(self, x_SD: FloatArray, y_SE: FloatArray, hidden_dim: int) -> LowRank | None:
-        """Returns it as factors of θ, given the pairs; None where the scale is too small."""
-        if self.scale < LEAST_SCALE:
+    def low_rank(
+        self, x_SD: FloatArray, y_SE: FloatArray, theta: Mapping[str, FloatArray]
+    ) -> LowRank | None:
+        """Returns it as factors of θ, given the pairs and θ's mapping; None where a scale has no
+        such form."""
+        if self.target.scale < LEAST_SCALE or self.source.scale != 1.0:
             return None
-        made = self._without_padding(x_SD, y_SE, hidden_dim)
-        n_GG, v_SG = made.n_GG, made.v_SG
-        if self.scale != 1.0:
-            scale = np.float32(self.scale)
+        made = self._without_padding(x_SD, y_SE, len(theta["b1"]))
+        a_SH, beta_H, n_GG, v_SG = made.a_SH, made.beta_H, made.n_GG, made.v_SG
+        if self.source.share:
+            a_SH = a_SH - np.float32(self.source.share) * a_SH.mean(0)
+            w1_HD = theta["w1"] + a_SH.T @ x_SD
+            beta_H = beta_H - w1_HD @ self.source.centre(x_SD)
+        if self.target.scale != 1.0:
+            scale = np.float32(self.target.scale)
             n_GG = n_GG * scale
             n_GG[np.diag_indices(len(n_GG))] += scale - np.float32(1.0)
-        if self.centred:
-            v_SG = v_SG - v_SG.mean(0)
-            v_SG[:, -1] += np.float32(1.0) / np.float32(len(y_SE))
-        return LowRank(made.x_SD, made.a_SH, made.beta_H, made.y_SE, n_GG, v_SG)
+        if self.target.share:
+            share = np.float32(self.target.share)
+            v_SG = v_SG - share * v_SG.mean(0)
+            v_SG[:, -1] += share / np.float32(len(y_SE))
+        return LowRank(x_SD, a_SH, beta_H, y_SE, n_GG, v_SG)
 
     def _without_padding(self, x_SD: FloatArray, y_SE: FloatArray, hidden_dim: int) -> LowRank:
         """As it came out, without padded pairs and idle units."""

@@ -1,4 +1,4 @@
-"""A chunk of streams in hidden space: adapted in units of its targets, and judged, by Grams alone.
+"""A chunk of streams in hidden space: adapted in units of its pairs, and judged, by Grams alone.
 
 B = streams in batch (a chunk), S = support pairs (padded), Q = query pairs (padded), N = pairs of a
 stream (S + Q)
@@ -18,20 +18,23 @@ from model.inner.hidden.judging import Seen, adapted_seen, ridge_seen, theta_see
 from model.inner.hidden.losses import RawTargets, losses_out_of_units, unreliable
 from model.inner.hidden.memory import JudgingSpace, Workspace
 from model.inner.hidden.projected import (
+    Means,
     Projected,
-    TargetMean,
     Terms,
     in_units,
     less_bias,
-    target_mean,
+    means_of,
     units_of,
 )
 from model.inner.hidden.result import mean_onto, pair_outputs
 from model.inner.units import Units
 from model.losses import Loss
-from model.serving.judging import Judged, Measures, PairLosses, judged, measures_of, winners
+from model.serving.judging import Judged, Measures, PairLosses, judged, measures_of, standing
 from model.theta.meta_init import Activation
 from model.values.episode import Candidate
+
+LEAST_BESIDE_BIAS = 2.0**-8
+"""Of W1·x + b1 with sources of this size, a float32 keeps 16 bits of W1·x."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +50,31 @@ class InnerLoop:
     """The candidates from the first incumbent to the last challenger (`model.serving.judging`)."""
     hidden_dim: int
     """H without idle units."""
+    standardise: bool
+    """Whether all sources are standardised (`model.inner.units`)."""
+    keeps_small_sources: bool
+    """Whether b1 is 0, so that W1·x + b1 holds the smallest W1·x exactly."""
 
 
 class Descended(NamedTuple):
     """θ′ of a chunk, and what it was adapted to. Lasts until the workspace's next use."""
 
     raw: Projected
-    """Projections of targets y themselves."""
-    mean: TargetMean
+    """Projections of x and y themselves."""
+    means: Means
     units: Units
     projected: Projected
-    """Projections of targets in those units, less b2."""
+    """Projections of pairs in those units, targets less b2."""
     descent: Descent
 
 
-def descend_in_units(
-    inner: InnerLoop, raw: Projected, workspace: Workspace, centred_B: Tensor | None = None
-) -> Descended:
-    """Adapts every stream to its support, in units of its targets.
-
-    `centred_B` says whose targets are centred, instead of what `model.inner.units` finds.
-    """
-    mean = target_mean(raw)
-    units = units_of(raw, mean, len(inner.terms.w2), centred_B)
-    projected = in_units(inner.terms, raw, mean, units)
-    return Descended(raw, mean, units, projected, inner.descend(projected, workspace))
+def descend_in_units(inner: InnerLoop, raw: Projected, workspace: Workspace) -> Descended:
+    """Adapts every stream to its support, in units of its pairs."""
+    means, terms = means_of(raw), inner.terms
+    dims = (terms.w1.shape[1], len(terms.w2))
+    units = units_of(raw, means, dims, standardise=inner.standardise)
+    projected = in_units(terms, raw, means, units)
+    return Descended(raw, means, units, projected, inner.descend(projected, workspace))
 
 
 class JudgedChunk(NamedTuple):
@@ -86,12 +89,13 @@ def judge_chunk(
     inner: InnerLoop, found: Descended, before_BN: Tensor, judges_BQ: Tensor, space: JudgingSpace
 ) -> JudgedChunk:
     """Judges θ′ beside θ, whose losses are `before_BN`, and ridge regression."""
-    terms, loss, (raw, mean, units, projected, descent) = inner.terms, inner.loss, found
+    terms, loss, (raw, means, units, projected, descent) = inner.terms, inner.loss, found
+    mean = means.target
     size = raw.g_BSN.shape[1]
     real_BS, real_BQ = raw.real_BN[:, :size], raw.real_BN[:, size:]
     made = pair_outputs(terms, projected, descent, space)
-    om_BN = made.onto(mean_onto(projected, mean, units, made.c.a.shape[2]))
-    targets = RawTargets(units, mean, om_BN, raw.yy_BN)
+    om_BN = made.onto(mean_onto(projected, mean, units.target, made.c.a.shape[2]))
+    targets = RawTargets(units.target, mean, om_BN, raw.yy_BN)
     after_BN = losses_out_of_units(terms, projected, made.own, loss, targets)
     finite_B = descent.healthy_B & after_BN[:, :size].sum(1).isfinite()
     every_B = torch.ones_like(finite_B)
@@ -112,13 +116,16 @@ def judge_chunk(
     streams = judged(
         losses,
         (real_BS, real_BQ),
-        winners(inner.order, measures, judges_BQ),
+        standing(inner.order, measures, judges_BQ),
         measures[Candidate.ADAPTED].healthy_B,
-        units.centred_B,
     )
-    own_BN = after_BN / units.scale_B.square().unsqueeze(1) if loss.kind == "mse" else after_BN
+    own_BN = after_BN
+    if loss.kind == "mse":
+        own_BN = after_BN / units.target.scale_B.square().unsqueeze(1)
     coarse_B = unreliable(terms, less_bias(terms, raw), loss, before_BN)
-    coarse_B = coarse_B | unreliable(terms, projected, loss, own_BN) | too_far_out(raw, mean)
+    coarse_B = coarse_B | unreliable(terms, projected, loss, own_BN) | too_far_out(raw, means)
+    if not inner.keeps_small_sources:
+        coarse_B = coarse_B | (units.source.scale_B < LEAST_BESIDE_BIAS)
     return JudgedChunk(streams, coarse_B.tolist())
 
 

@@ -36,7 +36,7 @@ from model.inner.hidden.projected import Projected, less_bias
 from model.inner.hidden.result import FactorRoom, factors
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
-from model.serving.hidden_fit import HiddenFit, HostFactors
+from model.serving.hidden_fit import HiddenFit, HostFactors, SideUnit
 from model.serving.hidden_judging import InnerLoop, descend_in_units, judge_chunk
 from model.serving.judging import Judged
 from model.serving.lazy import LazyTensors
@@ -85,6 +85,11 @@ class HiddenWindows:
         """Lets go of a slot's pairs."""
         self._generation += 1
         self._raw.clear(slot)
+
+    def shorten(self, slot: int, pairs: int) -> None:
+        """Lets go of all but the newest pairs of a slot. What was adapted to those can still be
+        read."""
+        self._raw.shorten(slot, pairs)
 
     @torch.inference_mode()
     def append(
@@ -135,6 +140,10 @@ class HiddenWindows:
         chunks: Sequence[Tensor] = torch.split(self._put(whole), ROWS)
         return chunks
 
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
+        return self._raw.pairs(cut)
+
     def adapt(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         """Returns the adaptation of every cut, in order. Raises DeviceLost.
 
@@ -167,7 +176,7 @@ class HiddenWindows:
         )
         refits = self._refits(
             [
-                (cut, own.centred)
+                cut
                 for cut, own, is_coarse in zip(cuts, streams, coarse, strict=True)
                 if cut.wanted and own.winner is Candidate.ADAPTED and not is_coarse
             ],
@@ -187,42 +196,39 @@ class HiddenWindows:
         return padded_BQ
 
     def _refits(
-        self, chosen: Sequence[tuple[Cut, bool]], room: FactorRoom | None = None
+        self, chosen: Sequence[Cut], room: FactorRoom | None = None
     ) -> dict[Cut, HiddenFit]:
-        """θ′ of the chosen cuts, adapted to all their pairs, where that is finite; each comes with
-        whether its targets are to be centred."""
+        """θ′ of the chosen cuts, adapted to all their pairs, where that is finite."""
         if not chosen:
             return {}
-        whole = [cut._replace(support=cut.support + cut.query, query=0) for cut, _ in chosen]
-        fits = self._fits(whole, [centred for _, centred in chosen], self._whole, room)
-        return {cut: fit for (cut, _), fit in zip(chosen, fits, strict=True) if fit is not None}
+        whole = [cut._replace(support=cut.support + cut.query, query=0) for cut in chosen]
+        fits = self._fits(whole, self._whole, room)
+        return {cut: fit for cut, fit in zip(chosen, fits, strict=True) if fit is not None}
 
     def _fits(
-        self,
-        cuts: Sequence[Cut],
-        centred: Sequence[bool],
-        capacity: int,
-        room: FactorRoom | None = None,
+        self, cuts: Sequence[Cut], capacity: int, room: FactorRoom | None = None
     ) -> list[HiddenFit | None]:
         """θ′ of every cut, adapted to its support; None where that is not finite."""
         raw, _ = self._projections.gather(self._rows(cuts, (capacity, 0)), capacity)
-        centred_B = self._put(np.array(centred, np.bool_))
-        found = descend_in_units(self._inner, raw, self._workspace, centred_B)
+        found = descend_in_units(self._inner, raw, self._workspace)
         descent = found.descent
         into = room.take(descent) if room else None
         made = factors(self._terms, found.projected, descent, into)
         on_host = [tensor.cpu().numpy() for tensor in made]
         each = (HostFactors(*own) for own in zip(*on_host, strict=True))
         finite = descent.healthy_B.tolist()
-        own = zip(cuts, each, found.units.scale_B.tolist(), centred, finite, strict=True)
-        return [HiddenFit(*of) if is_finite else None for *of, is_finite in own]
+        units = torch.stack([unit_B for side in found.units for unit_B in side], 1).tolist()
+        return [
+            HiddenFit(cut, own, SideUnit(*unit[:2]), SideUnit(*unit[2:])) if is_finite else None
+            for cut, own, unit, is_finite in zip(cuts, each, units, finite, strict=True)
+        ]
 
     def _rows(self, cuts: Sequence[Cut], capacities: tuple[int, int] | None = None) -> Slots:
         """The rows of each cut's pairs, oldest first, support and query each padded with −1."""
         room, query_room = capacities or (self._support, self._query)
         slots, support, query = np.array([cut[:3] for cut in cuts], np.int64).T[:, :, None]
         size = self._raw.size
-        first = np.array([self._raw.oldest(int(slot)) for slot in slots[:, 0]], np.int64)[:, None]
+        first = np.array([self._raw.first(cut) for cut in cuts], np.int64)[:, None]
         column = np.arange(room + query_room)
         in_query = column >= room
         age = np.where(in_query, column - room + support, column)
@@ -237,31 +243,36 @@ class HiddenWindows:
         def fit() -> HiddenFit:
             if generation != self._generation:
                 raise RuntimeError("read an adaptation before the windows go on")
-            return refit or self._fit_again(cut, found.centred)
+            return refit or self._fit_again(cut)
 
         def ridge() -> Mapping[str, FloatArray]:
             if generation != self._generation:
                 raise RuntimeError("read an adaptation before the windows go on")
             return rival.of_pairs(*self._raw.pairs(cut), cut.support)
 
+        lazy = LazyTensors(ridge) if Candidate.RIDGE in self._inner.order else None
         return Adaptation(
             LazyTensors(lambda: self._tensors(fit())),
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=LazyTensors(ridge) if found.winner is Candidate.RIDGE else None,
+            ridge=lazy if found.winner is Candidate.RIDGE else None,
+            rival=lazy,
             factored=lambda: self._low_rank(fit()),
             winner=found.winner,
             judged_pairs=judged_pairs,
+            evidence=found.evidence,
+            ahead_squared=found.ahead_squared,
+            ahead_cosine=found.ahead_cosine,
         )
 
     @torch.inference_mode()
-    def _fit_again(self, cut: Cut, centred: bool) -> HiddenFit:
+    def _fit_again(self, cut: Cut) -> HiddenFit:
         """θ′ of a stream that was not wanted at first, or whose pairs together explode."""
-        found = self._refits([(cut, centred)])
+        found = self._refits([cut])
         if found:
             return found[cut]
-        (fit,) = self._fits([cut._replace(query=0)], [centred], self._support)
+        (fit,) = self._fits([cut], self._support)
         if fit is None:
             raise ValueError(f"the adapted mapping of {cut} is not finite")
         return fit
@@ -270,13 +281,11 @@ class HiddenWindows:
         return fit.tensors(*self._adapted_to(fit), self._theta())
 
     def _low_rank(self, fit: HiddenFit) -> LowRank | None:
-        return fit.low_rank(*self._adapted_to(fit), self._inner.hidden_dim)
+        return fit.low_rank(*self._adapted_to(fit), self._theta())
 
     def _adapted_to(self, fit: HiddenFit) -> tuple[FloatArray, FloatArray]:
         """x and y of the pairs that it was adapted to."""
-        newer = self._raw.count(fit.cut.slot) - fit.cut.support
-        x_SD, y_SE = self._raw.support(fit.cut._replace(query=newer))
-        return x_SD, y_SE
+        return self._raw.support(fit.cut)
 
     def _theta(self) -> dict[str, FloatArray]:
         h = self._inner.hidden_dim

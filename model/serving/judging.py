@@ -1,7 +1,7 @@
 """The judge: which candidate of each stream is published, by pairs that none has learned from.
 
 B = streams in batch, N = pairs of a stream (padded), S = support pairs, Q = query pairs,
-E = target dim
+Y = candidates, E = target dim
 
 The pairs are few and their losses scatter. So the candidates stand in an order, and one takes the
 place of the one before only where it is clearly better: where the mean of the paired differences is
@@ -21,16 +21,19 @@ A pair whose source lies in the support does not judge (`model.serving.repeats`)
 support would win. Fewer than two pairs say nothing about chance, and the first stays.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.values.episode import Candidate
+from model.values.episode import Candidate, QueryEvidence
+from model.values.gate import CLEARLY
 
-CLEARLY = 2.0
-CANDIDATES = tuple(Candidate)
+MOST_ERRORS = 99.0
+Ahead = Sequence[Sequence[float]]
+"""By how many standard errors each candidate (row) is ahead of each other (column)."""
 
 
 class Measures(NamedTuple):
@@ -61,10 +64,27 @@ class Judged(NamedTuple):
     query_after: float
     query_ridge: float
     winner: Candidate
+    ahead_squared: float
+    """By how many standard errors the winner is ahead of the nearest other candidate."""
+    ahead_cosine: float
     finite: bool
     """Whether θ′ is."""
-    centred: bool
-    """Whether θ′ was adapted to centred targets."""
+    evidence: QueryEvidence
+
+
+class Standing(NamedTuple):
+    """How the candidates of each stream stand to each other."""
+
+    order: tuple[Candidate, ...]
+    """From the first incumbent to the last challenger."""
+    ahead_2YYB: Tensor
+    """By how many standard errors the first is ahead of the second, in squared error and in centred
+    cosine distance."""
+    healthy_YB: Tensor
+    """Whether it may be published."""
+    losses_2YBQ: Tensor
+    """The squared error and the centred cosine distance of each query pair."""
+    judges_BQ: Tensor
 
 
 def order_of(*, trained: bool, ridge: bool) -> tuple[Candidate, ...]:
@@ -98,61 +118,94 @@ def measured(
     return measures_of(*squares, own_B, real_BQ)
 
 
-def winners(
+def standing(
     order: Sequence[Candidate], measures: Mapping[Candidate, Measures], judges_BQ: Tensor
-) -> Tensor:
-    """Returns each stream's winner (B), as its place in CANDIDATES; θ where none is finite."""
-    incumbent, place_B = measures[order[0]], torch.zeros_like(judges_BQ.sum(1))
-    place_B += CANDIDATES.index(order[0])
-    for name in order[1:]:
-        challenger = measures[name]
-        wins_B = challenger.healthy_B & (
-            ~incumbent.healthy_B
-            | (
-                clearly_better(challenger.squared_BQ, incumbent.squared_BQ, judges_BQ)
-                & clearly_better(challenger.cosine_BQ, incumbent.cosine_BQ, judges_BQ)
-            )
-        )
-        place_B = torch.where(wins_B, CANDIDATES.index(name), place_B)
-        incumbent = Measures(
-            torch.where(wins_B.unsqueeze(1), challenger.squared_BQ, incumbent.squared_BQ),
-            torch.where(wins_B.unsqueeze(1), challenger.cosine_BQ, incumbent.cosine_BQ),
-            challenger.healthy_B | incumbent.healthy_B,
-        )
-    return torch.where(incumbent.healthy_B, place_B, CANDIDATES.index(Candidate.THETA))
+) -> Standing:
+    """Returns how the candidates of `order` stand to each other on the pairs that judge."""
+    found = [measures[name] for name in order]
+    losses_2YBQ = torch.stack(
+        [torch.stack([m.squared_BQ for m in found]), torch.stack([m.cosine_BQ for m in found])]
+    )
+    ahead_2YYB = errors_ahead(losses_2YBQ.unsqueeze(2), losses_2YBQ.unsqueeze(1), judges_BQ)
+    healthy_YB = torch.stack([m.healthy_B for m in found])
+    return Standing(tuple(order), ahead_2YYB, healthy_YB, losses_2YBQ, judges_BQ)
 
 
-def clearly_better(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
-    """Returns whether the one's losses are lower than the other's by more than chance (B)."""
+def errors_ahead(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
+    """Returns how far the one's losses lie below the other's (B): the mean of the paired
+    differences, in its own standard errors. 0 where fewer than two pairs judge.
+
+    More axes may stand before B.
+    """
     gain_BQ = (other_BQ - one_BQ).masked_fill(~judges_BQ, 0.0)
     n_B = judges_BQ.sum(1)
-    mean_B = gain_BQ.sum(1) / n_B.clamp(min=1)
-    scatter_BQ = (gain_BQ - mean_B.unsqueeze(1)).masked_fill(~judges_BQ, 0.0)
+    mean_B = gain_BQ.sum(-1) / n_B.clamp(min=1)
+    scatter_BQ = (gain_BQ - mean_B.unsqueeze(-1)).masked_fill(~judges_BQ, 0.0)
     # by its size first: squares of small numbers underflow
-    size_B = scatter_BQ.abs().sum(1).clamp(min=torch.finfo(gain_BQ.dtype).tiny)
-    variance_B = (scatter_BQ / size_B.unsqueeze(1)).square().sum(1) / (n_B - 1).clamp(min=1)
+    size_B = scatter_BQ.abs().sum(-1).clamp(min=torch.finfo(gain_BQ.dtype).tiny)
+    variance_B = (scatter_BQ / size_B.unsqueeze(-1)).square().sum(-1) / (n_B - 1).clamp(min=1)
     error_B = size_B * (variance_B / n_B.clamp(min=1)).sqrt()
-    return (n_B > 1) & (mean_B > CLEARLY * error_B)
+    ahead_B = torch.where(mean_B == 0.0, mean_B, mean_B / error_B)
+    return ahead_B.masked_fill(n_B < 2, 0.0)
+
+
+def verdict_of(
+    order: Sequence[Candidate], healthy_Y: Sequence[bool], ahead_2YY: Sequence[Ahead]
+) -> tuple[Candidate, float, float]:
+    """Returns one stream's winner, and by how many standard errors it is ahead of the nearest other
+    candidate that may be published, in squared error and in centred cosine distance.
+
+    In hundredths, and at most MOST_ERRORS either way. Negative where it is behind, though not
+    clearly in both; NaN where there is no other. θ wins where no candidate is finite.
+    """
+    squared_YY, cosine_YY = ahead_2YY
+    best = 0
+    for y in range(1, len(order)):
+        clearly = squared_YY[y][best] > CLEARLY and cosine_YY[y][best] > CLEARLY
+        if healthy_Y[y] and (clearly or not healthy_Y[best]):
+            best = y
+    if not healthy_Y[best]:
+        return Candidate.THETA, math.nan, math.nan
+    others = [y for y in range(len(order)) if y != best and healthy_Y[y]]
+    squared, cosine = (min((a[best][y] for y in others), default=math.nan) for a in ahead_2YY)
+    return order[best], _bounded(squared), _bounded(cosine)
 
 
 def judged(
     losses: PairLosses,
     real: tuple[Tensor, Tensor],
-    winner_B: Tensor,
+    candidates: Standing,
     finite_B: Tensor,
-    centred_B: Tensor,
 ) -> list[Judged]:
-    """Returns what was found of every stream, in one transfer from the device.
+    """Returns what was found of every stream, in few transfers from the device.
 
     `real` are the real pairs of support (B, S) and query (B, Q); mean losses without pairs are NaN.
     """
     reals = (real[0], real[0], real[1], real[1], real[1])
     means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
-    flags = [flag.to(means_5B[0].dtype) for flag in (winner_B, finite_B, centred_B)]
-    return [
-        Judged(a, b, c, d, e, CANDIDATES[int(winner)], bool(finite), bool(centred))
-        for a, b, c, d, e, winner, finite, centred in torch.stack([*means_5B, *flags], 1).tolist()
-    ]
+    size = len(candidates.order)
+    flags = [finite_B.unsqueeze(0), candidates.healthy_YB]
+    found = [torch.stack(means_5B), *(f.to(means_5B[0].dtype) for f in flags)]
+    rows = torch.cat([*found, candidates.ahead_2YYB.flatten(0, 2)]).T.tolist()
+    losses_2YBQ = candidates.losses_2YBQ.cpu().numpy()
+    judges_BQ = candidates.judges_BQ.cpu().numpy()
+    streams = []
+    for stream, row in enumerate(rows):
+        healthy_Y, ahead = [bool(flag) for flag in row[6 : 6 + size]], row[6 + size :]
+        lines = [ahead[at : at + size] for at in range(0, len(ahead), size)]
+        verdict = verdict_of(candidates.order, healthy_Y, (lines[:size], lines[size:]))
+        a, b, c, d, e, finite = row[:6]
+        best = candidates.order.index(verdict[0])
+        squared_Q, cosine_Q = losses_2YBQ[:, best, stream]
+        evidence = QueryEvidence(squared_Q, cosine_Q, judges_BQ[stream])
+        streams.append(Judged(a, b, c, d, e, *verdict, bool(finite), evidence))
+    return streams
+
+
+def _bounded(errors: float) -> float:
+    if math.isnan(errors):
+        return errors
+    return round(max(-MOST_ERRORS, min(MOST_ERRORS, errors)), 2)
 
 
 def _mean(loss_BN: Tensor, real_BN: Tensor) -> Tensor:

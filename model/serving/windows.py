@@ -92,12 +92,20 @@ class RawWindows:
             self._count[slot] += 1
         return slot * self.size + place
 
-    def oldest(self, slot: int) -> int:
-        """Returns the place of a slot's oldest pair; the others follow, round the ring."""
-        return (self._next[slot] - self._count[slot]) % self.size
+    def shorten(self, slot: int, pairs: int) -> None:
+        """Lets go of all but the newest pairs of a slot."""
+        self._count[slot] = min(self._count[slot], pairs)
+
+    def first(self, cut: Cut) -> int:
+        """Returns the place of a cut's oldest pair; the others follow, round the ring. Raises
+        ValueError when the slot holds fewer pairs than the cut has."""
+        pairs = cut.support + cut.query
+        if pairs > self._count[cut.slot]:
+            raise ValueError(f"cut {cut} of a window of {self._count[cut.slot]} pairs")
+        return (self._next[cut.slot] - pairs) % self.size
 
     def episode(self, cut: Cut) -> Episode:
-        """Returns a copy of a slot's pairs, cut. Raises ValueError when it holds another number."""
+        """Returns a copy of a slot's newest pairs, cut. Raises ValueError when it holds fewer."""
         x_ND, y_NE = self._rows(cut, cut.support + cut.query)
         return Episode(
             x_ND[: cut.support], y_NE[: cut.support], x_ND[cut.support :], y_NE[cut.support :]
@@ -118,14 +126,12 @@ class RawWindows:
         return new_to(own_N[: cut.support], own_N[cut.support :])
 
     def _rows(self, cut: Cut, pairs: int) -> tuple[FloatArray, FloatArray]:
-        """x and y of the oldest pairs."""
-        if cut.support + cut.query != self._count[cut.slot]:
-            raise ValueError(f"cut {cut} of a window of {self._count[cut.slot]} pairs")
+        """x and y of the cut's oldest pairs."""
         places = self._places(cut, pairs)
         return self.x_ZWD[cut.slot].take(places, 0), self.y_ZWE[cut.slot].take(places, 0)
 
     def _places(self, cut: Cut, pairs: int) -> list[int]:
-        first = self.oldest(cut.slot)
+        first = self.first(cut)
         return [place % self.size for place in range(first, first + pairs)]
 
 
@@ -152,6 +158,15 @@ class EpisodeWindows:
     def clear(self, slot: int) -> None:
         """Lets go of a slot's pairs."""
         self._raw.clear(slot)
+
+    def shorten(self, slot: int, pairs: int) -> None:
+        """Lets go of all but the newest pairs of a slot. What was adapted to those can still be
+        read."""
+        self._raw.shorten(slot, pairs)
+
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
+        return self._raw.pairs(cut)
 
     def adapt(self, cuts: Sequence[Cut]) -> Sequence[Adaptation]:
         """Returns the adaptation of every cut, in order. Raises DeviceLost."""

@@ -38,6 +38,7 @@ Modality = Literal["vector", "image", "text", "audio", "video"]
 Activation = Literal["relu", "gelu", "tanh", "sigmoid"]
 OutputActivation = Literal["none", "relu", "gelu", "tanh", "sigmoid"]
 
+STANDARDISED = "standardised"
 SHARED = PartSpec({"kind": "mlp"})
 """The generator with which every stream starts at θ itself."""
 
@@ -89,6 +90,12 @@ class MetaInit:
     def is_trained(self) -> bool:
         """Whether the mapping is no random one; `fresh_meta_init` says so of those it makes."""
         return not self.facts.get("training", "").startswith("none")
+
+    @property
+    def standardises_sources(self) -> bool:
+        """Whether it expects each stream's sources less their mean, in units of their size
+        (`model.inner.units`). The fact `sources` says so; a random mapping expects it anyway."""
+        return self.facts.get("sources") == STANDARDISED or not self.is_trained
 
     @property
     def encoder_version(self) -> str:
@@ -152,7 +159,7 @@ def fresh_meta_init(
         activation="gelu",
         mapping={name: tensor.astype(np.float32) for name, tensor in mapping.items()},
         learner=PartSpec({"kind": "maml"}, {"rates": rates_K4}),
-        facts={"training": f"none: random, seed {seed}"},
+        facts={"training": f"none: random, seed {seed}", "sources": STANDARDISED},
     )
 
 

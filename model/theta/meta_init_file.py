@@ -10,18 +10,17 @@ bytes. Nothing is ever pickled.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as write_safetensors
 
 from model.theta.meta_init import MetaInit, canonical_json
 from model.theta.part import PartSpec
 from model.values.arrays import FloatArray
 from model.values.errors import BadMetaInit
+from model.values.outside import TensorFile, parse_json, parse_tensor_file, raising_only
 
 FORMAT = "meta-init/2"
 MAX_BYTES = 256 * 2**20
@@ -44,28 +43,8 @@ def meta_init_from_bytes(data: bytes, where: str) -> MetaInit:
     Raises BadMetaInit when the bytes are not safetensors, of another format, damaged, or do not
     fit together.
     """
-    try:
-        tensors = {name: widened(tensor) for name, tensor in parse_safetensors(data).items()}
-    except (SafetensorError, KeyError, ValueError, OverflowError) as error:
-        raise BadMetaInit(f"{where}: not a readable safetensors file: {error}") from error
-    metadata = safetensors_header(data).get("__metadata__", {})
-    if metadata.get("adaptd.format") != FORMAT:
-        found = metadata.get("adaptd.format", "none")
-        raise BadMetaInit(f"{where}: adaptd.format is {found!r}, this adaptd reads {FORMAT!r}")
-    try:
-        meta_init = _assemble(tensors, json.loads(metadata.get("adaptd.facts", "")))
-        found_hash = meta_init.content_hash
-    except BadMetaInit as error:
-        raise BadMetaInit(f"{where}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadMetaInit(f"{where}: incomplete or malformed: {error!r}") from error
-    expected_hash = metadata.get("adaptd.content_hash", "none")
-    if found_hash != expected_hash:
-        raise BadMetaInit(
-            f"{where}: damaged: contents hash to {found_hash[:12]}…, "
-            f"the file says {expected_hash[:12]}…"
-        )
-    return meta_init
+    with raising_only(BadMetaInit, where):
+        return _meta_init(parse_tensor_file(data))
 
 
 def save_meta_init(meta_init: MetaInit, path: Path) -> None:
@@ -90,6 +69,23 @@ def shipped(name: str = "emoji-lowrank") -> Path:
     return Path(__file__).parent / "shipped" / f"{name}.safetensors"
 
 
+def _meta_init(file: TensorFile) -> MetaInit:
+    """Returns the θ that a file holds. `meta_init_from_bytes` guards whatever this raises."""
+    found = file.metadata.get("adaptd.format", "none")
+    if found != FORMAT:
+        raise BadMetaInit(f"adaptd.format is {found!r}, this adaptd reads {FORMAT!r}")
+    with raising_only(BadMetaInit, "incomplete or malformed"):
+        facts = parse_json(file.metadata.get("adaptd.facts", ""))
+        meta_init = _assemble(float32_tensors(file), facts)
+    found_hash = meta_init.content_hash
+    expected_hash = file.metadata.get("adaptd.content_hash", "none")
+    if found_hash != expected_hash:
+        raise BadMetaInit(
+            f"damaged: contents hash to {found_hash[:12]}…, the file says {expected_hash[:12]}…"
+        )
+    return meta_init
+
+
 def _assemble(tensors: Mapping[str, FloatArray], header: dict[str, Any]) -> MetaInit:
     parts = {
         name: PartSpec(header.pop(name), _within(f"{name}.", tensors))
@@ -110,9 +106,12 @@ def compact(tensor: FloatArray) -> NDArray[np.floating[Any]]:
     return half if np.array_equal(half.astype(np.float32), tensor) else tensor
 
 
-def widened(tensor: NDArray[Any]) -> NDArray[Any]:
-    """Returns a tensor that `compact` returned, in float32."""
-    return tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+def float32_tensors(file: TensorFile) -> dict[str, NDArray[Any]]:
+    """Returns a file's tensors, those in float32 that `compact` made float16."""
+    return {
+        name: tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+        for name, tensor in file.tensors.items()
+    }
 
 
 def _within(prefix: str, tensors: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
@@ -127,19 +126,16 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise BadMetaInit(f"{path}: {size} bytes, more than the limit of {max_bytes}")
         return path.read_bytes()
-    except OSError as error:
-        raise BadMetaInit(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def safetensors_header(data: bytes) -> dict[str, Any]:
-    """Returns the JSON object that a safetensors file begins with."""
-    size = int.from_bytes(data[:8], "little")
-    return cast(dict[str, Any], json.loads(data[8 : 8 + size]))
+    except BadMetaInit:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        why = getattr(error, "strerror", None) or error
+        raise BadMetaInit(f"{path}: cannot be read: {why}") from error
 
 
 def with_sorted_header(data: bytes) -> bytes:
     """Returns the same file with its JSON header sorted: safetensors writes it in random order."""
     size = int.from_bytes(data[:8], "little")
-    header = canonical_json(safetensors_header(data)).encode()
+    header = canonical_json(json.loads(data[8 : 8 + size])).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[8 + size :]

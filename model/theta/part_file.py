@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as write_safetensors
 
 from model.theta.meta_init import Modality
@@ -12,14 +10,14 @@ from model.theta.meta_init_file import FORMAT as META_INIT_FORMAT
 from model.theta.meta_init_file import (
     MAX_BYTES,
     compact,
+    float32_tensors,
     meta_init_from_bytes,
     read_limited,
-    safetensors_header,
-    widened,
     with_sorted_header,
 )
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
+from model.values.outside import TensorFile, parse_json, parse_tensor_file, raising_only
 
 FORMAT = "part/1"
 
@@ -41,21 +39,31 @@ def load_encoder(path: Path, modality: Modality) -> PartSpec:
     A θ may have it on either side. Raises BadMetaInit when the file is neither, cannot be read, or
     is a θ without such an encoder.
     """
-    data = read_limited(path, MAX_BYTES)
-    try:
-        tensors = {name: widened(tensor) for name, tensor in parse_safetensors(data).items()}
-        metadata = safetensors_header(data).get("__metadata__", {})
-        if metadata.get("adaptd.format") == FORMAT:
-            return PartSpec(json.loads(metadata["adaptd.config"]), tensors)
-    except (SafetensorError, KeyError, ValueError, OverflowError) as error:
-        raise BadMetaInit(f"{path}: not a readable safetensors file: {error}") from error
-    if metadata.get("adaptd.format") != META_INIT_FORMAT:
-        raise BadMetaInit(f"{path}: neither a θ nor an encoder")
-    theta = meta_init_from_bytes(data, str(path))
-    for found, encoder in (
+    return encoder_from_bytes(read_limited(path, MAX_BYTES), modality, str(path))
+
+
+def encoder_from_bytes(data: bytes, modality: Modality, where: str) -> PartSpec:
+    """Returns the encoder that the bytes of such a file hold; `where` names the file in errors.
+    Raises BadMetaInit, whatever the bytes are."""
+    with raising_only(BadMetaInit, where):
+        file = parse_tensor_file(data)
+        found = file.metadata.get("adaptd.format")
+        if found == FORMAT:
+            return _part(file)
+        if found != META_INIT_FORMAT:
+            raise BadMetaInit("neither a θ nor an encoder")
+    theta = meta_init_from_bytes(data, where)
+    for side, encoder in (
         (theta.source_modality, theta.source_encoder),
         (theta.target_modality, theta.target_encoder),
     ):
-        if found == modality and encoder is not None:
+        if side == modality and encoder is not None:
             return encoder
-    raise BadMetaInit(f"{path} has no encoder for {modality} contents")
+    raise BadMetaInit(f"{where} has no encoder for {modality} contents")
+
+
+def _part(file: TensorFile) -> PartSpec:
+    config = parse_json(file.metadata.get("adaptd.config", ""))
+    if not isinstance(config, dict) or not isinstance(config.get("kind"), str):
+        raise BadMetaInit("adaptd.config must be an object with a kind")
+    return PartSpec(config, float32_tensors(file))

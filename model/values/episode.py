@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.values.arrays import FloatArray
 from model.values.low_rank import LowRank
 
@@ -51,6 +54,21 @@ class Candidate(Enum):
     """Ridge regression."""
 
 
+class QueryEvidence(NamedTuple):
+    """What the judge measured of the winner on each query pair; Q is the engine's capacity."""
+
+    squared_Q: FloatArray
+    """The squared error."""
+    cosine_Q: FloatArray
+    """The cosine distance, seen from the support's mean target."""
+    judges_Q: NDArray[np.bool_]
+    """Which of these are pairs that judge."""
+
+    def of(self, pairs: int) -> "QueryEvidence":
+        """Returns what was measured of the first pairs."""
+        return QueryEvidence(self.squared_Q[:pairs], self.cosine_Q[:pairs], self.judges_Q[:pairs])
+
+
 @dataclass(frozen=True, slots=True)
 class Adaptation:
     """One stream's candidates, with their losses and which of them the judge prefers.
@@ -77,6 +95,8 @@ class Adaptation:
     ridge: Mapping[str, FloatArray] | None = None
     """Ridge regression on support and query as a mapping without activation, where it is the
     winner."""
+    rival: Mapping[str, FloatArray] | None = None
+    """The same whoever won, made when it is read; None where it is left out."""
     factored: Callable[[], LowRank | None] | None = None
     """Returns θ′ as θ and thin factors, or None where those would round too much of it away; it is
     None itself where the inner loop has no such form."""
@@ -84,3 +104,11 @@ class Adaptation:
     """What the judge prefers (`model.serving.judging`); a θ′ that is not finite never is."""
     judged_pairs: int = 0
     """How many query pairs it judged by: those whose source is not in the support."""
+    evidence: QueryEvidence | None = None
+    """What it judged by; None where an engine does not say."""
+    ahead_squared: float = math.nan
+    """By how many standard errors of the paired differences the winner is ahead of the nearest
+    other candidate in squared error. Negative where it is behind, though not clearly in both
+    measures; NaN where there is no other candidate that is finite."""
+    ahead_cosine: float = math.nan
+    """The same in centred cosine distance."""

@@ -1,10 +1,19 @@
-"""The gate: says in one word which mapping of a stream is published, and why. Pure."""
+"""The gate: says in one word which mapping of a stream is published, and why. Pure.
+
+Q = query pairs
+"""
 
 from __future__ import annotations
 
 from enum import Enum
 
+import numpy as np
+
+from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Candidate
+
+CLEARLY = 2.0
+"""Standard errors by which one must be better than another to take its place."""
 
 
 class Outcome(Enum):
@@ -33,3 +42,25 @@ def judge(adaptation: Adaptation) -> Outcome:
     if not adaptation.finite:
         return Outcome.NOT_FINITE
     return Outcome.ADAPTED if adaptation.winner is Candidate.ADAPTED else Outcome.WORSE
+
+
+def prefers(challenger: Adaptation, incumbent: Adaptation, standard_errors: float) -> bool:
+    """Returns whether the challenger, adapted to part of the incumbent's support and judged on the
+    same query, takes its place: by the rule of `model.serving.judging` it is better in squared
+    error and in direction, by more than so many standard errors in each."""
+    if challenger.evidence is None or incumbent.evidence is None:
+        return False
+    ours, theirs = challenger.evidence, incumbent.evidence
+    judges_Q = theirs.judges_Q & ours.judges_Q
+    measures = ((ours.squared_Q, theirs.squared_Q), (ours.cosine_Q, theirs.cosine_Q))
+    return all(clearly_lower(a[judges_Q], b[judges_Q], standard_errors) for a, b in measures)
+
+
+def clearly_lower(one_Q: FloatArray, other_Q: FloatArray, standard_errors: float = CLEARLY) -> bool:
+    """Returns whether the one's losses are lower than the other's by more than chance: the mean of
+    the differences is more than so many of its standard errors. Fewer than two say nothing about
+    chance."""
+    gain_Q = other_Q.astype(np.float64) - one_Q
+    if len(gain_Q) < 2 or not np.isfinite(gain_Q).all():
+        return False
+    return bool(gain_Q.mean() > standard_errors * gain_Q.std(ddof=1) / np.sqrt(len(gain_Q)))

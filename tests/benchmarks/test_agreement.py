@@ -43,11 +43,11 @@ def adapted(offset: int) -> dict[str, FloatArray]:
     """What the daemon makes of the window, adapted one step at a time, in units of its targets."""
     x_WD, y_WD = map(torch.from_numpy, WORKLOAD.window(STREAM, offset))
     support = Support(x_WD[None], y_WD[None], torch.ones(1, W, dtype=torch.bool))
-    frame = frame_of(support)
+    frame = frame_of(support, standardise=False)
     framed = in_frame(support, frame)
     theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
     rates_K4 = torch.tensor(THETA.learner.tensors["rates"])
-    mlp = adapt_one_stream(theta, rates_K4, x_WD, framed.y_BSE[0], "gelu")
+    mlp = adapt_one_stream(theta, rates_K4, framed.x_BSD[0], framed.y_BSE[0], "gelu")
     whole = out_of_frame(Mlp(*(tensor[None] for tensor in mlp)), frame)
     return {name: tensor[0].numpy() for name, tensor in whole._asdict().items()}
 

@@ -56,3 +56,18 @@ def test_an_unknown_scenario_is_named(
 ) -> None:
     assert run("stream", "--quick", "--only", "every_third") == 1
     assert "no scenario every_third" in capsys.readouterr().err
+
+
+@pytest.mark.services
+def test_a_backlog_drains_and_every_mapping_is_renewed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "cliffs", "--quick"],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["cliffs"]
+    assert found["backlog"]["records"] == found["backlog"]["mappings"], "some were sent twice"
+    assert found["swap"]["meanwhile_p99_ms"] > 0

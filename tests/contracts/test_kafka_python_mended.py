@@ -7,7 +7,10 @@ fails, upstream has repaired it, and the mend can go. Mended it shows that the m
 from __future__ import annotations
 
 import gc
+import select
 import socket
+import ssl
+import struct
 import threading
 import time
 import warnings
@@ -23,25 +26,33 @@ from kafka import (
     KafkaProducer,
     TopicPartition,
 )
+from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import CommitFailedError, KafkaTimeoutError
+from kafka.errors import CommitFailedError, CorruptRecordError, KafkaTimeoutError
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.net.transport import KafkaTCPTransport
+from kafka.record import MemoryRecords
+from kafka.record.util import calc_crc32c
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_python.mended import (
     SocketClosingNetClient,
+    WholeMessages,
     close_at_once,
     is_member,
     keep_join,
     open_client,
     send_commit,
+    send_whole,
 )
 from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.adapters.kafka_python.unreadable import _PatientRecords
 from daemon.config import Settings
 from daemon.local.services import Services
+from daemon.wire.record import Message
 from daemon.wire.topics import TopicSpec
+from tests.daemon.test_record_batch import built
 
 PATIENCE_S = 20.0
 BOTH = pytest.mark.parametrize("mended", [False, True], ids=["unmended", "mended"])
@@ -67,6 +78,31 @@ def silent_broker() -> Iterator[str]:
 
 def network_at(address: str, mended: bool) -> Any:
     return (SocketClosingNetClient if mended else KafkaNetClient)(bootstrap_servers=address)
+
+
+def readable(server: socket.socket) -> bool:
+    return bool(select.select([server], [], [], 0)[0])
+
+
+@BOTH
+def test_a_socket_whose_handshake_fails_is_closed(mended: bool) -> None:
+    """The server speaks no TLS."""
+    client = SocketClosingNetClient if mended else KafkaNetClient
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        network = client(bootstrap_servers=address, security_protocol="SSL")
+        node = network.cluster.bootstrap_brokers()[0].node_id
+        connection = network._manager.get_connection(node)
+        eventually(lambda: readable(server), lambda: network.poll(timeout_ms=10))
+        with server.accept()[0] as taken:
+            taken.sendall(b"what?" * 10)
+            eventually(lambda: connection.init_future.is_done, lambda: network.poll(timeout_ms=10))
+        network.close()
+    sockets = [each for each in gc.get_objects() if isinstance(each, ssl.SSLSocket)]
+    unclosed = [each for each in sockets if each.fileno() != -1]
+    for each in unclosed:
+        each.close()
+    assert bool(unclosed) is not mended
 
 
 @BOTH
@@ -144,6 +180,41 @@ def test_a_producer_whose_flush_times_out_leaves_no_thread(
     assert sender.is_alive() is not mended
     sender.force_close()
     sender.join(PATIENCE_S)
+
+
+# ---- what is null
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [(None, None, ()), (b"k", b"v", (("a", None), ("b", b"x")))],
+    ids=["neither key nor value", "header without value"],
+)
+def test_a_record_with_nulls_is_sent(
+    kafka_settings: Callable[..., Settings],
+    mended: bool,
+    key: bytes | None,
+    value: bytes | None,
+    headers: tuple[tuple[str, bytes | None], ...],
+) -> None:
+    settings = kafka_settings()
+    topics = KafkaTopics(settings)
+    topics.create(TopicSpec(settings.kafka_events_topic, 1, 1, {}, 0))
+    topics.close()
+    message = Message(settings.kafka_events_topic, key, value, headers)
+    producer = KafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        value_serializer=WholeMessages() if mended else None,
+    )
+    try:
+        if mended:
+            assert send_whole(producer, message).get(PATIENCE_S).offset == 0
+        else:
+            with pytest.raises((TypeError, ValueError)):
+                producer.send(message.topic, value, key, headers=list(headers))
+    finally:
+        close_at_once(producer, 1.0)
 
 
 # ---- the group
@@ -285,3 +356,77 @@ def test_the_answer_to_a_commit_is_the_commits_own(
     answer = send_commit(consumer, offsets) if mended else consumer.commit_async(offsets)
     eventually(lambda: bool(answer.is_done))
     assert answer.failed() is mended
+
+
+# ---- what cannot be parsed
+
+
+def fetched(data: bytes, mended: bool) -> Any:
+    """What a fetch of partition 0 from offset 0 on has brought, as the consumer keeps it."""
+    kind = _PatientRecords if mended else Fetcher.PartitionRecords
+    return kind(0, TopicPartition("events", 0), MemoryRecords(data))
+
+
+def sound_batch(first_offset: int) -> bytes:
+    batch = bytearray(built([(1, b"k", b"v", [])] * 2))
+    struct.pack_into(">q", batch, 0, first_offset)
+    return bytes(batch)
+
+
+@BOTH
+def test_after_a_batch_that_cannot_be_parsed_the_next_is_read(mended: bool) -> None:
+    """Unmended, what is left of the fetch is asked for ever and never comes to an end."""
+    damaged = bytearray(sound_batch(2))
+    damaged[-1] ^= 1
+    records = fetched(sound_batch(0) + bytes(damaged) + sound_batch(4), mended)
+    assert [record.offset for record in records.take(2)] == [0, 1]
+    if not mended:
+        with pytest.raises(CorruptRecordError):
+            records.take(10)
+        assert [records.take(10) for _ in range(3)] == [[], [], []]
+        assert records
+        return
+    fault, *good = records.take(10)
+    assert (fault.offset, fault.last_offset) == (2, 3)
+    assert [record.offset for record in good] == [4, 5]
+    assert not records
+    assert records.next_fetch_offset == 6
+
+
+def test_a_fetch_of_ten_thousand_damaged_batches_is_passed() -> None:
+    damaged = bytearray(sound_batch(0))
+    damaged[-1] ^= 1
+    log = bytearray()
+    for number in range(10_000):
+        struct.pack_into(">q", damaged, 0, 2 * number)
+        log += damaged
+    records = fetched(bytes(log), mended=True)
+    taken = []
+    while records:
+        taken += records.take(20_000)
+    assert [record.offset for record in taken] == list(range(0, 20_000, 2))
+    assert records.next_fetch_offset == 20_000
+
+
+def test_bytes_in_which_no_batch_can_be_told_apart_are_an_error() -> None:
+    broken = bytearray(sound_batch(0))
+    struct.pack_into(">i", broken, 8, -12)
+    with pytest.raises(CorruptRecordError, match="told apart"):
+        fetched(bytes(broken), mended=True)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_snappy_that_asks_for_gigabytes_is_not_tried(framed: bool) -> None:
+    """In a test process that may have no more than it has: the decoder would end it."""
+    claim = b"\xff\xff\xff\xff\x0f"
+    header = b"\x82SNAPPY\x00" + bytes([0, 0, 0, 1, 0, 0, 0, 1])
+    payload = header + (len(claim)).to_bytes(4, "big") + claim if framed else claim
+    batch = bytearray(sound_batch(0)[:61] + payload)
+    struct.pack_into(">i", batch, 8, len(batch) - 12)
+    batch[22] |= 2
+    struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
+    records = fetched(bytes(batch) + sound_batch(2), mended=True)
+    fault, *good = records.take(10)
+    assert "4294967295 bytes" in fault.fault
+    assert (fault.offset, fault.last_offset) == (0, 1)
+    assert [record.offset for record in good] == [2, 3]

@@ -8,6 +8,7 @@ from typing import Protocol
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
+from daemon.adapters.kafka_python.reader import read_topic
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.memory import MemoryOutbox
 from daemon.config import Settings
@@ -16,11 +17,11 @@ from daemon.turn.ports import Outbox
 from daemon.wire.record import Message
 from daemon.wire.topics import TopicSpec
 from daemon.worker.wiring import kafka_clients
-from tests.contracts.conftest import CLIENTS
+from tests.contracts.conftest import CLIENTS, NO_LIBRDKAFKA
 
 MAX_BYTES = 20_000
 
-Sent = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
+Sent = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 
 
 class Backend(Protocol):
@@ -94,6 +95,17 @@ def test_what_was_sent_is_there_as_it_was_and_in_order(backend: Backend, outbox:
     assert backend.sent() == [(m.key, m.value, m.headers) for m in messages]
 
 
+def test_nulls_and_nothings_stay_apart(backend: Backend, outbox: Outbox) -> None:
+    headers = (("none", None), ("empty", b""), ("none", b"x"))
+    messages = [
+        Message(backend.topic, b"k", None, headers),
+        Message(backend.topic, b"", b"", headers),
+        Message(backend.topic, None, None, ()),
+    ]
+    outbox.send(messages)
+    assert backend.sent() == [(m.key, m.value, m.headers) for m in messages]
+
+
 def test_sending_nothing_is_nothing(backend: Backend, outbox: Outbox) -> None:
     outbox.send([])
     assert backend.sent() == []
@@ -112,3 +124,24 @@ def test_what_the_topic_cannot_take_is_unavailable_and_the_next_turn_can_send(
 def test_close_can_be_called_twice(outbox: Outbox) -> None:
     outbox.close()
     outbox.close()
+
+
+@pytest.mark.services
+@NO_LIBRDKAFKA
+def test_a_key_goes_to_the_same_partition_with_either_client(
+    kafka_settings: Callable[..., Settings],
+) -> None:
+    """Otherwise a change of the client would leave two mappings of a stream in the topic."""
+    topic = kafka_settings().kafka_mappings_topic
+    topics = KafkaTopics(kafka_settings())
+    topics.create(TopicSpec(topic, 8, 1, {}, 0))
+    topics.close()
+    keys = [b"%d" % number for number in range(40)] + ["ключ".encode(), b""]
+    for client in ("kafka-python", "librdkafka"):
+        outbox = kafka_clients(kafka_settings(client))[1](kafka_settings(client), "test")
+        outbox.send([Message(topic, key, client.encode(), ()) for key in keys])
+        outbox.close()
+    places: dict[bytes, set[int]] = {}
+    for partition, record in read_topic(kafka_settings(), topic):
+        places.setdefault(record.key or b"", set()).add(partition)
+    assert {key: len(found) for key, found in places.items()} == dict.fromkeys(keys, 1)

@@ -17,7 +17,8 @@ import redis
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from daemon.adapters.kafka_python import meta_inits, outbox, reader, source, topics
+from daemon.adapters.kafka_python import aside, meta_inits, outbox, reader, source, topics
+from daemon.adapters.kafka_python import client as kafka_python
 from daemon.adapters.redis import info, windows
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
@@ -48,14 +49,22 @@ EVENT_SOURCE: Calls = {
 }
 OUTBOX: Calls = {"send": ([MESSAGE],), "close": ()}
 META_INITS: Calls = {"catalogue": (), "fetch": (THETA,), "write": ("v1", b"1"), "close": ()}
-TOPICS: Calls = {"describe": (["topic"],), "create": (SPEC,), "close": ()}
+READER: Calls = {"read": (0, 0, 1), "close": ()}
+TOPICS: Calls = {
+    "describe": (["topic"],),
+    "group_rights": ("group",),
+    "create": (SPEC,),
+    "close": (),
+}
 WINDOW_STORE: Calls = {
     "claim": (0, 1),
     "append": (0, 1, 1, [PAIR]),
+    "restore": (0, 1, {"stream": [PAIR.pair]}),
     "load": (0, ["stream"]),
     "streams": ([0],),
     "mark": (0, 1, "theta"),
     "verify": ({0: 1},),
+    "expire_all": (0,),
     "close": (),
 }
 NEVER_RAISE = {"lag", "joined", "close"}
@@ -94,9 +103,8 @@ class Vendor:
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Vendor:
     """Takes the place of redis-py and kafka-python in all adapters."""
     made = Vendor()
-    for module in (source, outbox, meta_inits, reader, topics):
-        monkeypatch.setattr(module, "open_client", lambda *_, **told: made(**told))
-        monkeypatch.setattr(module, "PROOF_OF_LIFE_S", 0.0, raising=False)
+    monkeypatch.setattr(kafka_python, "open_client", lambda *_, **told: made(**told))
+    monkeypatch.setattr(source, "PROOF_OF_LIFE_S", 0.0)
     monkeypatch.setattr(redis.Redis, "from_url", made)
     return made
 
@@ -133,6 +141,7 @@ def each(adapter: Callable[..., Any], calls: Calls) -> list[Any]:
         *each(source.KafkaPythonEventSource, EVENT_SOURCE),
         *each(outbox.KafkaPythonOutbox, OUTBOX),
         *each(meta_inits.KafkaPythonMetaInits, META_INITS),
+        *each(aside.KafkaPythonReader, READER),
         *each(topics.KafkaTopics, TOPICS),
     ],
 )
@@ -196,7 +205,7 @@ def test_none_of_librdkafkas_escapes(
     if calls is OUTBOX:
         adapter = outbox.LibrdkafkaOutbox(SETTINGS, "client")
     else:
-        adapter = source.LibrdkafkaEventSource(SETTINGS, "client")
+        adapter = source.LibrdkafkaEventSource(SETTINGS, "client", aside.KafkaPythonReader)
         vendor.told["on_assign"](vendor, [confluent_kafka.TopicPartition("topic", 0)])
         adapter.seek(0, 0)
     error = confluent_kafka.KafkaError(getattr(confluent_kafka.KafkaError, code))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -12,10 +12,11 @@ import redis
 from redis import exceptions as vendor
 
 from daemon.adapters.memory import MemoryShelf, MemoryWindowStore
-from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout, redis_errors_translated
-from daemon.errors import Superseded, Unavailable
+from daemon.adapters.redis.errors import meaning_of, redis_errors_translated
+from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
+from daemon.errors import Refused, Superseded, Unavailable
 from daemon.local.services import Services
-from daemon.turn.ports import Append, WindowStore
+from daemon.turn.ports import Append, Appended, WindowStore
 from daemon.turn.window import Pair, PairId
 from tests.contracts.conftest import MEMORY_AND_REAL
 
@@ -27,6 +28,12 @@ class Backend(Protocol):
 
     def open(self) -> WindowStore: ...
     def empty(self) -> None: ...
+    def lose_window(self, stream: str) -> None:
+        """Deletes the window of a stream in partition 0."""
+
+    def lose_pair(self, stream: str) -> None:
+        """Deletes the oldest pair of a window in partition 0."""
+
     def remember(self) -> Callable[[], None]:
         """Returns a function that puts everything back as it is now: a failover to a replica."""
 
@@ -40,6 +47,12 @@ class MemoryBackend:
 
     def empty(self) -> None:
         self._put(MemoryShelf())
+
+    def lose_window(self, stream: str) -> None:
+        del self._shelf.windows[0, stream]
+
+    def lose_pair(self, stream: str) -> None:
+        del self._shelf.windows[0, stream][0]
 
     def remember(self) -> Callable[[], None]:
         then = copy.deepcopy(self._shelf)
@@ -79,6 +92,17 @@ class RedisBackend:
     def empty(self) -> None:
         for key in self.all_keys():
             self._client.delete(key)
+
+    def _window_key(self, stream: str) -> bytes:
+        return next(key for key in self.all_keys() if key.endswith(f":w:{stream}".encode()))
+
+    def lose_window(self, stream: str) -> None:
+        self._client.delete(self._window_key(stream))
+
+    def lose_pair(self, stream: str) -> None:
+        key = self._window_key(stream)
+        entries: Any = self._client.xrange(key, count=1)
+        self._client.xdel(key, entries[0][0])
 
     def remember(self) -> Callable[[], None]:
         then = {key: self._client.dump(key) for key in self.all_keys()}
@@ -141,7 +165,7 @@ def test_pairs_come_back_bit_by_bit_oldest_first(backend: Backend) -> None:
     store = backend.open()
     epoch = store.claim(0, 1).epoch
     kept = [pair(7), pair(7, 1), pair(9)]
-    assert store.append(0, epoch, 10, [Append("ü:{}\x00\n", p) for p in kept]) == []
+    assert store.append(0, epoch, 10, [Append("ü:{}\x00\n", p) for p in kept]) == Appended([], [])
     loaded = backend.open().load(0, ["ü:{}\x00\n", "unknown"])
     assert loaded["unknown"] == []
     assert [(p.id, p.time_ms) for p in loaded["ü:{}\x00\n"]] == [(p.id, p.time_ms) for p in kept]
@@ -152,7 +176,7 @@ def test_pairs_come_back_bit_by_bit_oldest_first(backend: Backend) -> None:
 
 def test_the_first_pair_of_the_first_event_has_an_id_too(backend: Backend) -> None:
     store = backend.open()
-    assert store.append(0, store.claim(0, 1).epoch, 1, appends("s", 0)) == []
+    assert store.append(0, store.claim(0, 1).epoch, 1, appends("s", 0)) == Appended([], [])
     assert offsets(store, "s") == [0]
 
 
@@ -169,7 +193,7 @@ def test_replays_are_refused_and_named_and_the_rest_is_kept(backend: Backend) ->
     store = backend.open()
     epoch = store.claim(0, 1).epoch
     store.append(0, epoch, 6, [*appends("s", 1, 3, 5), *appends("t", 2)])
-    replays = store.append(0, epoch, 7, [*appends("s", 1, 5, 6), *appends("t", 2, 4)])
+    replays = store.append(0, epoch, 7, [*appends("s", 1, 5, 6), *appends("t", 2, 4)]).replays
     assert replays == [PairId(1, 0), PairId(5, 0), PairId(2, 0)]
     assert offsets(store, "s") == [1, 3, 5, 6]
     assert offsets(store, "t") == [2, 4]
@@ -181,6 +205,60 @@ def test_streams_and_partitions_do_not_meet(backend: Backend) -> None:
         epoch = store.claim(partition, 1).epoch
         store.append(partition, epoch, 9, appends("s", partition + 5))
     assert (offsets(store, "s", 0), offsets(store, "s", 1)) == ([5], [6])
+
+
+def test_a_shortened_window_has_the_pairs_since_that_event_for_every_reader(
+    backend: Backend,
+) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    several = [Append("s", pair(5, place)) for place in range(2)]
+    store.append(0, epoch, 7, [*appends("s", 3), *several, *appends("s", 6), *appends("t", 2, 4)])
+    store.shorten(0, epoch, {"s": 5, "t": 3, "unknown": 3})
+    assert [p.id for p in backend.open().load(0, ["s"])["s"]] == [(5, 0), (5, 1), (6, 0)]
+    assert offsets(store, "t") == [4]
+    store.shorten(0, epoch, {"s": 5})
+    store.shorten(0, epoch, {})
+    assert offsets(store, "s") == [5, 5, 6]
+    assert store.claim(0, 1).position == 7
+    assert store.streams([0])[0] in (["s", "t"], ["t", "s"])
+
+
+def test_what_was_removed_does_not_come_back_with_a_replay(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 6, appends("s", 3, 4, 5))
+    store.shorten(0, epoch, {"s": 5})
+    assert store.append(0, epoch, 7, appends("s", 3, 4, 5, 6)).replays == [
+        PairId(offset, 0) for offset in (3, 4, 5)
+    ]
+    assert offsets(store, "s") == [5, 6]
+
+
+def test_whoever_was_superseded_can_shorten_nothing(backend: Backend) -> None:
+    old, new = backend.open(), backend.open()
+    old_epoch = old.claim(0, 1).epoch
+    old.append(0, old_epoch, 3, appends("s", 1, 2))
+    new.claim(0, 1)
+    with pytest.raises(Superseded) as superseded:
+        old.shorten(0, old_epoch, {"s": 2})
+    assert superseded.value.partitions == {0}
+    assert offsets(new, "s") == [1, 2]
+
+
+def test_a_store_that_lost_writes_or_everything_shortens_nothing(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 3, appends("s", 1, 2))
+    fail_over = backend.remember()
+    store.append(0, epoch, 5, appends("s", 3, 4))
+    fail_over()
+    with pytest.raises(Unavailable, match="lost its newest writes"):
+        store.shorten(0, epoch, {"s": 2})
+    assert offsets(store, "s") == [1, 2]
+    backend.empty()
+    with pytest.raises(Unavailable, match="redis"):
+        store.shorten(0, epoch, {"s": 2})
 
 
 def test_the_position_is_what_a_successor_finds(backend: Backend) -> None:
@@ -254,6 +332,72 @@ def test_a_store_that_lost_its_newest_writes_takes_nothing_until_claimed_anew(
     assert store.claim(0, 1).position == 3
 
 
+def test_a_window_that_is_as_the_caller_holds_it_is_not_damaged(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    for position, new, length in ((3, [1, 2], 0), (6, [3, 4, 5], 2), (7, [6], WINDOW)):
+        appended = store.append(0, epoch, position, appends("s", *new), {"s": length})
+        assert appended == Appended([], [])
+    assert offsets(store, "s") == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("kept", [[1, 2], [1, 2, 3, 4]], ids=["two pairs", "full"])
+@pytest.mark.parametrize("loss", ["window", "pair"])
+def test_a_damaged_window_is_named_and_its_position_goes_with_it(
+    backend: Backend, loss: str, kept: list[int]
+) -> None:
+    """Both come back by `restore`; a worker that ends before leaves nothing half true."""
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 5, [*appends("s", *kept), *appends("t", 0)])
+    backend.lose_window("s") if loss == "window" else backend.lose_pair("s")
+    new = [*appends("s", 5), *appends("t", 6)]
+    assert store.append(0, epoch, 7, new, {"s": len(kept), "t": 1}) == Appended([], ["s"])
+    assert offsets(store, "s") == []
+    assert offsets(store, "t") == [0, 6]
+    held = [*kept, 5][-WINDOW:]
+    store.restore(0, epoch, {"s": [pair(offset) for offset in held]})
+    assert offsets(store, "s") == held
+    assert store.append(0, epoch, 8, appends("s", 7), {"s": len(held)}) == Appended([], [])
+    assert backend.open().claim(0, 1).position == 8
+
+
+def test_a_worker_that_ends_before_it_restores_leaves_no_position(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 3, appends("s", 1, 2))
+    backend.lose_window("s")
+    store.append(0, epoch, 4, appends("s", 3), {"s": 2})
+    assert backend.open().claim(0, 1).position is None
+
+
+def test_a_window_that_holds_what_the_caller_does_not_is_damaged(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    store.append(0, epoch, 10, appends("s", 1, 2, 3, 9))
+    assert store.append(0, epoch, 11, appends("s", 4), {"s": WINDOW}).damaged == ["s"]
+
+
+def test_whoever_was_superseded_can_restore_nothing(backend: Backend) -> None:
+    old, new = backend.open(), backend.open()
+    epoch = old.claim(0, 1).epoch
+    new.claim(0, 1)
+    with pytest.raises(Superseded):
+        old.restore(0, epoch, {"s": [pair(1)]})
+    assert offsets(new, "s") == []
+
+
+def test_many_windows_are_restored(backend: Backend) -> None:
+    store = backend.open()
+    epoch = store.claim(0, 1).epoch
+    many = {f"s{i}": [pair(4 * i + j) for j in range(4)] for i in range(3_000)}
+    store.append(0, epoch, 12_000, [])
+    store.restore(0, epoch, many)
+    assert offsets(store, "s2999") == [11_996, 11_997, 11_998, 11_999]
+    assert len(store.streams([0])[0]) == 3_000
+    assert backend.open().claim(0, 1).position == 12_000
+
+
 def test_streams_are_those_that_have_a_window(backend: Backend) -> None:
     store = backend.open()
     assert store.streams([0, 1]) == {0: [], 1: []}
@@ -297,7 +441,7 @@ def test_many_appends_are_one(backend: Backend) -> None:
     store = backend.open()
     epoch = store.claim(0, 1).epoch
     many = [Append(f"s{number % 500}", pair(number)) for number in range(5_000)]
-    assert store.append(0, epoch, 5_000, many) == []
+    assert store.append(0, epoch, 5_000, many) == Appended([], [])
     assert offsets(store, "s123") == [3_123, 3_623, 4_123, 4_623]
 
 
@@ -379,11 +523,38 @@ VENDOR_ERRORS = sorted(
 
 @pytest.mark.parametrize("error", [*VENDOR_ERRORS, ConnectionResetError, TimeoutError, OSError])
 def test_no_error_of_the_client_escapes(error: type[Exception]) -> None:
-    with pytest.raises(Unavailable) as translation, redis_errors_translated("ask"):
-        raise error.__new__(error, "why")  # some want arguments of their own
+    raised = error.__new__(error, "why")  # some want arguments of their own
+    meaning = meaning_of(raised)
+    expected = Refused if meaning and meaning.kind == "refused" else Unavailable
+    with pytest.raises(expected) as translation, redis_errors_translated("ask"):
+        raise raised
+    assert isinstance(translation.value, Unavailable | Refused)
     assert translation.value.service == "redis"
     assert f"ask: {error.__name__}" in translation.value.detail
     assert isinstance(translation.value.__cause__, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (vendor.ReadOnlyError("You can't write against a read only replica."), "elsewhere"),
+        (vendor.MasterDownError("Link with MASTER is down"), "elsewhere"),
+        (vendor.ResponseError("NOREPLICAS Not enough good replicas to write."), "elsewhere"),
+        (vendor.BusyLoadingError("Redis is loading the dataset in memory"), "unwell"),
+        (vendor.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "unwell"),
+        (vendor.ResponseError("MISCONF Redis is configured to save RDB snapshots"), "unwell"),
+        (vendor.NoPermissionError("User w has no permissions to run 'set'"), "refused"),
+        (vendor.ResponseError("ACL failure in script: User w has no permissions"), "refused"),
+        (vendor.AuthenticationError("invalid username-password pair"), "refused"),
+        (vendor.ResponseError("DB index is out of range"), "refused"),
+        (vendor.ConnectionError("Connection closed by server."), None),
+        (vendor.ResponseError("WRONGTYPE Operation against a key"), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_what_redis_says_is_told_apart(error: Exception, kind: str | None) -> None:
+    meaning = meaning_of(error)
+    assert (meaning.kind if meaning else None) == kind
 
 
 def test_a_bug_is_not_taken_for_an_unavailable_service() -> None:

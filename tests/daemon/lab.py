@@ -30,6 +30,7 @@ from daemon.turn.ports import (
     Windows,
     WindowStore,
 )
+from daemon.turn.publishing import SLICE_BYTES
 from daemon.turn.report import TurnReport
 from daemon.turn.window import WindowShape
 from daemon.wire import adapted_mapping, paired_event
@@ -40,13 +41,15 @@ from model.encoders.vector_check import check_vector
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.theta.info import ThetaInfo
 from model.values.arrays import FloatArray, HalfArray
-from model.values.episode import Adaptation, Candidate, Episode
+from model.values.episode import Adaptation, Candidate, Episode, QueryEvidence
 
 D, E = 4, 3
 
 
 class LinearEngine:
     """Vectors to vectors by ridge regression; θ maps all to zero. Without torch, so quick."""
+
+    largest_window: int = 8
 
     theta = ThetaInfo(
         version="zero",
@@ -77,7 +80,7 @@ class LinearEngine:
         return numbers.astype(np.float16)
 
     def windows(self, capacity: int) -> Windows:
-        raw = RawWindows(capacity, POLICY.shape.size, D, E)
+        raw = RawWindows(capacity, self.largest_window, D, E)
         return EpisodeWindows(raw, lambda episodes, _: self.adapt(episodes))
 
     def adapt(self, episodes: Sequence[Episode]) -> list[Adaptation]:
@@ -101,6 +104,19 @@ def _fit(episode: Episode) -> Adaptation:
         finite=finite,
         winner=winner_by(before, after),
         judged_pairs=len(y_QE),
+        evidence=evidence_of(x_QD @ w_DE if after <= before else 0 * y_QE, y_QE, y_SE.mean(0)),
+    )
+
+
+def evidence_of(o_QE: FloatArray, y_QE: FloatArray, mean_E: FloatArray) -> QueryEvidence:
+    """What a judge measures of these outputs, padded to the largest query."""
+    padding = (0, 4 - len(y_QE))
+    o_QE, y_QE = o_QE - mean_E, y_QE - mean_E
+    cosine_Q = 1 - (o_QE * y_QE).sum(1) / np.sqrt((o_QE**2).sum(1) * (y_QE**2).sum(1))
+    return QueryEvidence(
+        np.pad(((o_QE - y_QE) ** 2).sum(1), padding).astype(np.float32),
+        np.pad(cosine_Q, padding).astype(np.float32),
+        np.pad(np.ones(len(y_QE), np.bool_), padding),
     )
 
 
@@ -170,7 +186,7 @@ class World:
     def mappings(self, key: str | None = None) -> list[AdaptedMapping]:
         """Every mapping published, of one stream or of all."""
         sent = [m for m in self.of(TOPICS.mappings) if key is None or m.key == key.encode()]
-        return [adapted_mapping.decode_mapping(message.value) for message in sent]
+        return [adapted_mapping.decode_mapping(message.value or b"") for message in sent]
 
     def newest(self) -> dict[str, AdaptedMapping]:
         """What a reader ends with: the largest (epoch, version) of each stream."""
@@ -265,6 +281,7 @@ def policy(
     adapt_every: int = 1,
     adapt_latest_s: float = 1.0,
     turn_interval_s: float = 0.0,
+    publish_slice_bytes: int = SLICE_BYTES,
 ) -> LoopPolicy:
     return replace(
         POLICY,
@@ -276,4 +293,5 @@ def policy(
         adapt_every=adapt_every,
         adapt_latest_s=adapt_latest_s,
         turn_interval_s=turn_interval_s,
+        publish_slice_bytes=publish_slice_bytes,
     )

@@ -142,6 +142,31 @@ def test_changed_streams_are_not_starved_by_put_off_ones_either() -> None:
     assert stream(50) in taken
 
 
+def test_a_new_stream_is_not_starved_by_streams_that_are_put_off_again_and_again() -> None:
+    """More of them are due than a batch takes: each is put off again as soon as it is published."""
+    schedule = Schedule(POLICY)
+    for number in range(12):
+        schedule.defer(stream(number), until=0.0)
+    schedule.changed(stream(50), 0.5)
+    for turn in range(1, 8):
+        due = schedule.pop_due(float(turn))
+        if stream(50) in due:
+            break
+        for again in due:
+            schedule.defer(again, until=turn + 0.5)
+    else:
+        pytest.fail("seven full batches, and the new stream still waits")
+
+
+def test_of_two_times_the_earlier_counts() -> None:
+    schedule = Schedule(POLICY)
+    for until in (4.0, 3.0, 5.0):
+        schedule.defer(stream(0), until)
+    assert schedule.pop_due(2.9) == []
+    assert schedule.pop_due(3.0) == [stream(0)]
+    assert schedule.pop_due(9.0) == []
+
+
 def test_streams_put_off_in_every_turn_take_no_more_memory() -> None:
     schedule = Schedule(POLICY)
     for turn in range(1_000):
@@ -181,5 +206,5 @@ def test_a_partition_that_goes_takes_all_that_waits_along() -> None:
         schedule.changed(StreamId(partition, "changed"), 1.0)
         schedule.defer(StreamId(partition, "deferred"), 2.0)
     schedule.drop(0)
-    assert schedule.pop_due(3.0) == [StreamId(1, "deferred"), StreamId(1, "changed")]
+    assert schedule.pop_due(3.0) == [StreamId(1, "changed"), StreamId(1, "deferred")]
     assert schedule.changed_count == schedule.deferred_count == 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 from pydantic_core import PydanticUndefined
 
-from daemon.config import PREFIX, Settings, is_secret, load_settings, shown_settings
+from daemon.config import PREFIX, TOPIC_SETTINGS, Settings, is_secret, load_settings, shown_settings
 from daemon.errors import Misconfigured
 
 SECRET = "hunter2"
@@ -111,10 +112,80 @@ def test_a_bad_value_is_one_line_with_name_value_and_what_is_allowed(
             {"ADAPTD_KAFKA_TIMEOUT_MS": "30000"},
             "ADAPTD_LIVENESS_MAX_AGE_S = 60: must be at least 110, which is",
         ),
+        (
+            {"ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS": "5004"},
+            "ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS = 5004: must be at least 5005, which is "
+            "ADAPTD_KAFKA_TIMEOUT_MS and",
+        ),
+        (
+            {
+                "ADAPTD_KAFKA_MAX_POLL_INTERVAL_MS": "10000",
+                "ADAPTD_KAFKA_SESSION_TIMEOUT_MS": "10001",
+            },
+            "ADAPTD_KAFKA_MAX_POLL_INTERVAL_MS = 10000: must be at least "
+            "ADAPTD_KAFKA_SESSION_TIMEOUT_MS (10001)",
+        ),
+        (
+            {"ADAPTD_WINDOW_TTL_S": "60", "ADAPTD_PUBLISH_INTERVAL_MS": "60000"},
+            "ADAPTD_WINDOW_TTL_S = 60: must be at least 61, which is ADAPTD_PUBLISH_INTERVAL_MS",
+        ),
+        (
+            {"ADAPTD_KAFKA_SSL_CAFILE": __file__},
+            f"ADAPTD_KAFKA_SSL_CAFILE = '{__file__}': is not used with "
+            "ADAPTD_KAFKA_SECURITY_PROTOCOL = 'PLAINTEXT'",
+        ),
+        (
+            {"ADAPTD_KAFKA_SSL_KEYFILE": __file__, "ADAPTD_KAFKA_SECURITY_PROTOCOL": "SSL"},
+            f"ADAPTD_KAFKA_SSL_KEYFILE = '{__file__}': needs ADAPTD_KAFKA_SSL_CERTFILE",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(environment: dict[str, str], line: str) -> None:
     assert refused(environment).startswith(line)
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(TOPIC_SETTINGS, 2)))
+@pytest.mark.parametrize("names", [("x.y", "x.y"), ("x.y", "x_y")])
+def test_no_two_topics_are_the_same(one: str, other: str, names: tuple[str, str]) -> None:
+    """Kafka makes one name of dots and underscores in its metrics, and refuses the second topic."""
+    line = refused(
+        {PREFIX + name.upper(): topic for name, topic in zip((one, other), names, strict=True)}
+    )
+    assert line == (
+        f"{PREFIX}{other.upper()} = {names[1]!r}: must be another topic than "
+        f"{PREFIX}{one.upper()} ({names[0]!r})"
+    )
+
+
+def test_a_topic_may_not_have_the_default_name_of_another() -> None:
+    assert "another topic" in refused({"ADAPTD_KAFKA_EVENTS_TOPIC": "paired-events-dlq"})
+
+
+@pytest.mark.parametrize("name", [".", "..", "__consumer_offsets", "__transaction_state"])
+def test_kafkas_own_names_are_no_topics(name: str) -> None:
+    assert "Kafka keeps for itself" in refused({"ADAPTD_KAFKA_EVENTS_TOPIC": name})
+
+
+def test_a_value_that_is_not_utf8_is_refused_by_name() -> None:
+    smuggled = b"caf\xe9".decode(errors="surrogateescape")
+    line = refused({"ADAPTD_INSTANCE": smuggled})
+    assert line == "ADAPTD_INSTANCE: its value is not UTF-8"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["max_batch = " + "[" * 5_000 + "]" * 5_000, f"max_batch = {'9' * 5_000}", "x = 1979-99-99"],
+)
+def test_whatever_a_file_holds_it_is_one_line(text: str, tmp_path: Path) -> None:
+    assert len(refused({}, toml(tmp_path, text))) < 500
+
+
+def test_a_folder_is_no_config_file(tmp_path: Path) -> None:
+    assert str(tmp_path) in refused({}, tmp_path)
+
+
+def test_a_long_value_is_cut(tmp_path: Path) -> None:
+    assert len(refused({"ADAPTD_DEVICE": "x" * 100_000})) < 400
 
 
 def test_an_unknown_variable_is_an_error_and_its_value_is_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.memory import MemoryMetaInits
+from daemon.adapters.memory import MemoryMetaInits, MemoryRecord
 from daemon.backoff import Backoff
 from daemon.errors import RefusedMetaInit, Unavailable
 from daemon.thetas import follow as following
@@ -113,6 +114,85 @@ def test_damage_is_refused_until_a_good_one_lies_in_its_place(topic: MemoryMetaI
     assert looked(following) == []
     topic.write("v1", data)
     assert looked(following) == [Ready("v1")]
+
+
+def with_metadata(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """A safetensors file whose header was changed."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def with_facts(data: bytes, facts: str) -> bytes:
+    return with_metadata(data, lambda h: h["__metadata__"].update({"adaptd.facts": facts}))
+
+
+GOOD = meta_init_to_bytes(theta("v1", seed=1))
+NESTED = "[" * 5_000 + "]" * 5_000
+LESS_NESTED = "[" * 500 + "]" * 500
+POISON = {
+    "metadata of null": with_metadata(GOOD, lambda h: h.update(__metadata__=None)),
+    "facts nested deep": with_facts(GOOD, NESTED),
+    "facts that can be read and not hashed": with_facts(GOOD, f'{{"learner": {LESS_NESTED}}}'),
+    "a huge integer": with_facts(GOOD, f'{{"version": {"9" * 4_300}}}'),
+    "no bytes": b"",
+}
+
+
+@pytest.mark.parametrize("data", POISON.values(), ids=POISON)
+def test_no_file_ends_the_following_and_a_good_record_mends_it(
+    topic: MemoryMetaInits, data: bytes
+) -> None:
+    following = follower(topic)
+    point(topic, "v1")
+    topic.write("v1", data)
+    (refusal,) = looked(following)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "unreadable"
+    assert len(refusal.detail) < 1_000
+    topic.write("v1", GOOD)
+    assert looked(following) == [Ready("v1")]
+
+
+ACTIVE_POISON = (
+    b"",
+    b"[" * 5_000,
+    b'{"x": ' + NESTED.encode() + b"}",
+    b'{"version": "v1", "previous": ' + NESTED.encode() + b"}",
+    b'{"activated_at_ms": ' + b"9" * 5_000 + b"}",
+    b'{"version": NaN}',
+    b"\xff\xfe",
+)
+
+
+@pytest.mark.parametrize("value", ACTIVE_POISON, ids=range(len(ACTIVE_POISON)))
+@pytest.mark.parametrize("good", [True, False])
+def test_no_active_record_ends_the_following_and_the_next_one_mends_it(
+    topic: MemoryMetaInits, value: bytes, good: bool
+) -> None:
+    following = follower(topic)
+    point(topic, "v1")
+    assert looked(following) == [Ready("v1")]
+    topic.write(wire.ACTIVE_KEY, value)
+    (refusal,) = looked(following)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.version, refusal.reason) == ("?", "unreadable")
+    if good:
+        point(topic, "v2")
+        assert looked(following) == [Ready("v2")]
+    else:
+        topic.write(wire.ACTIVE_KEY, None)
+        assert looked(following) == [Agreement()]
+
+
+def test_keys_that_can_be_no_version_are_passed_over(topic: MemoryMetaInits) -> None:
+    published = set(topic.catalogue().published)
+    for key in (b"@newer", b"", b"\xff", b"v" * 201):
+        topic.log.append(MemoryRecord(len(topic.log), 0, key, b"{}", []))
+    assert set(topic.catalogue().published) == published
+    assert looked(follower(topic)) == [Agreement()]
 
 
 def test_a_version_that_is_not_there_is_refused_until_it_is(topic: MemoryMetaInits) -> None:

@@ -11,12 +11,15 @@ from daemon.turn.report import Holdings, TurnReport
 from daemon.worker.health import Health, Snapshot
 
 STARTED_AT = 1_000.0
+"""Unix time."""
+BEGAN = 5_000.0
+"""On the monotonic clock."""
 
 
 @pytest.fixture
 def health() -> Health:
     snapshot = Snapshot("w", "0.1", "θ-1", "cpu", started_at=STARTED_AT)
-    return Health(snapshot, liveness_max_age_s=60.0)
+    return Health(snapshot, liveness_max_age_s=60.0, now=BEGAN)
 
 
 def turn(**changes: object) -> TurnReport:
@@ -30,34 +33,41 @@ def turn(**changes: object) -> TurnReport:
 def test_a_worker_lives_while_its_last_turn_is_recent(
     health: Health, age_s: float, live: bool
 ) -> None:
-    assert health.live(STARTED_AT + age_s)[0] == live
-    health.finished(turn(), joined=True, at=STARTED_AT + 500)
-    assert health.live(STARTED_AT + 500 + age_s)[0] == live
+    assert health.live(BEGAN + age_s)[0] == live
+    health.finished(turn(), joined=True, now=BEGAN + 500, at=STARTED_AT + 500)
+    assert health.live(BEGAN + 500 + age_s)[0] == live
+
+
+@pytest.mark.parametrize("jump_s", [-1e9, -3_600.0, 3_600.0, 1e9])
+def test_a_jump_of_the_wall_clock_neither_kills_nor_hides(health: Health, jump_s: float) -> None:
+    health.finished(turn(), joined=True, now=BEGAN + 10, at=STARTED_AT + jump_s)
+    assert health.live(BEGAN + 70)[0]
+    assert not health.live(BEGAN + 70.1)[0]
 
 
 def test_a_turn_that_gave_up_is_a_sign_of_life_and_not_of_readiness(health: Health) -> None:
-    health.finished(turn(), joined=True, at=STARTED_AT)
-    health.gave_up(Unavailable("redis", "no answer"), at=STARTED_AT + 50)
-    assert health.live(STARTED_AT + 100)[0]
+    health.finished(turn(), joined=True, now=BEGAN, at=STARTED_AT)
+    health.gave_up(Unavailable("redis", "no answer"), now=BEGAN + 50)
+    assert health.live(BEGAN + 100)[0]
     assert health.ready() == (False, "redis: no answer")
-    health.finished(turn(), joined=True, at=STARTED_AT + 51)
+    health.finished(turn(), joined=True, now=BEGAN + 51, at=STARTED_AT + 51)
     assert health.ready()[0]
 
 
 def test_what_a_worker_still_lacks_to_be_ready(health: Health) -> None:
     assert health.ready() == (False, "no turn finished yet")
-    health.finished(turn(), joined=False, at=STARTED_AT)
+    health.finished(turn(), joined=False, now=BEGAN, at=STARTED_AT)
     assert health.ready() == (False, "the consumer group has assigned no partitions yet")
-    health.finished(turn(), joined=True, at=STARTED_AT)
+    health.finished(turn(), joined=True, now=BEGAN, at=STARTED_AT)
     assert health.ready() == (True, "3 partitions, θ θ-1")
     health.stopping()
     assert health.ready() == (False, "stopping")
 
 
 def test_the_status_tells_everything_and_is_json(health: Health) -> None:
-    health.finished(turn(events=4, pairs=5), joined=True, at=STARTED_AT + 1)
-    health.finished(turn(events=1, pairs=1), joined=True, at=STARTED_AT + 2)
-    status = json.loads(json.dumps(health.status(STARTED_AT + 3)))
+    health.finished(turn(events=4, pairs=5), joined=True, now=BEGAN + 1, at=STARTED_AT + 1)
+    health.finished(turn(events=1, pairs=1), joined=True, now=BEGAN + 2, at=STARTED_AT + 2)
+    status = json.loads(json.dumps(health.status(BEGAN + 3)))
     assert status["totals"] == {
         "events": 5,
         "pairs": 6,
@@ -73,22 +83,22 @@ def test_the_status_tells_everything_and_is_json(health: Health) -> None:
 
 def test_a_theta_that_is_refused_is_told_until_it_is_settled(health: Health) -> None:
     refusal = {"version": "θ-2", "reason": "missing", "detail": "no θ 'θ-2' is published"}
-    health.finished(turn(), joined=True, at=STARTED_AT)
+    health.finished(turn(), joined=True, now=BEGAN, at=STARTED_AT)
     health.refused(refusal)
-    assert health.status(STARTED_AT)["meta_init_refused"] == refusal
+    assert health.status(BEGAN)["meta_init_refused"] == refusal
     assert health.ready() == (True, "3 partitions, θ θ-1")
     health.serves("θ-3", "ab" * 32, "cuda:1")
-    status = health.status(STARTED_AT)
+    status = health.status(BEGAN)
     assert (status["meta_init"], status["meta_init_hash"]) == ("θ-3", "ab" * 32)
     assert status["device"] == "cuda:1"
     assert status["meta_init_refused"] is None
     health.refused(refusal)
     health.refused(None)
-    assert health.status(STARTED_AT)["meta_init_refused"] is None
+    assert health.status(BEGAN)["meta_init_refused"] is None
 
 
 def test_a_snapshot_taken_is_never_changed(health: Health) -> None:
     before = health.snapshot
-    health.finished(turn(events=4), joined=True, at=STARTED_AT + 1)
+    health.finished(turn(events=4), joined=True, now=BEGAN + 1, at=STARTED_AT + 1)
     assert before.totals == {}
     assert before.last_turn is None

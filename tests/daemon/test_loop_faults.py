@@ -10,6 +10,7 @@ import pytest
 
 from daemon.errors import Unavailable
 from daemon.turn.pending import Done
+from daemon.turn.publishing import SLICE_BYTES
 from model.values.episode import Adaptation, Episode
 from model.values.errors import DeviceLost
 from tests.daemon.lab import LINEAR, LinearEngine, Worker, World, policy
@@ -87,6 +88,7 @@ def settings(seed: int) -> Any:
         max_resident_streams=draw.choice([2, 100]),
         max_poll_records=draw.choice([1, 3, 100]),
         verify_interval_s=0.02,
+        publish_slice_bytes=draw.choice([1, 2_000, SLICE_BYTES]),
     )
 
 
@@ -146,7 +148,7 @@ def ends(world: World) -> dict[str, tuple[int | None, str]]:
     }
 
 
-def places_of_letters(world: World) -> set[tuple[bytes, bytes]]:
+def places_of_letters(world: World) -> set[tuple[bytes | None, bytes | None]]:
     headers = [dict(message.headers) for message in world.of("letters")]
     return {(h["adaptd-partition"], h["adaptd-offset"]) for h in headers}
 

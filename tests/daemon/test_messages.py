@@ -18,7 +18,7 @@ from model.serving.engine import Engine
 from model.theta.meta_init import MetaInit, fresh_meta_init
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.arrays import FloatArray
-from model.values.episode import Adaptation
+from model.values.episode import Adaptation, Candidate
 from model.values.gate import Outcome
 from model.values.low_rank import LowRank
 from tests.daemon.lab import LinearEngine
@@ -84,9 +84,25 @@ def published(
     verdict = Verdict(StreamId(1, "s"), 41, S, 1, adaptation, outcome)
     message = messages.mapping(verdict, OCCASION)
     assert (message.topic, message.key) == ("mappings", b"s")
-    mapping = adapted_mapping.decode_mapping(message.value)
-    assert dict(message.headers)["adaptd-dtype"].decode() == mapping.facts.dtype
+    mapping = adapted_mapping.decode_mapping(message.value or b"")
+    assert (dict(message.headers)["adaptd-dtype"] or b"").decode() == mapping.facts.dtype
     return mapping
+
+
+@pytest.mark.parametrize(
+    ("winner", "outcome"),
+    [
+        (Candidate.ADAPTED, Outcome.ADAPTED),
+        (Candidate.RIDGE, Outcome.RIDGE),
+        (Candidate.THETA, Outcome.WORSE),
+    ],
+)
+def test_a_record_says_which_candidate_won_and_by_what_evidence(
+    winner: Candidate, outcome: Outcome
+) -> None:
+    adaptation = replace(ADAPTATION, winner=winner, ahead_squared=2.5, ahead_cosine=-0.25)
+    facts = published(("full", "float32"), outcome, adaptation).facts
+    assert (facts.candidate, facts.ahead_squared, facts.ahead_cosine) == (winner.value, 2.5, -0.25)
 
 
 def form_of(mapping: AdaptedMapping) -> tuple[str, str]:

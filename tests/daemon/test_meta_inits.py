@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daemon.adapters.memory import MemoryMetaInits
+from daemon.adapters.memory import MemoryMetaInits, MemoryRecord
+from daemon.commands import meta_init as command
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas import operate
 from daemon.thetas.active import ThetaSignature, active_theta, signature_of
 from daemon.wire import meta_init as wire
-from daemon.wire.catalogue import Active
+from daemon.wire.catalogue import Active, Catalogue
 from model.theta.meta_init import MetaInit, fresh_meta_init
 from model.theta.meta_init_file import meta_init_to_bytes
 
@@ -184,3 +185,17 @@ def test_facts_are_headers_as_far_as_there_is_room() -> None:
     assert told["adaptd-fact-middle"] == b"m" * 5_000
     assert "adaptd-fact-long" not in told
     assert sum(len(v or b"") for v in told.values()) < wire.MAX_FACTS_BYTES + 1_000
+
+
+@pytest.mark.parametrize("ms", [-1, 0, 10**15, 10**18, 10**30, -(10**18)])
+def test_any_time_of_a_record_can_be_shown(ms: int) -> None:
+    catalogue = wire.with_record(Catalogue(), MemoryRecord(0, ms, b"v1", b"x", []))
+    catalogue = replace(catalogue, active=Active("v1", "ab", ms, "me"))
+    assert command.published_table(catalogue).row_count == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5_000, "NaN", "[{}]", "[[]]", '{"a": 1}', '[{"pairs": []}]']
+)
+def test_any_evaluation_can_be_shown(text: str) -> None:
+    assert command.scores_line({"evaluation": text}) == ""

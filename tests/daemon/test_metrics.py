@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import math
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
 import daemon
 import model
 from daemon.errors import MalformedReason, RefusalReason
-from daemon.turn.report import Holdings, Publication, TurnReport, Verdict
+from daemon.turn.report import Holdings, Publication, TurnReport, Verdict, latency_s
 from daemon.turn.streams import StreamId
+from daemon.worker.build import build_facts
 from daemon.worker.metrics import (
     COUNTERS,
     GAUGES,
@@ -30,9 +34,10 @@ from tests.daemon.lab import LinearEngine
 SHAPES: dict[str, MetricSpec] = {
     str(name): shape for group in (HISTOGRAMS, COUNTERS, GAUGES) for name, shape in group.items()
 }
+NOW_MS = 1_800_000_000_000
 UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
 COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
-COUNTED |= {"meta_init_refused"}
+COUNTED |= {"recovery_stalled", "meta_init_refused"}
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -81,7 +86,9 @@ def test_no_label_grows_with_the_streams() -> None:
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert not any("a-stream" in sample.labels.values() for sample in samples)
     labels = {shape.label for shape in SHAPES.values()}
-    assert labels <= {None, "stage", "when", "outcome", "reason", "service", "partition", "state"}
+    assert labels <= {
+        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state", "mapping")
+    }
 
 
 def test_a_turn_is_counted() -> None:
@@ -151,6 +158,95 @@ def test_losses_that_are_not_finite_do_not_spoil_the_sums() -> None:
     assert value(metrics, "support_loss_count", when="before") == 1
 
 
+def test_one_huge_loss_does_not_deafen_the_sums() -> None:
+    """In float64, 1e37 and 0.5 make 1e37: the mean would stand still until the next restart."""
+    metrics, huge = Metrics(), report()
+    huge.verdicts = [verdict(1e37)]
+    metrics.record(huge, ended_at=1.0)
+    before = value(metrics, "query_loss_sum", when="after")
+    metrics.record(report(), ended_at=2.0)
+    after = value(metrics, "query_loss_sum", when="after")
+    assert before is not None
+    assert after is not None
+    assert after - before == 0.5
+
+
+@pytest.mark.parametrize(
+    ("recorded_ms", "latency"),
+    [
+        (NOW_MS - 250, 0.25),
+        (NOW_MS + 59_000, 0.0),  # the producer's clock is a little fast
+        (NOW_MS - 365 * 86_400_000, 365 * 86_400.0),  # a topic read anew
+        (1, None),
+        (0, None),
+        (-1, None),
+        (NOW_MS // 1000, None),  # seconds for milliseconds
+        (300_000 * 31_556_952_000, None),
+        (NOW_MS + 61_000, None),
+    ],
+)
+def test_times_that_cannot_be_right_do_not_enter_the_histogram(
+    recorded_ms: int, latency: float | None
+) -> None:
+    metrics, odd = Metrics(), report()
+    assert latency_s(recorded_ms, NOW_MS) == latency
+    odd.published = [
+        Publication(StreamId(0, "s"), 5, Outcome.ADAPTED, latency_s(recorded_ms, NOW_MS))
+    ]
+    metrics.record(odd, ended_at=1.0)
+    assert value(metrics, "event_to_publish_seconds_count") == (latency is not None)
+    assert value(metrics, "event_to_publish_seconds_sum") == (latency or 0.0)
+    assert value(metrics, "publications_without_latency_total") == (latency is None)
+
+
+def test_what_is_not_known_is_not_shown() -> None:
+    metrics = Metrics()
+    known = {"meta_init_refused", "recovery_stalled"}
+    shown = {family.name.removeprefix("adaptd_") for family in metrics.registry.collect()}
+    assert shown & set(GAUGES) == known
+    metrics.gave_up("kafka")
+    assert value(metrics, "streams", state="resident") is None
+    metrics.record(report(), ended_at=1.0)
+    assert value(metrics, "assigned_partitions") == 2
+
+
+def test_lag_is_unknown_while_a_service_is_away() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=1.0)
+    metrics.gave_up("kafka")
+    assert value(metrics, "consumer_lag_records", partition="0") is None
+    metrics.record(report(), ended_at=2.0)
+    assert value(metrics, "consumer_lag_records", partition="0") == 3
+
+
+def test_the_build_names_its_parts() -> None:
+    facts = build_facts("librdkafka", {"SOURCE_REVISION": "abc"})
+    assert facts.keys() == {"version", "revision", "torch", "client"}
+    assert facts["revision"] == "abc"
+    assert facts["client"].startswith("librdkafka ")
+    assert value(Metrics(facts), "build_info", **facts) == 1
+    assert build_facts("kafka-python", {})["client"].startswith("kafka-python 3")
+
+
+def test_a_checkout_tells_its_commit() -> None:
+    checkout = Path(daemon.__path__[0]).parent
+    if not (checkout / ".git").exists():
+        pytest.skip("not a git checkout")
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    assert build_facts("kafka-python", {})["revision"] == asked.stdout.strip()
+
+
+def test_lost_log_lines_are_counted() -> None:
+    metrics, lost = Metrics(), [3]
+    metrics.watch_log(lambda: lost[0])
+    for seen in (3, 3, 7):
+        lost[0] = seen
+        metrics.record(report(), ended_at=1.0)
+        assert value(metrics, "log_lines_lost_total") == seen
+
+
 def test_a_partition_that_is_gone_has_no_lag() -> None:
     metrics = Metrics()
     metrics.record(report(), ended_at=1.0)
@@ -158,6 +254,14 @@ def test_a_partition_that_is_gone_has_no_lag() -> None:
     metrics.record(later, ended_at=2.0)
     assert value(metrics, "consumer_lag_records", partition="1") is None
     assert value(metrics, "consumer_lag_records", partition="0") == 3
+
+
+def test_a_partition_whose_end_is_not_known_has_no_lag() -> None:
+    metrics = Metrics()
+    metrics.record(report(), ended_at=1.0)
+    metrics.record(TurnReport("w-2", holdings=Holdings(assigned=2, lag={1: 7})), ended_at=2.0)
+    assert value(metrics, "consumer_lag_records", partition="0") is None
+    assert value(metrics, "consumer_lag_records", partition="1") == 7
 
 
 def test_known_labels_are_shown_as_zero_from_the_start() -> None:

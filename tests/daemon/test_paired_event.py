@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import lzma
+import pickle
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from hypothesis import strategies as st
 from daemon.adapters.memory import MemoryRecord
 from daemon.errors import MalformedEvent
 from daemon.wire import dead_letter, paired_event
+from daemon.wire.advice import advice
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.paired_event import (
     JSON,
@@ -260,6 +266,71 @@ def test_a_malformed_event_is_refused_with_its_reason_and_what_would_be_right(
     error = refused(value, headers, key)
     assert error.reason == reason
     assert says in error.detail
+
+
+JSON_TEXT = paired_event.encode_event(GOOD, JSON)
+MSGPACK_BYTES = paired_event.encode_event(GOOD)
+ADVICE = [
+    (JSON_TEXT, MSGPACK, "looks like JSON: set the header content-type: application/json"),
+    (b" \n [1]", MSGPACK, "looks like JSON"),
+    (MSGPACK_BYTES, JSON, "looks like MessagePack: set the header content-type: application/msg"),
+    (b"\x00\x00\x00\x00\x07" + MSGPACK_BYTES, MSGPACK, "looks like Schema Registry's format"),
+    (b"\x00\x00\x00\x00\x07" + JSON_TEXT, JSON, "looks like Schema Registry's format"),
+    (gzip.compress(JSON_TEXT), JSON, "compressed by gzip: send it as it is, and let Kafka compr"),
+    (gzip.compress(MSGPACK_BYTES), MSGPACK, "compressed by gzip"),
+    (zlib.compress(MSGPACK_BYTES), MSGPACK, "compressed by zlib"),
+    (lzma.compress(MSGPACK_BYTES), MSGPACK, "compressed by xz"),
+    (b"\x28\xb5\x2f\xfd\x04\x00", MSGPACK, "compressed by zstd"),
+    (b"\xef\xbb\xbf" + JSON_TEXT, JSON, "byte order mark"),
+    (json.dumps(JSON_TEXT.decode()).encode(), JSON, "encode the event once, not twice"),
+    (b"\x89PNG\r\n\x1a\n", MSGPACK, "looks like a PNG picture: send a paired event that holds it"),
+    (pickle.dumps({"pairs": []}, 4), MSGPACK, "looks like a Python pickle"),
+    (b"", MSGPACK, "it is empty"),
+    (b"", JSON, "it is empty"),
+    (
+        b'{"pairs": [{"source": {"type": "vector", "dtype": "float32", "shape": [1], '
+        b'"data": [0.5]}}]}',
+        JSON,
+        "numbers go as raw little-endian bytes, which in JSON are base64",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "says"), ADVICE, ids=[f"{i}-{a[2][:20]}" for i, a in enumerate(ADVICE)]
+)
+def test_a_producer_is_told_what_to_do(value: bytes, name: str, says: str) -> None:
+    error = refused(value, content_type(name))
+    assert error.reason in ("undecodable", "schema")
+    assert says in error.detail
+
+
+def test_where_nothing_is_known_there_is_no_advice() -> None:
+    assert advice(b"\xc1", MSGPACK) is None
+    assert advice(b"{", JSON) is None
+    assert advice(b"\x00\x01", MSGPACK) is None
+    for first in range(256):
+        advice(bytes([first]), MSGPACK)
+        advice(bytes([first]), JSON)
+
+
+@pytest.mark.parametrize("digits", [20, 4_299, 4_300, 5_000])
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"pairs": [{"source": {"type": "vector", "dtype": "float32", "shape": [N], "data": ""}, '
+        '"target": {"type": "text", "text": ""}}]}',
+        '{"pairs": [{"source": {"type": "audio", "data": "", "rate": N, "channels": N}, '
+        '"target": {"type": "text", "text": ""}}]}',
+    ],
+)
+def test_an_integer_that_python_cannot_print_is_refused(event: str, digits: int) -> None:
+    value = event.replace("N", "9" * digits).encode()
+    record = MemoryRecord(5, 1_234, b"s", value, content_type(JSON))
+    with pytest.raises(MalformedEvent) as refusal:
+        paired_event.decode_event(record, 2, EventLimits(max_event_bytes=20_000, max_pairs=3))
+    assert refusal.value.reason == "schema"
+    assert len(refusal.value.detail) < 1_000
 
 
 @pytest.mark.parametrize("time_ms", [-1, LATEST_MS + 1, 2**63, 2**64 - 1])

@@ -46,11 +46,17 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
-from daemon.adapters.memory import MemoryEventSource, MemoryOutbox, MemoryTopic, MemoryWindowStore
+from daemon.adapters.memory import (
+    NO_LENGTHS,
+    MemoryEventSource,
+    MemoryOutbox,
+    MemoryTopic,
+    MemoryWindowStore,
+)
 from daemon.config import Settings
 from daemon.turn.loop import Loop
 from daemon.turn.pending import Pending
-from daemon.turn.ports import Append, Claim, Ports
+from daemon.turn.ports import Append, Appended, Claim, Ports
 from daemon.wire.record import Message
 from daemon.worker.wiring import load_engine, loop_policy, message_builder
 from model.theta.meta_init import MetaInit
@@ -79,14 +85,16 @@ def rows(*given: Sequence[int]) -> FloatArray:
     return np.array(given, np.float32)
 
 
+UNUSED = 32 * "."
+"""Sources that are 0, for sources of unit size."""
 THETA: Mapping[str, FloatArray] = {
     "w1": np.stack(
         [
-            signs(".................-...+.........."),
-            signs("......................+.+......."),
-            signs(".......................+..+....."),
-            signs(".........................-.-...."),
-            *[signs(32 * ".")] * 8,
+            signs(".................-...+.........." + UNUSED),
+            signs("......................+.+......." + UNUSED),
+            signs(".......................+..+....." + UNUSED),
+            signs(".........................-.-...." + UNUSED),
+            *[signs(64 * ".")] * 8,
         ]
     ),
     "b1": signs("++++........"),
@@ -109,28 +117,29 @@ class Pairs:
 
 X_ND = 2 * np.stack(
     [
-        signs("+-....-+..+--+....+--+..+-....-+"),
-        signs("..-++-..-+....+--+....+-..-++-.."),
-        signs("+--++--+-++--++-................"),
-        signs(".--.+..+-..-.++..++.-..-+..+.--."),
-        signs(".-.++.-.-.+..+.-.+.--.+.+.-..-.+"),
-        signs("....+--+-++-....-++-........+--+"),
+        signs("+-....-+..+--+....+--+..+-....-+" + UNUSED),
+        signs("..-++-..-+....+--+....+-..-++-.." + UNUSED),
+        signs("................+--++--+-++--++-" + UNUSED),
+        signs(".--.+..+-..-.++..++.-..-+..+.--." + UNUSED),
+        signs(".-.++.-.-.+..+.-.+.--.+.+.-..-.+" + UNUSED),
+        signs("....+--+-++-....-++-........+--+" + UNUSED),
     ]
 )
-"""m + d, m - d, m + u, m + v, ...: m, d, u, v are of ±1 and at right angles to each other."""
+"""m + d, m - d, u - m, m + v, m + w, ...: m, d, u, v are of ±1 and at right angles to each other,
+and no mean of two or four stands out."""
 STREAMS: Mapping[str, Pairs] = {
     "learns": Pairs(
         X_ND,
-        np.stack([signs(row) for row in ("+++-", "----", "-+++", "++++", "++++", "-++-")]),
+        np.stack([signs(row) for row in ("--++", "-+-+", "-+--", "---+", "-+++", "+++-")]),
     ),
     "turns": Pairs(X_ND[:4], rows((1, 1, 1, -1), (-1, -1, -1, -1), (2, 4, 1, -1), (2, 4, 3, 0))),
     "linear": Pairs(
         np.stack(
             [
-                signs("+-+-+.+--+-+-+-++--+-++-+--+-++-"),
-                signs("-+-+-.-++-+-+-+-+--+-++-+--+-++-"),
-                2 * signs("................+--+-++-........"),
-                2 * signs("................+-....+-..-+-+.."),
+                signs(2 * "+-+-+.+--+-+-+-++--+-++-+--+-++-"),
+                signs(2 * "-+-+-.-++-+-+-+-+--+-++-+--+-++-"),
+                2 * signs(2 * "................+--+-++-........"),
+                2 * signs(2 * "................+-....+-..-+-+.."),
             ]
         ),
         np.stack([signs(row) for row in ("-+-+", "----", "----", "-+++")]),
@@ -342,12 +351,17 @@ class NotingWindows(MemoryWindowStore):
         super().mark(partition, epoch, meta_init)
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[Any]:
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = NO_LENGTHS,
+    ) -> Appended:
         """Append, and write it down."""
         self._lab.note(f"append to partition {partition}, epoch {epoch}, position {position}")
         self._lab.note(*map(pair_as_text, appends))
-        return super().append(partition, epoch, position, appends)
+        return super().append(partition, epoch, position, appends, lengths)
 
 
 def worker(case: Case, folder: Path, lab: Lab) -> Loop:
@@ -379,7 +393,7 @@ def theta_file(case: Case, folder: Path) -> Path:
         version="recorded-theta",
         source_modality="vector",
         target_modality="vector",
-        source_dim=32,
+        source_dim=64,
         hidden_dim=12,
         target_dim=4,
         activation="relu",
@@ -433,8 +447,8 @@ ROUND = ("adaptd-query-loss-ridge", "adaptd-content-hash")
 def record_as_text(message: Message) -> list[str]:
     """Tell a record."""
     key = "no key" if message.key is None else f"key {message.key.decode()!r}"
-    value = mapping_as_text(message) if is_mapping(message) else [in_base64(message.value)]
-    headers = [(name, text.decode()) for name, text in message.headers]
+    value = mapping_as_text(message) if is_mapping(message) else [in_base64(message.value or b"")]
+    headers = [(name, (text or b"").decode()) for name, text in message.headers]
     if ("adaptd-outcome", "ridge") in headers:  # see above: it rounds
         value = ["<what rounds>"]
         headers = [(name, "<rounds>" if name in ROUND else text) for name, text in headers]
@@ -447,8 +461,9 @@ def record_as_text(message: Message) -> list[str]:
 
 def mapping_as_text(message: Message) -> list[str]:
     """Tell a safetensors file; facts that are the headers once more are not repeated."""
-    length, header, data = in_three(message.value)
-    facts = {name.removeprefix("adaptd-"): text.decode() for name, text in message.headers}
+    length, header, data = in_three(message.value or b"")
+    headers = [(name, text or b"") for name, text in message.headers]
+    facts = {name.removeprefix("adaptd-"): text.decode() for name, text in headers}
     once_more = json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
     return [str(length), header.replace(once_more, "<the headers>"), in_base64(data)]
 
@@ -650,8 +665,9 @@ class Published:
 
 def published(message: Message) -> Published:
     """Read a mapping."""
-    facts = json.loads(in_three(message.value)[1])["__metadata__"]
-    return Published(facts, load_safetensors(message.value))
+    value = message.value or b""
+    facts = json.loads(in_three(value)[1])["__metadata__"]
+    return Published(facts, load_safetensors(value))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.turn.streams import StreamId, Streams
+from daemon.turn.streams import REMEMBERED, LastPublication, StreamId, Streams
 from daemon.turn.window import Pair, PairId, WindowShape
 from model.serving.windows import EpisodeWindows, RawWindows
 from model.values.episode import Adaptation, Episode
+from model.values.gate import Outcome
 
 SHAPE = WindowShape(support_size=5, query_size=3, min_support=2, source_dim=3, target_dim=2)
 A = StreamId(0, "a")
@@ -151,6 +152,44 @@ def test_a_partition_is_dropped_whole_and_alone() -> None:
     assert StreamId(0, "b") in streams
     assert StreamId(1, "a") not in streams
     assert streams.drop(7) == []
+
+
+def test_an_evicted_stream_comes_back_with_what_was_published_of_it() -> None:
+    streams = held("b")
+    streams.add({A: ()})
+    published = LastPublication(7.0, Outcome.RIDGE)
+    stream = streams[A]
+    stream.last, stream.fresh, stream.unpublished_since_ms = published, 3, 1_234
+    streams.evict(1, busy=lambda stream_id: stream_id != A)
+    streams.add({A: pairs(4, 5)})
+    back = streams[A]
+    assert (back.last, back.fresh, back.unpublished_since_ms) == (published, 3, 1_234)
+    assert (back.pairs, back.newest) == (2, PairId(5, 0))
+
+
+def test_what_is_remembered_of_evicted_streams_goes_with_the_partition() -> None:
+    streams = held("bdac")
+    for stream_id in streams:
+        streams[stream_id].last = LastPublication(7.0, Outcome.ADAPTED)
+    streams.evict(0, busy=lambda _id: False)
+    streams.drop(0)
+    streams.add({StreamId(ord(key) % 2, key): () for key in "bdac"})
+    assert [streams[each].last is not None for each in streams] == [False, False, True, True]
+
+
+def test_no_more_evicted_streams_are_remembered_than_a_multiple_of_the_slots() -> None:
+    streams = Seen(slots=2).streams
+    for number in range(20):
+        streams.add({StreamId(0, str(number)): ()})
+        streams[StreamId(0, str(number))].last = LastPublication(number, Outcome.ADAPTED)
+        streams.evict(0, busy=lambda _id: False)
+    remembered = []
+    for number in range(20):
+        streams.add({StreamId(0, str(number)): ()})
+        remembered.append(streams[StreamId(0, str(number))].last is not None)
+        streams.drop(1)
+        streams._remove([StreamId(0, str(number))])
+    assert remembered == [False] * (20 - 2 * REMEMBERED) + [True] * (2 * REMEMBERED)
 
 
 def test_an_unknown_stream_takes_no_pairs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def test_librdkafka_is_taken_where_it_is_asked_for() -> None:
     from daemon.adapters.librdkafka.outbox import LibrdkafkaOutbox
     from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
 
-    assert kafka_clients(FASTER) == (LibrdkafkaEventSource, LibrdkafkaOutbox)
+    open_source, open_outbox = kafka_clients(FASTER)
+    assert isinstance(open_source, partial)
+    assert (open_source.func, open_outbox) == (LibrdkafkaEventSource, LibrdkafkaOutbox)
 
 
 def test_without_the_extra_the_message_says_what_to_install(

@@ -153,6 +153,7 @@ def test_unknown_and_ill_typed_values_are_refused_by_path(
     assert path in said or path.strip("/").replace("/", ".") in said  # Helm 4, Helm 3
 
 
+SASL = {"kafka_security_protocol": "SASL_SSL"}
 TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"secret": "s"}}}
 
 
@@ -192,6 +193,26 @@ TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"sec
             {"settings": {"kafka_max_poll_interval_ms": 80_000}},
             "settings.kafka_max_poll_interval_ms",
             "Raise it",
+        ),
+        (
+            {"settings": {"kafka_sasl_mechanism": "OAUTHBEARER", **SASL}},
+            "settings.kafka_sasl_mechanism",
+            "settings.kafka_oauth_token_provider",
+        ),
+        (
+            {
+                "settings": {
+                    "kafka_session_timeout_ms": 150_000,
+                    "kafka_max_poll_interval_ms": 140_000,
+                }
+            },
+            "settings.kafka_session_timeout_ms",
+            "Lower it",
+        ),
+        (
+            {"settings": {"kafka_delivery_timeout_ms": 5_000}},
+            "settings.kafka_delivery_timeout_ms",
+            "at least 5005",
         ),
         (
             {"settings": {"kafka_max_poll_records": 10_000}},
@@ -271,6 +292,13 @@ def test_contradictions_are_refused_with_what_to_do(
         },
         {"settings": {"redis_url": "redis://redis"}},
         {"settings": {"redis_url": None}},
+        {
+            "settings": {
+                "kafka_sasl_mechanism": "OAUTHBEARER",
+                "kafka_oauth_token_provider": "tokens:give",
+                **SASL,
+            }
+        },
         {"replicas": 8},
         {"replicas": 0},
         {"autoscaling": {"enabled": True}, "replicas": 9},

@@ -74,7 +74,7 @@ def test_the_lock_is_split_as_the_dockerfile_does(tmp_path: Path, option: list[s
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Health]:
     """The health of a worker that answers where the image's environment says."""
-    health = Health(Snapshot("i", "0", "v", "cpu", started_at=time.time()), liveness_max_age_s=60)
+    health = Health(Snapshot("i", "0", "v", "cpu", started_at=time.time()), 60, time.monotonic())
     server = HttpServer("127.0.0.1", 0, CollectorRegistry(), health)
     monkeypatch.setenv("ADAPTD_HTTP_PORT", server.url.rpartition(":")[2])
     yield health
@@ -85,7 +85,7 @@ def test_the_images_health_check_asks_whether_the_worker_lives(worker: Health) -
     interpreter, option, snippet = json.loads(HEALTHCHECK.partition(" CMD ")[2])
     assert (interpreter, option) == ("python", "-c")
     exec(snippet)
-    worker.gave_up(Unavailable("kafka", "away"), at=time.time() - 61)
+    worker.gave_up(Unavailable("kafka", "away"), now=time.monotonic() - 61)
     with pytest.raises(HTTPError, match="503"):
         exec(snippet)
 

@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,9 +30,9 @@ from daemon.adapters.kafka_python.client import connection_arguments
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.loop import Loop
-from daemon.turn.ports import Ports
+from daemon.turn.ports import Polled, Ports
 from daemon.turn.report import STAGES, TurnReport
-from daemon.wire.record import Message, Record
+from daemon.wire.record import Message
 from daemon.worker.wiring import load_engine, loop_policy, message_builder, open_ports
 from model.serving.engine import Engine
 
@@ -81,10 +81,10 @@ class DoomedLoop(Loop):
     doom: Doom | None = None
     busy_turns = 0
 
-    def _poll(self, report: TurnReport) -> Mapping[int, Sequence[Record]]:
-        records = super()._poll(report)
-        self.busy_turns += bool(records)
-        return records
+    def _poll(self, report: TurnReport) -> Polled:
+        polled = super()._poll(report)
+        self.busy_turns += bool(polled.records)
+        return polled
 
     @property
     def time_has_come(self) -> bool:

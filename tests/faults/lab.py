@@ -235,6 +235,13 @@ class Installation:
         with KafkaAdminClient(bootstrap_servers=self.kafka) as admin:
             admin.create_topics({name: options | {"replication_factor": 1}})
 
+    def make_topic_of_one(self, name: str) -> None:
+        """A compacted topic of one partition, as that of θs is."""
+        config = {"cleanup.policy": "compact"}
+        options = {"num_partitions": 1, "replication_factor": 1, "configs": config}
+        with KafkaAdminClient(bootstrap_servers=self.kafka) as admin:
+            admin.create_topics({name: options})
+
     # ---- what goes in
 
     def send(self, events: Iterable[Pairs | Raw]) -> list[tuple[int, int]]:
@@ -346,8 +353,9 @@ class Installation:
     # ---- workers
 
     @contextmanager
-    def worker(self, **overrides: Any) -> Iterator[Worker]:
-        """A real one; at the end it is killed if it still runs."""
+    def worker(self, stderr: int | None = None, **overrides: Any) -> Iterator[Worker]:
+        """A real one, which logs to a file or to the descriptor `stderr`; at the end it is killed
+        if it still runs."""
         port = free_port()
         more = {f"ADAPTD_{name.upper()}": str(value) for name, value in overrides.items()}
         log = self.folder / f"worker-{port}.jsonl"
@@ -357,7 +365,7 @@ class Installation:
                 [sys.executable, "-m", "daemon", "run"],
                 env=self.environment | {"ADAPTD_HTTP_PORT": str(port)} | more,
                 stdout=out,
-                stderr=out,
+                stderr=out if stderr is None else stderr,
                 grace_s=0.0,
             ) as process,
         ):

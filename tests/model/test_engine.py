@@ -12,6 +12,7 @@ import torch
 from model.baselines.ridge import fit_ridge
 from model.emoji import drawings as emoji
 from model.inner import reference
+from model.inner.units import USUAL
 from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
 from model.serving.engine import Engine
@@ -107,27 +108,31 @@ def test_nothing_to_encode_and_nothing_to_adapt() -> None:
     assert VECTORS.adapt([]) == []
 
 
-def frame_by_numpy(y_SE: FloatArray, judged_SE: FloatArray) -> tuple[float, FloatArray]:
-    """Scale and centre of targets by their definitions; whether there is a centre is told by the
-    targets that were judged before."""
-    y, judged = y_SE.astype(np.float64), judged_SE.astype(np.float64)
-    n, centre = len(judged), np.zeros(5)
+def frame_by_numpy(t_SX: FloatArray, *, whole_mean: bool) -> tuple[float, FloatArray]:
+    """Scale and centre of one side by their definitions."""
+    t = t_SX.astype(np.float64)
+    n, mean, share = len(t), t.mean(0), 0.0
     if n > 1:
-        variance = ((judged - judged.mean(0)) ** 2).sum() / (n - 1)
-        effect = (n * (judged.mean(0) ** 2).sum() / variance - 1) / n
-        centre = y.mean(0) if effect > 1.5 else centre
-    scale = float(np.sqrt(((y - centre) ** 2).mean()))
+        effect = (mean**2).sum() / (((t - mean) ** 2).sum() / (n - 1))
+        share = 1.0 if whole_mean else max(0.0, 1 - ((1 / n + USUAL) / effect) ** 2)
+    centre = share * mean
+    scale = float(np.sqrt(((t - centre) ** 2).mean()))
     return (1.0 if abs(scale - 1.0) <= 2**-6 else scale), centre.astype(np.float32)
 
 
-def by_reference(x_SD: FloatArray, y_SE: FloatArray, judged_SE: FloatArray) -> Mlp:
-    """θ′ by autograd, one stream alone, in units of its targets."""
+def by_reference(x_SD: FloatArray, y_SE: FloatArray) -> Mlp:
+    """θ′ of a θ that was never meta-trained, by autograd, one stream alone, in units of its
+    pairs."""
     theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
-    scale, centre = frame_by_numpy(y_SE, judged_SE)
-    y = torch.tensor(((y_SE - centre) / scale).astype(np.float32))
+    (r, z_D), (s, c_E) = (
+        frame_by_numpy(x_SD, whole_mean=True),
+        frame_by_numpy(y_SE, whole_mean=False),
+    )
+    x, y = (torch.tensor(t.astype(np.float32)) for t in ((x_SD - z_D) / r, (y_SE - c_E) / s))
     rates = torch.tensor(THETA.learner.tensors["rates"])
-    made = reference.adapt_one_stream(theta, rates, torch.tensor(x_SD), y, THETA.activation)
-    return Mlp(made.w1, made.b1, made.w2 * scale, made.b2 * scale + torch.tensor(centre))
+    made = reference.adapt_one_stream(theta, rates, x, y, THETA.activation)
+    w1 = made.w1 / r
+    return Mlp(w1, made.b1 - w1 @ torch.tensor(z_D), made.w2 * s, made.b2 * s + torch.tensor(c_E))
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (100.0, 0.0), (1e-5, 0.0), (1.0, 9.0)])
@@ -143,7 +148,7 @@ def test_adaptations_are_the_references_in_order(scale: float, shift: float) -> 
     ]
     for given, adapted in zip(episodes, VECTORS.adapt(episodes), strict=True):
         x_ND, y_NE = every_pair(given)
-        for name, tensor in by_reference(x_ND, y_NE, given.y_support_SE)._asdict().items():
+        for name, tensor in by_reference(x_ND, y_NE)._asdict().items():
             atol = 1e-5 * float(tensor.abs().max())
             np.testing.assert_allclose(adapted.tensors[name], tensor, rtol=1e-5, atol=atol)
         assert adapted.finite
@@ -152,7 +157,7 @@ def test_adaptations_are_the_references_in_order(scale: float, shift: float) -> 
 def test_losses_are_those_of_theta_and_of_the_mapping_adapted_to_the_support() -> None:
     given = episode(6, 2)
     adapted = VECTORS.adapt([given])[0]
-    judged = by_reference(given.x_support_SD, given.y_support_SE, given.y_support_SE)
+    judged = by_reference(given.x_support_SD, given.y_support_SE)
     after = {name: tensor.numpy() for name, tensor in judged._asdict().items()}
     for tensors, pairs, found in (
         (THETA.mapping, "support", adapted.support_loss_before),

@@ -9,8 +9,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from model.emoji import drawings as emoji
 from model.encoders.picture import ROWS
@@ -18,34 +16,10 @@ from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
 from model.theta.meta_init import Activation, MetaInit, fresh_meta_init
 from model.theta.meta_init_file import load_meta_init, shipped
-from model.values.episode import Adaptation, Episode
+from tests.model.bits_lab import ODD, POISONS, assert_same_bits, episode
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-ODD = fresh_meta_init(7, 5, hidden_dim=11, steps=3)
 USUAL = fresh_meta_init(64, 32)
-POISONS = [float("nan"), float("inf"), -float("inf"), 1e30, 3e38]
-
-
-def episode(theta: MetaInit, seed: int, support: int, query: int) -> Episode:
-    rng = np.random.default_rng(seed)
-    dims = (theta.source_dim, theta.target_dim)
-    arrays = [
-        rng.standard_normal((n, d)).astype(np.float32) for n in (support, query) for d in dims
-    ]
-    return Episode(*arrays)
-
-
-def assert_same_bits(found: Adaptation, expected: Adaptation) -> None:
-    for name, tensor in expected.tensors.items():
-        assert found.tensors[name].tobytes() == tensor.tobytes(), name
-    for name in ("support_loss_before", "support_loss_after"):
-        assert (
-            np.float64(getattr(found, name)).tobytes()
-            == np.float64(getattr(expected, name)).tobytes()
-        )
-    for name in ("query_loss_before", "query_loss_after"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert found.finite == expected.finite
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -115,21 +89,6 @@ def test_an_exploding_stream_is_not_finite_and_its_neighbours_do_not_notice(
         else:
             assert adapted.finite
             assert_same_bits(adapted, expected[i])
-
-
-@given(data=st.data())
-@settings(max_examples=25, deadline=None)
-def test_any_mixture_of_lengths_and_poison_leaves_each_stream_its_own(data: st.DataObject) -> None:
-    engine = Engine(ODD, "cpu", chunk=5, support_capacity=6, query_capacity=2)
-    lengths = st.tuples(st.integers(0, 6), st.integers(0, 2))
-    episodes = []
-    for seed, (support, query) in enumerate(data.draw(st.lists(lengths, max_size=12))):
-        plain = episode(ODD, seed, support, query)
-        if support and data.draw(st.booleans()):
-            plain.x_support_SD[0, 0] = data.draw(st.sampled_from(POISONS))
-        episodes.append(plain)
-    for alone, adapted in zip(episodes, engine.adapt(episodes), strict=True):
-        assert_same_bits(engine.adapt([alone])[0], adapted)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -19,8 +19,8 @@ from model.inner.hidden.projected import (
     Projected,
     in_units,
     less_bias,
+    means_of,
     project,
-    target_mean,
     terms,
     units_of,
 )
@@ -34,17 +34,21 @@ from tests.model.hidden_lab import Scene, scene_of
 
 JUDGES = (MSE, Loss("cosine"))
 LENGTHS = [8, 1, 5, 3, 2]
-MOVES = [(1.0, 0.0), (1e-6, 0.0), (1e6, 0.0), (1.0, 8.0), (1e-3, 0.01), (250.0, -1e3)]
-"""Factor and shift of all targets."""
+MOVES = [(1.0, 0.0), (1e-6, 0.0), (1e6, 0.0), (1.0, 0.8), (1.0, 8.0), (1e-3, 0.01), (250.0, -1e3)]
+"""Factor and shift of all sources and targets."""
 
 
 def moved(factor: float, shift: float, loss: Loss = MSE) -> Scene:
     scene = scene_of(loss, lengths=LENGTHS)
     padded_BN1 = ~scene.real_BN.unsqueeze(2)
     return scene._replace(
-        x_BND=scene.x_BND.masked_fill(padded_BN1, 0.0),
+        x_BND=(scene.x_BND * factor - shift).masked_fill(padded_BN1, 0.0),
         y_BNE=(scene.y_BNE * factor + shift).masked_fill(padded_BN1, 0.0),
     )
+
+
+def dims(scene: Scene) -> tuple[int, int]:
+    return scene.x_BND.shape[2], scene.y_BNE.shape[2]
 
 
 def raw_of(scene: Scene) -> Projected:
@@ -62,16 +66,16 @@ class Adapted(NamedTuple):
     mlp: Mlp
 
 
-def adapted(scene: Scene, loss: Loss, judge: Loss) -> Adapted:
+def adapted(scene: Scene, loss: Loss, judge: Loss, *, standardise: bool) -> Adapted:
     made, raw, objective = terms(scene.theta), raw_of(scene), Objective(loss, "gelu", "none")
-    mean = target_mean(raw)
-    units = units_of(raw, mean, scene.y_BNE.shape[2])
-    projected = in_units(made, raw, mean, units)
+    means = means_of(raw)
+    units, mean = units_of(raw, means, dims(scene), standardise=standardise), means.target
+    projected = in_units(made, raw, means, units)
     descent = descend(made, projected, scene.rates_K4, objective)
     outputs = pair_outputs(made, projected, descent)
-    om_BN = outputs.onto(mean_onto(projected, mean, units, outputs.c.a.shape[2]))
-    targets = RawTargets(units, mean, om_BN, raw.yy_BN)
-    frame = frame_of(scene.pairs)
+    om_BN = outputs.onto(mean_onto(projected, mean, units.target, outputs.c.a.shape[2]))
+    targets = RawTargets(units.target, mean, om_BN, raw.yy_BN)
+    frame = frame_of(scene.pairs, standardise=standardise)
     framed = in_frame(scene.pairs, frame).cleaned()
     in_full = weights_of(made, factors(made, projected, descent), framed.x_BSD, framed.y_BSE)
     return Adapted(
@@ -100,20 +104,27 @@ def same(found: Seen, expected: Seen, scene: Scene) -> None:
         torch.testing.assert_close(one[real_BQ], other[real_BQ], atol=1e-9 * size.item(), rtol=1e-9)
 
 
+STANDARDISE = pytest.mark.parametrize("standardise", [False, True])
+
+
+@STANDARDISE
 @pytest.mark.parametrize("move", MOVES, ids=str)
-def test_projections_in_units_are_those_of_targets_in_units(move: tuple[float, float]) -> None:
+def test_projections_in_units_are_those_of_pairs_in_units(
+    move: tuple[float, float], standardise: bool
+) -> None:
     scene, made = moved(*move), terms(moved(*move).theta)
     raw = raw_of(scene)
-    mean = target_mean(raw)
-    units = units_of(raw, mean, scene.y_BNE.shape[2])
-    frame = frame_of(scene.pairs)
-    torch.testing.assert_close(units.scale_B, frame.units.scale_B)
-    assert torch.equal(units.centred_B, frame.units.centred_B)
-    assert units.centred_B.any() == (move[1] in (8.0, -1e3, 0.01))
+    means = means_of(raw)
+    units = units_of(raw, means, dims(scene), standardise=standardise)
+    frame = frame_of(scene.pairs, standardise=standardise)
+    for side, expected_side in zip(units, frame.units, strict=True):
+        for one, other in zip(side, expected_side, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-7)
+    assert (units.target.share_B > 0.8).any() == (move[1] != 0.0)
     framed = in_frame(Support(scene.x_BND, scene.y_BNE, scene.real_BN), frame)
     expected = project(made, *framed, scene.support)
-    for one, other in zip(in_units(made, raw, mean, units), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-8, rtol=1e-8)
+    for one, other in zip(in_units(made, raw, means, units), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-7)
     whole = project(made, *scene[2:5], scene.support)
     less = less_bias(made, raw)
     for name in ("t_BN", "yy_BN"):
@@ -121,11 +132,12 @@ def test_projections_in_units_are_those_of_targets_in_units(move: tuple[float, f
     torch.testing.assert_close(less.r_BNH[scene.real_BN], whole.r_BNH[scene.real_BN])
 
 
+@STANDARDISE
 @pytest.mark.parametrize(("loss", "judge"), list(product((MSE, Loss("infonce")), JUDGES)), ids=str)
 @pytest.mark.parametrize("move", MOVES, ids=str)
-def test_the_adapted(move: tuple[float, float], loss: Loss, judge: Loss) -> None:
+def test_the_adapted(move: tuple[float, float], loss: Loss, judge: Loss, standardise: bool) -> None:
     scene = moved(*move, loss)
-    found = adapted(scene, loss, judge)
+    found = adapted(scene, loss, judge, standardise=standardise)
     o_BNE = apply_batched(found.mlp, scene.x_BND, "gelu")
     same(found.seen, seen_in_full(scene, o_BNE), scene)
     expected_BN = per_pair(judge, o_BNE, scene)
@@ -136,7 +148,7 @@ def test_the_adapted(move: tuple[float, float], loss: Loss, judge: Loss) -> None
 @pytest.mark.parametrize("move", MOVES, ids=str)
 def test_theta(move: tuple[float, float]) -> None:
     scene, raw = moved(*move), raw_of(moved(*move))
-    found = theta_seen(terms(scene.theta), raw, target_mean(raw), "gelu")
+    found = theta_seen(terms(scene.theta), raw, means_of(raw).target, "gelu")
     o_BNE = apply_batched(expand(scene.theta, len(LENGTHS)), scene.x_BND, "gelu")
     same(found, seen_in_full(scene, o_BNE), scene)
 
@@ -145,7 +157,7 @@ def test_theta(move: tuple[float, float]) -> None:
 @pytest.mark.parametrize("move", MOVES, ids=str)
 def test_ridge_regression(move: tuple[float, float], judge: Loss) -> None:
     scene, raw = moved(*move), raw_of(moved(*move))
-    found = ridge_seen(raw, target_mean(raw), scene.y_BNE.shape[2], judge)
+    found = ridge_seen(raw, means_of(raw).target, scene.y_BNE.shape[2], judge)
     o_BQE = rival.predict(rival.fit(scene.pairs), scene.x_BND[:, scene.support :])
     o_BNE = torch.cat([scene.y_BNE[:, : scene.support], o_BQE], 1)
     same(found.seen, seen_in_full(scene, o_BNE), scene)
@@ -156,8 +168,8 @@ def test_ridge_regression(move: tuple[float, float], judge: Loss) -> None:
 
 def test_means_far_out_are_told() -> None:
     near, far = moved(1.0, 8.0), moved(1.0, 1e4)
-    assert not too_far_out(raw_of(near), target_mean(raw_of(near))).any()
-    found_B = too_far_out(raw_of(far), target_mean(raw_of(far)))
+    assert not too_far_out(raw_of(near), means_of(raw_of(near))).any()
+    found_B = too_far_out(raw_of(far), means_of(raw_of(far)))
     assert found_B.tolist() == [length > 1 for length in LENGTHS]
     sources = near._replace(x_BND=(near.x_BND + 1e4) * near.real_BN.unsqueeze(2))
-    assert too_far_out(raw_of(sources), target_mean(raw_of(sources)))[0]
+    assert too_far_out(raw_of(sources), means_of(raw_of(sources)))[0]

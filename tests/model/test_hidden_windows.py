@@ -29,12 +29,12 @@ DIMS = (37, 19, 21)
 KINDS = ("maml", "anil", "r2d2")
 
 
-def theta(learner: str = "maml", loss: Loss = MSE) -> MetaInit:
+def theta(learner: str = "maml", loss: Loss = MSE, *, trained: bool = True) -> MetaInit:
     made = fresh_theta_of_kind(DIMS, learner=learner, loss=loss, steps=3)
     rng = np.random.default_rng(3)
     biases = {name: rng.standard_normal(len(made.mapping[name])) for name in ("b1", "b2")}
     mapping = dict(made.mapping) | {n: b.astype(np.float32) for n, b in biases.items()}
-    return replace(made, mapping=mapping)
+    return replace(made, mapping=mapping, facts={"training": "a test's"} if trained else made.facts)
 
 
 def engine(theta: MetaInit, *, ridge: bool = True) -> Engine:
@@ -55,12 +55,18 @@ def pair(number: int) -> tuple[FloatArray, FloatArray]:
     return x_D.astype(np.float32), (x_D @ map_DE + 0.5).astype(np.float32)
 
 
-def feed(windows: HiddenWindows, arrivals: Iterable[Sequence[tuple[int, int]]]) -> None:
-    """Batches of (slot, pair's number)."""
+def feed(
+    windows: HiddenWindows,
+    arrivals: Iterable[Sequence[tuple[int, int]]],
+    factor: float = 1.0,
+    shift: float = 0.0,
+) -> None:
+    """Batches of (slot, pair's number); sources times a factor, plus a shift."""
     for batch in arrivals:
         if batch:
             x, y = zip(*(pair(number) for _, number in batch), strict=True)
-            windows.append([slot for slot, _ in batch], x, y)
+            moved = [each * np.float32(factor) + np.float32(shift) for each in x]
+            windows.append([slot for slot, _ in batch], moved, y)
 
 
 def cut(slot: int, held: int) -> Cut:
@@ -68,8 +74,9 @@ def cut(slot: int, held: int) -> Cut:
     return Cut(slot, held - query, query)
 
 
-def episode(numbers: Sequence[int]) -> Episode:
+def episode(numbers: Sequence[int], factor: float = 1.0, shift: float = 0.0) -> Episode:
     x, y = (np.stack(side) for side in zip(*map(pair, numbers), strict=True))
+    x = x * np.float32(factor) + np.float32(shift)
     support = cut(0, len(numbers)).support
     return Episode(x[:support], y[:support], x[support:], y[support:])
 
@@ -87,14 +94,31 @@ def losses(adaptation: Adaptation) -> list[float]:
 @pytest.mark.parametrize("loss", [Loss(kind) for kind in get_args(LossKind)])
 @pytest.mark.parametrize("learner", KINDS)
 def test_they_adapt_as_the_engine_adapts_the_same_episodes(learner: str, loss: Loss) -> None:
-    whole = engine(theta(learner, loss))
+    same_as_the_engine(theta(learner, loss))
+
+
+@pytest.mark.parametrize("move", [(1.0, 0.0), (1e-6, 0.0), (1e6, 0.0), (0.1, 1.0), (1.0, 3.0)])
+@pytest.mark.parametrize("trained", [True, False])
+def test_sources_of_any_size_and_place(move: tuple[float, float], trained: bool) -> None:
+    """Of a θ with and without a bias beside which small sources would be lost."""
+    for made in (theta(trained=trained), fresh_theta_of_kind(DIMS, steps=3)):
+        same_as_the_engine(made, *move)
+
+
+def same_as_the_engine(made: MetaInit, factor: float = 1.0, shift: float = 0.0) -> None:
+    whole = engine(made)
     windows = windows_of(whole)
-    feed(windows, [[(slot, 100 * slot + i) for slot in range(5) for i in range(2 + 2 * slot)]])
+    feed(
+        windows,
+        [[(slot, 100 * slot + i) for slot in range(5) for i in range(2 + 2 * slot)]],
+        factor,
+        shift,
+    )
     held = [min(2 + 2 * slot, SIZE) for slot in range(5)]
     found = windows.adapt([cut(slot, held[slot]) for slot in range(5)])
     for slot, adaptation in enumerate(found):
         numbers = [100 * slot + i for i in range(2 + 2 * slot)][-SIZE:]
-        (expected,) = whole.adapt([episode(numbers)])
+        (expected,) = whole.adapt([episode(numbers, factor, shift)])
         np.testing.assert_allclose(losses(adaptation), losses(expected), rtol=3e-5, atol=3e-7)
         assert adaptation.finite
         assert (adaptation.ridge is None) == (expected.ridge is None)
@@ -145,6 +169,46 @@ def test_a_slot_that_was_let_go_shows_nothing_of_the_stream_before() -> None:
     assert losses(found) == losses(expected)
     for name, tensor in expected.tensors.items():
         assert np.array_equal(found.tensors[name], tensor)
+
+
+@given(arrived=st.integers(SIZE, 3 * SIZE), kept=st.integers(2, SIZE), later=st.integers(0, SIZE))
+@settings(max_examples=25, deadline=None)
+def test_the_newest_pairs_alone_give_what_a_window_of_them_gives(
+    arrived: int, kept: int, later: int
+) -> None:
+    """To the bit: adapted beside the whole window, read after the others are let go, and adapted
+    again when further pairs have come."""
+    whole = engine(theta())
+    lived, fresh = windows_of(whole), windows_of(whole)
+    feed(lived, [[(1, number) for number in range(arrived)]])
+    feed(fresh, [[(4, number) for number in range(arrived - kept, arrived)]])
+    _, found = lived.adapt([cut(1, SIZE), cut(1, kept)])
+    lived.shorten(1, kept)
+    compare_bits(found, fresh.adapt([cut(4, kept)])[0])
+    more = range(arrived, arrived + later)
+    for windows, slot in ((lived, 1), (fresh, 4)):
+        feed(windows, [[(slot, number)] for number in more])
+    held = min(SIZE, kept + later)
+    compare_bits(lived.adapt([cut(1, held)])[0], fresh.adapt([cut(4, held)])[0])
+    with pytest.raises(ValueError, match="pairs"):
+        lived.adapt([cut(1, held + 1)])
+
+
+def compare_bits(found: Adaptation, expected: Adaptation) -> None:
+    assert np.array(losses(found)).tobytes() == np.array(losses(expected)).tobytes()
+    assert found.winner is expected.winner
+    for name, tensor in expected.tensors.items():
+        assert found.tensors[name].tobytes() == tensor.tobytes(), name
+    if expected.ridge is not None and found.ridge is not None:
+        for name, tensor in expected.ridge.items():
+            assert found.ridge[name].tobytes() == tensor.tobytes(), name
+    assert found.evidence is not None
+    assert expected.evidence is not None
+    judges_Q = expected.evidence.judges_Q
+    assert found.evidence.judges_Q.tobytes() == judges_Q.tobytes()
+    for one, other in zip(found.evidence[:2], expected.evidence[:2], strict=True):
+        # what is measured decides, and is no part of a mapping
+        np.testing.assert_allclose(one[judges_Q], other[judges_Q], rtol=1e-5)
 
 
 def test_numbers_that_explode_are_that_streams_alone() -> None:
@@ -235,12 +299,17 @@ def test_memory_is_as_announced() -> None:
     assert windows.bytes_per_stream == 4 * SIZE * per_pair
 
 
+@pytest.mark.parametrize("move", [0.0, 0.6, 4.0])
 @pytest.mark.parametrize(("factor", "shift"), [(1.0, 0.0), (0.2, 0.0), (50.0, 0.0), (1.0, 8.0)])
-def test_factors_and_weights_are_the_same_mapping(factor: float, shift: float) -> None:
+def test_factors_and_weights_are_the_same_mapping(factor: float, shift: float, move: float) -> None:
     made = theta()
     windows = windows_of(engine(made))
     x, y = zip(*map(pair, range(8)), strict=True)
-    windows.append([0] * 8, x, [each * np.float32(factor) + np.float32(shift) for each in y])
+    windows.append(
+        [0] * 8,
+        [each + np.float32(move) for each in x],
+        [each * np.float32(factor) + np.float32(shift) for each in y],
+    )
     (adaptation,) = windows.adapt([cut(0, 8)])
     assert adaptation.factored is not None
     low_rank = adaptation.factored()
@@ -250,10 +319,17 @@ def test_factors_and_weights_are_the_same_mapping(factor: float, shift: float) -
         np.testing.assert_allclose(adaptation.tensors[name], tensor, atol=5e-6 * largest)
 
 
-def test_targets_that_are_small_beside_theta_have_no_factors() -> None:
-    windows = windows_of(engine(theta()))
+@pytest.mark.parametrize(
+    ("sources", "targets", "trained"),
+    [(1.0, 1e-3, True), (10.0, 1.0, True), (1.0, 1.0, False)],
+    ids=["targets small beside θ", "scaled sources", "standardised sources"],
+)
+def test_what_has_no_factors(sources: float, targets: float, trained: bool) -> None:
+    windows = windows_of(engine(theta(trained=trained)))
     x, y = zip(*map(pair, range(8)), strict=True)
-    windows.append([0] * 8, x, [each * np.float32(1e-3) for each in y])
+    windows.append(
+        [0] * 8, *([t * np.float32(f) for t in s] for s, f in ((x, sources), (y, targets)))
+    )
     (adaptation,) = windows.adapt([cut(0, 8)])
     assert adaptation.factored is not None
     assert adaptation.factored() is None

@@ -18,13 +18,13 @@ from model.mappings.numpy_mlp import apply_numpy
 from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
 from model.serving.judging import (
-    CANDIDATES,
-    CLEARLY,
+    MOST_ERRORS,
     Measures,
-    clearly_better,
+    errors_ahead,
     measured,
     order_of,
-    winners,
+    standing,
+    verdict_of,
 )
 from model.serving.windows import EpisodeWindows
 from model.theta.meta_init import MetaInit
@@ -40,21 +40,21 @@ ADAPTED, THETA, RIDGE = Candidate.ADAPTED, Candidate.THETA, Candidate.RIDGE
 
 
 @pytest.mark.parametrize("size", [1e-25, 1.0, 1e12])
-def test_better_is_clear_beyond_two_errors_of_the_mean(size: float) -> None:
+def test_how_far_ahead_is_the_mean_gain_in_its_own_standard_errors(size: float) -> None:
     gains = np.array([0.5, 0.5, 0.6, 0.3])
-    least = CLEARLY * np.std(gains, ddof=1) / np.sqrt(4)
+    expected = gains.mean() / (np.std(gains, ddof=1) / np.sqrt(4))
     judges_BQ = torch.ones(1, 4, dtype=torch.bool)
-    for beyond, expected in ((1e-3, True), (-1e-3, False)):
-        gain_BQ = torch.tensor(size * (gains - gains.mean() + least + beyond), dtype=torch.float32)
-        zeros_BQ = torch.zeros(1, 4)
-        assert clearly_better(-gain_BQ[None], zeros_BQ, judges_BQ).item() is expected
+    gain_BQ, zeros_BQ = torch.tensor(size * gains[None], dtype=torch.float32), torch.zeros(1, 4)
+    assert errors_ahead(-gain_BQ, zeros_BQ, judges_BQ).item() == pytest.approx(expected, rel=1e-5)
+    assert errors_ahead(zeros_BQ, -gain_BQ, judges_BQ).item() == pytest.approx(-expected, rel=1e-5)
 
 
 def test_one_pair_says_nothing_and_pairs_that_do_not_judge_say_nothing() -> None:
     one_BQ, other_BQ = torch.zeros(2, 3), torch.ones(2, 3)
     judges_BQ = torch.tensor([[True, False, False], [True, True, False]])
     one_BQ[1, 2] = torch.nan
-    assert clearly_better(one_BQ, other_BQ, judges_BQ).tolist() == [False, True]
+    assert errors_ahead(one_BQ, other_BQ, judges_BQ).tolist() == [0.0, np.inf]
+    assert errors_ahead(other_BQ, other_BQ, judges_BQ).tolist() == [0.0, 0.0]
 
 
 def test_measures_are_the_squared_error_and_the_cosine_about_the_mean() -> None:
@@ -99,12 +99,42 @@ def test_who_wins(
 ) -> None:
     given = {ADAPTED: adapted, THETA: theta, RIDGE: ridge}
     judges_BQ = torch.ones(1, 4, dtype=torch.bool)
-    found_B = winners(order_of(trained=trained, ridge=True), given, judges_BQ)
-    assert CANDIDATES[int(found_B)] is expected
-    none_judge = winners(order_of(trained=trained, ridge=True), given, ~judges_BQ)
+    order = order_of(trained=trained, ridge=True)
+    assert verdict(order, given, judges_BQ)[0] is expected
+    none_judge = verdict(order, given, ~judges_BQ)[0]
     first = (adapted if trained else ridge).healthy_B.item()
-    incumbent = (ADAPTED if trained else RIDGE) if first else CANDIDATES[int(none_judge)]
-    assert CANDIDATES[int(none_judge)] is incumbent
+    assert none_judge is (order[0] if first else none_judge)
+
+
+def verdict(
+    order: tuple[Candidate, ...], given: dict[Candidate, Measures], judges_BQ: torch.Tensor
+) -> tuple[Candidate, float, float]:
+    found = standing(order, given, judges_BQ)
+    healthy_Y, (squared_YY, cosine_YY) = found.healthy_YB[:, 0], found.ahead_2YYB[..., 0]
+    return verdict_of(order, healthy_Y.tolist(), (squared_YY.tolist(), cosine_YY.tolist()))
+
+
+def test_the_evidence_is_the_distance_to_the_nearest_other_candidate() -> None:
+    """Gains over θ are 1 ± 0.1 in squared error, those over ridge 0.5 ± 0.1, and in cosine half."""
+    scatter_Q = np.array([0.1, -0.1, 0.1, -0.1])
+
+    def losses(mean: float, *, healthy: bool = True) -> Measures:
+        squared_1Q = torch.tensor(mean + (mean > 0) * scatter_Q)[None]
+        return Measures(squared_1Q, squared_1Q / 2, torch.tensor([healthy]))
+
+    given = {ADAPTED: losses(0.0), THETA: losses(1.0), RIDGE: losses(0.5)}
+    judges_1Q, order = torch.ones(1, 4, dtype=torch.bool), order_of(trained=True, ridge=True)
+    error = np.std(scatter_Q, ddof=1) / 2
+    winner, *ahead = verdict(order, given, judges_1Q)
+    assert winner is ADAPTED
+    assert ahead == pytest.approx([0.5 / error, 0.5 / error], abs=0.005)
+    given[RIDGE] = losses(0.5, healthy=False)
+    assert verdict(order, given, judges_1Q)[1:] == pytest.approx((1 / error, 1 / error), abs=0.005)
+    given[THETA] = losses(1.0, healthy=False)
+    assert np.isnan(verdict(order, given, judges_1Q)[1:]).all()
+    given[THETA] = losses(0.0)
+    given[ADAPTED] = losses(-1.0)
+    assert verdict(order, given, judges_1Q) == (ADAPTED, MOST_ERRORS, MOST_ERRORS)
 
 
 def test_without_ridge_there_are_two_candidates() -> None:
@@ -297,10 +327,10 @@ def test_both_forms_publish_the_same(factor: float, shift: float, learner: str) 
 
 
 def test_a_refit_that_explodes_leaves_the_judged_mapping() -> None:
-    """The query's last pair is huge and the support is not."""
+    """The query's sources are too large to be measured, and the support's are not."""
     given = episode_of(6, 2)
     engine = Engine(theta_of(rate=3.0), "cpu", support_capacity=24, query_capacity=4)
-    whole = replace(given, x_query_QD=given.x_query_QD * np.float32(1e15))
+    whole = replace(given, x_query_QD=given.x_query_QD * np.float32(1e25))
     (found,) = engine.adapt([whole])
     (expected,) = engine.adapt(
         [replace(given, x_query_QD=given.x_query_QD[:0], y_query_QE=given.y_query_QE[:0])]

@@ -177,7 +177,7 @@ def test_a_drift_turns_by_one_radian_per_hundred_pairs() -> None:
 def test_windows_slide_over_the_change_and_queries_have_the_map_of_the_moment(every: int) -> None:
     made = stream()
     targets_at = jump(made.y_NE, made.y_NE + 100.0, rng())
-    found = list(sliding_episodes(made, targets_at, rng(), every))
+    found = sliding_episodes(made, targets_at, rng(), every).after
     assert len(found) == 72 // every
     known = {tuple(x): y for x, y in zip(made.x_ND.tolist(), made.y_NE, strict=True)}
     for number, e in enumerate(found, 1):

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kafka.errors import (
     AuthorizationError,
+    IllegalSaslStateError,
     KafkaConfigurationError,
     KafkaError,
     SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
 )
+from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from daemon.adapters import kafka_refusals as refusals
+from daemon.adapters.kafka_limits import RECONNECT_BACKOFF_MAX_MS, RECONNECT_BACKOFF_MS
+from daemon.adapters.kafka_python.first_contact import refusal, tls_context
+from daemon.adapters.kafka_python.mended import open_client
+from daemon.adapters.kafka_tokens import Provider, token_provider
 from daemon.config import Settings
-from daemon.errors import Misconfigured, Unavailable
+from daemon.errors import Misconfigured, Refused, Unavailable
 
 QUIET = {"metrics_enabled": False}
 """Arguments for consumers and producers: the client's own metrics take a tenth of its CPU."""
@@ -23,14 +31,48 @@ QUIET = {"metrics_enabled": False}
 logging.getLogger("kafka").setLevel(logging.ERROR)  # its warnings repeat what we log ourselves
 
 
-SETTINGS_ERRORS = (KafkaConfigurationError, SaslAuthenticationFailedError, AuthorizationError)
-"""Errors that no retry mends: they become Misconfigured, all others Unavailable."""
+REFUSALS: dict[type[KafkaError], str] = {
+    SaslAuthenticationFailedError: refusals.WRONG_CREDENTIALS,
+    UnsupportedSaslMechanismError: refusals.UNKNOWN_MECHANISM,
+    IllegalSaslStateError: refusals.NO_SASL,
+    AuthorizationError: refusals.LACKS_A_RIGHT,
+}
+"""Errors by which brokers refuse us: they become Refused, in these words. KafkaConfigurationError
+becomes Misconfigured, and all others Unavailable."""
+
+
+class _TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
+    """Tokens in kafka-python's own terms."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    def token(self) -> str:
+        return self._provider()[0]
+
+
+def connect(client: Callable[..., Any], settings: Settings, **arguments: Any) -> Any:
+    """Returns `client(**arguments)`, connected to the brokers as the settings say. Raises
+    Unavailable, Misconfigured, and Refused where the brokers refuse us: kafka-python itself only
+    finds no broker then."""
+    reach = connection_arguments(settings)
+    tls_context(settings)  # kafka-python would look at the files later, and go on trying
+    try:
+        with kafka_errors_translated("connect"):
+            return open_client(client, **reach | arguments)
+    except Unavailable as e:
+        if words := refusal(settings, reach):
+            raise Refused("kafka", words) from e
+        raise
 
 
 def connection_arguments(settings: Settings) -> dict[str, Any]:
-    """Returns the constructor's arguments by which a client of kafka-python reaches the brokers."""
+    """Returns the constructor's arguments by which a client of kafka-python reaches the brokers.
+    Raises Misconfigured when there is no token provider of the name that is set."""
     password = settings.kafka_sasl_password
+    bearer = settings.kafka_sasl_mechanism == "OAUTHBEARER"
     arguments = {
+        "sasl_oauth_token_provider": _TokenProvider(token_provider(settings)) if bearer else None,
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
         "security_protocol": settings.kafka_security_protocol,
         "sasl_mechanism": settings.kafka_sasl_mechanism,
@@ -41,7 +83,8 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "ssl_keyfile": _path(settings.kafka_ssl_keyfile),
         "request_timeout_ms": settings.kafka_timeout_ms,
         "bootstrap_timeout_ms": settings.kafka_timeout_ms,
-        "reconnect_backoff_max_ms": 1_000,
+        "reconnect_backoff_ms": RECONNECT_BACKOFF_MS,
+        "reconnect_backoff_max_ms": RECONNECT_BACKOFF_MAX_MS,
     }
     return {name: value for name, value in arguments.items() if value is not None}
 
@@ -52,15 +95,20 @@ def _path(path: object) -> str | None:
 
 @contextmanager
 def kafka_errors_translated(doing: str) -> Iterator[None]:
-    """Raises Misconfigured or Unavailable in place of kafka-python's errors and of the system's.
+    """Raises Misconfigured, Refused or Unavailable in place of kafka-python's errors and of the
+    system's.
 
     `doing` says in the message what failed. Errors of any other kind pass: they are bugs.
     """
     try:
         yield
-    except SETTINGS_ERRORS as e:
+    except KafkaConfigurationError as e:
         raise Misconfigured(f"kafka: {doing}: {type(e).__name__}: {e}") from e
     except KafkaError as e:
-        raise Unavailable("kafka", f"{doing}: {type(e).__name__}: {e}") from e
+        detail = f"{doing}: {type(e).__name__}: {e}"
+        for kind, words in REFUSALS.items():
+            if isinstance(e, kind):
+                raise Refused("kafka", f"{words} ({detail})") from e
+        raise Unavailable("kafka", detail) from e
     except (OSError, TimeoutError) as e:
         raise Unavailable("kafka", f"{doing}: {e}") from e

@@ -1,4 +1,5 @@
-"""Mends of kafka-python: every private part of it that this project touches stands here.
+"""Mends of kafka-python. All private parts of it that this project touches stand here, in
+offsets.py and in unreadable.py.
 
 Each mend names the symptom without it and the versions in which that was seen. For each,
 tests/contracts/test_kafka_python_mended.py holds a test in two halves: the installed version still
@@ -21,20 +22,61 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.base import MemberState
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConnectionError, KafkaError
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.serializer import Serializer
 from kafka.structs import OffsetAndMetadata
+
+from daemon.wire.record import Message
 
 
 class SocketClosingNetClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no types
-    """A client's network whose `close` closes every socket.
+    """A client's network whose `close` closes every socket, and where a failed handshake does.
 
-    Symptom: now and then `ResourceWarning: unclosed <socket.socket ... raddr=...>`, long after a
+    Symptom 1: now and then `ResourceWarning: unclosed <socket.socket ... raddr=...>`, long after a
     client was closed. A socket that is still connecting, or that still has bytes to write, when the
     client is closed belongs to a task that waits for the network; the network ends by cancelling
-    its tasks, and neither task closes its socket then. Seen in 3.0.12.
+    its tasks, and neither task closes its socket then.
+
+    Symptom 2: the same warning, once for each attempt, while a broker's TLS handshake fails: nobody
+    closes the socket then.
+
+    Both seen in 3.0.12.
     """
+
+    def __init__(self, **configs: Any) -> None:
+        super().__init__(**configs)
+        self._manager._build_transport = self._transport_to
+
+    async def _transport_to(self, node: Any, timeout_at: float | None = None) -> Any:
+        """As upstream's, but for the `close`."""
+        config = self._manager.config
+        socket = await create_connection(
+            self._net,
+            node.host,
+            node.port,
+            config["socket_options"],
+            proxy_url=config["proxy_url"],
+            timeout_at=timeout_at,
+        )
+        try:
+            transport = self._transport_over(socket, node.host)
+            socket = transport._sock
+            await transport.handshake()
+        except Exception as e:
+            socket.close()
+            raise KafkaConnectionError(f"Handshake failed: {e}") from e
+        return transport
+
+    def _transport_over(self, socket: Any, host: str) -> Any:
+        if not self._manager.ssl_enabled:
+            return KafkaTCPTransport(self._net, socket, host=host)
+        config = self._manager.config
+        tls = {key: value for key, value in config.items() if key.startswith("ssl_")}
+        return KafkaSSLTransport(self._net, socket, host=host, **tls)
 
     def close(self, node_id: Any = None) -> None:
         """Closes one connection, or (without `node_id`) all of them and the network itself."""
@@ -146,3 +188,32 @@ def close_at_once(producer: KafkaProducer, timeout_s: float) -> None:
     with suppress(KafkaError, OSError):
         producer._sender.force_close()
         producer.close(timeout_s)
+
+
+class WholeMessages(Serializer):  # type: ignore[misc]  # kafka-python has no types
+    """The value serializer that `send_whole` needs: it takes a message for a value."""
+
+    def serialize(self, topic: str, headers: list[Any], data: Message) -> bytes | None:
+        """Returns the message's value, and fills in the record's headers."""
+        headers += data.headers
+        return data.value
+
+
+class _Headers(list[tuple[str, bytes | None]]):
+    """Headers whose sizes kafka-python does not add up."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def send_whole(producer: KafkaProducer, message: Message) -> Any:
+    """Sends a message whatever is null in it, and returns the future. The producer was opened with
+    `value_serializer=WholeMessages()`.
+
+    Symptom: records that Kafka takes, and that other clients write, cannot be sent. `send` raises
+    TypeError for a header without a value and ValueError for a record with neither key nor value.
+    Both are checked before the value is serialized, so the serializer puts them in. Two sums over
+    the headers' lengths, for callers that want to know them, fail too; they are left out for
+    headers that are false. Seen in 3.0.12.
+    """
+    return producer.send(message.topic, value=message, key=message.key, headers=_Headers())

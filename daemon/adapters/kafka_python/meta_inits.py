@@ -20,14 +20,15 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S, FETCH_WAIT_MS
-from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
-from daemon.adapters.kafka_python.mended import close_at_once, open_client
+from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_python.mended import close_at_once
 from daemon.adapters.kafka_python.topics import KafkaTopics
+from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.catalogue import Catalogue, PublishedTheta
 from daemon.wire.meta_init import with_record
-from daemon.wire.record import Headers
+from daemon.wire.record import Headers, RawRecord
 from daemon.wire.topics import ENVELOPE_BYTES, meta_inits_spec
 
 POLL_MS = 500
@@ -79,7 +80,8 @@ class KafkaPythonMetaInits:
         return value
 
     def _records(self, consumer: Any, start: int, end: int) -> Iterator[Any]:
-        """Yields the records from offset `start` to before `end`; compaction may have left gaps.
+        """Yields the records from offset `start` to before `end`; compaction may have left gaps,
+        and what cannot be parsed is passed over.
 
         Raises Unavailable when none comes for PATIENCE_S.
         """
@@ -87,7 +89,7 @@ class KafkaPythonMetaInits:
         silent_since = time.monotonic()
         while consumer.position(self._tp, self._settings.kafka_timeout_ms) < end:
             batch = consumer.poll(POLL_MS, max_records=1).get(self._tp, [])
-            yield from (record for record in batch if record.offset < end)
+            yield from (record for record in batch if record.offset < end and _is_whole(record))
             if batch:
                 silent_since = time.monotonic()
             elif time.monotonic() - silent_since > PATIENCE_S:
@@ -106,19 +108,22 @@ class KafkaPythonMetaInits:
 
     def _connect(self) -> Any:
         largest = self._settings.meta_init_max_bytes + ENVELOPE_BYTES
-        return open_client(
+        consumer = connect(
             KafkaConsumer,
-            **connection_arguments(self._settings),
+            self._settings,
             **QUIET,
             client_id=self._client_id,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
+            isolation_level=self._settings.kafka_isolation_level,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=largest,
             fetch_max_bytes=largest,
         )
+        read_past_what_is_unreadable(consumer)
+        return consumer
 
     def write(self, key: str, value: bytes | None, headers: Headers = ()) -> None:
         """See MetaInits."""
@@ -126,10 +131,11 @@ class KafkaPythonMetaInits:
         size = len(value or b"") + ENVELOPE_BYTES
         timeout_ms = int(1000 * WRITE_TIMEOUT_S)
         with kafka_errors_translated("publish"):
-            producer = open_client(
+            producer = connect(
                 KafkaProducer,
-                **connection_arguments(self._settings) | {"request_timeout_ms": timeout_ms},
+                self._settings,
                 **QUIET,
+                request_timeout_ms=timeout_ms,
                 client_id=self._client_id,
                 acks="all",
                 enable_idempotence=True,
@@ -173,3 +179,7 @@ class KafkaPythonMetaInits:
     def close(self) -> None:
         """See MetaInits."""
         self._close_consumer()
+
+
+def _is_whole(record: object) -> bool:
+    return not isinstance(record, RawRecord) or record.fault is None

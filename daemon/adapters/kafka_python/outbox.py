@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from kafka import KafkaProducer
 
 from daemon.adapters.kafka_limits import BATCH_BYTES, BUFFER_BYTES, CLOSE_TIMEOUT_S, LINGER_MS
-from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
-from daemon.adapters.kafka_python.mended import close_at_once, open_client
+from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_python.mended import WholeMessages, close_at_once, send_whole
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Message
@@ -33,21 +33,21 @@ class KafkaPythonOutbox:
         self._producer: KafkaProducer | None = self._connect()
 
     def _connect(self) -> KafkaProducer:
-        with kafka_errors_translated("connect"):
-            return open_client(
-                KafkaProducer,
-                **connection_arguments(self._settings),
-                **QUIET,
-                client_id=self._client_id,
-                acks="all",
-                enable_idempotence=True,
-                allow_auto_create_topics=False,
-                batch_size=BATCH_BYTES,
-                linger_ms=LINGER_MS,
-                max_request_size=BUFFER_BYTES,
-                max_block_ms=self._settings.kafka_timeout_ms,
-                delivery_timeout_ms=self._settings.kafka_delivery_timeout_ms,
-            )
+        return connect(
+            KafkaProducer,
+            self._settings,
+            **QUIET,
+            client_id=self._client_id,
+            acks="all",
+            enable_idempotence=True,
+            allow_auto_create_topics=False,
+            value_serializer=WholeMessages(),
+            batch_size=BATCH_BYTES,
+            linger_ms=LINGER_MS,
+            max_request_size=BUFFER_BYTES,
+            max_block_ms=self._settings.kafka_timeout_ms,
+            delivery_timeout_ms=self._settings.kafka_delivery_timeout_ms,
+        )
 
     def send(self, messages: Sequence[Message]) -> None:
         """See Outbox."""
@@ -61,10 +61,7 @@ class KafkaPythonOutbox:
             raise
 
     def _send(self, producer: KafkaProducer, messages: Sequence[Message]) -> None:
-        futures = [
-            producer.send(m.topic, value=m.value, key=m.key, headers=list(m.headers))
-            for m in messages
-        ]
+        futures = [send_whole(producer, message) for message in messages]
         timeout_s = self._settings.kafka_delivery_timeout_ms / 1000 + 1
         producer.flush(timeout_s)
         for future in futures:

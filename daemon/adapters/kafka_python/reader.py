@@ -11,8 +11,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from daemon.adapters.kafka_limits import FETCH_WAIT_MS
-from daemon.adapters.kafka_python.client import QUIET, connection_arguments, kafka_errors_translated
-from daemon.adapters.kafka_python.mended import open_client
+from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Record
@@ -31,14 +31,16 @@ def read_topic(
     Raises Unavailable when the broker does not answer or sends nothing for SILENCE_S, Misconfigured
     when the topic does not exist.
     """
-    with kafka_errors_translated(f"read {topic}"):
-        consumer = open_client(
-            KafkaConsumer,
-            **connection_arguments(settings),
-            **QUIET,
-            enable_auto_commit=False,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-        )
+    consumer = connect(
+        KafkaConsumer,
+        settings,
+        **QUIET,
+        enable_auto_commit=False,
+        allow_auto_create_topics=False,
+        isolation_level=settings.kafka_isolation_level,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+    )
+    read_past_what_is_unreadable(consumer)
     try:
         with kafka_errors_translated(f"read {topic}"):
             ends = _assign(consumer, topic, since_ms)

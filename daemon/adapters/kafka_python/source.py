@@ -18,7 +18,15 @@ Theory of operation
     What may block. `poll` for its `timeout_s`; `commit` not at all, but for the commit after one
     that failed; the result that it returns, `bounds`, `verify` and that next commit for
     `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for a few
-    seconds. `seek`, `lag` and `joined` look at memory only.
+    seconds. `seek`, `lag` and `joined` look at memory only: polls ask for the end offsets at
+    intervals, on the IO thread, and take the answer in when it has come.
+
+    What cannot be parsed comes as a RawRecord with a fault, see unreadable.py.
+
+    Brokers that moved. A consumer knows brokers by the addresses that it was last told. When none
+    of them leads to a broker any more it goes on trying them and never asks the bootstrap servers
+    again (seen in 3.0.12). So `verify` has a consumer that nobody has answered for REBUILD_AFTER_S
+    replaced by a new one.
 
     What may be repeated. All of it. A seek, or a commit of the same offsets, twice is as once;
     `verify` asks nothing while an answer is fresh; `close` can be called twice.
@@ -40,18 +48,23 @@ from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
+from daemon.adapters.end_offsets import EndOffsets
 from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
+    FETCH_BYTES,
     FETCH_WAIT_MS,
     PROOF_OF_LIFE_S,
+    REBUILD_AFTER_S,
     heartbeat_interval_ms,
 )
 from daemon.adapters.kafka_python.client import (
     QUIET,
-    connection_arguments,
+    connect,
     kafka_errors_translated,
 )
-from daemon.adapters.kafka_python.mended import is_member, keep_join, open_client, send_commit
+from daemon.adapters.kafka_python.mended import is_member, keep_join, send_commit
+from daemon.adapters.kafka_python.offsets import ask_ends, positions
+from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.pending import Done, Later, Pending
@@ -101,31 +114,43 @@ class KafkaPythonEventSource:
     """
 
     def __init__(self, settings: Settings, client_id: str) -> None:
+        self._settings, self._client_id = settings, client_id
         self._topic = settings.kafka_events_topic
         self._timeout_ms = settings.kafka_timeout_ms
         self._notes = _RebalanceNotes()
-        self._next: dict[int, int] = {}
+        self._rebuild_after_s = max(REBUILD_AFTER_S, 2 * settings.kafka_timeout_ms / 1000)
+        self._positions: dict[int, int] = {}
+        self._ends = EndOffsets(lambda ps: ask_ends(self._consumer, [self._tp(p) for p in ps]))
         self._answered_at = time.monotonic()
         self._insist_on_commit = False
+        self._consumer = self._joining(self._notes)
+
+    def _joining(self, notes: _RebalanceNotes) -> KafkaConsumer:
+        """Returns a new consumer that joins the group. Raises Unavailable, Misconfigured."""
+        settings = self._settings
         with kafka_errors_translated("connect"):
-            self._consumer = open_client(
+            consumer = connect(
                 KafkaConsumer,
-                **connection_arguments(settings),
+                settings,
                 **QUIET,
-                client_id=client_id,
+                client_id=self._client_id,
                 group_id=settings.kafka_group_id,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",  # the loop seeks; this is for offsets gone by
                 allow_auto_create_topics=False,
+                isolation_level=settings.kafka_isolation_level,
                 session_timeout_ms=settings.kafka_session_timeout_ms,
                 heartbeat_interval_ms=heartbeat_interval_ms(settings),
                 max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
                 max_poll_records=settings.kafka_max_poll_records,
                 fetch_max_wait_ms=FETCH_WAIT_MS,
+                fetch_max_bytes=FETCH_BYTES,
                 # a new instance for each consumer: a shared one makes partitions flap
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
-            self._consumer.subscribe([self._topic], listener=self._notes)
+            read_past_what_is_unreadable(consumer)
+            consumer.subscribe([self._topic], listener=notes)
+        return consumer
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)
@@ -135,12 +160,18 @@ class KafkaPythonEventSource:
         with kafka_errors_translated("poll"):
             batches = self._consumer.poll(int(timeout_s * 1000), max_records)
             keep_join(self._consumer)
-        if batches:
-            self._answered_at = time.monotonic()
+            # before the notes are taken: they then tell of every change that these may reflect
+            self._positions = positions(self._consumer)
+            if self._ends.refresh(self._positions, time.monotonic()) or batches:
+                self._answered_at = time.monotonic()
         assigned, revoked = self._notes.take()
-        self._next |= {tp.partition: batch[-1].offset + 1 for tp, batch in batches.items()}
         records = {tp.partition: batch for tp, batch in batches.items()}
-        return Polled({p: r for p, r in records.items() if p not in revoked}, assigned, revoked)
+        return Polled(
+            {p: r for p, r in records.items() if p not in revoked},
+            assigned,
+            revoked,
+            {p: at for p, at in self._positions.items() if p not in revoked},
+        )
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""
@@ -152,6 +183,7 @@ class KafkaPythonEventSource:
                 tp: self._consumer.committed(tp, timeout_ms=self._timeout_ms) for tp in tps
             }
         self._answered_at = time.monotonic()
+        self._ends.note({tp.partition: offset for tp, offset in end.items()}, self._answered_at)
         return {tp.partition: Bounds(beginning[tp], end[tp], committed[tp]) for tp in tps}
 
     def seek(self, partition: int, offset: int) -> None:
@@ -159,7 +191,7 @@ class KafkaPythonEventSource:
         thread may take it away even within this call, and the next poll says so."""
         with kafka_errors_translated("seek"), suppress(ValueError, KeyError):
             self._consumer.seek(self._tp(partition), offset)
-            self._next[partition] = offset
+            self._positions[partition] = offset
 
     def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
@@ -194,15 +226,8 @@ class KafkaPythonEventSource:
         return not self._insist_on_commit
 
     def lag(self) -> Mapping[int, int]:
-        """See EventSource. Nothing is known of a partition that has brought no records yet. The end
-        is the one that came with the partition's last records."""
-        lags: dict[int, int] = {}
-        for tp in self._consumer.assignment():
-            with suppress(KafkaError):  # revoked since the line above
-                end = self._consumer.highwater(tp)
-                if end is not None and tp.partition in self._next:
-                    lags[tp.partition] = max(0, end - self._next[tp.partition])
-        return lags
+        """See EventSource."""
+        return self._ends.lag(self._positions, time.monotonic())
 
     def joined(self) -> bool:
         """See EventSource."""
@@ -213,9 +238,25 @@ class KafkaPythonEventSource:
         if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
             return
         tps = list(self._consumer.assignment()) or [self._tp(0)]
-        with kafka_errors_translated("ask for end offsets"):
-            self._consumer.end_offsets(tps[:1], timeout_ms=self._timeout_ms)
+        try:
+            with kafka_errors_translated("ask for end offsets"):
+                self._consumer.end_offsets(tps[:1], timeout_ms=self._timeout_ms)
+        except Unavailable:
+            if time.monotonic() - self._answered_at < self._rebuild_after_s:
+                raise
+            self._rebuild()
         self._answered_at = time.monotonic()
+
+    def _rebuild(self) -> None:
+        """Takes a new consumer in place of one that no broker answers any more. All that it had is
+        lost to the group. Raises Unavailable, Misconfigured, and then keeps the old one."""
+        had = self._consumer.assignment() | {self._tp(partition) for partition in self._positions}
+        notes = _RebalanceNotes()
+        notes.on_partitions_lost(had)  # before the new one's first assignment
+        rebuilt = self._joining(notes)
+        self.close()
+        self._consumer, self._notes, self._positions = rebuilt, notes, {}
+        self._insist_on_commit = False
 
     def close(self) -> None:
         """See EventSource."""

@@ -9,14 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
+from daemon.adapters import kafka_refusals as refusals
+from daemon.adapters.kafka_limits import RECONNECT_BACKOFF_MAX_MS, RECONNECT_BACKOFF_MS
+from daemon.adapters.kafka_tokens import token_provider
 from daemon.config import Settings
-from daemon.errors import Misconfigured, Unavailable
+from daemon.errors import Misconfigured, Refused, Unavailable
+
+T = TypeVar("T")
 
 CRITICAL = 2
 """Of syslog's levels. At lower ones librdkafka logs twice a second what we log once ourselves."""
@@ -26,24 +32,32 @@ LEAST_SOCKET_TIMEOUT_MS = 1_500
 RECENT_S = 10.0
 """A complaint older than this explains nothing any more."""
 
-SETTINGS_ERRORS = frozenset(
-    {
-        KafkaError._INVALID_ARG,  # at the start: a setting, a certificate or a key it cannot use
-        KafkaError._UNSUPPORTED_FEATURE,
-        KafkaError._AUTHENTICATION,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.UNSUPPORTED_SASL_MECHANISM,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    }
-)
-"""Errors that no retry mends: they become Misconfigured, all others Unavailable."""
+IMPOSSIBLE = frozenset({KafkaError._INVALID_ARG, KafkaError._UNSUPPORTED_FEATURE})
+"""Errors at the start: a setting, a certificate or a key that librdkafka cannot use."""
+REFUSALS: dict[int, str] = {
+    KafkaError._AUTHENTICATION: refusals.WRONG_CREDENTIALS,
+    KafkaError.SASL_AUTHENTICATION_FAILED: refusals.WRONG_CREDENTIALS,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: refusals.UNKNOWN_MECHANISM,
+    KafkaError.ILLEGAL_SASL_STATE: refusals.NO_SASL,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: refusals.LACKS_A_RIGHT,
+    KafkaError.GROUP_AUTHORIZATION_FAILED: refusals.LACKS_A_RIGHT,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: refusals.LACKS_A_RIGHT,
+}
+"""Errors by which brokers refuse us: they become Refused, in these words, unless the error's text
+says it better. All others become Unavailable."""
+
+
+def refusal_in(error: KafkaError) -> str | None:
+    """Returns what to say of a broker's refusal; None where the error is none."""
+    code = error.code()
+    if code in (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT):
+        return refusals.words_for(error.str()) or REFUSALS.get(code)
+    return REFUSALS.get(code)
 
 
 def connection_properties(settings: Settings, client_id: str) -> dict[str, Any]:
     """Returns librdkafka's configuration properties by which a consumer or producer reaches the
-    brokers."""
+    brokers. Raises Misconfigured when there is no token provider of the name that is set."""
     password = settings.kafka_sasl_password
     certificate = settings.kafka_ssl_certfile
     wanted = {
@@ -58,13 +72,19 @@ def connection_properties(settings: Settings, client_id: str) -> dict[str, Any]:
         "ssl.key.location": settings.kafka_ssl_keyfile or certificate,  # both may be in one file
         "socket.timeout.ms": max(LEAST_SOCKET_TIMEOUT_MS, settings.kafka_timeout_ms),
         "socket.connection.setup.timeout.ms": max(1_000, settings.kafka_timeout_ms),
-        "reconnect.backoff.max.ms": 1_000,
+        "reconnect.backoff.ms": RECONNECT_BACKOFF_MS,
+        "reconnect.backoff.max.ms": RECONNECT_BACKOFF_MAX_MS,
         "allow.auto.create.topics": "false",
         "statistics.interval.ms": 0,
+        "enable.metrics.push": "false",  # or it would tell the brokers how it does
         "log_level": CRITICAL,
     }
     known = {name: str(value) for name, value in wanted.items() if value is not None}
-    return known | {"logger": logging.getLogger("librdkafka")}
+    properties: dict[str, Any] = known | {"logger": logging.getLogger("librdkafka")}
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        provider = token_provider(settings)
+        properties["oauth_cb"] = lambda _: provider()
+    return properties
 
 
 class Complaints:
@@ -77,30 +97,36 @@ class Complaints:
     def __init__(self) -> None:
         self._last: KafkaError | None = None
         self._noted_at = 0.0
-        self._hopeless: KafkaError | None = None
+        self._refusal: KafkaError | None = None
+        self._refused_at = 0.0
 
     def on_error(self, error: KafkaError) -> None:
         """Notes an error. It is the client's `error_cb`: called within polls, on their thread."""
         self._last, self._noted_at = error, time.monotonic()
-        if error.code() in SETTINGS_ERRORS:
-            self._hopeless = error
+        if refusal_in(error):
+            self._refusal, self._refused_at = error, self._noted_at
 
     @contextmanager
     def translated(self, doing: str) -> Iterator[None]:
-        """Raises Misconfigured or Unavailable in place of librdkafka's errors, with the last
-        complaint as the reason; Misconfigured also when the call succeeds after a complaint that no
-        retry mends."""
+        """Raises Misconfigured, Refused or Unavailable in place of librdkafka's errors, with the
+        last complaint as the reason; Refused also when the call fails or brings nothing a short
+        time after brokers refused us: librdkafka goes on trying."""
         try:
             with librdkafka_errors_translated(doing):
                 yield
-                if self._hopeless is not None:
-                    raise KafkaException(self._hopeless)
+                self._raise_refusal()
         except Unavailable as e:
+            with librdkafka_errors_translated(doing):
+                self._raise_refusal()
             if self._last is None or time.monotonic() - self._noted_at > RECENT_S:
                 raise
             raise Unavailable(
                 "kafka", f"{e.detail}; before: {_in_one_line(self._last)}"
             ) from e.__cause__
+
+    def _raise_refusal(self) -> None:
+        if self._refusal is not None and time.monotonic() - self._refused_at < RECENT_S:
+            raise KafkaException(self._refusal)
 
 
 def _in_one_line(error: KafkaError) -> str:
@@ -110,7 +136,8 @@ def _in_one_line(error: KafkaError) -> str:
 
 @contextmanager
 def librdkafka_errors_translated(doing: str) -> Iterator[None]:
-    """Raises Misconfigured or Unavailable in place of librdkafka's errors and of the system's.
+    """Raises Misconfigured, Refused or Unavailable in place of librdkafka's errors and of the
+    system's.
 
     `doing` says in the message what failed. Errors of any other kind pass: they are bugs.
     """
@@ -118,8 +145,10 @@ def librdkafka_errors_translated(doing: str) -> Iterator[None]:
         yield
     except KafkaException as e:
         error = e.args[0]
-        if error.code() in SETTINGS_ERRORS:
+        if error.code() in IMPOSSIBLE:
             raise Misconfigured(f"kafka: {doing}: {_in_one_line(error)}") from e
+        if words := refusal_in(error):
+            raise Refused("kafka", f"{words} ({doing}: {_in_one_line(error)})") from e
         raise Unavailable("kafka", f"{doing}: {_in_one_line(error)}") from e
     except (OSError, TimeoutError) as e:
         raise Unavailable("kafka", f"{doing}: {e}") from e
@@ -162,3 +191,18 @@ class BoundedCalls:
             raise TimeoutError(f"no answer in {timeout_s:g} s")
         for failure in failures:
             raise failure
+
+
+def completed_aside(call: Callable[[], T]) -> Future[T]:
+    """Returns the future of a call that a thread of its own makes. The thread is a daemon, so that
+    a call which never returns does not keep the process alive."""
+    answer: Future[T] = Future()
+
+    def complete() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as e:
+            answer.set_exception(e)
+
+    Thread(target=complete, name="librdkafka-asks", daemon=True).start()
+    return answer

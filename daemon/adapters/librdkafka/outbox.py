@@ -109,6 +109,7 @@ def _writing(settings: Settings) -> dict[str, Any]:
     return {
         "acks": "all",
         "enable.idempotence": True,
+        "partitioner": "murmur2_random",  # as kafka-python and Java: a key stays where it is
         "linger.ms": LINGER_MS,
         "batch.size": BATCH_BYTES,
         "socket.send.buffer.bytes": SEND_BUFFER_BYTES,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import starmap
+from collections.abc import Callable, Sequence
+from itertools import starmap, takewhile
 from typing import cast
 
 import msgspec
@@ -11,15 +11,17 @@ from confluent_kafka import Message
 
 from daemon.wire.record import Headers
 
+_headers = cast("Callable[[Message], Headers | None]", Message.headers)
+
 
 class LibrdkafkaRecord(msgspec.Struct, gc=False):
-    """The Record port on a librdkafka message. Headers are converted only when someone asks."""
+    """The Record port on what a librdkafka message holds."""
 
     offset: int
     key: bytes | None
     value: bytes | None
     stamp: tuple[int, int]
-    message: Message | None
+    headers_or_none: Headers | None
 
     @property
     def timestamp(self) -> int:
@@ -27,19 +29,27 @@ class LibrdkafkaRecord(msgspec.Struct, gc=False):
 
     @property
     def headers(self) -> Headers:
-        """Empty where a header's name is not UTF-8: librdkafka cannot read such headers."""
-        if self.message is None:
-            return ()
-        try:
-            return cast("Headers", self.message.headers() or ())
-        except SystemError:
-            self.message = None  # asked again, it would answer with a null pointer (seen in 2.16)
-            return ()
+        return self.headers_or_none or ()
 
 
-def converted(messages: Sequence[Message]) -> Iterable[LibrdkafkaRecord]:
-    """Returns the records of messages that carry no error, in order."""
+def converted(messages: Sequence[Message]) -> list[LibrdkafkaRecord]:
+    """Returns the records of messages, in order, before the first that carries an error or whose
+    headers librdkafka cannot read because a header's name is not UTF-8.
+
+    Headers are taken by `map`: a plain call lets the exception that such headers leave behind come
+    out at some later line (seen in confluent-kafka 2.16).
+    """
+    if any(map(Message.error, messages)):
+        messages = list(takewhile(lambda message: message.error() is None, messages))
+    headers: list[Headers | None] = []
+    try:
+        headers.extend(map(_headers, messages))
+    except (SystemError, UnicodeDecodeError):
+        messages = messages[: len(headers)]
     columns = (Message.offset, Message.key, Message.value, Message.timestamp)
-    return starmap(
-        LibrdkafkaRecord, zip(*(map(column, messages) for column in columns), messages, strict=True)
+    return list(
+        starmap(
+            LibrdkafkaRecord,
+            zip(*(map(column, messages) for column in columns), headers, strict=True),
+        )
     )

@@ -13,9 +13,16 @@ Theory of operation
     fetched yet. So a seek is first noted in `_to_seek`; until it has been done, by `seek` itself or
     by a later poll, records of the partition are dropped: they were read before it.
 
-    What may block. `poll` for its `timeout_s`; `commit`, `bounds` and `verify` for
-    `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for
-    CLOSE_TIMEOUT_S. `seek`, `lag` and `joined` look at memory only.
+    What cannot be parsed. The partition makes a detour (detours.py): another client reads a stretch
+    of it from there on, and librdkafka is told to go on behind that.
+
+    The end. Polls ask for end offsets at intervals, on a thread of their own, and take the answer
+    in when it has come. librdkafka's position is that of the last record; that it has passed what
+    brings none, it says only by the event that the end is reached.
+
+    What may block. `poll` for its `timeout_s`, on a detour for three times `kafka_timeout_ms`;
+    `commit`, `bounds` and `verify` for `kafka_timeout_ms` (`bounds` in the worst case for each of
+    its requests); `close` for CLOSE_TIMEOUT_S. `seek`, `lag` and `joined` look at memory only.
 
     What may be repeated. All of it: a seek, or a commit of the same offsets, twice is as once;
     `verify` asks nothing while an answer is fresh; `close` can be called twice.
@@ -27,13 +34,14 @@ Theory of operation
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
     OFFSET_INVALID,
     Consumer,
     KafkaError,
@@ -42,20 +50,26 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from daemon.adapters.end_offsets import EndOffsets
 from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
+    FETCH_BYTES,
     FETCH_WAIT_MS,
     PROOF_OF_LIFE_S,
     heartbeat_interval_ms,
 )
-from daemon.adapters.librdkafka.client import BoundedCalls, Complaints, connection_properties
-from daemon.adapters.librdkafka.records import LibrdkafkaRecord, converted
+from daemon.adapters.librdkafka.client import (
+    BoundedCalls,
+    Complaints,
+    completed_aside,
+    connection_properties,
+)
+from daemon.adapters.librdkafka.detours import UNREADABLE, Detours, OpensReader
+from daemon.adapters.librdkafka.records import converted
 from daemon.config import Settings
 from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import Bounds, Polled
-
-AHEAD_KB = 16 * 1024
-"""Records read ahead, over all partitions: bounds memory, and lasts for several polls."""
+from daemon.wire.record import Record
 
 REBALANCING = frozenset(
     {
@@ -67,8 +81,8 @@ REBALANCING = frozenset(
 )
 """Errors of a commit while the group rebalances, or after it went on without this member."""
 
-IN_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED})
-"""Errors that say only what a rebalance callback says as well."""
+IN_PASSING = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._PARTITION_EOF})
+"""What a rebalance callback says as well, and that a partition's end was reached."""
 
 
 class LibrdkafkaEventSource:
@@ -78,7 +92,8 @@ class LibrdkafkaEventSource:
     absent broker shows later.
     """
 
-    def __init__(self, settings: Settings, client_id: str) -> None:
+    def __init__(self, settings: Settings, client_id: str, open_reader: OpensReader) -> None:
+        """`open_reader` makes the client that reads what librdkafka cannot."""
         self._topic = settings.kafka_events_topic
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._complaints = Complaints()
@@ -88,6 +103,8 @@ class LibrdkafkaEventSource:
         self._news: dict[int, bool] = {}
         self._next: dict[int, int] = {}
         self._to_seek: dict[int, int] = {}
+        self._detours = Detours(open_reader(settings, f"{client_id}-aside"))
+        self._ends = EndOffsets(lambda ps: completed_aside(lambda: self._offsets(ps, OFFSET_END)))
         self._answered_at = time.monotonic()
         with self._complaints.translated("connect"):
             self._consumer = Consumer(
@@ -123,6 +140,7 @@ class LibrdkafkaEventSource:
             self._news[tp.partition] = assigned
             self._to_seek.pop(tp.partition, None)
             self._next.pop(tp.partition, None)
+            self._detours.forget(tp.partition)
             (self._mine.add if assigned else self._mine.discard)(tp.partition)
 
     def _take_news(self) -> tuple[frozenset[int], frozenset[int]]:
@@ -137,16 +155,62 @@ class LibrdkafkaEventSource:
         """See EventSource."""
         with self._complaints.translated("poll"):
             self._seek_what_waits()
-            messages = self._without_errors(self._fetch(timeout_s, max_records))
-        if messages:
-            self._answered_at = time.monotonic()
-        records: dict[int, list[LibrdkafkaRecord]] = {}
-        for partition, run in groupby(messages, Message.partition):
-            # not ours any more, or read before a seek that is still to be done
-            if partition in self._mine and partition not in self._to_seek:
-                records.setdefault(partition, []).extend(converted(list(run)))
-        self._next |= {partition: batch[-1].offset + 1 for partition, batch in records.items()}
-        return Polled(records, *self._take_news())
+            messages = self._fetch(0.0 if self._detours else timeout_s, max_records)
+            self._raise_what_matters(messages)
+            now = time.monotonic()
+            if self._ends.refresh(self._mine & self._next.keys(), now) or messages:
+                self._answered_at = now
+        records: dict[int, list[Record]] = {}
+        for partition, run in groupby(messages, _partition):
+            if self._is_read(partition):
+                records.setdefault(partition, []).extend(self._taken(partition, list(run)))
+        self._detours.begin_where_stalled(self._read_positions(), self.lag(), now)
+        self._read_detours(max_records - sum(map(len, records.values())), records)
+        read = {p: batch for p, batch in records.items() if batch}
+        return Polled(read, *self._take_news(), self._read_positions())
+
+    def _is_read(self, partition: int) -> bool:
+        """Whether what comes of a partition counts: it is ours, and was not read before a seek
+        that is still to be done, nor behind a place that librdkafka cannot read."""
+        return (
+            partition in self._mine
+            and partition not in self._to_seek
+            and partition not in self._detours
+        )
+
+    def _read_positions(self) -> dict[int, int]:
+        return {p: at for p, at in self._next.items() if p in self._mine}
+
+    def _taken(self, partition: int, messages: Sequence[Message]) -> Sequence[Record]:
+        """Returns the records among a partition's messages, and notes how far they go."""
+        if not any(map(Message.error, messages)):
+            return self._records(partition, messages)
+        taken: list[Record] = []
+        for is_end, run in groupby(messages, _is_end):
+            if is_end:
+                self._next[partition] = _offset(list(run)[-1])
+            else:
+                taken += self._records(partition, list(run))
+            if not self._is_read(partition):  # behind what cannot be read nothing counts
+                break
+        return taken
+
+    def _records(self, partition: int, messages: Sequence[Message]) -> Sequence[Record]:
+        """Returns the records before the first that cannot be read, where a detour begins."""
+        records = converted(messages)
+        if records and self._detours.is_passed(partition, records[0].offset):
+            self._to_seek[partition] = self._next[partition]
+            return []
+        if records:
+            self._next[partition] = records[-1].offset + 1
+        if len(records) < len(messages) and partition in self._next:  # else the claim seeks soon
+            self._detours.begin(partition, self._next[partition])
+        return records
+
+    def _read_detours(self, max_records: int, records: dict[int, list[Record]]) -> None:
+        for partition, read, after in self._detours.read(max_records):
+            records.setdefault(partition, []).extend(read)
+            self._next[partition] = self._to_seek[partition] = after
 
     def _fetch(self, timeout_s: float, max_records: int) -> list[Message]:
         """Returns at once with what was read ahead, or waits for a first record. (`consume` alone
@@ -160,19 +224,18 @@ class LibrdkafkaEventSource:
                     messages += self._consumer.consume(max_records - 1, 0)
         return messages
 
-    def _without_errors(self, messages: list[Message]) -> list[Message]:
-        """Returns the messages that are records. An error takes the place of a record, and the
-        records behind it may not follow on those before: so one that matters is raised, and the
-        next poll begins where this one did."""
+    def _raise_what_matters(self, messages: Sequence[Message]) -> None:
+        """Raises an error that stands in place of a record, unless it is one in passing or says
+        that the record cannot be parsed. The records behind it may not follow on those before: so
+        the next poll begins where this one did."""
         if not any(map(Message.error, messages)):
-            return messages
+            return
         for message in messages:
             error = message.error()
-            if error is not None and error.code() not in IN_PASSING:
+            if error is not None and error.code() not in IN_PASSING | UNREADABLE:
                 self._rewind(messages)
                 where = f"{error.str()} (partition {message.partition()})"
                 raise KafkaException(KafkaError(error.code(), where))
-        return [message for message in messages if message.error() is None]
 
     def _rewind(self, messages: Sequence[Message]) -> None:
         for message in reversed(messages):  # each partition's first message decides
@@ -184,6 +247,7 @@ class LibrdkafkaEventSource:
         """See EventSource. Does nothing for a partition that was revoked."""
         if partition in self._mine:
             self._to_seek[partition] = self._next[partition] = offset
+            self._detours.forget(partition)
             with suppress(KafkaException):  # the next poll tries again, and says so if it fails
                 self._seek_what_waits()
 
@@ -205,24 +269,21 @@ class LibrdkafkaEventSource:
         with self._complaints.translated("read offsets"):
             marks = self._consumer.committed([self._tp(p) for p in partitions], self._timeout_s)
             _raise_first(marks)
-            ends = {p: self._watermarks(p) for p in partitions}
+            beginnings = self._offsets(partitions, OFFSET_BEGINNING)
+            ends = self._offsets(partitions, OFFSET_END)
         self._answered_at = time.monotonic()
-        return {
-            mark.partition: Bounds(*ends[mark.partition], None if mark.offset < 0 else mark.offset)
-            for mark in marks
-        }
+        self._ends.note(ends, self._answered_at)
+        committed = {mark.partition: None if mark.offset < 0 else mark.offset for mark in marks}
+        return {p: Bounds(beginnings[p], ends[p], committed[p]) for p in partitions}
 
-    def _watermarks(self, partition: int) -> tuple[int, int]:
-        ask = partial(self._consumer.get_watermark_offsets, self._tp(partition), self._timeout_s)
-        try:
-            return ask()
-        except KafkaException as e:
-            if e.args[0].code() != KafkaError._UNKNOWN_PARTITION:
-                raise
-        # seen after a pause of the broker: librdkafka answers from metadata of before, and asks for
-        # new by itself only every five minutes
-        self._consumer.list_topics(self._topic, self._timeout_s)
-        return ask()
+    def _offsets(self, partitions: Collection[int], which: int) -> dict[int, int]:
+        """Asks for the first offsets, or for the ends at our isolation level: one request to each
+        leader. (`get_watermark_offsets` asks twice for each partition, and does not look for
+        leaders that it does not know.)"""
+        asked = [self._tp(p, which) for p in partitions]
+        found = self._consumer.offsets_for_times(asked, self._timeout_s)
+        _raise_first(found)
+        return {tp.partition: tp.offset for tp in found}
 
     def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
         """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
@@ -249,13 +310,7 @@ class LibrdkafkaEventSource:
 
     def lag(self) -> Mapping[int, int]:
         """See EventSource."""
-        lags: dict[int, int] = {}
-        for partition in self._mine & self._next.keys():
-            with suppress(KafkaException):
-                _, end = self._consumer.get_watermark_offsets(self._tp(partition), cached=True)
-                if end >= 0:
-                    lags[partition] = max(0, end - self._next[partition])
-        return lags
+        return self._ends.lag(self._read_positions(), time.monotonic())
 
     # ---- life and death
 
@@ -268,13 +323,23 @@ class LibrdkafkaEventSource:
         if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
             return
         with self._complaints.translated("ask for end offsets"):
-            self._watermarks(min(self._mine, default=0))
+            self._offsets([min(self._mine, default=0)], OFFSET_END)
         self._answered_at = time.monotonic()
 
     def close(self) -> None:
         """See EventSource. librdkafka itself would wait for a broker that does not answer."""
+        self._detours.close()
         with suppress(KafkaException, RuntimeError, OSError):
             self._aside.run(self._consumer.close, CLOSE_TIMEOUT_S)
+
+
+_partition = cast("Callable[[Message], int]", Message.partition)
+_offset = cast("Callable[[Message], int]", Message.offset)
+
+
+def _is_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
 
 
 def _reading(settings: Settings) -> dict[str, Any]:
@@ -288,9 +353,11 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",  # the loop seeks; this is for offsets gone by
         "check.crcs": True,
+        "isolation.level": settings.kafka_isolation_level,
+        "enable.partition.eof": True,  # it also says how far what brings no record was passed
         "fetch.wait.max.ms": FETCH_WAIT_MS,
-        "queued.max.messages.kbytes": AHEAD_KB,
-        "fetch.max.bytes": AHEAD_KB * 1024,
+        "queued.max.messages.kbytes": FETCH_BYTES // 1024,
+        "fetch.max.bytes": FETCH_BYTES,
         "fetch.queue.backoff.ms": 20,  # a second by default, in which a full queue runs dry
     }
 

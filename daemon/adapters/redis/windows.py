@@ -13,13 +13,15 @@ share one cluster slot:
     :<features>:w:<stream>    stream; one entry per pair, id <offset + 1>-<pair index>,
                               fields x, y (float32, little-endian) and t (ms, UTC)
 
+One more, `<prefix>:<group>:alive`, is empty: `verify` writes it, to know that it can write.
+
 <features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable. So new
 features, or a topic made anew, have windows of their own.
 
 Theory of operation
     Threads. Every call blocks, for `timeout_s` at most between two bytes from Redis. `append` may
-    run on a thread of its own, beside the other calls but never beside a claim or another append
-    (see turn/ports.py): only these two touch `_positions`.
+    run on a thread of its own, beside the other calls but never beside a claim, a `shorten` or
+    `restore`, or another append (see turn/ports.py): only these touch `_positions`.
 
     Fencing. A claim gives out the partition's largest epoch yet; a script writes only while its
     epoch is still the one in Redis. So whoever was superseded can write nothing, however late.
@@ -27,9 +29,16 @@ Theory of operation
     Replays. An entry's id comes from its record's offset (plus one, for 0-0 is no id), and Redis
     itself refuses an id that is not larger than the window's last: an append may be repeated.
 
+    Failovers. Whatever fails, the connection that it failed on is closed. An address that leads to
+    the primary, a proxy's or a Kubernetes service's, is so asked again; on a connection that stayed
+    open, the former primary would answer READONLY for ever. errors.py lists what answers mean.
+
     Losses. After a failover Redis may have lost its newest writes. `append` says which position it
     has left there; Redis having another means that it knows less than we do, and the partition must
-    be claimed anew, which tells where its events are to be read again from.
+    be claimed anew, which tells where its events are to be read again from. Redis may also lose
+    single windows: by eviction, by expiry, by hand. An append says how long each window must be
+    before it; one that is not is deleted together with the position, and `restore` writes both
+    again from memory. A worker that ends in between leaves no position: its successor rebuilds.
 """
 
 from __future__ import annotations
@@ -37,22 +46,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK
-from daemon.errors import Misconfigured, Superseded, Unavailable
-from daemon.turn.ports import Append, Claim
+from daemon.adapters.redis.client import open_redis
+from daemon.adapters.redis.errors import redis_errors_translated
+from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK, RESTORE, SHORTEN
+from daemon.errors import Refused, Superseded, Unavailable
+from daemon.turn.ports import Append, Appended, Claim
 from daemon.turn.window import Pair, PairId
 
+NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
+PAIRS_PER_RESTORE = 10_000
+"""Pairs that one script writes again, in which Redis serves nobody else: some 50 ms."""
+ALIVE_TTL_S = 60
 KEYS_PER_SCAN = 5_000
 """Keys that Redis looks at in one step of a SCAN, in which it serves nobody else."""
 GLOB_ESCAPES = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
+
+
+COMMANDS = (
+    *("evalsha", "script|load", "get", "set", "del", "expire"),
+    *("xadd", "xlen", "xtrim", "xrevrange", "scan"),
+)
+"""All that a worker asks of Redis, scripts included."""
+
+
+def least_redis_acl(prefix: str) -> str:
+    """Returns the rules of ACL SETUSER that suffice for a worker."""
+    return " ".join([f"~{prefix}:*", *(f"+{command}" for command in COMMANDS)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +103,13 @@ class RedisWindowStore:
 
     def __init__(self, url: str, timeout_s: float, layout: WindowLayout) -> None:
         self._layout = layout
-        try:
-            self._redis = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                retry=Retry(NoBackoff(), 0),  # the loop recovers; a blind retry could hide a fault
-            )
-            self._redis.connection_pool.make_connection()  # does not connect, but reads all options
-        except (ValueError, TypeError) as e:
-            raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
+        self._redis = open_redis(url, timeout_s)
         self._claim = self._redis.register_script(CLAIM)
         self._append = self._redis.register_script(APPEND)
+        self._shorten = self._redis.register_script(SHORTEN)
+        self._restore = self._redis.register_script(RESTORE)
         self._mark = self._redis.register_script(MARK)
+        self._alive_key = f"{layout.prefix}:{layout.group}:alive"
         self._positions: dict[int, int | None] = {}
 
     def _partition_key(self, partition: int, name: str) -> str:
@@ -105,18 +124,35 @@ class RedisWindowStore:
         features = f"{at.encoder_version}:{at.source_dim}x{at.target_dim}"
         return self._partition_key(partition, f"{features}:{name}")
 
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[None]:
+        """Translates errors, and drops the connections that no thread uses after one: they may lead
+        to a server that is no longer the primary. The one that failed is among them by then."""
+        try:
+            with redis_errors_translated(doing):
+                yield
+        except (Unavailable, Refused):
+            with suppress(RedisError, OSError):
+                self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise
+
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
         keys = [self._epoch_key(partition), self._features_key(partition, "position")]
         keys.append(self._partition_key(partition, "theta"))
-        with redis_errors_translated("claim"):
+        with self._asking("claim"):
             epoch, kept, mark = self._claim(keys=keys, args=[now_ms])
         position = self._positions[partition] = None if kept is None else int(kept)
         return Claim(int(epoch), position, None if mark is None else mark.decode())
 
     def append(
-        self, partition: int, epoch: int, position: int, appends: Sequence[Append]
-    ) -> Sequence[PairId]:
+        self,
+        partition: int,
+        epoch: int,
+        position: int,
+        appends: Sequence[Append],
+        lengths: Mapping[str, int] = NO_LENGTHS,
+    ) -> Appended:
         """See WindowStore. One script does it: all or nothing, however the worker ends."""
         before = self._positions[partition]
         after = position if before is None else max(before, position)
@@ -127,22 +163,57 @@ class RedisWindowStore:
         at = self._layout
         known = "" if before is None else before
         args: list[Any] = [epoch, known, after, at.window_size, at.window_ttl_s]
+        args += [lengths.get(stream, "") for stream in streams]
         for append in appends:
             args += (index[append.stream], *_entry(append.pair))
-        with redis_errors_translated("append"):
+        with self._asking("append"):
             result = self._append(keys=keys, args=args)
         if isinstance(result, bytes):
             self._raise_refusal(result, partition, epoch)
         self._positions[partition] = after
-        return [_pair_id(entry_id) for entry_id in result]
+        replays, damaged = result
+        named = tuple(streams)
+        return Appended(
+            [_pair_id(entry_id) for entry_id in replays], [named[i - 3] for i in damaged]
+        )
+
+    def restore(self, partition: int, epoch: int, windows: Mapping[str, Sequence[Pair]]) -> None:
+        """See WindowStore. A script writes some windows at a time, each whole, and the last one
+        the position: a worker that ends in between leaves none."""
+        portions = list(_portions(windows, PAIRS_PER_RESTORE))
+        for portion in portions:
+            position = self._positions[partition] if portion is portions[-1] else None
+            keys = [self._epoch_key(partition), self._features_key(partition, "position")]
+            known = "" if position is None else position
+            args: list[Any] = [epoch, known, self._layout.window_ttl_s]
+            for index, (stream, pairs) in enumerate(portion.items(), start=3):
+                keys.append(self._features_key(partition, f"w:{stream}"))
+                for pair in pairs:
+                    args += (index, *_entry(pair))
+            with self._asking("restore"):
+                refused = self._restore(keys=keys, args=args)
+            if refused is not None:
+                self._raise_refusal(refused, partition, epoch)
 
     def _raise_refusal(self, why: bytes, partition: int, epoch: int) -> NoReturn:
         self.verify({partition: epoch})
         raise Unavailable("redis", f"lost its newest writes of partition {partition} ({why!r})")
 
+    def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
+        """See WindowStore."""
+        before = self._positions[partition]
+        keys = [self._epoch_key(partition), self._features_key(partition, "position")]
+        keys += [self._features_key(partition, f"w:{stream}") for stream in since]
+        args = [epoch, "" if before is None else before]
+        args += [f"{offset + 1}-0" for offset in since.values()]
+        with self._asking("shorten"):
+            refused = self._shorten(keys=keys, args=args)
+        if refused is not None:
+            self._raise_refusal(refused, partition, epoch)
+
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""
-        with redis_errors_translated("load"):
+        with self._asking("load"):
             pipeline = self._redis.pipeline(transaction=False)
             for stream in streams:
                 pipeline.xrevrange(
@@ -167,7 +238,7 @@ class RedisWindowStore:
         found: dict[int, list[str]] = {partition: [] for partition in partitions}
         at = self._layout
         pattern = f"{at.prefix}:{at.group}:{{{at.incarnation}:".translate(GLOB_ESCAPES) + "*"
-        with redis_errors_translated("look for streams"):
+        with self._asking("look for streams"):
             for key in self._redis.scan_iter(match=pattern, count=KEYS_PER_SCAN):
                 name = key.decode()
                 for begin, partition in begins.items():
@@ -178,16 +249,17 @@ class RedisWindowStore:
     def mark(self, partition: int, epoch: int, meta_init: str) -> None:
         """See WindowStore."""
         keys = [self._epoch_key(partition), self._partition_key(partition, "theta")]
-        with redis_errors_translated("mark"):
+        with self._asking("mark"):
             refused = self._mark(keys=keys, args=[epoch, meta_init])
         if refused is not None:
             self._raise_refusal(refused, partition, epoch)
 
     def verify(self, epochs: Mapping[int, int]) -> None:
         """See WindowStore."""
-        with redis_errors_translated("verify"):
+        with self._asking("verify"):
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.ping()
+            # a write, for a replica would answer all else
+            pipeline.set(self._alive_key, "", ex=ALIVE_TTL_S)
             for partition in epochs:
                 pipeline.get(self._epoch_key(partition))
             _, *owners = pipeline.execute()
@@ -196,6 +268,14 @@ class RedisWindowStore:
             raise Superseded(superseded)
         if lost := [p for p, owner in owned.items() if owner is None or int(owner) < epochs[p]]:
             raise Unavailable("redis", f"lost the epochs of partitions {lost}; it was emptied")
+
+    def expire_all(self, partition: int) -> None:
+        """Has every key of the partition expire in a moment. Raises Unavailable, Refused."""
+        with self._asking("remove"):
+            for key in self._redis.scan_iter(
+                match=self._partition_key(partition, "*"), count=KEYS_PER_SCAN
+            ):
+                self._redis.expire(key, 1)
 
     def close(self) -> None:
         """See WindowStore."""
@@ -208,18 +288,21 @@ def _entry(pair: Pair) -> tuple[str, bytes, bytes, int]:
     return entry_id, pair.x_D.tobytes(), pair.y_E.tobytes(), pair.time_ms
 
 
+def _portions(
+    windows: Mapping[str, Sequence[Pair]], most_pairs: int
+) -> Iterator[Mapping[str, Sequence[Pair]]]:
+    """Yields the windows in groups of at most so many pairs, or of one window."""
+    some: dict[str, Sequence[Pair]] = {}
+    pairs = 0
+    for stream, window in windows.items():
+        if some and pairs + len(window) > most_pairs:
+            yield some
+            some, pairs = {}, 0
+        some[stream] = window
+        pairs += len(window)
+    yield some
+
+
 def _pair_id(entry_id: bytes) -> PairId:
     offset, place = entry_id.split(b"-")
     return PairId(int(offset) - 1, int(place))
-
-
-@contextmanager
-def redis_errors_translated(doing: str) -> Iterator[None]:
-    """Raises Unavailable in place of redis-py's errors and of the system's.
-
-    `doing` says in the message what failed. Errors of any other kind pass: they are bugs.
-    """
-    try:
-        yield
-    except (RedisError, OSError) as e:
-        raise Unavailable("redis", f"{doing}: {type(e).__name__}: {e}") from e

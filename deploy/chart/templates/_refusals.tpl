@@ -76,6 +76,13 @@
 {{- if ge $longest $poll }}
 - settings.kafka_max_poll_interval_ms: after {{ $poll }} s the group revokes a worker's partitions, but the longest turn takes {{ $longest }} s. Raise it.
 {{- end }}
+{{- if lt (default 300000 $s.kafka_max_poll_interval_ms | int) (default 10000 $s.kafka_session_timeout_ms | int) }}
+- settings.kafka_session_timeout_ms: {{ $s.kafka_session_timeout_ms }} ms is longer than settings.kafka_max_poll_interval_ms, {{ default 300000 $s.kafka_max_poll_interval_ms }} ms. Lower it.
+{{- end }}
+{{- $least := add (default 5000 $s.kafka_timeout_ms | int) 5 }}
+{{- if lt (default 10000 $s.kafka_delivery_timeout_ms | int) (int $least) }}
+- settings.kafka_delivery_timeout_ms: {{ default 10000 $s.kafka_delivery_timeout_ms }} ms is shorter than one request to Kafka may take. Set it to at least {{ $least }}.
+{{- end }}
 {{- $pairs := mul (default 1000 $s.kafka_max_poll_records | int) (default 64 $s.max_pairs_per_event | int) }}
 {{- if gt (int $pairs) 200000 }}
 - settings.max_pairs_per_event: times settings.kafka_max_poll_records that is {{ $pairs }} pairs a turn, and Redis takes 200000. Lower one of them.
@@ -121,8 +128,14 @@
 {{- if and .Values.tls.redis.secret $s.redis_url (not (hasPrefix "rediss://" $s.redis_url)) }}
 - settings.redis_url: tls.redis.secret is set, but the address does not begin with rediss://. Change it.
 {{- end }}
-{{- if and (hasPrefix "SASL" $protocol) (not (and $s.kafka_sasl_mechanism $s.kafka_sasl_username)) }}
+{{- if hasPrefix "SASL" $protocol }}
+{{- if eq (default "" $s.kafka_sasl_mechanism) "OAUTHBEARER" }}
+{{- if not $s.kafka_oauth_token_provider }}
+- settings.kafka_sasl_mechanism: OAUTHBEARER needs a function that returns tokens. Set settings.kafka_oauth_token_provider.
+{{- end }}
+{{- else if not (and $s.kafka_sasl_mechanism $s.kafka_sasl_username) }}
 - settings.kafka_security_protocol: {{ $protocol }} needs settings.kafka_sasl_mechanism and settings.kafka_sasl_username, and ADAPTD_KAFKA_SASL_PASSWORD in the Secret.
+{{- end }}
 {{- end }}
 {{- if $s.kafka_sasl_password }}
 - settings.kafka_sasl_password: a secret, which everyone who reads the ConfigMap would see. Put ADAPTD_KAFKA_SASL_PASSWORD into the Secret that secret.name names.

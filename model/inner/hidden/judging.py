@@ -10,8 +10,8 @@ With m the mean of the support's targets, and o a candidate's output, the judge 
 y·y of raw targets.
 
 *θ′* was adapted to ŷ = (y − c)/s − b2 (`model.inner.units`) and comes as ô, its output less b2
-(`model.inner.hidden.result`). Its output to users is s·(ô + b2) + c, so o − m = s·(ô − m̂) with
-m̂ = (m − c)/s − b2.
+(`model.inner.hidden.result`). Its output to users is s·(ô + b2) + c with c = w·m, so
+o − m = s·(ô − m̂) with m̂ = (m − c)/s − b2.
 
 *Ridge regression* predicts m + Σ_s w_ns·(y_s − m), with w_n = k_n/κ·inverse of
 `model.inner.leave_one_out` and K, k_n the products of sources less the support's mean x̄:
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from model.inner.hidden.activation import apply_sigma
 from model.inner.hidden.losses import Outputs, RawTargets, cosine_losses
-from model.inner.hidden.projected import Projected, TargetMean, Terms, support_share
+from model.inner.hidden.projected import Means, Projected, TargetMean, Terms, support_share
 from model.inner.leave_one_out import fit_dual
 from model.losses import Loss
 from model.mappings.mlp import AnyActivation
@@ -78,11 +78,12 @@ def adapted_seen(
     """Returns what the judge sees of θ′, which was adapted to `projected`."""
     size, (units, mean, om_BN, _) = raw.g_BSN.shape[1], targets
     s_B1 = units.scale_B.unsqueeze(1)
+    w_B1 = units.share_B.unsqueeze(1)
     # m̂ = k·m − b2
-    k_B1 = torch.where(units.centred_B.unsqueeze(1), 0.0, 1.0 / s_B1)
+    k_B1 = (1.0 - w_B1) / s_B1
     t_B1, own_B1 = mean.t_B.unsqueeze(1), mean.own_B.unsqueeze(1)
     o_BN = k_B1 * om_BN - outputs.ob_BN
-    y_BN = k_B1 * (mean.y_BN / s_B1 - t_B1) - projected.t_BN
+    y_BN = k_B1 * ((mean.y_BN - w_B1 * own_B1) / s_B1 - t_B1) - projected.t_BN
     m_B1 = k_B1 * (k_B1 * own_B1 - 2.0 * t_B1) + terms.bb
     square_B1 = s_B1.square()
     oo_BQ, oy_BQ, o_BQ, y_BQ = (t[:, size:] for t in (outputs.oo_BN, outputs.oy_BN, o_BN, y_BN))
@@ -121,18 +122,15 @@ def ridge_seen(raw: Projected, mean: TargetMean, target_dim: int, loss: Loss) ->
     return RidgeSeen(seen, cosine_losses(oo_BQ, oy_BQ, raw.yy_BN[:, size:], real_BQ))
 
 
-def too_far_out(raw: Projected, mean: TargetMean) -> Tensor:
+def too_far_out(raw: Projected, means: Means) -> Tensor:
     """Returns the streams (B) of which centring leaves too little, of sources or of targets."""
     size = raw.g_BSN.shape[1]
     n_B = raw.real_BN[:, :size].sum(1)
-    squares_B = raw.gamma_BSN.diagonal(dim1=1, dim2=2).sum(1)
-    around_B = squares_B - n_B * mean.own_B
-    far_B = n_B * mean.own_B > FAR_OUT * around_B
-    g_BSS = raw.g_BSN[:, :, :size]
-    lengths_B = g_BSS.diagonal(dim1=1, dim2=2).sum(1)
-    share_BS = support_share(raw)
-    middle_B = n_B * (torch.bmm(share_BS.unsqueeze(1), g_BSS).squeeze(1) * share_BS).sum(1)
-    far_B = far_B | (middle_B > FAR_OUT * (lengths_B - middle_B))
+    sides = ((raw.g_BSN, means.source.own_B), (raw.gamma_BSN, means.target.own_B))
+    far_B = torch.zeros_like(n_B, dtype=torch.bool)
+    for gram_BSN, own_B in sides:
+        around_B = gram_BSN.diagonal(dim1=1, dim2=2).sum(1) - n_B * own_B
+        far_B = far_B | (n_B * own_B > FAR_OUT * around_B)
     return far_B & (n_B > 1)
 
 

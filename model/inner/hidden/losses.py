@@ -42,7 +42,7 @@ from torch import Tensor
 from model.inner.hidden.activation import apply_sigma
 from model.inner.hidden.coefficients import Anchors, Columns, targets
 from model.inner.hidden.projected import Projected, TargetMean, Terms
-from model.inner.units import Units
+from model.inner.units import SideUnits
 from model.losses import EPSILON, SAME_TARGET, Loss, ranking_gradient
 from model.mappings.mlp import AnyActivation
 
@@ -121,7 +121,7 @@ class Outputs(NamedTuple):
 class RawTargets(NamedTuple):
     """What losses see of targets y in units of their own, and of outputs by their mean m."""
 
-    units: Units
+    units: SideUnits
     mean: TargetMean
     om_BN: Tensor
     """ô·m."""
@@ -152,13 +152,13 @@ def losses_out_of_units(
 
     `projected` and `outputs` are those of ŷ = (y − c)/s − b2, see `model.inner.hidden.projected`.
     """
-    s_B1, c_B1 = raw.units.scale_B.unsqueeze(1), raw.units.centred_B.unsqueeze(1)
+    s_B1, w_B1 = (unit_B.unsqueeze(1) for unit_B in raw.units)
     if loss.kind == "mse":
         return losses_from(terms, projected, outputs, loss) * s_B1.square()
     mean_B1 = raw.mean.own_B.unsqueeze(1)
-    oc_BN = torch.where(c_B1, (raw.om_BN + raw.mean.t_B.unsqueeze(1)) * s_B1, 0.0)
-    yc_BN = torch.where(c_B1, raw.mean.y_BN - mean_B1, 0.0)
-    cc_B1 = torch.where(c_B1, mean_B1, 0.0)
+    oc_BN = w_B1 * s_B1 * (raw.om_BN + raw.mean.t_B.unsqueeze(1))
+    yc_BN = w_B1 * (raw.mean.y_BN - w_B1 * mean_B1)
+    cc_B1 = w_B1.square() * mean_B1
     pp_BN = outputs.oo_BN + 2.0 * outputs.ob_BN + terms.bb
     pq_BN = outputs.oy_BN + outputs.ob_BN + projected.t_BN + terms.bb
     oo_BN = s_B1.square() * pp_BN + 2.0 * oc_BN + cc_B1

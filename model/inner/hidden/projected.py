@@ -4,11 +4,12 @@ B = streams in batch, S = support pairs (padded), N = pairs of a stream (support
 D = source dim, H = hidden units, E = target dim, A = anchors
 
 `model.inner.hidden.descent` says why these products are enough. ŷ = y − b2 throughout, but for
-what serving keeps: pairs are projected when they arrive, and in which units their targets will be
-adapted to (`model.inner.units`) is not known then. So y itself is projected, with y in ŷ's place,
-and `in_units` makes the products of ŷ = (y − c)/s − b2 out of those, with m the support's mean
-target and c either m or 0:
+what serving keeps: pairs are projected when they arrive, and in which units they will be adapted to
+(`model.inner.units`) is not known then. So x and y themselves are projected, and `in_units` makes
+the products of x̂ = (x − w·x̄)/r and of ŷ = (y − c)/s − b2 out of those, with x̄ and m the support's
+means and c a share of m:
 
+    W1·x̂ + b1 = (p − w·(p̄ − b1))/r + (1 − 1/r)·b1,  x̂·x̂′ = (x − w·x̄)·(x′ − w·x̄)/r²
     ŷ·W2 = (y − c)·W2/s − b2·W2,  ŷ·b2 = (y − c)·b2/s − b2·b2
     ŷ·ŷ′ = (y − c)·(y′ − c)/s² − (y − c)·b2/s − (y′ − c)·b2/s + b2·b2
 """
@@ -27,7 +28,14 @@ from model.inner.hidden.coefficients import (
     bias,
     minus_targets,
 )
-from model.inner.units import Sums, Units, choose_units
+from model.inner.units import (
+    SideUnits,
+    Sums,
+    Units,
+    moves_any,
+    source_units,
+    target_units,
+)
 from model.losses import Loss
 from model.mappings.mlp import AnyActivation, Mlp
 
@@ -128,6 +136,17 @@ def project_to_learn(terms: Terms, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor
     )
 
 
+class SourceMean(NamedTuple):
+    """x̄, the mean of the support's sources, by its products."""
+
+    x_BN: Tensor
+    """x̄·x_n; 0 on padded pairs."""
+    own_B: Tensor
+    """x̄·x̄."""
+    p_B1H: Tensor
+    """W1·x̄ + b1."""
+
+
 class TargetMean(NamedTuple):
     """m, the mean of the support's targets, by its products."""
 
@@ -141,18 +160,23 @@ class TargetMean(NamedTuple):
     """m·b2."""
 
 
-def target_mean(raw: Projected) -> TargetMean:
-    """Returns the support's mean target from projections of y itself; 0 without pairs."""
+class Means(NamedTuple):
+    """The support's means; 0 without pairs."""
+
+    source: SourceMean
+    target: TargetMean
+
+
+def means_of(raw: Projected) -> Means:
+    """Returns the support's means from projections of x and y themselves."""
     size = raw.g_BSN.shape[1]
     share_BS = support_share(raw)
     share_B1S = share_BS.unsqueeze(1)
-    y_BN = torch.bmm(share_B1S, raw.gamma_BSN).squeeze(1)
-    return TargetMean(
-        y_BN=y_BN,
-        own_B=(share_BS * y_BN[:, :size]).sum(1),
-        r_B1H=torch.bmm(share_B1S, raw.r_BNH[:, :size]),
-        t_B=(share_BS * raw.t_BN[:, :size]).sum(1),
-    )
+    x_BN, y_BN = (torch.bmm(share_B1S, t).squeeze(1) for t in (raw.g_BSN, raw.gamma_BSN))
+    x_own_B, y_own_B = ((share_BS * t[:, :size]).sum(1) for t in (x_BN, y_BN))
+    p_B1H, r_B1H = (torch.bmm(share_B1S, t[:, :size]) for t in (raw.p_BNH, raw.r_BNH))
+    t_B = (share_BS * raw.t_BN[:, :size]).sum(1)
+    return Means(SourceMean(x_BN, x_own_B, p_B1H), TargetMean(y_BN, y_own_B, r_B1H, t_B))
 
 
 def support_share(projected: Projected) -> Tensor:
@@ -161,37 +185,79 @@ def support_share(projected: Projected) -> Tensor:
     return one_BS / one_BS.sum(1, keepdim=True).clamp(min=1.0)
 
 
-def units_of(
-    raw: Projected, mean: TargetMean, target_dim: int, centred_B: Tensor | None = None
-) -> Units:
-    """Returns the units of every stream's targets, as `model.inner.units.choose_units` does."""
+def units_of(raw: Projected, means: Means, dims: tuple[int, int], *, standardise: bool) -> Units:
+    """Returns the units of every stream's pairs, as `model.inner.units.frame_of` does.
+
+    `dims` are those of sources and targets.
+    """
     size = raw.g_BSN.shape[1]
     n_B = raw.real_BN[:, :size].sum(1).to(raw.p_BNH.dtype)
-    squares_B = raw.gamma_BSN.diagonal(dim1=1, dim2=2).sum(1)
-    around_B = (squares_B - n_B * mean.own_B).clamp(min=0.0)
-    return choose_units(Sums(n_B, squares_B, around_B, mean.own_B), target_dim, centred_B)
+    grams = ((raw.g_BSN, means.source.own_B), (raw.gamma_BSN, means.target.own_B))
+    source, target = (_sums(n_B, gram_BSN, own_B) for gram_BSN, own_B in grams)
+    return Units(
+        source_units(source, dims[0], standardise=standardise), target_units(target, dims[1])
+    )
 
 
-def in_units(terms: Terms, raw: Projected, mean: TargetMean, units: Units) -> Projected:
-    """Returns the projections of ŷ = (y − c)/s − b2 from those of y."""
-    size = raw.g_BSN.shape[1]
-    real_BN, c_B1 = raw.real_BN, units.centred_B.to(raw.p_BNH.dtype).unsqueeze(1)
-    real_BSN = real_BN[:, :size].unsqueeze(2) & real_BN.unsqueeze(1)
-    s_B1 = units.scale_B.unsqueeze(1)
-    s_B11, c_B11 = s_B1.unsqueeze(2), c_B1.unsqueeze(2)
-    t_BN = (raw.t_BN - c_B1 * mean.t_B.unsqueeze(1)) / s_B1
-    r_BNH = (raw.r_BNH - c_B11 * mean.r_B1H) / s_B11 - terms.w2b_H
-    out_BN = c_B1 * (mean.own_B.unsqueeze(1) - mean.y_BN)
-    gamma_BSN = raw.gamma_BSN + out_BN.unsqueeze(1) - (c_B1 * mean.y_BN[:, :size]).unsqueeze(2)
+def _sums(n_B: Tensor, gram_BSN: Tensor, own_B: Tensor) -> Sums:
+    squares_B = gram_BSN.diagonal(dim1=1, dim2=2).sum(1)
+    return Sums(n_B, (squares_B - n_B * own_B).clamp(min=0.0), own_B)
+
+
+def in_units(terms: Terms, raw: Projected, means: Means, units: Units) -> Projected:
+    """Returns the projections of x̂ and ŷ from those of x and y."""
+    return _targets_in_units(
+        terms, _sources_in_units(terms, raw, means.source, units.source), means.target, units.target
+    )
+
+
+def _sources_in_units(
+    terms: Terms, raw: Projected, mean: SourceMean, units: SideUnits
+) -> Projected:
+    if not moves_any(units):
+        return raw
+    share_B1, scale_B11 = units.share_B.unsqueeze(1), units.scale_B.view(-1, 1, 1)
+    moved_BNH = raw.p_BNH - share_B1.unsqueeze(2) * (mean.p_B1H - terms.b1)
+    p_BNH = moved_BNH / scale_B11 + (1.0 - 1.0 / scale_B11) * terms.b1
+    g_BSN = _less_mean(raw.g_BSN, mean.x_BN, mean.own_B, share_B1) / scale_B11 / scale_B11
+    return raw._replace(
+        p_BNH=p_BNH.masked_fill(~raw.real_BN.unsqueeze(2), 0.0),
+        g_BSN=g_BSN.masked_fill(~_real_products(raw), 0.0),
+    )
+
+
+def _targets_in_units(
+    terms: Terms, raw: Projected, mean: TargetMean, units: SideUnits
+) -> Projected:
+    size, real_BN = raw.g_BSN.shape[1], raw.real_BN
+    s_B1, w_B1 = units.scale_B.unsqueeze(1), units.share_B.unsqueeze(1)
+    s_B11, w_B11 = s_B1.unsqueeze(2), w_B1.unsqueeze(2)
+    t_BN = (raw.t_BN - w_B1 * mean.t_B.unsqueeze(1)) / s_B1
+    r_BNH = (raw.r_BNH - w_B11 * mean.r_B1H) / s_B11 - terms.w2b_H
+    gamma_BSN = _less_mean(raw.gamma_BSN, mean.y_BN, mean.own_B, w_B1)
     gamma_BSN = gamma_BSN / s_B11 / s_B11 - t_BN[:, :size].unsqueeze(2)
     gamma_BSN = gamma_BSN - (t_BN - terms.bb).unsqueeze(1)
-    yy_BN = (raw.yy_BN + out_BN - c_B1 * mean.y_BN) / s_B1 / s_B1 - 2.0 * t_BN + terms.bb
+    squares_BN = raw.yy_BN + w_B1 * (w_B1 * mean.own_B.unsqueeze(1) - 2.0 * mean.y_BN)
+    yy_BN = squares_BN / s_B1 / s_B1 - 2.0 * t_BN + terms.bb
     return raw._replace(
         r_BNH=r_BNH.masked_fill(~real_BN.unsqueeze(2), 0.0),
         t_BN=(t_BN - terms.bb).masked_fill(~real_BN, 0.0),
-        gamma_BSN=gamma_BSN.masked_fill(~real_BSN, 0.0),
+        gamma_BSN=gamma_BSN.masked_fill(~_real_products(raw), 0.0),
         yy_BN=yy_BN.masked_fill(~real_BN, 0.0),
     )
+
+
+def _less_mean(gram_BSN: Tensor, onto_BN: Tensor, own_B: Tensor, share_B1: Tensor) -> Tensor:
+    """Products of what is left when a share w of the mean m is subtracted: x·x′ − w·m·x − w·m·x′ +
+    w²·m·m."""
+    size = gram_BSN.shape[1]
+    out_BN = share_B1 * (share_B1 * own_B.unsqueeze(1) - onto_BN)
+    return gram_BSN + out_BN.unsqueeze(1) - (share_B1 * onto_BN[:, :size]).unsqueeze(2)
+
+
+def _real_products(raw: Projected) -> Tensor:
+    real_BN = raw.real_BN
+    return real_BN[:, : raw.g_BSN.shape[1]].unsqueeze(2) & real_BN.unsqueeze(1)
 
 
 def less_bias(terms: Terms, raw: Projected) -> Projected:

@@ -34,7 +34,7 @@ from model.inner.hidden.projected import (
     project_to_learn,
 )
 from model.inner.learner import Support
-from model.inner.units import Units
+from model.inner.units import SideUnits
 from model.losses import Loss
 from model.mappings.mlp import Mlp
 
@@ -224,10 +224,10 @@ def pair_outputs(
     return PairOutputs(Outputs(oo_BN, oy_BN, ob_BN), made.c)
 
 
-def mean_onto(projected: Projected, mean: TargetMean, units: Units, anchors: int) -> Columns:
+def mean_onto(projected: Projected, mean: TargetMean, units: SideUnits, anchors: int) -> Columns:
     """Returns the products of the support's mean target m with V: W2ᵀ, ŷ and, if there, b2."""
     size = projected.g_BSN.shape[1]
-    less_B1 = (units.centred_B * mean.own_B).unsqueeze(1)
+    less_B1 = (units.share_B * mean.own_B).unsqueeze(1)
     y_BS = (mean.y_BN[:, :size] - less_B1) / units.scale_B.unsqueeze(1) - mean.t_B.unsqueeze(1)
     y_BS = y_BS.masked_fill(~projected.real_BN[:, :size], 0.0)
     if anchors > size:
