@@ -86,7 +86,7 @@ SAMPLES: dict[str, Any] = {
     "target_modality": "text",
     "rebuild_windows": False,
     "max_resident_streams": 10_000_000,
-    "window_memory_mib": 16_777_216,
+    "window_memory_mib": 1_024,
     "liveness_max_age_s": 90.5,
     "stop_timeout_s": 89.25,
     "mapping_dtype": "float16",
@@ -242,6 +242,7 @@ TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"sec
         ({"settings": {"device": "cuda"}}, "settings.device", "Set profile to cuda"),
         ({"profile": "cuda", "settings": {"device": "cpu"}}, "settings.device", "profile to cpu"),
         ({"settings": {"torch_threads": 4}}, "settings.torch_threads", "Raise the limit"),
+        ({"settings": {"window_memory_mib": 2_048}}, "settings.window_memory_mib", "enable spill"),
         ({"settings": {"torch_threads": 0}}, "settings.torch_threads", "at most that"),
         ({"tls": {"kafka": {"secret": "s"}}}, "tls.kafka.secret", "Set it to SSL"),
         ({"tls": {"redis": {"secret": "s", "cert": "c"}}}, "tls.redis", "both or neither"),
@@ -301,6 +302,10 @@ def test_contradictions_are_refused_with_what_to_do(
         },
         {"replicas": 8},
         {"replicas": 0},
+        {
+            "settings": {"window_memory_mib": 2_048},
+            "spill": {"enabled": True, "kind": "claim"},
+        },
         {"autoscaling": {"enabled": True}, "replicas": 9},
         {"resources": {"limits": {"cpu": "500m"}}},
         {"resources": {"limits": {"cpu": None}}, "settings": {"torch_threads": 0}},
@@ -527,3 +532,16 @@ def test_helm_test_runs_the_daemons_own_check(tmp_path: Path) -> None:
     check = rendered(tmp_path)["Pod", "adaptd-check"]
     assert check["metadata"]["annotations"]["helm.sh/hook"] == "test"
     assert check["spec"]["containers"][0]["args"] == ["check"]
+
+
+@pytest.mark.usefixtures("helm")
+def test_the_check_has_the_workers_memory_and_folders_but_no_gpu(tmp_path: Path) -> None:
+    found = rendered(tmp_path, profile="cuda", spill={"enabled": True, "kind": "claim"})
+    check = found["Pod", "adaptd-check"]["spec"]["containers"][0]
+    worker = found["Deployment", "adaptd"]["spec"]["template"]["spec"]["containers"][0]
+    limits = worker["resources"]["limits"]
+    assert limits.pop("nvidia.com/gpu") == "1"
+    assert check["resources"]["limits"] == limits
+    assert {"name": "ADAPTD_DEVICE", "value": "cpu"} in check["env"]
+    paths = [{m["mountPath"] for m in each["volumeMounts"]} for each in (check, worker)]
+    assert paths[0] == paths[1] == {"/tmp", "/spill"}

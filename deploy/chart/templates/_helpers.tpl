@@ -149,7 +149,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 
 {{/*
 A pod that runs one command of adaptd to its end, with the settings of a ConfigMap:
-(dict "root" $ "configMap" NAME "args" (list "topics" "create"))
+(dict "root" $ "configMap" NAME "args" (list "topics" "create") "resources" RESOURCES)
 */}}
 {{- define "adaptd.commandPod" -}}
 {{- $root := .root -}}
@@ -178,10 +178,6 @@ containers:
     env:
       - name: ADAPTD_DEVICE
         value: cpu # it adapts nothing
-      {{- if $root.Values.spill.enabled }}
-      - name: ADAPTD_WINDOW_SPILL_DIR
-        value: ""
-      {{- end }}
       {{- with $root.Values.extraEnv }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
@@ -190,12 +186,16 @@ containers:
           name: {{ .configMap }}
       {{- include "adaptd.envFrom" $root | trim | nindent 6 }}
     resources:
-      {{- toYaml $root.Values.topics.resources | nindent 6 }}
+      {{- toYaml .resources | nindent 6 }}
     securityContext:
       {{- toYaml $root.Values.securityContext | nindent 6 }}
     volumeMounts:
       - name: tmp
         mountPath: /tmp
+      {{- if $root.Values.spill.enabled }}
+      - name: spill
+        mountPath: /spill
+      {{- end }}
       {{- with include "adaptd.tlsMounts" $root | trim }}
       {{- . | nindent 6 }}
       {{- end }}
@@ -206,6 +206,11 @@ volumes:
   - name: tmp
     emptyDir:
       sizeLimit: 64Mi
+  {{- if $root.Values.spill.enabled }}
+  - name: spill # must be there, and stays empty
+    emptyDir:
+      sizeLimit: 64Mi
+  {{- end }}
   {{- with include "adaptd.tlsVolumes" $root | trim }}
   {{- . | nindent 2 }}
   {{- end }}

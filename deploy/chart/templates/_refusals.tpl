@@ -108,6 +108,11 @@
 - settings.torch_threads: {{ $threads }} threads, but resources.limits.cpu is {{ . }}: they would wait for one another. Raise the limit or lower the threads.
 {{- end }}
 {{- end }}
+{{- with $limits.memory }}
+{{- if and $s.window_memory_mib (not $.Values.spill.enabled) (ge (mulf $s.window_memory_mib 1048576) (include "adaptd.bytes" . | float64)) }}
+- settings.window_memory_mib: {{ $s.window_memory_mib }} MiB of windows do not fit in resources.limits.memory, {{ . }}. Raise the limit, or enable spill.
+{{- end }}
+{{- end }}
 {{- $protocol := default "PLAINTEXT" $s.kafka_security_protocol }}
 {{- if and .Values.tls.kafka.secret (not (hasSuffix "SSL" $protocol)) }}
 - tls.kafka.secret: set, but settings.kafka_security_protocol is {{ $protocol }}, which does not use TLS. Set it to SSL or SASL_SSL.
