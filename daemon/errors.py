@@ -33,6 +33,7 @@ MalformedReason = Literal[
     "unknown_modality",
     "wrong_pair_count",
     "lying_shape",
+    "implausible_time",
     "decoder_failed",
     "repeated_dead_letter",
     BadContentReason,

@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ Tensors = dict[str, Floats]
 
 
 class BadMapping(ValueError):
-    """The record is not a mapping, its tensors do not match their hash, or its θ is not known."""
+    """The record is not a mapping that can be applied, its tensors do not match their hash, or its
+    θ is not known."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ class Thetas:
                 self._take(record)
 
     def _take(self, record: Any) -> None:
-        if record.value is None or record.key.startswith(b"@"):  # deleted; which one is active
-            return
+        if record.value is None or (record.key or b"@").startswith(b"@"):
+            return  # deleted; or which one is active
         try:
             content_hash, theta = parse_theta(record.value)
         except BadTheta as e:
@@ -156,7 +158,9 @@ def parse_theta(value: bytes) -> tuple[str, Tensors]:
 
 
 def add(theta: Tensors, factors: Tensors) -> Tensors:
-    """Returns θ plus what was added to it. Factors that change nothing may be missing."""
+    """Returns θ plus what was added to it. Factors that change nothing may be missing. Raises
+    ValueError for factors that do not fit θ."""
+    _check_factors(theta, factors)
     f, w_EG = factors, np.column_stack([theta["w2"], theta["b2"]])
     w1_HD = theta["w1"] + f["a"].T @ f["x"] if "a" in f else theta["w1"]
     b1_H = theta["b1"] + f.get("beta", np.float32(0))
@@ -167,19 +171,38 @@ def add(theta: Tensors, factors: Tensors) -> Tensors:
     return {"w1": w1_HD, "b1": b1_H, "w2": w_EG[:, :-1], "b2": w_EG[:, -1]}
 
 
+def _check_factors(theta: Tensors, factors: Tensors) -> None:
+    (hidden, source), target = theta["w1"].shape, len(theta["b2"])
+    pairs = len(factors["x"]) if "x" in factors else len(factors.get("y", ()))
+    fitting = {
+        "a": (pairs, hidden),
+        "x": (pairs, source),
+        "beta": (hidden,),
+        "n": (hidden + 1, hidden + 1),
+        "v": (pairs, hidden + 1),
+        "y": (pairs, target),
+    }
+    for name, tensor in factors.items():
+        if tensor.shape != fitting.get(name):
+            raise ValueError(f"{name} has shape {tensor.shape}, its θ asks for {fitting.get(name)}")
+
+
 # ---- up to here
 
 
 def parse(value: bytes, thetas: Thetas | None = None) -> Mapping:
     """Returns the mapping that a record's value holds. Raises BadMapping."""
     try:
-        stored = load(value)
-        facts = _metadata(value)
-        expected = facts["content_hash"]
-        found = content_hash(stored, facts)
+        return _parse(value, thetas)
+    except BadMapping:
+        raise
     except Exception as e:  # whatever the parser stumbles over, it is no mapping
-        raise BadMapping(f"not an adapted mapping: {e}") from e
-    if found != expected:
+        raise BadMapping(f"not an adapted mapping: {e!r}") from e
+
+
+def _parse(value: bytes, thetas: Thetas | None) -> Mapping:
+    stored, facts = load(value), _metadata(value)
+    if content_hash(stored, facts) != facts["content_hash"]:
         raise BadMapping(f"the tensors of {facts.get('stream')!r} do not match their hash")
     tensors = in_single(stored)
     if facts.get("encoding", "full") == "lowrank":
@@ -188,7 +211,22 @@ def parse(value: bytes, thetas: Thetas | None = None) -> Mapping:
         if theta is None:
             raise BadMapping(f"{facts['stream']!r} cannot be read without θ {wanted}")
         tensors = add(theta, tensors)
-    return Mapping(tensors, facts)
+    mapping = Mapping(tensors, facts)
+    _check(mapping)
+    return mapping
+
+
+def _check(mapping: Mapping) -> None:
+    """Raises an exception unless the mapping can be ordered and applied."""
+    t, facts = mapping.tensors, mapping.facts
+    hidden, source, target = (int(facts[f"{n}_dim"]) for n in ("hidden", "source", "target"))
+    shapes = {"w1": (hidden, source), "b1": (hidden,), "w2": (target, hidden), "b2": (target,)}
+    if {name: tensor.shape for name, tensor in t.items()} != shapes:
+        raise BadMapping(f"the tensors do not have the shapes {shapes}")
+    if unknown := {facts["activation"], facts["output_activation"]} - set(ACTIVATIONS):
+        raise BadMapping(f"unknown activations {unknown}")
+    if not all(0 <= number < 2**63 for number in mapping.order):
+        raise BadMapping(f"(epoch, version) is {mapping.order}")
 
 
 def _metadata(value: bytes) -> dict[str, str]:
@@ -221,13 +259,19 @@ def content_hash(tensors: dict[str, NDArray[Any]], facts: dict[str, str]) -> str
 
 
 def follow(
-    bootstrap: str, topic: str, *, thetas: Thetas | None = None, until_end: bool = False
+    bootstrap: str,
+    topic: str,
+    *,
+    thetas: Thetas | None = None,
+    until_end: bool = False,
+    passed_over: Counter[str] | None = None,
 ) -> Iterator[tuple[str, Mapping | None]]:
     """Yields (stream, mapping) each time a stream's newest mapping changes, from the beginning of
     the topic on; the mapping is None when the stream was erased.
 
-    It passes over mappings that are older than one already seen, that do not verify, or whose θ is
-    not known. `until_end` stops at what was there at the start.
+    It passes over records that are no mappings, and over mappings that are older than one already
+    seen, that do not verify, or whose θ is not known: the newest before them stays. `passed_over`
+    counts them. `until_end` stops at what was there at the start.
     """
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     try:
@@ -241,27 +285,33 @@ def follow(
         while not until_end or any(consumer.position(tp) < ends[tp] for tp in partitions):
             for records in consumer.poll(timeout_ms=500).values():
                 for record in records:
-                    yield from _newer(record, orders, thetas)
+                    yield from _newer(record, orders, thetas, passed_over)
     finally:
         consumer.close()
 
 
 def _newer(
-    record: Any, orders: dict[str, tuple[int, int]], thetas: Thetas | None = None
+    record: Any,
+    orders: dict[str, tuple[int, int]],
+    thetas: Thetas | None = None,
+    passed_over: Counter[str] | None = None,
 ) -> Iterator[tuple[str, Mapping | None]]:
-    stream = record.key.decode()
-    if record.value is None:
-        orders.pop(stream, None)
-        yield stream, None
-        return
+    counts: Counter[str] = Counter() if passed_over is None else passed_over
     try:
-        mapping = parse(record.value, thetas)
-    except BadMapping as e:
+        stream = record.key.decode()
+        mapping = None if record.value is None else parse(record.value, thetas)
+    except (BadMapping, AttributeError, UnicodeDecodeError) as e:  # no key; a key that is no text
+        counts["bad"] += 1
         print(f"passed over {record.topic}/{record.partition}/{record.offset}: {e}")
         return
-    if mapping.order >= orders.get(stream, (-1, -1)):
+    if mapping is None:
+        orders.pop(stream, None)
+        yield stream, None
+    elif mapping.order >= orders.get(stream, (-1, -1)):
         orders[stream] = mapping.order
         yield stream, mapping
+    else:
+        counts["older"] += 1
 
 
 def main() -> None:
@@ -277,18 +327,32 @@ def main() -> None:
         thetas = Thetas(o.theta, o.bootstrap, o.meta_inits_topic)
     except (OSError, BadTheta) as e:
         raise SystemExit(f"--theta: {e}") from e
-    for stream, mapping in follow(o.bootstrap, o.topic, thetas=thetas, until_end=o.until_end):
-        if mapping is None:
-            print(f"{stream}: erased")
-            continue
-        facts = mapping.facts
-        x_1D = np.ones((1, int(facts["source_dim"])), np.float32)
-        norm = float(np.linalg.norm(mapping(x_1D)))
-        print(
-            f"{stream}: {facts['outcome']}, version {facts['version']}, "
-            f"{facts['support_pairs']} pairs, loss {float(facts['query_loss_before']):.3f} -> "
-            f"{float(facts['query_loss_after']):.3f}, |f(1)| = {norm:.3f}"
-        )
+    passed_over: Counter[str] = Counter()
+    followed = follow(
+        o.bootstrap, o.topic, thetas=thetas, until_end=o.until_end, passed_over=passed_over
+    )
+    for stream, mapping in followed:
+        print(f"{stream}: {'erased' if mapping is None else described(mapping)}")
+    print(f"passed over: {passed_over['bad']} bad, {passed_over['older']} older")
+
+
+def described(mapping: Mapping) -> str:
+    """Returns a mapping's main facts, and what it makes of an input of ones, in one line."""
+    facts = mapping.facts
+    x_1D = np.ones((1, mapping.tensors["w1"].shape[1]), np.float32)
+    norm = float(np.linalg.norm(mapping(x_1D)))
+    before, after = (_number(facts.get(f"query_loss_{when}", "")) for when in ("before", "after"))
+    return (
+        f"{facts.get('outcome', '?')}, version {facts['version']}, "
+        f"{facts.get('support_pairs', '?')} pairs, loss {before} -> {after}, |f(1)| = {norm:.3f}"
+    )
+
+
+def _number(text: str) -> str:
+    try:
+        return f"{float(text):.3f}"
+    except ValueError:
+        return "?"
 
 
 if __name__ == "__main__":

@@ -13,15 +13,19 @@ Each query ranks all candidates by a score, the largest first. The measures of o
   ranking has (Järvelin & Kekäläinen 2002).
 
 What is relevant: candidates of a grade of at least `relevant_at`, by default of any grade above 0.
-A query without a relevant candidate is left out of the means, and counted. Ties are broken against
-the mapping: among equal scores, candidates of lower gain rank first. A score that is not finite
-ranks last.
+A query without a relevant candidate is left out of the means, and counted. A score that is not
+finite ranks last.
+
+Ties are broken against the mapping: among equal scores, candidates of lower gain rank first. So a
+mapping that cannot tell candidates apart never gains by it: one output for all of 16 queries that
+share a target has an MRR of 1/16. The similarities below give equal candidates equal scores to the
+bit, because they sum in one order for every candidate, which a BLAS product does not.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,13 +57,6 @@ class RetrievalScores:
     """How many queries the means are over (B)."""
     left_out: NDArray[np.int64]
     """How many real queries had no relevant candidate (B)."""
-
-
-class BothWays(NamedTuple):
-    """Retrieval in both directions: sources search among targets, targets among sources."""
-
-    source_to_target: RetrievalScores
-    target_to_source: RetrievalScores
 
 
 def scores_of(
@@ -94,57 +91,56 @@ def scores_of(
     return _means(measures_6R, counts_R.reshape(*batch, n), real_query_BQ)
 
 
-def both_ways(
-    score_BQY: Floats,
-    relevance_BQY: ArrayLike,
-    real_query_BQ: ArrayLike = True,
-    real_candidate_BY: ArrayLike = True,
-    *,
-    relevant_at: float = 0.0,
-    gain: Gain = "linear",
-) -> BothWays:
-    """Returns `scores_of` in both directions, the second by the transposed scores and grades."""
-    relevance_BQY = np.broadcast_to(np.asarray(relevance_BQY), score_BQY.shape)
-    scores = partial(scores_of, relevant_at=relevant_at, gain=gain)
-    return BothWays(
-        scores(score_BQY, relevance_BQY, real_query_BQ, real_candidate_BY),
-        scores(
-            score_BQY.swapaxes(-1, -2),
-            relevance_BQY.swapaxes(-1, -2),
-            real_candidate_BY,
-            real_query_BQ,
-        ),
-    )
-
-
 def euclidean_scores(predicted_BQE: Floats, candidates_BYE: Floats) -> Floats:
-    """Returns -|p - c|² (B, Q, Y), the similarity used unless another is named.
+    """Returns -|p - c|² (B, Q, Y), float64, the similarity used unless another is named.
 
-    Computed in float64: in float32 the difference of large squares makes ties where there are none.
+    The differences are squared, not the vectors, so that nothing cancels far from the origin.
     """
-    predicted_BQE = np.asarray(predicted_BQE, np.float64)
-    candidates_BYE = np.asarray(candidates_BYE, np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        dot_BQY = predicted_BQE @ candidates_BYE.swapaxes(-1, -2)
-        score_BQY = 2.0 * dot_BQY - np.square(predicted_BQE).sum(-1)[..., np.newaxis]
-        score_BQY -= np.square(candidates_BYE).sum(-1)[..., np.newaxis, :]
-    return np.asarray(score_BQY)
+    return _query_by_query(_minus_squared_distance, predicted_BQE, candidates_BYE)
 
 
 def cosine_scores(predicted_BQE: Floats, candidates_BYE: Floats) -> Floats:
-    """Returns cosines (B, Q, Y); NaN, which ranks last, for a vector of zeros."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        predicted_BQE, candidates_BYE = _unit(predicted_BQE), _unit(candidates_BYE)
-        return np.asarray(predicted_BQE @ candidates_BYE.swapaxes(-1, -2))
+    """Returns cosines (B, Q, Y), float64; NaN, which ranks last, for a vector of zeros."""
+    return _query_by_query(_inner_product, _unit(predicted_BQE), _unit(candidates_BYE))
+
+
+def _query_by_query(
+    similarity: Callable[[Floats, Floats], Floats], predicted_BQE: Floats, candidates_BYE: Floats
+) -> Floats:
+    """Returns the similarity (B, Q, Y) of every query and candidate, for one query at a time, so
+    that what lies between has the size of the candidates."""
+    predicted_BQE = np.asarray(predicted_BQE, np.float64)
+    candidates_BYE = np.asarray(candidates_BYE, np.float64)
+    queries, candidates = predicted_BQE.shape[-2], candidates_BYE.shape[-2]
+    batch = np.broadcast_shapes(predicted_BQE.shape[:-2], candidates_BYE.shape[:-2])
+    score_BQY = np.empty((*batch, queries, candidates))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for q in range(queries):
+            score_BQY[..., q, :] = similarity(predicted_BQE[..., q : q + 1, :], candidates_BYE)
+    return score_BQY
+
+
+def _minus_squared_distance(predicted_B1E: Floats, candidates_BYE: Floats) -> Floats:
+    return np.asarray(-np.square(predicted_B1E - candidates_BYE).sum(-1))
+
+
+def _inner_product(predicted_B1E: Floats, candidates_BYE: Floats) -> Floats:
+    return np.asarray((predicted_B1E * candidates_BYE).sum(-1))
 
 
 def relevance_from_labels(query_labels_BQ: ArrayLike, candidate_labels_BY: ArrayLike) -> Floats:
     """Returns grades (B, Q, Y): 1 where labels are equal, else 0; the empty label equals none."""
-    a_BQ, b_BY = np.asarray(query_labels_BQ), np.asarray(candidate_labels_BY)
+    a_BQ, b_BY = _labels(query_labels_BQ), _labels(candidate_labels_BY)
     equal_BQY = a_BQ[..., :, np.newaxis] == b_BY[..., np.newaxis, :]
-    if a_BQ.dtype.kind in "US":
-        equal_BQY = equal_BQY & (a_BQ != np.zeros((), a_BQ.dtype))[..., :, np.newaxis]
+    if a_BQ.dtype == object:
+        equal_BQY = equal_BQY & a_BQ.astype(bool)[..., :, np.newaxis]
     return np.asarray(equal_BQY, np.float64)
+
+
+def _labels(labels: object) -> NDArray[Any]:
+    """Returns labels as an array, texts as Python's own: numpy's drop null characters at the end,
+    so that "a" would equal "a\\0"."""
+    return np.asarray(labels, object if np.asarray(labels).dtype.kind in "US" else None)
 
 
 def relevance_of_pairs(labels_BQ: ArrayLike) -> Floats:
@@ -153,7 +149,7 @@ def relevance_of_pairs(labels_BQ: ArrayLike) -> Floats:
     The grade is 2 for a query's own candidate, 1 for another of the same label, and 0 otherwise.
     With `relevant_at=2` only NDCG sees the labels.
     """
-    labels_BQ = np.asarray(labels_BQ)
+    labels_BQ = _labels(labels_BQ)
     same_BQQ = relevance_from_labels(labels_BQ, labels_BQ)
     own_QQ = np.eye(labels_BQ.shape[-1])
     return np.asarray(np.maximum(same_BQQ, 2.0 * own_QQ))
@@ -168,9 +164,7 @@ def recall_at_1(
 
     `truth_Q` holds the true candidates' indices. Without queries the share is NaN.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        # |p − c|² without |p|², which is the same for all candidates
-        score_QY = 2.0 * (predicted_QE @ candidates_YE.T) - np.square(candidates_YE).sum(1)
+    score_QY = euclidean_scores(predicted_QE, candidates_YE)
     relevance_QY = np.equal.outer(truth_Q, np.arange(len(candidates_YE)))
     return float(scores_of(score_QY, relevance_QY).r_at_1)
 
@@ -261,4 +255,8 @@ def _means(measures_6R: Floats, counts_BQ: Mask, real_query_BQ: Mask) -> Retriev
 
 
 def _unit(vectors_BQE: Floats) -> Floats:
-    return np.asarray(vectors_BQE / np.linalg.norm(vectors_BQE, axis=-1, keepdims=True))
+    vectors_BQE = np.asarray(vectors_BQE, np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # the largest number is taken out first: squares overflow
+        vectors_BQE = vectors_BQE / np.abs(vectors_BQE).max(-1, keepdims=True, initial=0.0)
+        return np.asarray(vectors_BQE / np.sqrt(np.square(vectors_BQE).sum(-1, keepdims=True)))

@@ -49,9 +49,11 @@ def candidate_concepts(concept: int, others: Iterable[int], seed: int) -> list[i
 
 
 def nearest(o_1E: FloatArray, candidates_YE: FloatArray) -> int:
-    """Returns the row of the candidate nearest to the prediction; of equals the first."""
-    score_1Y = euclidean_scores(o_1E, candidates_YE)
-    return int(np.where(np.isfinite(score_1Y), score_1Y, -np.inf).argmax())
+    """Returns the row of the candidate nearest to the prediction; of equals the last, because the
+    true one, which is the first, has not been told apart from them."""
+    score_Y = euclidean_scores(o_1E, candidates_YE)[0]
+    score_Y = np.where(np.isfinite(score_Y), score_Y, -np.inf)
+    return int(np.flatnonzero(score_Y == score_Y.max())[-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from daemon.turn.streams import StreamId
 from daemon.turn.window import Pair, PairId
 from daemon.wire import paired_event
 from daemon.wire.dead_letter import DeadLetter, dead_letter_of
-from daemon.wire.paired_event import Content, EventLimits
+from daemon.wire.paired_event import Content, Event, EventLimits, Image, Video
 from daemon.wire.record import Record
+from model.encoders.picture_file import check_work_together
 from model.values.errors import BadContent, DeviceLost
 from model.values.outside import described
 
@@ -106,6 +107,8 @@ def _decode(
 ) -> Decoded:
     event = paired_event.decode_event(record, partition, limits)
     pairs = list(enumerate(event.pairs))
+    if len(pairs) > 1:
+        _check_work(event)
     return Decoded(
         StreamId(partition, event.stream),
         event.offset,
@@ -114,6 +117,21 @@ def _decode(
         tuple([_prepare(engine, "source", i, pair.source) for i, pair in pairs]),
         tuple([_prepare(engine, "target", i, pair.target) for i, pair in pairs]),
     )
+
+
+def _check_work(event: Event) -> None:
+    """Raises MalformedEvent when the pictures of all pairs together take too long to decode. Each
+    content by itself is checked by its encoder."""
+    sides = zip(*((pair.source, pair.target) for pair in event.pairs), strict=True)
+    # a side is of one modality, or refused at its first content of another
+    pictured = [side for side in sides if isinstance(side[0], Image | Video)]
+    contents = [content for side in pictured for content in side]
+    pictures = [content.data for content in contents if isinstance(content, Image)]
+    pictures += [f for content in contents if isinstance(content, Video) for f in content.frames]
+    try:
+        check_work_together(pictures)
+    except BadContent as e:
+        raise MalformedEvent(e.reason, f"all {len(event.pairs)} pairs: {e}") from e
 
 
 def _prepare(engine: AdaptationEngine, side: Side, index: int, content: Content) -> NDArray[Any]:

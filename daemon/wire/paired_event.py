@@ -28,6 +28,10 @@ CONTENT_TYPE = "content-type"
 LATEST_MS = 253_402_300_799_999
 """The end of the year 9999. A later time is a mistake, and the store keeps times as int64."""
 
+SECONDS = range(10**8, 10**11)
+"""What a time in seconds is from 1973 to the year 5138. In milliseconds these numbers are times of
+1970 to 1973, which no event has."""
+
 MAX_FRAMES = 4_096
 """The most frames of a video: each costs memory, even one without a byte."""
 
@@ -163,10 +167,20 @@ def _event(record: Record, partition: int, limits: EventLimits) -> Event:
         partition=partition,
         offset=record.offset,
         recorded_ms=recorded_ms,
-        time_ms=recorded_ms if event.time_ms is None else event.time_ms,
+        time_ms=recorded_ms if event.time_ms is None else _checked_time(event.time_ms),
         pairs=tuple(event.pairs),
         id=event.id,
     )
+
+
+def _checked_time(time_ms: int) -> int:
+    if time_ms in SECONDS:
+        raise MalformedEvent(
+            "implausible_time",
+            f"time_ms is {time_ms}, a time of 1970 to 1973 in milliseconds; expected milliseconds "
+            f"since 1970: if it counts seconds, {time_ms * 1000}",
+        )
+    return time_ms
 
 
 def encode_event(event: PairedEvent, content_type: str = MSGPACK) -> bytes:

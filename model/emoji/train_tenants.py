@@ -161,8 +161,10 @@ def _ridge_recall(x_BSD: Tensor, y_BSE: Tensor, x_BQD: Tensor, y_BQE: Tensor) ->
 
 
 def _recall_at_1(o_BQE: Tensor, y_BQE: Tensor) -> float:
-    nearest_BQ = torch.cdist(o_BQE, y_BQE).argmin(2)
-    return (nearest_BQ == torch.arange(y_BQE.shape[1])).float().mean().item()
+    # not by a matrix product, in which squares cancel; a tie is no hit
+    distance_BQQ = torch.cdist(o_BQE, y_BQE, compute_mode="donot_use_mm_for_euclid_dist")
+    own_BQ1 = distance_BQQ.diagonal(dim1=1, dim2=2).unsqueeze(2)
+    return ((distance_BQQ <= own_BQ1).sum(2) == 1).float().mean().item()
 
 
 def as_meta_init(

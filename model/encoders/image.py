@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from model.encoders.sequences import scaled
 from model.theta.part import PartSpec
+from model.values.arrays import FloatArray
 from model.values.errors import BadMetaInit
 
 KIND = "cnn/2"
@@ -82,7 +83,9 @@ class ImageEncoder:
         found = {name: tensor.shape for name, tensor in spec.tensors.items()}
         if found != (shapes := self.sizes.shapes()):
             raise BadMetaInit(f"encoder tensors have shapes {found}, its config asks for {shapes}")
-        self._tensors = {n: torch.tensor(t, device=device) for n, t in spec.tensors.items()}
+        # on a CPU convolutions with channels innermost take half the time
+        self._layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        self._tensors = {n: self._laid_out(t, device) for n, t in spec.tensors.items()}
 
     @property
     def side(self) -> int:
@@ -110,6 +113,7 @@ class ImageEncoder:
 
     def forward(self, h_RCPP: Tensor) -> Tensor:
         """Returns what `encode_ink` does, without setting torch's modes, for torch.export."""
+        h_RCPP = h_RCPP.contiguous(memory_format=self._layout)
         for i, (channels, pool) in enumerate(self.sizes.blocks):
             weight, bias = self._tensors[f"conv{i}.weight"], self._tensors[f"conv{i}.bias"]
             new_RCPP = functional.conv2d(h_RCPP, weight, bias, padding=1).relu_()
@@ -117,6 +121,10 @@ class ImageEncoder:
             h_RCPP = functional.max_pool2d(h_RCPP, 2) if pool else h_RCPP
         key_RU = self._linear("linear", h_RCPP.flatten(1))
         return scaled(key_RU if self.sizes.lookup is None else self._looked_up(key_RU))
+
+    def _laid_out(self, array: FloatArray, device: torch.device) -> Tensor:
+        tensor = torch.tensor(array, device=device)
+        return tensor.contiguous(memory_format=self._layout) if tensor.dim() == 4 else tensor
 
     def _looked_up(self, key_RU: Tensor) -> Tensor:
         key_RU = functional.normalize(key_RU, dim=1, eps=1e-6)

@@ -7,8 +7,10 @@ is a weighted sum of the input samples around that place. The weights, or taps, 
 cutoff is below both Nyquist frequencies, in a Kaiser window (Crochiere and Rabiner, Multirate
 Digital Signal Processing, 1983, chapter 4). They depend on the place only by its fraction of a
 sample, its phase. There are `up` phases, and every up-th output has the same one: so the outputs of
-a phase are one matrix product, of windows at equal distances with the phase's taps.
+a phase are inner products of windows at equal distances with the phase's taps.
 """
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,9 @@ CUTOFF = 0.92
 all up to 0.84 and nothing from 1.0 on (Kaiser's formula for the width of the transition)."""
 KAISER_BETA = 8.6
 """The window's shape: gives about 86 dB of stop-band attenuation (Kaiser's formula)."""
-BLOCK = 1_000_000
-"""How many numbers of the overlapping windows are copied at a time."""
+FILTERS = 8
+"""How many filters are kept, of at most 4.3 MB each; making one takes longer than using it on a
+clip of a second."""
 
 FloatArray = NDArray[np.float64]
 
@@ -43,25 +46,22 @@ def resampled(wave_T: FloatArray, up: int, down: int) -> FloatArray:
         start, phase = divmod(first * down, up)
         outputs = len(range(first, count, up))
         chosen = windows[start : start + (outputs - 1) * down + 1 : down]
-        result_T[first::up] = _filtered(chosen, taps_RI[phase])
+        result_T[first::up] = np.vecdot(chosen, taps_RI[phase])
     return result_T
 
 
+@lru_cache(FILTERS)
 def filter_phases(up: int, down: int) -> FloatArray:
     """Returns the taps (up, I) of outputs that lie 0/up, 1/up, ... of a sample behind an input.
 
-    Each row sums to 1, so that a constant stays what it is.
+    Each row sums to 1, so that a constant stays what it is. The array is kept, and is not to be
+    written to.
     """
     cutoff = CUTOFF * min(1.0, up / down)
     half = int(np.ceil(ZEROS / cutoff))
     distance_RI = np.arange(-half, half + 1)[None, :] - np.arange(up)[:, None] / up
     inside_RI = np.clip(1.0 - np.square(distance_RI / (half + 1)), 0.0, None)
     taps_RI = np.sinc(cutoff * distance_RI) * np.i0(KAISER_BETA * np.sqrt(inside_RI))
-    return np.asarray(taps_RI / taps_RI.sum(1, keepdims=True))
-
-
-def _filtered(windows_TI: FloatArray, taps_I: FloatArray) -> FloatArray:
-    """Returns windows @ taps without copying all windows at once: they overlap in memory."""
-    rows = max(BLOCK // len(taps_I), 1)
-    blocks = [windows_TI[at : at + rows] for at in range(0, len(windows_TI), rows)]
-    return np.concatenate([np.ascontiguousarray(block) @ taps_I for block in blocks])
+    taps_RI = np.asarray(taps_RI / taps_RI.sum(1, keepdims=True))
+    taps_RI.setflags(write=False)
+    return taps_RI

@@ -46,8 +46,9 @@ def reversed_RT(h_RTC: Tensor, length_R: Tensor) -> Tensor:
 
 
 def scaled(features_RX: Tensor) -> Tensor:
-    """Returns each row scaled to norm √X; a row of zeros stays zero."""
-    norm_R1 = features_RX.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
+    """Returns each row scaled to norm √X; a row of zeros stays zero, with a finite gradient."""
+    # held above 0 before the root, whose derivative at 0 is infinite
+    norm_R1 = features_RX.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()
     return features_RX / norm_R1 * float(np.sqrt(features_RX.shape[1]))
 
 

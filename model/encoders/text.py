@@ -6,9 +6,8 @@ H = hidden units (of one GRU), X = source or target dim
 
 There is no tokenizer and no alphabet. A text goes through four stages:
 
-1. Normalisation, so that texts which people call equal are read alike: NFKC, case folding, NFKC
-   again (Unicode's NFKC_Casefold but for ignorable characters), and runs of white space as single
-   spaces. The result is cut after `max_chars` characters.
+1. Normalisation, so that texts which people call equal are read alike
+   (`model.encoders.normalisation`). The result is cut after `max_chars` characters.
 2. Embedding. At each character, each n-gram that ends there is hashed to a row of one table (the
    hashing trick; Weinberger et al. 2009, Bojanowski et al. 2017), so that every code point there
    is, or will be, has a row. The rows of a character's n-grams are summed.
@@ -18,7 +17,6 @@ There is no tokenizer and no alphabet. A text goes through four stages:
    a linear map, and the result is scaled to norm √X.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.encoders.normalisation import is_visible, normalised_text
 from model.encoders.rowwise import RowwiseLinear
 from model.encoders.sequences import in_chunks, reversed_RT, scaled, valid_RT
 from model.encoders.trained_part import read_net, read_sizes, size, spec_of
@@ -124,7 +123,7 @@ class TextEncoder:
     def prepare(self, content: Content) -> NDArray[Any]:
         """Returns the code points (T), int32, of the normalised text.
 
-        Raises BadContent: `wrong_modality`, or `empty_text` when there is nothing but white space.
+        Raises BadContent: `wrong_modality`, or `empty_text` when no character of it is visible.
         """
         if not isinstance(content, str):
             kind = type(content).__name__
@@ -144,14 +143,10 @@ class TextEncoder:
 def code_points(text: str, max_chars: int) -> NDArray[np.int32]:
     """Returns the code points (T), int32, of the normalised text: 1 <= T <= max_chars.
 
-    Raises BadContent `empty_text` when there is nothing but white space.
+    Raises BadContent `empty_text` when no character of it is visible.
     """
-    # cut before normalising too: that takes quadratic time on endless combining marks
-    read = _spaced(_spaced(text)[: 2 * max_chars])
-    for form in (str.casefold, _nfkc):
-        read = form(_nfkc(read))
-    read = _spaced(read)[:max_chars]
-    if not read:
+    read = normalised_text(text, max_chars)
+    if not is_visible(read):
         raise BadContent("empty_text", f"text of {len(text)} characters has no visible one")
     return np.array([ord(character) for character in read], np.int32)
 
@@ -180,11 +175,3 @@ def bidirectional(h_RFI: Tensor, step_R: Tensor, forwards: nn.GRU, backwards: nn
     ahead_RFH = forwards(h_RFI)[0]
     back_RFH = backwards(reversed_RT(h_RFI, step_R))[0]
     return torch.cat([ahead_RFH, reversed_RT(back_RFH, step_R)], 2)
-
-
-def _nfkc(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
-
-
-def _spaced(text: str) -> str:
-    return " ".join(text.split())

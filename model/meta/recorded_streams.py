@@ -160,7 +160,8 @@ def sizes_for_hash(sizes: EpisodeSizes) -> bytes:
 
 
 def _numbered(labels: tuple[str, ...]) -> IndexArray:
-    return np.unique(np.asarray(labels, np.str_), return_inverse=True)[1].astype(np.int64)
+    number = {label: place for place, label in enumerate(sorted(set(labels)))}
+    return np.array([number[label] for label in labels], np.int64)
 
 
 def _checked(stream: RecordedStream, first: RecordedStream) -> RecordedStream:

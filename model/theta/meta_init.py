@@ -38,6 +38,11 @@ Modality = Literal["vector", "image", "text", "audio", "video"]
 Activation = Literal["relu", "gelu", "tanh", "sigmoid"]
 OutputActivation = Literal["none", "relu", "gelu", "tanh", "sigmoid"]
 
+READINGS: Mapping[Modality, int] = {"image": 2, "video": 2, "text": 2}
+"""The version, 1 where none is given, of how contents become the arrays that an encoder's network
+reads. Raise it when the same content becomes another array: then windows of the features of before
+are not used, and events are read again. It is no part of a θ, whose hash stays what it was."""
+
 STANDARDISED = "standardised"
 SHARED = PartSpec({"kind": "mlp"})
 """The generator with which every stream starts at θ itself."""
@@ -99,12 +104,15 @@ class MetaInit:
 
     @property
     def encoder_version(self) -> str:
-        """A hash of the encoders: windows of features can be used only by a θ of the same one."""
+        """A hash of the encoders, and of how this adaptd reads contents for them: windows of
+        features can be used only by a θ of the same one."""
         encoders = {n: p for n, p in self.parts.items() if n.endswith("encoder")}
         if not encoders:
             return "identity"
         tensors = {f"{n}.{t}": a for n, p in encoders.items() for t, a in p.tensors.items()}
-        return _digest(tensors, {n: p.config for n, p in encoders.items()})[:12]
+        read = {"source_encoder": self.source_modality, "target_encoder": self.target_modality}
+        readings = {f"{n}.reading": READINGS[read[n]] for n in encoders if read[n] in READINGS}
+        return _digest(tensors, {n: p.config for n, p in encoders.items()} | readings)[:12]
 
     @property
     def content_hash(self) -> str:

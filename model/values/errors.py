@@ -19,6 +19,7 @@ BadContentReason = Literal[
     "not_finite",
     "truncated_image",
     "decompression_bomb",
+    "too_much_work",
     "unsupported_image_format",
     "empty_text",
     "empty_audio",

@@ -60,6 +60,7 @@ WINDOW_STORE: Calls = {
     "claim": (0, 1),
     "append": (0, 1, 1, [PAIR]),
     "restore": (0, 1, {"stream": [PAIR.pair]}),
+    "shorten": (0, 1, {"s": 1}),
     "load": (0, ["stream"]),
     "streams": ([0],),
     "mark": (0, 1, "theta"),

@@ -341,6 +341,31 @@ def test_a_time_that_fits_no_window_is_refused(time_ms: int) -> None:
     )
 
 
+NOW_S = 1_767_225_600  # 2026-01-01
+
+
+@pytest.mark.parametrize("encoding", [MSGPACK, JSON])
+@pytest.mark.parametrize("time_s", [100_000_000, NOW_S, NOW_S + 10**9, 99_999_999_999])
+def test_a_time_in_seconds_is_refused_and_told(time_s: int, encoding: str) -> None:
+    value = paired_event.encode_event(PairedEvent(GOOD.pairs, time_ms=time_s), encoding)
+    error = refused(value, content_type(encoding))
+    assert error.reason == "implausible_time"
+    assert f"seconds, {time_s * 1000}" in error.detail
+
+
+@pytest.mark.parametrize("time", [NOW_S * 10**6, NOW_S * 10**9, 9_405_142_800_000_000])
+def test_microseconds_nanoseconds_and_the_year_300000_are_refused(time: int) -> None:
+    value = paired_event.encode_event(PairedEvent(GOOD.pairs, time_ms=time))
+    assert refused(value).reason == "schema"
+
+
+@pytest.mark.parametrize("time_ms", [0, 1, 10**8 - 1, 10**11, NOW_S * 1000, LATEST_MS])
+def test_other_times_are_taken_as_they_are(time_ms: int) -> None:
+    value = paired_event.encode_event(PairedEvent(GOOD.pairs, time_ms=time_ms))
+    record = MemoryRecord(offset=5, timestamp=NOW_S * 1000, key=b"s", value=value, headers=())
+    assert paired_event.decode_event(record, 0, LIMITS).time_ms == time_ms
+
+
 def test_a_time_of_thirty_digits_is_refused() -> None:
     value = paired_event.encode_event(GOOD, JSON).replace(b"77", b"9" * 30)
     assert refused(value, content_type(JSON)).reason == "schema"

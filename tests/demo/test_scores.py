@@ -236,3 +236,28 @@ def test_a_running_score_forgets() -> None:
         scores.add("a", 16, hits(hit))
     assert scores.recent("a")["adapted"] == 0.0
     assert scores.recent("b")["adapted"] is None
+
+
+def test_far_from_the_origin_the_nearest_is_still_found() -> None:
+    """In float32 the squares of such numbers would hide every difference."""
+    far = np.round(CANDIDATES_CE * 8) + np.float32(10_000)
+    scorer = PrequentialScorer(THETA, "relu")
+    for offset in range(8):
+        scorer.score_event(offset, X_ND[offset], Y_NE[offset], far)
+    scorer.add_mapping(mapping(7, 4, 3, far[0] + np.float32(0.25)))
+    score = scorer.score_event(8, X_ND[8], Y_NE[8], far)
+    nearest_by_hand = min(range(CANDIDATES), key=lambda c: ((far[c] - far[0] - 0.25) ** 2).sum())
+    assert nearest_by_hand == 0
+    assert score is not None
+    assert (score.hits["adapted"], score.found) == (True, 0)
+
+
+def test_a_tie_is_no_hit_and_shows_another() -> None:
+    alike = np.repeat(CANDIDATES_CE[:1], CANDIDATES, axis=0)
+    scorer = PrequentialScorer(THETA, "relu")
+    for offset in range(8):
+        scorer.score_event(offset, X_ND[offset], Y_NE[offset], alike)
+    scorer.add_mapping(mapping(7, 4, 3, alike[0]))
+    score = scorer.score_event(8, X_ND[8], Y_NE[8], alike)
+    assert score is not None
+    assert (score.hits["adapted"], score.found) == (False, CANDIDATES - 1)

@@ -56,6 +56,14 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def many_scans() -> bytes:
+    """A JPEG of 80 KB that goes over its million pixels 6,000 times."""
+    file = io.BytesIO()
+    Picture.new("RGB", (1_020, 1_020), "gold").save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * 6_000 + b"\xff\xd9"
+
+
 GOOD = WirePair(vector(X), vector(Y))
 LIE = Vector("float32", [1_000_000_000], X.tobytes())
 UNKNOWN = {"pairs": [{"source": {"type": "smell"}, "target": {"type": "smell"}}]}
@@ -81,6 +89,7 @@ BAD_VECTORS: list[tuple[str, bytes | None, bytes | None]] = [
     ("lying_shape", b"a", event(WirePair(Vector("float32", [-1], b""), vector(Y)))),
     ("wrong_pair_count", b"a", event()),
     ("no_value", b"a", None),
+    ("implausible_time", b"a", encode_event(PairedEvent([GOOD], time_ms=1_767_225_600))),
 ]
 
 
@@ -136,6 +145,7 @@ def test_pictures(install: Install) -> None:
         "truncated_image": good[: len(good) // 2],
         "decompression_bomb": bomb(),
         "unsupported_image_format": b"GIF89a" + bytes(40),
+        "too_much_work": many_scans(),
     }
     bad = [Raw(b"tenant", event(WirePair(Image(data), y))) for data in bad_pictures.values()]
     bad.append(Raw(b"tenant", event(WirePair(vector(X), y))))

@@ -253,3 +253,16 @@ def test_the_forward_pass_is_exported(lookup: tuple[int, int] | None) -> None:
     ink = torch.rand(4, 3, encoder.side, encoder.side)
     exported = torch.export.export(Forward(), (ink,))
     assert torch.equal(exported.module()(ink), encoder.encode_ink(ink))
+
+
+def test_scaling_has_finite_gradients_and_norm_root_x() -> None:
+    rows_RX = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1e-30, 0.0]], requires_grad=True)
+    result_RX = scaled(rows_RX)
+    expected = torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.0, 0.0]]) * 2**0.5
+    torch.testing.assert_close(result_RX, expected)
+    loss = (result_RX * torch.tensor([1.0, 2.0])).sum()
+    (gradient_RX,) = torch.autograd.grad(loss, rows_RX)
+    assert gradient_RX.isfinite().all()
+    # d/dx of √2·(x₁ + 2·x₂)/|x| at (3, 4): √2·((1, 2) − u·(u·(1, 2)))/5, u = (0.6, 0.8)
+    by_hand = torch.tensor([1.0 - 0.6 * 2.2, 2.0 - 0.8 * 2.2]) * 2**0.5 / 5.0
+    torch.testing.assert_close(gradient_RX[1], by_hand)

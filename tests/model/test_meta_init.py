@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as write_safetensors
 
 from model.encoders.image import config_of
-from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.theta.meta_init import READINGS, MetaInit, fresh_meta_init
 from model.theta.meta_init_file import (
     FORMAT,
     load_meta_init,
     meta_init_from_bytes,
     meta_init_to_bytes,
     save_meta_init,
+    shipped,
 )
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
@@ -68,6 +69,21 @@ def test_what_float16_can_hold_takes_half_the_room_and_comes_back_the_same() -> 
 def test_fresh_is_its_seed() -> None:
     assert fresh_meta_init(5, 3).content_hash == fresh_meta_init(5, 3).content_hash
     assert fresh_meta_init(5, 3).content_hash != fresh_meta_init(5, 3, seed=1).content_hash
+
+
+def test_another_reading_of_contents_is_another_encoder_version_of_the_same_theta(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theta = load_meta_init(shipped())
+    before, content_hash = theta.encoder_version, theta.content_hash
+    # what they were while pictures were read as stored, whatever EXIF said of them
+    assert before != "d446e6143032"
+    assert content_hash.startswith("d9ebc4c1131a")
+    monkeypatch.setitem(cast(Any, READINGS), "image", 3)
+    assert theta.encoder_version != before
+    assert theta.content_hash == content_hash
+    monkeypatch.setitem(cast(Any, READINGS), "text", 7)
+    assert THETA.encoder_version == "identity"
 
 
 def test_the_encoder_version_follows_its_tensors_only() -> None:

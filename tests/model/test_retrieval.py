@@ -24,9 +24,9 @@ from torchmetrics.functional.retrieval import (
 )
 
 from model import retrieval
+from model.evaluate.scoring import nearness
 from model.retrieval import (
     RetrievalScores,
-    both_ways,
     cosine_scores,
     euclidean_scores,
     recall_at_1,
@@ -216,12 +216,8 @@ def test_padding_changes_nothing(lists: tuple[Floats, Floats], data: st.DataObje
     )
     real_n = np.arange(padded_score.shape[1]) < score.shape[1]
     real_c = np.arange(padded_score.shape[2]) < score.shape[2]
-    for ours, padded in zip(
-        both_ways(score, relevance),
-        both_ways(padded_score, padded_relevance, real_n, real_c),
-        strict=True,
-    ):
-        assert_same(ours, padded)
+    padded = scores_of(padded_score, padded_relevance, real_n, real_c)
+    assert_same(scores_of(score, relevance), padded)
 
 
 @laws
@@ -240,15 +236,6 @@ def _with_axis(scores: RetrievalScores) -> RetrievalScores:
     return RetrievalScores(**{k: v[np.newaxis] for k, v in dataclasses.asdict(scores).items()})
 
 
-@laws
-@given(ranked_lists())
-def test_the_way_back_is_the_transpose(lists: tuple[Floats, Floats]) -> None:
-    score, relevance = lists
-    back = both_ways(score, relevance).target_to_source
-    transposed = score.transpose(0, 2, 1).copy(), relevance.transpose(0, 2, 1).copy()
-    assert_same(back, both_ways(*transposed).source_to_target)
-
-
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     score, grade = without_ties(3, 50, 20, 0.3)
     whole = scores_of(score, grade), scores_of(score, np.eye(50, 20))
@@ -259,11 +246,68 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_same(at_once, part)
 
 
-def test_perfect_predictions_score_one_both_ways() -> None:
+def test_perfect_predictions_score_one() -> None:
     x = np.random.default_rng(0).standard_normal((2, 12, 6))
     for similarity in (euclidean_scores, cosine_scores):
-        for scores in both_ways(similarity(x, x), np.eye(12)):
-            assert all(np.all(values == 1.0) for values in figures(scores).values())
+        scores = scores_of(similarity(x, x), np.eye(12))
+        assert all(np.all(values == 1.0) for values in figures(scores).values())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("similarity", [euclidean_scores, cosine_scores, nearness])
+@pytest.mark.parametrize("dim", [1, 3, 8, 33, 129, 512])
+def test_one_target_for_all_queries_is_tied_to_the_bit(
+    similarity: Any, dim: int, dtype: Any
+) -> None:
+    rng = np.random.default_rng(dim)
+    target, predicted = rng.standard_normal((1, dim)), rng.standard_normal((16, dim))
+    score = similarity(predicted.astype(dtype), np.repeat(target, 16, axis=0).astype(dtype))
+    assert (score == score[:, :1]).all()
+    found = figures(scores_of(score, np.eye(16)))
+    assert found["mrr"] == pytest.approx(1 / 16, abs=1e-15)
+    assert found["r_at_1"] == found["r_at_5"] == found["r_at_10"] == 0.0
+
+
+@laws
+@given(st.integers(1, 70), st.integers(2, 40), st.integers(0, 2**32 - 1), st.booleans())
+def test_equal_candidates_score_equally_wherever_they_stand(
+    dim: int, candidates: int, seed: int, batched: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    which = rng.integers(0, 3, candidates)
+    values = rng.standard_normal((3, dim)) * 10.0 ** rng.integers(-20, 20)
+    p = rng.standard_normal((2, 4, dim) if batched else (4, dim))
+    for similarity in (euclidean_scores, cosine_scores):
+        score = similarity(p, values[which])
+        np.testing.assert_array_equal(score, similarity(p, values)[..., which])
+
+
+@pytest.mark.parametrize("times", [2.0, 3.0, 10.0])
+def test_a_candidate_and_its_multiple_have_one_cosine(times: float) -> None:
+    rng = np.random.default_rng(6)
+    p, c = rng.standard_normal((2, 5, 9)).astype(np.float32)
+    score = cosine_scores(p, np.concatenate([c, times * c.astype(np.float64)]))
+    np.testing.assert_array_equal(score[:, :5], score[:, 5:])
+    assert np.isfinite(cosine_scores(1e200 * p.astype(float), 1e-200 * c.astype(float))).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, -1e6])
+def test_an_offset_of_everything_changes_no_rank(offset: float) -> None:
+    rng = np.random.default_rng(7)
+    c = rng.integers(-8, 9, (40, 32)).astype(np.float32)
+    p = c + rng.integers(-1, 2, c.shape).astype(np.float32)
+    truth, far = np.arange(40), np.float32(offset)
+    distance = [
+        [
+            sum((int(a) - int(b)) ** 2 for a, b in zip(*uv, strict=True))
+            for uv in ((u, v) for v in c)
+        ]
+        for u in p
+    ]
+    np.testing.assert_array_equal(euclidean_scores(p + far, c + far), -np.array(distance, float))
+    assert recall_at_1(p + far, c + far, truth) == 1.0
+    for similarity in (euclidean_scores, nearness):
+        assert float(scores_of(similarity(p + far, c + far), np.eye(40)).r_at_1) == 1.0
 
 
 @pytest.mark.parametrize("value", [0.0, math.nan, -math.inf, math.inf])
@@ -316,6 +360,16 @@ def test_labels_become_grades() -> None:
     strict = scores_of(score, own[:1], relevant_at=2.0)
     assert (float(strict.r_at_1), float(strict.mrr)) == (0.0, 0.5)
     assert float(scores_of(score, own[:1]).r_at_1) == 1.0
+
+
+def test_labels_are_equal_only_to_the_last_character() -> None:
+    labels = ["a", "a\0", "a\0\0", "\0", "", "a"]
+    same = relevance_from_labels(["a", "a\0"], labels)
+    np.testing.assert_array_equal(same, [[1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0]])
+    own = relevance_of_pairs(labels)
+    expected = 2 * np.eye(6)
+    expected[0, 5] = expected[5, 0] = 1
+    np.testing.assert_array_equal(own, expected)
 
 
 def test_similarities_are_their_definitions() -> None:

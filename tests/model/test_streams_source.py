@@ -181,3 +181,9 @@ def test_streams_too_short_are_left_out_by_name_and_the_hash_knows_the_data() ->
     assert source.content_hash == again.content_hash
     longer = RecordedEpisodes([recorded("long", 31)], SIZES)
     assert source.content_hash != longer.content_hash
+
+
+def test_labels_that_differ_in_a_null_character_are_different() -> None:
+    stream = recorded("a", 4, ["a", "a\0", "a\0", "a"])
+    sizes = EpisodeSizes(2, 2, 2)
+    assert RecordedEpisodes([stream], sizes).names == ("a",)
