@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from daemon import config
-from daemon.commands import meta_init
+from daemon.commands import meta_init, offsets
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.outputs import require_writable, writing
@@ -40,6 +40,7 @@ topics_app = typer.Typer(
 )
 app.add_typer(topics_app, name="topics")
 app.add_typer(meta_init.app, name="meta-init")
+app.add_typer(offsets.app, name="offsets")
 app.command()(record)
 app.command("meta-train")(meta_train)
 app.command()(evaluate)

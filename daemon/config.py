@@ -129,7 +129,8 @@ class Settings(BaseModel):
     """The topic of published θs, which also says which of them is active. `adaptd meta-init` writes
     it. It must be compacted and have one partition."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
-    """Where a group begins to read that has never committed."""
+    """Where a group begins to read that has never committed. Partitions and topics that are made
+    later are read from their beginning."""
     kafka_isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
     """Whether only records of committed transactions are read, and those of none. An open
     transaction then holds back what lies behind its first record."""

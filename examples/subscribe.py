@@ -46,8 +46,15 @@ class Mapping:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Sort key: of two mappings of a stream, the one with the larger order counts."""
+        """Sort key: of two mappings of a stream that come from one partition, the one with the
+        larger order counts. Orders of different partitions cannot be compared."""
         return int(self.facts["epoch"]), int(self.facts["version"])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Sort key: of two mappings of a stream that come from different partitions, the one with
+        the larger place counts: the one that reflects the newer event."""
+        return int(self.facts["event_time_ms"]), int(self.facts["partition"])
 
     def __call__(self, x_RD: Floats) -> Floats:
         """Maps source features (R, D) to target features (R, E)."""
@@ -225,8 +232,8 @@ def _check(mapping: Mapping) -> None:
         raise BadMapping(f"the tensors do not have the shapes {shapes}")
     if unknown := {facts["activation"], facts["output_activation"]} - set(ACTIVATIONS):
         raise BadMapping(f"unknown activations {unknown}")
-    if not all(0 <= number < 2**63 for number in mapping.order):
-        raise BadMapping(f"(epoch, version) is {mapping.order}")
+    if not all(0 <= number < 2**63 for number in (*mapping.order, *mapping.place)):
+        raise BadMapping(f"(epoch, version) is {mapping.order}, (time, partition) {mapping.place}")
 
 
 def _metadata(value: bytes) -> dict[str, str]:
@@ -282,10 +289,11 @@ def follow(
         consumer.seek_to_beginning(*partitions)
         ends = consumer.end_offsets(partitions)
         orders: dict[str, tuple[int, int]] = {}
+        places: dict[str, tuple[int, int]] = {}
         while not until_end or any(consumer.position(tp) < ends[tp] for tp in partitions):
             for records in consumer.poll(timeout_ms=500).values():
                 for record in records:
-                    yield from _newer(record, orders, thetas, passed_over)
+                    yield from _newer(record, orders, thetas, passed_over, places)
     finally:
         consumer.close()
 
@@ -295,8 +303,10 @@ def _newer(
     orders: dict[str, tuple[int, int]],
     thetas: Thetas | None = None,
     passed_over: Counter[str] | None = None,
+    places: dict[str, tuple[int, int]] | None = None,
 ) -> Iterator[tuple[str, Mapping | None]]:
     counts: Counter[str] = Counter() if passed_over is None else passed_over
+    places = {} if places is None else places
     try:
         stream = record.key.decode()
         mapping = None if record.value is None else parse(record.value, thetas)
@@ -306,9 +316,14 @@ def _newer(
         return
     if mapping is None:
         orders.pop(stream, None)
+        places.pop(stream, None)
         yield stream, None
-    elif mapping.order >= orders.get(stream, (-1, -1)):
-        orders[stream] = mapping.order
+        return
+    place = places.get(stream, mapping.place)
+    # a stream is in two partitions when partitions were added, or when producers disagree
+    moved = mapping.place[1] != place[1]
+    if mapping.place > place if moved else mapping.order >= orders.get(stream, (-1, -1)):
+        orders[stream], places[stream] = mapping.order, mapping.place
         yield stream, mapping
     else:
         counts["older"] += 1

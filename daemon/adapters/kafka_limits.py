@@ -16,6 +16,9 @@ FETCH_BYTES = 16 * 1024 * 1024
 """Of one fetch, over all partitions: bounds memory, and lasts for several polls."""
 RECONNECT_BACKOFF_MS = 100
 RECONNECT_BACKOFF_MAX_MS = 1_000
+METADATA_MAX_AGE_MS = 5_000
+"""How old a consumer's knowledge of the topic may be: partitions that were added are read so soon.
+Both clients would look every five minutes by default."""
 CLOSE_TIMEOUT_S = 2.0
 """Within the grace period of a worker that is told to stop."""
 PROOF_OF_LIFE_S = 2.0

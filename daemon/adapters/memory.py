@@ -17,7 +17,17 @@ from types import MappingProxyType
 
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.pending import Done, Pending
-from daemon.turn.ports import Append, Appended, Bounds, Claim, Polled
+from daemon.turn.ports import (
+    Append,
+    Appended,
+    Bounds,
+    Claim,
+    Extent,
+    Home,
+    LastRead,
+    Polled,
+    TopicLogs,
+)
 from daemon.turn.window import Pair
 from daemon.wire.catalogue import Catalogue, PublishedTheta
 from daemon.wire.meta_init import with_record
@@ -39,13 +49,22 @@ class MemoryRecord:
 
 @dataclass
 class MemoryTopic:
-    """A topic: records by partition, and the offsets that one consumer group has committed."""
+    """A topic: records by partition, and the offsets that one consumer group has committed, with
+    the notes beside them. An offset is the index of its record; those before `beginning` are gone.
+    """
 
     partitions: int
     log: dict[int, list[MemoryRecord | RawRecord | None]] = field(
         default_factory=lambda: defaultdict(list)
     )
     committed: dict[int, int] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+    beginning: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    id: str = "topic"
+
+    def records(self, partition: int) -> list[MemoryRecord | RawRecord]:
+        """Returns the records that readers get, in order."""
+        return [record for record in self.log[partition] if record is not None]
 
     def produce(
         self,
@@ -106,6 +125,9 @@ class MemoryEventSource:
         revoked, self._revoked = frozenset(self._revoked), set()
         records: dict[int, Sequence[Record]] = {}
         for partition, position in sorted(self._positions.items()):
+            beginning, end = self._topic.beginning[partition], len(self._topic.log[partition])
+            if not beginning <= position <= end:  # as the clients do
+                position = self._positions[partition] = beginning
             batch = self._topic.log[partition][position : position + max_records]
             max_records -= len(batch)
             self._positions[partition] += len(batch)
@@ -116,18 +138,33 @@ class MemoryEventSource:
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""
         self.verify()
-        committed = self._topic.committed
-        return {p: Bounds(0, len(self._topic.log[p]), committed.get(p)) for p in partitions}
+        topic = self._topic
+        return {
+            p: Bounds(*self._extent(p), topic.committed.get(p), topic.notes.get(p, ""))
+            for p in partitions
+        }
+
+    def _extent(self, partition: int) -> Extent:
+        return Extent(self._topic.beginning[partition], len(self._topic.log[partition]))
+
+    def logs(self, partitions: Sequence[int]) -> TopicLogs:
+        """See EventSource."""
+        self.verify()
+        extents = {p: self._extent(p) for p in partitions}
+        return TopicLogs(self._topic.id, self._topic.partitions, extents)
 
     def seek(self, partition: int, offset: int) -> None:
         """See EventSource."""
         if partition in self._positions:
             self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
         """See EventSource."""
         self.verify()
         self._topic.committed |= offsets
+        self._topic.notes |= dict.fromkeys(offsets, "") | dict(notes or {})
         return Done(True)
 
     def lag(self) -> Mapping[int, int]:
@@ -172,12 +209,24 @@ class MemoryOutbox:
 
 @dataclass
 class MemoryShelf:
-    """What Redis would hold: by partition the epoch, position and θ, and each stream's window."""
+    """What Redis would hold: by partition the epoch, position, θ, generation and last read, each
+    stream's window, and with which topic (id and number of partitions) the group began."""
 
     epochs: dict[int, int] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
     windows: dict[tuple[int, str], list[Pair]] = field(default_factory=dict)
     marks: dict[int, str] = field(default_factory=dict)
+    generations: dict[int, int] = field(default_factory=dict)
+    last_reads: dict[int, LastRead] = field(default_factory=dict)
+    homes: dict[str, Home] = field(default_factory=dict)
+    topic_id: str | None = None
+    first: tuple[str, int] | None = None
+
+    def forget(self, partition: int) -> None:
+        """Drops the partition's windows and its position."""
+        self.positions.pop(partition, None)
+        for stream in [stream for stream in self.windows if stream[0] == partition]:
+            del self.windows[stream]
 
 
 class MemoryWindowStore:
@@ -193,13 +242,59 @@ class MemoryWindowStore:
         if self.down:
             raise Unavailable("redis", "down")
 
+    def use_topic(self, topic_id: str, partitions: int) -> int:
+        """See WindowStore."""
+        self._check()
+        shelf = self.shelf
+        if shelf.topic_id not in (None, topic_id):
+            for partition in list(shelf.epochs):
+                shelf.forget(partition)
+            shelf.epochs, shelf.marks, shelf.generations, shelf.homes = {}, {}, {}, {}
+        shelf.topic_id = topic_id
+        shelf.first = shelf.first or (topic_id, partitions)
+        return shelf.first[1] if shelf.first[0] == topic_id else 0
+
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
         self._check()
-        epoch = max(self.shelf.epochs.get(partition, 0) + 1, now_ms)
-        self.shelf.epochs[partition] = epoch
-        self._positions[partition] = self.shelf.positions.get(partition)
-        return Claim(epoch, self._positions[partition], self.shelf.marks.get(partition))
+        shelf, known = self.shelf, partition in self.shelf.epochs
+        epoch = max(shelf.epochs.get(partition, 0) + 1, now_ms)
+        shelf.epochs[partition] = epoch
+        self._positions[partition] = shelf.positions.get(partition)
+        return Claim(
+            epoch,
+            self._positions[partition],
+            shelf.marks.get(partition),
+            shelf.generations.get(partition, 0),
+            shelf.last_reads.get(partition),
+            known,
+        )
+
+    def begin_anew(self, partition: int, epoch: int) -> int:
+        """See WindowStore."""
+        self.verify({partition: epoch})
+        self.shelf.forget(partition)
+        self._positions[partition] = None
+        generation = self.shelf.generations.get(partition, 0) + 1
+        self.shelf.generations[partition] = generation
+        return generation
+
+    def remember(self, last_reads: Mapping[int, LastRead]) -> None:
+        """See WindowStore."""
+        self._check()
+        self.shelf.last_reads |= last_reads
+
+    def homes(self, streams: Sequence[str]) -> Mapping[str, Home]:
+        """See WindowStore."""
+        self._check()
+        return {
+            stream: self.shelf.homes[stream] for stream in streams if stream in self.shelf.homes
+        }
+
+    def keep_homes(self, homes: Mapping[str, Home]) -> None:
+        """See WindowStore."""
+        self._check()
+        self.shelf.homes |= homes
 
     def append(
         self,

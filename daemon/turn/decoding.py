@@ -47,6 +47,8 @@ class DecodedBatches:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     offsets: dict[int, OffsetRange] = field(default_factory=dict)
     """The offsets decoded, by partition."""
+    last: dict[int, Record] = field(default_factory=dict)
+    """The last record decoded, by partition."""
     postponed: dict[int, int] = field(default_factory=dict)
     """The first offset that there was no time for, by partition."""
 
@@ -61,7 +63,7 @@ def decode_batches(
     be postponed."""
     made = DecodedBatches()
     for partition, records in batches.items():
-        end = None
+        last: Record | None = None
         for record in records:
             if is_late():
                 made.postponed[partition] = record.offset
@@ -71,9 +73,10 @@ def decode_batches(
                     made.dead_letters.append(letter)
                 case event:
                     made.events.append(event)
-            end = record.offset + 1
-        if end is not None:
-            made.offsets[partition] = OffsetRange(records[0].offset, end)
+            last = record
+        if last is not None:
+            made.offsets[partition] = OffsetRange(records[0].offset, last.offset + 1)
+            made.last[partition] = last
     return made
 
 

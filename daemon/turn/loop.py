@@ -12,7 +12,7 @@ and read again from the committed offsets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -28,14 +28,15 @@ from daemon.turn.decoding import (
     read_ranges,
 )
 from daemon.turn.gating import CutBatch, DatedCut, DueStream, gate
+from daemon.turn.homes import Newcomer, find_moved
 from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
-from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, LoopPolicy
+from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, KEEP_HOME_MS, LoopPolicy
 from daemon.turn.ports import AdaptationEngine, Polled, Ports, WindowStore
 from daemon.turn.prequential import Prequential
 from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
 from daemon.turn.renewals import RenewalPace
-from daemon.turn.report import Holdings, TurnReport, Verdict, refused_event
+from daemon.turn.report import Holdings, StreamMoved, TurnReport, Verdict, refused_event
 from daemon.turn.storing import (
     NOTHING_STORED,
     append_all,
@@ -66,6 +67,7 @@ class Loop:
         self._debts = Debts(policy, self._streams, self._owned)
         self._prequential = Prequential(policy.prequential_streams, ports.engine)
         self._stored = NOTHING_STORED
+        self._streams_moved: list[StreamMoved] = []
         self._publishing = PublishingPace(policy.batch.max_batch, policy.publish_slice_bytes)
         self._renewing = RenewalPace(policy.batch.max_batch)
         self._pacing = Cadence(policy.turn_interval_s, ports.clock.now())
@@ -153,10 +155,11 @@ class Loop:
         known = frozenset(self._owned)
         report.claimed = self._owned.claim(now, self._clock.wall_ms())
         # the records of a partition claimed just now were read before its claim said where to begin
-        return Polled(
-            {p: records for p, records in polled.records.items() if p in known and records},
-            positions={p: at for p, at in polled.positions.items() if p in known},
-        )
+        read = {p: records for p, records in polled.records.items() if p in known and records}
+        admitted = self._owned.admit(read)
+        report.compared = read.keys() - admitted.keys()
+        positions = {p: at for p, at in polled.positions.items() if p in known}
+        return Polled(admitted, positions=positions)
 
     def _wait_for_pace(self) -> None:
         """Lets events gather, so that they share what a turn costs however few they are."""
@@ -171,6 +174,7 @@ class Loop:
         now = self._clock.now()
         if self._verifying.left_s(now) <= 0:
             self._source.verify()
+            self._owned.inspect_logs()
             self._lose(self._owned.verify(self._owned, now), report)
             self._verifying.mark(now)
 
@@ -186,6 +190,8 @@ class Loop:
             self._source.seek(partition, offset)
         before = {p: self._owned[p].next_offset for p in self._owned}
         report.offsets = read_ranges(decoded, polled.positions, before)
+        for partition, last in decoded.last.items():
+            self._owned.mark_read(partition, last)
         for partition, read in report.offsets.items():
             self._owned[partition].next_offset = read.end
         report.events = len(decoded.events)
@@ -198,8 +204,11 @@ class Loop:
         self, events: Sequence[Decoded], pairs: Sequence[Sequence[Pair]], report: TurnReport
     ) -> None:
         """Adds the new pairs to their windows in memory, and starts to add them in the store."""
-        streams = [event.stream for event in events]
-        self._load(streams, report)
+        new = {e.stream: e.recorded_ms for e in reversed(events) if e.stream not in self._streams}
+        self._load([event.stream for event in events], report)
+        if new:
+            self._streams_moved += self._find_moved(new)
+        streams = (event.stream for event in events)
         slid = self._streams.slide(zip(streams, pairs, strict=True))
         report.scores = self._prequential.score(slid, self._clock.now())
         report.pairs = sum(len(each.new) for each in slid)
@@ -209,7 +218,8 @@ class Loop:
             if each.ready:
                 self._debts.mark_owed(event, now, wall_ms)
         writes = partition_appends(report.offsets, slid, self._owned, self._streams)
-        self._stored = self._executor.submit(partial(append_all, self._store, writes))
+        last_reads = self._owned.last_reads(report.offsets)
+        self._stored = self._executor.submit(partial(append_all, self._store, writes, last_reads))
 
     def _cut(self, report: TurnReport) -> CutBatch:
         """Cuts the windows of the streams that are due, those included whose mapping is of
@@ -323,11 +333,26 @@ class Loop:
     def _commit(self, report: TurnReport) -> None:
         report.committed = self._owned.commit()
         self._lose(self._owned.mark_renewed(self._clock.now()), report)
+        found = self._owned.take_findings()
+        report.replaced, report.moved, report.gone = found.replaced, found.moved, found.gone
+        report.streams_moved, self._streams_moved = self._streams_moved, []
 
     # ---- between the steps
 
     def _load(self, ids: Iterable[StreamId], report: TurnReport) -> None:
         report.loaded += load_missing(self._store, self._streams, ids)
+
+    def _find_moved(self, recorded_ms: Mapping[StreamId, int]) -> list[StreamMoved]:
+        """Finds which of the streams that came into memory were in another partition before."""
+        homes = self._store.homes([stream.key for stream in recorded_ms])
+        newcomers = [
+            Newcomer(stream, at_ms, has_window=self._streams[stream].pairs > 0)
+            for stream, at_ms in recorded_ms.items()
+        ]
+        moved, settled = find_moved(newcomers, homes, KEEP_HOME_MS)
+        if settled:
+            self._store.keep_homes(settled)
+        return moved
 
     def _evict(self, report: TurnReport) -> None:
         """Makes room in memory, and reports what is held after that."""

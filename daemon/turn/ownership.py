@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
-from daemon.errors import Superseded
+from daemon.errors import Superseded, Unavailable
+from daemon.turn.log_identity import PartitionState, start_of
 from daemon.turn.pending import Done, Pending
-from daemon.turn.ports import Claim, EventSource, Polled, WindowStore
+from daemon.turn.ports import (
+    Claim,
+    EventSource,
+    LastRead,
+    Polled,
+    TopicLogs,
+    WindowStore,
+)
 from daemon.turn.renewals import Renewals, room_for_renewals
+from daemon.turn.report import LogReplaced, OffsetMoved, OffsetRange
 from daemon.turn.streams import StreamId
-from daemon.turn.tenure import Reset, Tenure, starting_offset
+from daemon.turn.tenure import Reset, Tenure
+from daemon.wire.record import Record
 
 SEVERAL = ""
 """Marks a partition in the store whose mappings are of several θs."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found of the logs, see TurnReport."""
+
+    replaced: list[LogReplaced] = field(default_factory=list)
+    moved: list[OffsetMoved] = field(default_factory=list)
+    gone: dict[int, OffsetRange] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +69,10 @@ class Ownership:
         self._requested: dict[int, int] = {}
         """The offsets of the last commit request, without those of tenures that ended since."""
         self._answer: Pending[bool] = Done(False)
+        self._topic_id = ""
+        self._suspected: set[int] = set()
+        """Partitions of which a record has shown that their log is another one."""
+        self._findings = Findings()
 
     def __contains__(self, partition: int) -> bool:
         return partition in self._tenures
@@ -75,33 +99,130 @@ class Ownership:
         due = [p for p, at in self._claim_at.items() if at <= now and p not in self._tenures]
         if not due:
             return {}
-        bounds = self._source.bounds(due)
+        known_partitions = self._use_topic(self._source.logs(()))
         claims = {partition: self._store.claim(partition, now_ms) for partition in due}
+        # asked after the claims: from then on no other worker moves a position or an offset
+        logs, bounds = self._source.logs(due), self._source.bounds(due)
+        self._require_same_topic(logs)
+        topic_id, extents = logs.topic_id, logs.extents
+        states = {
+            p: PartitionState(topic_id, extents[p], bounds[p], claim, p >= known_partitions)
+            for p, claim in claims.items()
+        }
         renewals = self._renewals(claims)
-        for partition, claim in claims.items():
-            start = starting_offset(
-                bounds[partition],
-                claim.position,
-                self._policy.offset_reset,
-                rebuild=self._policy.rebuild_windows,
-            )
+        for partition, state in states.items():
             try:
-                if partition in renewals:  # before any mapping of our θ comes among the others
-                    self._store.mark(partition, claim.epoch, SEVERAL)
-                # from now on the store knows that before `start` there is nothing to restore
-                self._store.append(partition, claim.epoch, start, ())
+                self._begin(partition, state, renewals.get(partition))
             except Superseded as e:
                 self.lose(e.partitions, now)
-                continue
-            self._source.seek(partition, start)
-            self._tenures[partition] = Tenure(
-                claim.epoch,
-                start,
-                bounds[partition].committed,
-                renewals.get(partition),
-                marked=partition not in renewals,
-            )
         return {p: self._tenures[p].epoch for p in due if p in self._tenures}
+
+    def _begin(self, partition: int, state: PartitionState, renewals: Renewals | None) -> None:
+        """Begins a tenure where `start_of` says. Raises Superseded, Unavailable."""
+        state = self._anew_if_replaced(partition, state)
+        epoch, topic_id = state.claim.epoch, state.topic_id
+        policy = self._policy
+        start = start_of(partition, state, policy.offset_reset, rebuild=policy.rebuild_windows)
+        if renewals is not None:  # before any mapping of our θ comes among the others
+            self._store.mark(partition, epoch, SEVERAL)
+        # from now on the store knows that before `start` there is nothing to restore
+        self._store.append(partition, epoch, start.offset, ())
+        if state.claim.last_read is None or state.claim.last_read.topic_id != topic_id:
+            self._store.remember({partition: LastRead(topic_id, -1, 0)})
+        check = start.check
+        self._source.seek(partition, min(start.offset, check.offset) if check else start.offset)
+        self._tenures[partition] = Tenure(
+            epoch,
+            start.offset,
+            start.committed,
+            renewals,
+            marked=renewals is None,
+            note=state.log.note(),
+            check=check,
+        )
+        self._findings.moved += [start.moved] if start.moved else []
+        self._findings.gone |= {partition: start.gone} if start.gone else {}
+
+    def _anew_if_replaced(self, partition: int, state: PartitionState) -> PartitionState:
+        """Leaves the partition's windows behind if its log is another one than they are of, and
+        notes that for the next report."""
+        claim = state.claim
+        how = state.replaced(suspected=partition in self._suspected)
+        if how is None:
+            return state
+        last, read_up_to = claim.last_read, claim.position
+        if last is not None and how == "made_anew":
+            read_up_to = last.offset + 1
+        before = last.topic_id if last else state.topic_id
+        replaced = LogReplaced(partition, how, before, state.topic_id, read_up_to, state.extent.end)
+        if how != "made_anew":  # the windows of a topic made anew have other keys
+            generation = self._store.begin_anew(partition, claim.epoch)
+            claim = replace(claim, position=None, generation=generation, last_read=None)
+        self._suspected.discard(partition)
+        self._findings.replaced.append(replaced)
+        return replace(state, claim=claim)
+
+    def _use_topic(self, logs: TopicLogs) -> int:
+        """Has the store use this topic's windows. Returns how many partitions the topic had when
+        the group began with it. Raises Unavailable."""
+        if self._tenures:
+            self._require_same_topic(logs)
+        self._topic_id = logs.topic_id
+        return self._store.use_topic(logs.topic_id, logs.partitions)
+
+    def _require_same_topic(self, logs: TopicLogs) -> None:
+        if logs.topic_id != self._topic_id:
+            detail = f"the events topic was made anew: its id was {self._topic_id}, and is now "
+            raise Unavailable("kafka", detail + logs.topic_id)
+
+    # ---- whether the logs are still those that were claimed
+
+    def inspect_logs(self) -> None:
+        """Asks which logs the owned partitions are. Raises Unavailable when one of them is another
+        one than was claimed: the claim that follows begins with it."""
+        if not self._tenures:
+            return
+        logs = self._source.logs(list(self._tenures))
+        self._require_same_topic(logs)
+        for partition, tenure in self._tenures.items():
+            extent = logs.extents[partition]
+            if extent.end < tenure.next_offset:
+                self._suspect(partition, f"ends at {extent.end}", tenure.next_offset)
+            if gone := tenure.gone_before(extent.beginning):
+                self._findings.gone[partition] = gone
+
+    def admit(self, polled: Mapping[int, Sequence[Record]]) -> dict[int, Sequence[Record]]:
+        """Returns those of the records of owned partitions that are to be decoded. Raises
+        Unavailable when they show that a log is another one than was claimed."""
+        admitted: dict[int, Sequence[Record]] = {}
+        for partition, records in polled.items():
+            tenure = self._tenures[partition]
+            kept = tenure.admit(records)
+            if kept is None:
+                where = f"has other records, from offset {records[0].offset} on"
+                self._suspect(partition, where, tenure.next_offset)
+            elif kept:
+                admitted[partition] = kept
+        return admitted
+
+    def _suspect(self, partition: int, what: str, read_up_to: int) -> NoReturn:
+        self._suspected.add(partition)
+        detail = f"partition {partition} was read up to offset {read_up_to}, and now {what}"
+        raise Unavailable("kafka", f"{detail}: its log is another one")
+
+    def mark_read(self, partition: int, last: Record) -> None:
+        """Notes that a partition was decoded up to this record."""
+        self._tenures[partition].mark_read(self._topic_id, last)
+
+    def last_reads(self, partitions: Iterable[int]) -> dict[int, LastRead]:
+        """Returns the last record that was read of each of these partitions."""
+        reads = {partition: self._tenures[partition].last_read for partition in partitions}
+        return {partition: read for partition, read in reads.items() if read is not None}
+
+    def take_findings(self) -> Findings:
+        """Returns what was found of the logs since the last call."""
+        found, self._findings = self._findings, Findings()
+        return found
 
     def serve(self, store: WindowStore, theta_hash: str) -> None:
         """Uses this store and this θ for the claims to come. Call `forget` before the next one."""
@@ -148,7 +269,8 @@ class Ownership:
             if tenure.committable != tenure.committed
         }
         if offsets:
-            self._requested, self._answer = offsets, self._source.commit(offsets)
+            notes = {partition: self._tenures[partition].note for partition in offsets}
+            self._requested, self._answer = offsets, self._source.commit(offsets, notes)
         return committed
 
     def await_commit(self) -> Mapping[int, int]:
@@ -166,11 +288,17 @@ class Ownership:
 
     def _renewals(self, claims: Mapping[int, Claim]) -> dict[int, Renewals]:
         """Returns the renewals of the partitions whose mappings may be of another θ: of every
-        stream that has a window."""
+        stream that has a window, and did not move to another partition since."""
         others = {p: claim for p, claim in claims.items() if claim.meta_init != self._theta_hash}
         kept = [partition for partition, claim in others.items() if claim.position is not None]
         streams = self._store.streams(kept) if kept else {}
-        return {partition: Renewals(streams.get(partition, ())) for partition in others}
+        homes = self._store.homes([key for keys in streams.values() for key in keys])
+        return {
+            p: Renewals(
+                key for key in streams.get(p, ()) if key not in homes or homes[key].partition == p
+            )
+            for p in others
+        }
 
     @property
     def renewals_left(self) -> int:

@@ -20,6 +20,10 @@ VERIFY_INTERVAL_S = 2.0
 finds out within this time, well before the shortest session timeout that brokers accept (6 s); one
 request of a few bytes in two seconds costs nothing."""
 
+KEEP_HOME_MS = 3_600_000
+"""How old the note of a stream's partition may be when the stream comes into memory: an older one
+is written again, so that it does not expire while the stream lives."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoopPolicy:

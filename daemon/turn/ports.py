@@ -4,8 +4,8 @@ R = rows (contents), N = pairs of a stream, D = source dim, E = target dim
 
 Adapters in `daemon.adapters`, and `model.serving.engine.Engine`, satisfy these protocols. Each port
 has one contract suite in tests/contracts that every adapter passes. All calls come from the one
-thread that owns the loop, except `WindowStore.append`: it may run beside any call but `claim`,
-`restore`, `shorten` and another `append`.
+thread that owns the loop, except `WindowStore.append` and `WindowStore.remember`: they may run
+beside any call but `use_topic`, `claim`, `begin_anew`, `restore`, `shorten` and one another.
 """
 
 from __future__ import annotations
@@ -49,6 +49,26 @@ class Bounds:
     beginning: int
     end: int
     committed: int | None
+    note: str = ""
+    """What whoever committed the offset has noted beside it."""
+
+
+class Extent(NamedTuple):
+    """How far a partition's log reaches: its first offset, and the one after its last record,
+    whether that record's transaction is still open or not."""
+
+    beginning: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLogs:
+    """Which topic has the name of the events topic now, and how far its logs reach."""
+
+    topic_id: str
+    """Another topic that is given the same name has another id."""
+    partitions: int
+    extents: Mapping[int, Extent]
 
 
 class EventSource(Protocol):
@@ -66,9 +86,15 @@ class EventSource(Protocol):
     def seek(self, partition: int, offset: int) -> None:
         """Makes the next poll read this assigned partition from this offset on."""
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
-        """Requests a commit of the next offset to read of each partition. The result is False when
-        the broker refused it, for instance because the group rebalances.
+    def logs(self, partitions: Sequence[int]) -> TopicLogs:
+        """Returns the topic's id, how many partitions it has, and how far the logs of these
+        partitions reach. Raises Unavailable, also when there is no such topic or partition."""
+
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
+        """Requests a commit of the next offset to read of each partition, with a note beside it.
+        The result is False when the broker refused it, for instance because the group rebalances.
 
         Wait for the result before the next request. Both raise Unavailable.
         """
@@ -100,6 +126,15 @@ class Outbox(Protocol):
         """Closes the connection, in bounded time. Never raises."""
 
 
+class LastRead(NamedTuple):
+    """The last record that a group has read of a partition."""
+
+    topic_id: str
+    offset: int
+    """-1 before the first one."""
+    fingerprint: int
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What the store says of a partition to the worker that claims it."""
@@ -110,6 +145,20 @@ class Claim:
     """The offset after the last event whose pairs the store has, None if it has nothing."""
     meta_init: str | None = None
     """The content hash that the partition was last marked with, see `WindowStore.mark`."""
+    generation: int = 0
+    """How often `WindowStore.begin_anew` was called for the partition of this topic."""
+    last_read: LastRead | None = None
+    """What `WindowStore.remember` was last told of the partition; its topic may be another one."""
+    known: bool = True
+    """Whether the partition of this topic was claimed before."""
+
+
+class Home(NamedTuple):
+    """The partition that a stream was seen in last."""
+
+    partition: int
+    since_ms: int
+    """The record time (ms, UTC) of an event of the stream there."""
 
 
 class Append(NamedTuple):
@@ -132,6 +181,12 @@ class Appended(NamedTuple):
 
 class WindowStore(Protocol):
     """The windows of all streams, durable. A pair whose id the store has seen changes nothing."""
+
+    def use_topic(self, topic_id: str, partitions: int) -> int:
+        """Uses the windows of the topic with this id from now on; it has so many partitions now.
+        Returns how many it had when it was first used, 0 if the group began with a topic of
+        another id. Another id than before must not be used while a partition is claimed. Raises
+        Unavailable."""
 
     def claim(self, partition: int, now_ms: int) -> Claim:
         """Begins a tenure of the partition and ends that of any other worker. The epoch is at
@@ -168,6 +223,22 @@ class WindowStore(Protocol):
     def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
         """Returns every stream that has a window, by partition. Slow: it looks at every key.
         Raises Unavailable."""
+
+    def begin_anew(self, partition: int, epoch: int) -> int:
+        """Leaves the windows and the position of the partition behind, as those of a log that is no
+        more, and returns the generation of the empty ones that follow. Raises Superseded,
+        Unavailable."""
+
+    def remember(self, last_reads: Mapping[int, LastRead]) -> None:
+        """Stores the last record that was read of each partition, for the claims to come. Raises
+        Unavailable."""
+
+    def homes(self, streams: Sequence[str]) -> Mapping[str, Home]:
+        """Returns the homes of those of these streams that have one. Raises Unavailable."""
+
+    def keep_homes(self, homes: Mapping[str, Home]) -> None:
+        """Stores homes of streams, for as long as windows that do not change. Raises
+        Unavailable."""
 
     def mark(self, partition: int, epoch: int, meta_init: str) -> None:
         """Stores the content hash of the θ that all mappings of the partition are of by now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -27,6 +27,46 @@ class OffsetRange(NamedTuple):
 
     start: int
     end: int
+
+    @property
+    def length(self) -> int:
+        """How many offsets these are."""
+        return self.end - self.start
+
+
+Replaced = Literal["made_anew", "shorter", "different"]
+"""What showed that a partition's log is another one: the topic's id, its end, or a record in it."""
+
+
+class LogReplaced(NamedTuple):
+    """A partition whose log turned out to be another one than was read before."""
+
+    partition: int
+    how: Replaced
+    topic_id_before: str
+    topic_id: str
+    read_up_to: int | None
+    """The offset up to which the log before was read, if that is known."""
+    end: int
+    """The end offset of the log as it is now."""
+
+
+class OffsetMoved(NamedTuple):
+    """A partition whose committed offset an operator has moved."""
+
+    partition: int
+    read_up_to: int | None
+    """The offset up to which the group had read; None if it had read nothing."""
+    to: int
+
+
+class StreamMoved(NamedTuple):
+    """A stream that was seen in a second partition."""
+
+    stream: str
+    before: int
+    """The partition that it was in before."""
+    now: int
 
 
 class RefusedEvent(NamedTuple):
@@ -163,6 +203,16 @@ class TurnReport:
     """Offsets by partition that the commit request of the turn before has committed."""
     claimed: Mapping[int, int] = field(default_factory=dict)
     """The epochs of the tenures that began in this turn, by partition."""
+    compared: Set[int] = frozenset()
+    """Partitions of which no record counts: what was read showed only that the log is the same."""
+    replaced: Sequence[LogReplaced] = ()
+    """Partitions whose log is another one than before."""
+    moved: Sequence[OffsetMoved] = ()
+    """Partitions whose committed offset an operator has moved."""
+    gone: Mapping[int, OffsetRange] = field(default_factory=dict)
+    """Offsets that retention removed before they were read, by partition."""
+    streams_moved: Sequence[StreamMoved] = ()
+    """Streams that were seen in a second partition."""
     lost: set[int] = field(default_factory=set)
     """Partitions that the group revoked or another worker claimed."""
     holdings: Holdings = Holdings()
@@ -170,7 +220,8 @@ class TurnReport:
     @property
     def idle(self) -> bool:
         """Whether nothing happened that is worth a line in the log."""
-        return not (self.offsets or self.verdicts or self.committed or self.claimed or self.lost)
+        did = (self.offsets, self.verdicts, self.committed, self.claimed, self.lost, self.compared)
+        return not any(did)
 
     @property
     def seconds(self) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from daemon.errors import Superseded
 from daemon.turn.ownership import Ownership
 from daemon.turn.pending import Done, Pending
-from daemon.turn.ports import Append, WindowStore
+from daemon.turn.ports import Append, LastRead, WindowStore
 from daemon.turn.report import Verdict
 from daemon.turn.streams import Slid, StreamId, Streams
 
@@ -55,8 +55,11 @@ def partition_appends(
     ]
 
 
-def append_all(store: WindowStore, writes: Iterable[PartitionAppend]) -> Stored:
-    """Appends to every partition, on whatever thread it is called. Raises Unavailable."""
+def append_all(
+    store: WindowStore, writes: Iterable[PartitionAppend], last_reads: Mapping[int, LastRead]
+) -> Stored:
+    """Appends to every partition, and stores the last record that was read of each, on whatever
+    thread it is called. Raises Unavailable."""
     superseded: set[int] = set()
     damaged: dict[int, Sequence[str]] = {}
     for write in writes:
@@ -67,6 +70,7 @@ def append_all(store: WindowStore, writes: Iterable[PartitionAppend]) -> Stored:
         else:
             if appended.damaged:
                 damaged[write.partition] = appended.damaged
+    store.remember({p: read for p, read in last_reads.items() if p not in superseded})
     return Stored(superseded, damaged)
 
 

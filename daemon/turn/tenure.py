@@ -7,24 +7,33 @@ fault. A partition that comes back begins a new tenure with a larger epoch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
-from daemon.turn.ports import Bounds
+from daemon.turn.ports import Bounds, LastRead
 from daemon.turn.renewals import Renewals
+from daemon.turn.report import OffsetRange
+from daemon.wire.record import Record, fingerprint
 
 Reset = Literal["earliest", "latest"]
 
 
-def starting_offset(bounds: Bounds, position: int | None, reset: Reset, *, rebuild: bool) -> int:
+def starting_offset(
+    bounds: Bounds, position: int | None, reset: Reset, *, rebuild: bool, moved: bool = False
+) -> int:
     """Returns the offset from which to read a partition when its tenure begins.
 
     That is usually the committed offset. It is an earlier one when the store knows less than the
     group committed, because the store lost its newest writes: reading those events again restores
     the windows. `position` is the offset after the newest event in the store, or None when the
-    store has nothing for the partition: then `rebuild` reads from the beginning.
+    store has nothing for the partition: then `rebuild` reads from the beginning. An offset that an
+    operator has committed (`moved`) is taken as it is.
     """
     if bounds.committed is None:
         start = _first_offset(bounds, position, reset)
+    elif moved:
+        start = bounds.committed
     elif position is not None:
         start = min(bounds.committed, position)
     else:
@@ -46,7 +55,19 @@ class Tenure:
     reads again exactly the events whose mappings are still owed.
     """
 
-    __slots__ = ("_held", "committed", "epoch", "marked", "next_offset", "renewals")
+    __slots__ = (
+        "_held",
+        "check",
+        "committed",
+        "epoch",
+        "gap",
+        "last_read",
+        "marked",
+        "next_offset",
+        "note",
+        "renewals",
+        "start",
+    )
 
     def __init__(
         self,
@@ -56,15 +77,66 @@ class Tenure:
         renewals: Renewals | None = None,
         *,
         marked: bool = True,
+        note: str = "",
+        check: LastRead | None = None,
     ) -> None:
         """`renewals`: the streams whose mapping may be of another θ, none by default. `marked`:
-        whether the store knows that all mappings of the partition are of the θ that is served."""
+        whether the store knows that all mappings of the partition are of the θ that is served.
+        `note`: is committed beside its offsets. `check`: the record that the first ones to come are
+        compared with, and that none of them before `start` counts beside."""
         self.epoch = epoch
+        self.start = start
+        self.note = note
+        self.check = check
+        self.last_read: LastRead | None = None
+        self.gap = OffsetRange(0, 0)
+        """The largest range of offsets, since retention was looked at, that brought no records."""
         self.next_offset = start
         self.committed = committed
         self.renewals = Renewals() if renewals is None else renewals
         self.marked = marked
         self._held: dict[str, int] = {}
+
+    def admit(self, records: Sequence[Record]) -> Sequence[Record] | None:
+        """Returns the records, at least one and in order, that are to be decoded: all but those
+        that are read for the check alone. Returns None when they show that the log is not the one
+        that was read before: it went back, or has another record where the check's was."""
+        check, least = self.check, self.next_offset
+        if check is not None:
+            least = min(least, check.offset)
+            if records[-1].offset >= check.offset:
+                self.check = None
+                found = next(record for record in records if record.offset >= check.offset)
+                if found.offset == check.offset and fingerprint(found) != check.fingerprint:
+                    return None
+        if records[0].offset < least:
+            return None
+        if check is not None:
+            records = [record for record in records if record.offset >= self.next_offset]
+        if records:
+            self._note_gap(records)
+        return records
+
+    def _note_gap(self, records: Sequence[Record]) -> None:
+        """Keeps the largest range of offsets that are not among the records. Such a gap is left by
+        retention, and far smaller ones by compaction and by the markers of transactions."""
+        first, last = records[0].offset, records[-1].offset
+        gaps = [(self.next_offset, first)]
+        if last - first >= len(records):
+            gaps += [(a.offset + 1, b.offset) for a, b in pairwise(records)]
+        self.gap = max(self.gap, *(OffsetRange(*gap) for gap in gaps), key=lambda gap: gap.length)
+
+    def mark_read(self, topic_id: str, last: Record) -> None:
+        """Notes that everything up to this record was decoded."""
+        self.next_offset = last.offset + 1
+        self.last_read = LastRead(topic_id, last.offset, fingerprint(last))
+
+    def gone_before(self, beginning: int) -> OffsetRange | None:
+        """Returns the offsets that retention removed before they were read, if there are any since
+        the last call. `beginning`: the log's first offset now."""
+        gap, self.gap = self.gap, OffsetRange(0, 0)
+        end = min(gap.end, beginning)
+        return OffsetRange(gap.start, end) if gap.start < end else None
 
     def hold(self, stream: str, offset: int) -> None:
         """Holds the offset back until the stream is released. Offsets come in order, so the first

@@ -17,6 +17,9 @@ from daemon.errors import MalformedReason, Outage
 from daemon.turn.report import RefusedEvent, TurnReport
 from daemon.worker.log_sink import LogSink
 
+MOST_STREAMS_NAMED = 5
+"""Of those that a turn finds in a second partition: partitions that were added move thousands."""
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
@@ -95,6 +98,7 @@ class TurnLog:
         """Logs a line for a turn in which something happened, and at debug one for each mapping."""
         if report.claimed:
             self._log.info("partitions_claimed", turn=report.turn, epochs=dict(report.claimed))
+        self._logs_changed(report)
         if report.lost:
             self._log.info("partitions_lost", turn=report.turn, partitions=sorted(report.lost))
         if report.dead_letters:
@@ -132,6 +136,33 @@ class TurnLog:
             committed=dict(report.committed),
             ms={stage: round(1000 * s, 2) for stage, s in report.stages.items()},
         )
+
+    def _logs_changed(self, report: TurnReport) -> None:
+        for replaced in report.replaced:
+            self._log.error(
+                "log_replaced",
+                turn=report.turn,
+                **replaced._asdict(),
+                going_on="its windows begin anew, and it is read from its first offset",
+            )
+        for moved in report.moved:
+            self._log.warning("offset_moved_by_operator", turn=report.turn, **moved._asdict())
+        for partition, gone in report.gone.items():
+            self._log.error(
+                "records_gone",
+                turn=report.turn,
+                partition=partition,
+                offsets=list(gone),
+                detail="retention removed them before they were read",
+            )
+        for stream in report.streams_moved[:MOST_STREAMS_NAMED]:
+            self._log.error(
+                "stream_in_two_partitions",
+                turn=report.turn,
+                **stream._asdict(),
+                streams=len(report.streams_moved),
+                what_to_do="if no partitions were added, give all producers the same partitioner",
+            )
 
     def _show_some(self, report: TurnReport) -> None:
         """Logs the first dead letter of each reason that none was shown of for a while."""

@@ -25,7 +25,14 @@ from prometheus_client import (
 )
 
 from daemon.errors import MalformedReason, RefusalReason, Service
-from daemon.turn.report import STAGES, PairScore, ScoredMapping, TurnReport, Verdict
+from daemon.turn.report import (
+    STAGES,
+    PairScore,
+    Replaced,
+    ScoredMapping,
+    TurnReport,
+    Verdict,
+)
 from model.theta.info import ThetaInfo
 from model.values.gate import Outcome
 
@@ -68,6 +75,9 @@ CounterName = Literal[
     "meta_init_swaps",
     "meta_init_refusals",
     "device_faults",
+    "logs_replaced",
+    "records_gone",
+    "streams_moved",
     "publications_without_latency",
     "log_lines_lost",
 ]
@@ -156,6 +166,14 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
         "for the CPU (lost).",
         "reason",
     ),
+    "logs_replaced": MetricSpec(
+        "Partitions whose log turned out to be another one than was read before: its topic was "
+        "made anew (made_anew), it ends before what was read (shorter), or it has another record "
+        "where the last one was (different).",
+        "reason",
+    ),
+    "records_gone": MetricSpec("Offsets that retention removed before they were read."),
+    "streams_moved": MetricSpec("Streams that were seen in a second partition."),
     "publications_without_latency": MetricSpec(
         "Mappings whose oldest event has no record time that can be right: absent, more than a "
         "minute ahead, or more than a year old."
@@ -200,6 +218,7 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "unavailable": get_args(Service),
     "meta_init_refusals": get_args(RefusalReason),
     "device_faults": ("out_of_memory", "lost"),
+    "logs_replaced": get_args(Replaced),
 }
 """The label values that are shown as 0 from the start: without them, a rate would miss the first
 of its kind. Gauges are not among them: they are absent until their value is known."""
@@ -324,6 +343,7 @@ class Metrics:
         self._count_lost_log_lines()
         self._record_events(report)
         self._record_verdicts(report)
+        self._record_logs(report)
         self._record_holdings(report)
 
     def _count_lost_log_lines(self) -> None:
@@ -338,6 +358,12 @@ class Metrics:
         self._counters["pairs"].labels("replayed").inc(report.replayed_pairs)
         for reason, count in report.dead_letters.items():
             self._counters["dead_letters"].labels(reason).inc(count)
+
+    def _record_logs(self, report: TurnReport) -> None:
+        for replaced in report.replaced:
+            self._counters["logs_replaced"].labels(replaced.how).inc()
+        self._counters["records_gone"].inc(sum(gone.length for gone in report.gone.values()))
+        self._counters["streams_moved"].inc(len(report.streams_moved))
 
     def _record_verdicts(self, report: TurnReport) -> None:
         if report.verdicts:

@@ -204,6 +204,7 @@ def open_store(settings: Settings, engine: Engine, incarnation: str) -> RedisWin
         source_dim=engine.theta.source_dim,
         target_dim=engine.theta.target_dim,
         window_ttl_s=settings.window_ttl_s,
+        topic=settings.kafka_events_topic,
     )
     timeout_s = settings.redis_timeout_ms / 1000
     return RedisWindowStore(settings.redis_url.get_secret_value(), timeout_s, layout)

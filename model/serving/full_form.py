@@ -94,15 +94,20 @@ class FullForm:
         judges = [new_to(digests(e.x_support_SD), digests(e.x_query_QD)) for e in episodes]
         fitted = self._fitted(support)
         found = self._judged(fitted, support, query, self._real(judges, query))
-        refitted = self._refitted(
-            [
+        wins = {
+            winner: [
                 (b, episodes[b])
                 for b in range(len(episodes))
-                if wanted[b] and found[b].winner is Candidate.ADAPTED
+                if wanted[b] and found[b].winner is winner
             ]
-        )
+            for winner in (Candidate.ADAPTED, Candidate.RIDGE)
+        }
+        refitted = self._refitted(wins[Candidate.ADAPTED])
+        ridges = self._ridges(wins[Candidate.RIDGE])
         return [
-            self._adaptation(episode, found[b], refitted.get(b), int(judges[b].sum()))
+            self._adaptation(
+                episode, found[b], refitted.get(b), ridges.get(b), int(judges[b].sum())
+            )
             for b, episode in enumerate(episodes)
         ]
 
@@ -170,6 +175,22 @@ class FullForm:
         pairs = self._pack([every_pair(episode) for _, episode in chosen], capacity)
         return self._finite_mappings([b for b, _ in chosen], pairs)
 
+    def _ridges(self, chosen: Sequence[tuple[int, Episode]]) -> dict[int, Mapping[str, FloatArray]]:
+        """Ridge regression of the chosen episodes on support and query."""
+        if not chosen:
+            return {}
+        capacity = self._support_capacity + self._query_capacity
+        fitted = rival.fit(self._pack([every_pair(episode) for _, episode in chosen], capacity))
+        return {
+            b: rival.whole_or_judged(fitted, row, *every_pair(episode), len(episode.x_support_SD))
+            for row, (b, episode) in enumerate(chosen)
+        }
+
+    @torch.inference_mode()
+    def _ridge(self, episode: Episode) -> Mapping[str, FloatArray]:
+        """Ridge regression of an episode that was not wanted at first."""
+        return self._ridges([(0, episode)])[0]
+
     def _finite_mappings(
         self, places: Sequence[int], pairs: Support
     ) -> dict[int, Mapping[str, FloatArray]]:
@@ -199,13 +220,11 @@ class FullForm:
         episode: Episode,
         found: Judged,
         made: Mapping[str, FloatArray] | None,
+        ridge: Mapping[str, FloatArray] | None,
         judged_pairs: int,
     ) -> Adaptation:
-        ridge = None
         if Candidate.RIDGE in self._in_full.order:
-            ridge = LazyTensors(
-                lambda: rival.of_pairs(*every_pair(episode), len(episode.x_support_SD))
-            )
+            ridge = ridge or LazyTensors(lambda: self._ridge(episode))
         return Adaptation(
             made or LazyTensors(lambda: self._whole(episode)),
             *found[:4],

@@ -76,16 +76,27 @@ def of_pairs(x_ND: FloatArray, y_NE: FloatArray, judged: int) -> dict[str, Float
     It was judged by a fit to the first `judged` pairs, which is returned where that to all of them
     is not finite.
     """
-    made = _of_pairs(x_ND, y_NE)
+    return whole_or_judged(_of_pairs(x_ND, y_NE), 0, x_ND, y_NE, judged)
+
+
+def whole_or_judged(
+    fitted: Rival, stream: int, x_ND: FloatArray, y_NE: FloatArray, judged: int
+) -> dict[str, FloatArray]:
+    """Returns `as_mapping` of one stream as arrays, or of the fit to its first `judged` pairs where
+    that to all of them, `fitted`, is not finite."""
+    made = _as_arrays(fitted, stream)
     if all(math.isfinite(float(tensor.sum())) for tensor in made.values()):
         return made
-    return _of_pairs(x_ND[:judged], y_NE[:judged])
+    return _as_arrays(_of_pairs(x_ND[:judged], y_NE[:judged]), 0)
 
 
-def _of_pairs(x_ND: FloatArray, y_NE: FloatArray) -> dict[str, FloatArray]:
+def _of_pairs(x_ND: FloatArray, y_NE: FloatArray) -> Rival:
     x_1ND, y_1NE = (torch.from_numpy(t[np.newaxis]) for t in (x_ND, y_NE))
-    fitted = fit(Support(x_1ND, y_1NE, torch.ones(x_1ND.shape[:2], dtype=torch.bool)))
-    return {name: tensor.numpy() for name, tensor in as_mapping(fitted, 0)._asdict().items()}
+    return fit(Support(x_1ND, y_1NE, torch.ones(x_1ND.shape[:2], dtype=torch.bool)))
+
+
+def _as_arrays(rival: Rival, stream: int) -> dict[str, FloatArray]:
+    return {name: t.cpu().numpy() for name, t in as_mapping(rival, stream)._asdict().items()}
 
 
 def _centred(t_BSX: Tensor, real_BS1: Tensor) -> tuple[Tensor, Tensor]:

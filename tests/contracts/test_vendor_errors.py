@@ -17,12 +17,20 @@ import redis
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from daemon.adapters.kafka_python import aside, meta_inits, outbox, reader, source, topics
+from daemon.adapters.kafka_python import (
+    aside,
+    group_offsets,
+    meta_inits,
+    outbox,
+    reader,
+    source,
+    topics,
+)
 from daemon.adapters.kafka_python import client as kafka_python
 from daemon.adapters.redis import info, windows
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
-from daemon.turn.ports import Append
+from daemon.turn.ports import Append, Bounds, Home, LastRead
 from daemon.turn.window import Pair, PairId
 from daemon.wire.catalogue import PublishedTheta
 from daemon.wire.record import Message
@@ -40,6 +48,7 @@ Calls = Mapping[str, tuple[Any, ...]]
 EVENT_SOURCE: Calls = {
     "poll": (0.0, 10),
     "bounds": ([0],),
+    "logs": ([0],),
     "seek": (0, 0),
     "commit": ({0: 1},),
     "lag": (),
@@ -50,6 +59,13 @@ EVENT_SOURCE: Calls = {
 OUTBOX: Calls = {"send": ([MESSAGE],), "close": ()}
 META_INITS: Calls = {"catalogue": (), "fetch": (THETA,), "write": ("v1", b"1"), "close": ()}
 READER: Calls = {"read": (0, 0, 1), "close": ()}
+OFFSETS: Calls = {
+    "read": (),
+    "first_at": (0, {0: Bounds(0, 0, None)}),
+    "members": (),
+    "move": ({0: 1}, "note"),
+    "close": (),
+}
 TOPICS: Calls = {
     "describe": (["topic"],),
     "group_rights": ("group",),
@@ -57,12 +73,17 @@ TOPICS: Calls = {
     "close": (),
 }
 WINDOW_STORE: Calls = {
+    "use_topic": ("i", 1),
     "claim": (0, 1),
+    "begin_anew": (0, 1),
+    "remember": ({0: LastRead("i", 0, 0)},),
+    "homes": (["stream"],),
+    "keep_homes": ({"stream": Home(0, 0)},),
     "append": (0, 1, 1, [PAIR]),
     "restore": (0, 1, {"stream": [PAIR.pair]}),
-    "shorten": (0, 1, {"s": 1}),
     "load": (0, ["stream"]),
     "streams": ([0],),
+    "shorten": (0, 1, {"stream": 0}),
     "mark": (0, 1, "theta"),
     "verify": ({0: 1},),
     "expire_all": (0,),
@@ -94,7 +115,7 @@ class Vendor:
     def __exit__(self, *_: object) -> None: ...
 
     def __iter__(self) -> Iterator[bytes | None]:
-        yield from (b"1", None, None)  # a claim's answer
+        yield from (b"1", None, None, None, None)  # a claim's answer
 
     def assignment(self) -> set[TopicPartition]:
         return {TopicPartition(SETTINGS.kafka_events_topic, 0)}
@@ -144,6 +165,7 @@ def each(adapter: Callable[..., Any], calls: Calls) -> list[Any]:
         *each(meta_inits.KafkaPythonMetaInits, META_INITS),
         *each(aside.KafkaPythonReader, READER),
         *each(topics.KafkaTopics, TOPICS),
+        *each(group_offsets.GroupOffsets, OFFSETS),
     ],
 )
 def test_none_of_kafka_pythons_escapes(
@@ -154,7 +176,7 @@ def test_none_of_kafka_pythons_escapes(
     error: Exception,
     expected: type[Exception],
 ) -> None:
-    opened = adapter(SETTINGS) if calls is TOPICS else adapter(SETTINGS, "client")
+    opened = adapter(SETTINGS) if calls in (TOPICS, OFFSETS) else adapter(SETTINGS, "client")
     vendor.error = error
     check(opened, calls, name, expected)
 
@@ -196,10 +218,14 @@ def test_none_of_librdkafkas_escapes(
 ) -> None:
     import confluent_kafka
 
-    from daemon.adapters.librdkafka import outbox, source
+    from daemon.adapters.librdkafka import logs, outbox, source
 
     vendor = Vendor()
-    for module, client in ((source, "Consumer"), (outbox, "Producer")):
+    for module, client in (
+        (source, "Consumer"),
+        (logs, "AdminClient"),
+        (outbox, "Producer"),
+    ):
         monkeypatch.setattr(module, client, lambda *_: vendor)
     monkeypatch.setattr(source, "PROOF_OF_LIFE_S", 0.0)
     adapter: Any

@@ -164,14 +164,18 @@ class Rebalancing(MemoryEventSource):
 
     rebalancing = True
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
-        return Done(False) if self.rebalancing else super().commit(offsets)
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
+        return Done(False) if self.rebalancing else super().commit(offsets, notes)
 
 
 class Away(MemoryEventSource):
     """A broker that takes the request, and does not answer."""
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
         def answer() -> bool:
             raise Unavailable("kafka", "no answer")
 

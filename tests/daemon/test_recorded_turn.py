@@ -312,11 +312,13 @@ class NotingSource(MemoryEventSource):
         super().__init__(lab.topic)
         self._lab = lab
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
         """Commit, and write it down."""
         told = [f"partition {partition} up to {offset}" for partition, offset in offsets.items()]
         self._lab.note(f"commit {', '.join(told)}")
-        return super().commit(offsets)
+        return super().commit(offsets, notes)
 
 
 class NotingOutbox(MemoryOutbox):

@@ -27,6 +27,7 @@ REASONS = {
     "is run in README.md": ("adaptd topics create", "adaptd check"),
     "installs packages": ("python -m venv", ".", "pip install"),
     "takes minutes": ("make", "torchrun", "adaptd meta-train"),
+    "needs a group without workers": ("adaptd offsets",),
     "needs a container engine": ("docker build",),
     "needs a Kubernetes cluster": ("kubectl", "helm"),
 }

@@ -1,6 +1,7 @@
 """Pairs from which little or nothing can be learned: every θ still publishes a finite mapping.
 
-N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, E = target dim
+N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, E = target dim,
+X = source or target dim
 
 Right values are those that a reader can tell without adaptd: constant targets are predicted at
 every source, where all pairs are equal their target is predicted at their source, and nothing but 0

@@ -16,10 +16,10 @@ Theory of operation
     every poll, says how and prevents it.
 
     What may block. `poll` for its `timeout_s`; `commit` not at all, but for the commit after one
-    that failed; the result that it returns, `bounds`, `verify` and that next commit for
-    `kafka_timeout_ms` (`bounds` in the worst case for each of its requests); `close` for a few
-    seconds. `seek`, `lag` and `joined` look at memory only: polls ask for the end offsets at
-    intervals, on the IO thread, and take the answer in when it has come.
+    that failed; the result that it returns, `bounds`, `logs`, `verify` and that next commit for
+    `kafka_timeout_ms` (`bounds` and `logs` in the worst case for each of their requests); `close`
+    for a few seconds. `seek`, `lag` and `joined` look at memory only: polls ask for the end offsets
+    at intervals, on the IO thread, and take the answer in when it has come.
 
     What cannot be parsed comes as a RawRecord with a fault, see unreadable.py.
 
@@ -53,6 +53,7 @@ from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
     FETCH_BYTES,
     FETCH_WAIT_MS,
+    METADATA_MAX_AGE_MS,
     PROOF_OF_LIFE_S,
     REBUILD_AFTER_S,
     heartbeat_interval_ms,
@@ -61,14 +62,16 @@ from daemon.adapters.kafka_python.client import (
     QUIET,
     connect,
     kafka_errors_translated,
+    note_of,
 )
+from daemon.adapters.kafka_python.logs import KafkaPythonLogs
 from daemon.adapters.kafka_python.mended import is_member, keep_join, send_commit
 from daemon.adapters.kafka_python.offsets import ask_ends, positions
 from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.pending import Done, Later, Pending
-from daemon.turn.ports import Bounds, Polled
+from daemon.turn.ports import Bounds, Polled, TopicLogs
 
 
 class _RebalanceNotes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
@@ -123,6 +126,7 @@ class KafkaPythonEventSource:
         self._ends = EndOffsets(lambda ps: ask_ends(self._consumer, [self._tp(p) for p in ps]))
         self._answered_at = time.monotonic()
         self._insist_on_commit = False
+        self._logs = KafkaPythonLogs(settings, f"{client_id}-logs")
         self._consumer = self._joining(self._notes)
 
     def _joining(self, notes: _RebalanceNotes) -> KafkaConsumer:
@@ -145,6 +149,7 @@ class KafkaPythonEventSource:
                 max_poll_records=settings.kafka_max_poll_records,
                 fetch_max_wait_ms=FETCH_WAIT_MS,
                 fetch_max_bytes=FETCH_BYTES,
+                metadata_max_age_ms=METADATA_MAX_AGE_MS,
                 # a new instance for each consumer: a shared one makes partitions flap
                 partition_assignment_strategy=(CooperativeStickyAssignor(),),
             )
@@ -179,12 +184,25 @@ class KafkaPythonEventSource:
         with kafka_errors_translated("read offsets"):
             beginning = self._consumer.beginning_offsets(tps, timeout_ms=self._timeout_ms)
             end = self._consumer.end_offsets(tps, timeout_ms=self._timeout_ms)
-            committed = {
-                tp: self._consumer.committed(tp, timeout_ms=self._timeout_ms) for tp in tps
+            marks = {
+                tp: self._consumer.committed(tp, metadata=True, timeout_ms=self._timeout_ms)
+                for tp in tps
             }
         self._answered_at = time.monotonic()
         self._ends.note({tp.partition: offset for tp, offset in end.items()}, self._answered_at)
-        return {tp.partition: Bounds(beginning[tp], end[tp], committed[tp]) for tp in tps}
+        return {
+            tp.partition: Bounds(
+                beginning[tp],
+                end[tp],
+                mark.offset if mark else None,
+                note_of(mark) if mark else "",
+            )
+            for tp, mark in marks.items()
+        }
+
+    def logs(self, partitions: Sequence[int]) -> TopicLogs:
+        """See EventSource."""
+        return self._logs.ask(partitions)
 
     def seek(self, partition: int, offset: int) -> None:
         """See EventSource. Does nothing for a partition that was revoked a moment ago: the IO
@@ -193,11 +211,17 @@ class KafkaPythonEventSource:
             self._consumer.seek(self._tp(partition), offset)
             self._positions[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
         """See EventSource. The broker takes some milliseconds to answer, and the loop goes on
         meanwhile. After a commit that failed, the next waits here and is repeated until it is
         answered."""
-        marks = {self._tp(p): OffsetAndMetadata(o, "", -1) for p, o in offsets.items()}
+        noted = notes or {}
+        marks = {
+            self._tp(p): OffsetAndMetadata(offset, noted.get(p, ""), -1)
+            for p, offset in offsets.items()
+        }
         with kafka_errors_translated("commit"):
             if self._insist_on_commit:
                 done = self._commit_now(marks)
@@ -260,5 +284,6 @@ class KafkaPythonEventSource:
 
     def close(self) -> None:
         """See EventSource."""
+        self._logs.close()
         with suppress(KafkaError, OSError):
             self._consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE_TIMEOUT_S))

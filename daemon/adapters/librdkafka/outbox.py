@@ -66,6 +66,11 @@ class LibrdkafkaOutbox:
         except (Unavailable, Misconfigured):
             self.close()
             raise
+        except SystemError as e:
+            # how confluent-kafka raises a fatal error of the producer while it reports deliveries:
+            # brokers that were restored from an older copy know other sequence numbers
+            self.close()
+            raise Unavailable("kafka", f"produce: {e.__cause__}".replace("\n", " ")) from e
 
     def _send(self, producer: Producer, messages: Sequence[Message]) -> None:
         give_up_at = time.monotonic() + self._settings.kafka_delivery_timeout_ms / 1000 + 1

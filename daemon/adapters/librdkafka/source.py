@@ -21,8 +21,9 @@ Theory of operation
     brings none, it says only by the event that the end is reached.
 
     What may block. `poll` for its `timeout_s`, on a detour for three times `kafka_timeout_ms`;
-    `commit`, `bounds` and `verify` for `kafka_timeout_ms` (`bounds` in the worst case for each of
-    its requests); `close` for CLOSE_TIMEOUT_S. `seek`, `lag` and `joined` look at memory only.
+    `commit`, `bounds`, `logs` and `verify` for `kafka_timeout_ms` (`bounds` in the worst case for
+    each of its requests); `close` for CLOSE_TIMEOUT_S. `seek`, `lag` and `joined` look at memory
+    only.
 
     What may be repeated. All of it: a seek, or a commit of the same offsets, twice is as once;
     `verify` asks nothing while an answer is fresh; `close` can be called twice.
@@ -34,8 +35,8 @@ Theory of operation
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any, cast
 
@@ -55,6 +56,7 @@ from daemon.adapters.kafka_limits import (
     CLOSE_TIMEOUT_S,
     FETCH_BYTES,
     FETCH_WAIT_MS,
+    METADATA_MAX_AGE_MS,
     PROOF_OF_LIFE_S,
     heartbeat_interval_ms,
 )
@@ -65,11 +67,15 @@ from daemon.adapters.librdkafka.client import (
     connection_properties,
 )
 from daemon.adapters.librdkafka.detours import UNREADABLE, Detours, OpensReader
+from daemon.adapters.librdkafka.logs import LibrdkafkaLogs
 from daemon.adapters.librdkafka.records import converted
 from daemon.config import Settings
 from daemon.turn.pending import Done, Pending
-from daemon.turn.ports import Bounds, Polled
+from daemon.turn.ports import Bounds, Polled, TopicLogs
 from daemon.wire.record import Record
+
+NO_LEADER_S = 8.0
+"""Longer than a partition is usually without a leader while the brokers elect one."""
 
 REBALANCING = frozenset(
     {
@@ -106,34 +112,40 @@ class LibrdkafkaEventSource:
         self._detours = Detours(open_reader(settings, f"{client_id}-aside"))
         self._ends = EndOffsets(lambda ps: completed_aside(lambda: self._offsets(ps, OFFSET_END)))
         self._answered_at = time.monotonic()
+        self._logs = LibrdkafkaLogs(settings, f"{client_id}-logs")
+        self._no_leader_since: float | None = None
+        self._properties = connection_properties(settings, client_id) | _reading(settings)
+        self._consumer = self._subscribed()
+
+    def _subscribed(self) -> Consumer:
         with self._complaints.translated("connect"):
-            self._consumer = Consumer(
-                connection_properties(settings, client_id)
-                | _reading(settings)
-                | {"error_cb": self._complaints.on_error}
-            )
-            self._consumer.subscribe(
+            consumer = Consumer(self._properties | {"error_cb": self._complaints.on_error})
+            consumer.subscribe(
                 [self._topic],
                 on_assign=self._on_assign,
                 on_revoke=self._on_revoke,
                 on_lost=self._on_lost,
             )
+        return consumer
 
     def _tp(self, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
         return TopicPartition(self._topic, partition, offset)
 
     # ---- the group: called back within a poll; the notes are kept until a poll succeeds
 
-    def _on_assign(self, _: Consumer, assigned: Iterable[TopicPartition]) -> None:
-        self._joined = True
-        self._note(assigned, True)
+    def _on_assign(self, consumer: Consumer, assigned: Iterable[TopicPartition]) -> None:
+        if consumer is self._consumer:  # not one that was replaced, and closes late
+            self._joined = True
+            self._note(assigned, True)
 
-    def _on_revoke(self, _: Consumer, revoked: Iterable[TopicPartition]) -> None:
-        self._note(revoked, False)
+    def _on_revoke(self, consumer: Consumer, revoked: Iterable[TopicPartition]) -> None:
+        if consumer is self._consumer:
+            self._note(revoked, False)
 
-    def _on_lost(self, _: Consumer, lost: Iterable[TopicPartition]) -> None:
-        self._joined = False
-        self._note(lost, False)
+    def _on_lost(self, consumer: Consumer, lost: Iterable[TopicPartition]) -> None:
+        if consumer is self._consumer:
+            self._joined = False
+            self._note(lost, False)
 
     def _note(self, tps: Iterable[TopicPartition], assigned: bool) -> None:
         for tp in tps:
@@ -273,8 +285,19 @@ class LibrdkafkaEventSource:
             ends = self._offsets(partitions, OFFSET_END)
         self._answered_at = time.monotonic()
         self._ends.note(ends, self._answered_at)
-        committed = {mark.partition: None if mark.offset < 0 else mark.offset for mark in marks}
-        return {p: Bounds(beginnings[p], ends[p], committed[p]) for p in partitions}
+        return {
+            mark.partition: Bounds(
+                beginnings[mark.partition],
+                ends[mark.partition],
+                None if mark.offset < 0 else mark.offset,
+                mark.metadata or "",
+            )
+            for mark in marks
+        }
+
+    def logs(self, partitions: Sequence[int]) -> TopicLogs:
+        """See EventSource."""
+        return self._logs.ask(partitions)
 
     def _offsets(self, partitions: Collection[int], which: int) -> dict[int, int]:
         """Asks for the first offsets, or for the ends at our isolation level: one request to each
@@ -285,18 +308,20 @@ class LibrdkafkaEventSource:
         _raise_first(found)
         return {tp.partition: tp.offset for tp in found}
 
-    def commit(self, offsets: Mapping[int, int]) -> Pending[bool]:
+    def commit(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str] | None = None
+    ) -> Pending[bool]:
         """See EventSource. It waits at once: while librdkafka waits for the answer of a broker that
         is gone, it answers nobody else, not even out of its memory (seen in 2.16)."""
-        done = self._is_committed(offsets)
+        done = self._is_committed(offsets, notes or {})
         return Done(done)
 
-    def _is_committed(self, offsets: Mapping[int, int]) -> bool:
+    def _is_committed(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> bool:
         if not offsets.keys() <= self._mine:
             return False
         with self._complaints.translated("commit"):
             try:
-                self._aside.run(lambda: self._commit(offsets), self._timeout_s)
+                self._aside.run(lambda: self._commit(offsets, notes), self._timeout_s)
             except KafkaException as e:
                 if e.args[0].code() in REBALANCING:
                     return False
@@ -304,8 +329,11 @@ class LibrdkafkaEventSource:
         self._answered_at = time.monotonic()
         return True
 
-    def _commit(self, offsets: Mapping[int, int]) -> None:
-        marks = [self._tp(p, offset) for p, offset in offsets.items()]
+    def _commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        marks = [
+            TopicPartition(self._topic, p, offset, metadata=notes.get(p, ""))
+            for p, offset in offsets.items()
+        ]
         _raise_first(self._consumer.commit(offsets=marks, asynchronous=False))
 
     def lag(self) -> Mapping[int, int]:
@@ -322,13 +350,42 @@ class LibrdkafkaEventSource:
         """See EventSource."""
         if time.monotonic() - self._answered_at < PROOF_OF_LIFE_S:
             return
-        with self._complaints.translated("ask for end offsets"):
+        with self._complaints.translated("ask for end offsets"), self._rebuilt_without_leaders():
             self._offsets([min(self._mine, default=0)], OFFSET_END)
         self._answered_at = time.monotonic()
+
+    @contextmanager
+    def _rebuilt_without_leaders(self) -> Iterator[None]:
+        """Replaces the consumer when it has known no leader of a partition for a while.
+
+        librdkafka believes no leader whose epoch is smaller than one it has seen, and waits for a
+        larger one for ever. A broker that was restored from an older copy counts from an older
+        epoch on (seen in 2.16).
+        """
+        try:
+            yield
+        except KafkaException as e:
+            now = time.monotonic()
+            if e.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                self._no_leader_since = None
+            elif self._no_leader_since is None:
+                self._no_leader_since = now
+            elif now - self._no_leader_since > NO_LEADER_S:
+                self._no_leader_since = None
+                self._rebuild()
+            raise
+        self._no_leader_since = None
+
+    def _rebuild(self) -> None:
+        self.close()
+        self._note([self._tp(partition) for partition in self._mine], False)
+        self._joined, self._aside = False, BoundedCalls()
+        self._consumer = self._subscribed()
 
     def close(self) -> None:
         """See EventSource. librdkafka itself would wait for a broker that does not answer."""
         self._detours.close()
+        self._logs.close()
         with suppress(KafkaException, RuntimeError, OSError):
             self._aside.run(self._consumer.close, CLOSE_TIMEOUT_S)
 
@@ -356,6 +413,7 @@ def _reading(settings: Settings) -> dict[str, Any]:
         "isolation.level": settings.kafka_isolation_level,
         "enable.partition.eof": True,  # it also says how far what brings no record was passed
         "fetch.wait.max.ms": FETCH_WAIT_MS,
+        "topic.metadata.refresh.interval.ms": METADATA_MAX_AGE_MS,
         "queued.max.messages.kbytes": FETCH_BYTES // 1024,
         "fetch.max.bytes": FETCH_BYTES,
         "fetch.queue.backoff.ms": 20,  # a second by default, in which a full queue runs dry

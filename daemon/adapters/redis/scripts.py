@@ -13,12 +13,28 @@ CLAIM = """
 -- KEYS  1 epoch       string, a decimal integer: the epoch of the partition's owner
 --       2 position    string, a decimal integer: the offset after the newest event that is kept
 --       3 theta       string: the content hash of the θ that all mappings are of
+--       4 generation  string, a decimal integer: how often the windows began anew
 -- ARGV  1 now_ms      the wall clock, and the least epoch: so that epochs keep growing even when
 --                     Redis has lost them
--- Returns {epoch, position or nil, theta or nil}, all strings. Writes: epoch.
-local epoch = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') + 1, tonumber(ARGV[1]))
+-- Returns {epoch, position or nil, theta or nil, generation or nil, epoch before or nil}, all
+-- strings. Writes: epoch.
+local before = redis.call('GET', KEYS[1])
+local epoch = math.max(tonumber(before or '0') + 1, tonumber(ARGV[1]))
 redis.call('SET', KEYS[1], string.format('%.0f', epoch))
-return {string.format('%.0f', epoch), redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])}
+return {string.format('%.0f', epoch), redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3]),
+        redis.call('GET', KEYS[4]), before}
+"""
+
+BEGIN_ANEW = """
+-- Leaves all windows of the partition behind: those of the next generation have other keys.
+-- KEYS  1 epoch       string, a decimal integer
+--       2 generation  string, a decimal integer
+-- ARGV  1 epoch       of our tenure
+-- Returns the new generation, or a refusal. Writes: generation.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'owner' end
+local generation = string.format('%.0f', tonumber(redis.call('GET', KEYS[2]) or '0') + 1)
+redis.call('SET', KEYS[2], generation)
+return tonumber(generation)
 """
 
 APPEND = """

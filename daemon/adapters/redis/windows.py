@@ -2,21 +2,32 @@
 
 D = source dim, E = target dim
 
-Keys, all under `<prefix>:<group>:{<topic incarnation>:<partition>}`, so that a partition's keys
-share one cluster slot:
+Keys, all but the last three under `<prefix>:<group>:{<topic id>:<partition>}`, so that the keys of
+one partition share a cluster slot:
 
     :epoch                    string, a decimal integer; the partition's owner has the largest
     :theta                    string; the content hash of the θ that all mappings of the partition
                               are of
+    :generation               string, a decimal integer; how often the windows began anew
     :<features>:position      string, a decimal integer; the offset after the newest event whose
                               pairs are kept
     :<features>:w:<stream>    stream; one entry per pair, id <offset + 1>-<pair index>,
                               fields x, y (float32, little-endian) and t (ms, UTC)
+    <prefix>:<group>:last-read:<topic>:<partition>
+                              string; the topic's id, and the offset and the fingerprint of the last
+                              record that was read
+    <prefix>:<group>:home:<topic id>:<stream>
+                              string; the partition that the stream was seen in last, and since when
+                              (ms, UTC); expires as windows do
+    <prefix>:<group>:begun-with:<topic>
+                              string; the id of the topic that the group began with, and how many
+                              partitions it had
 
 One more, `<prefix>:<group>:alive`, is empty: `verify` writes it, to know that it can write.
 
-<features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable. So new
-features, or a topic made anew, have windows of their own.
+<features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable; from the
+first generation on, ~<generation> follows. So new features, a topic made anew, and a log that was
+replaced under the same id have windows of their own.
 
 Theory of operation
     Threads. Every call blocks, for `timeout_s` at most between two bytes from Redis. `append` may
@@ -54,9 +65,9 @@ from redis.exceptions import RedisError
 
 from daemon.adapters.redis.client import open_redis
 from daemon.adapters.redis.errors import redis_errors_translated
-from daemon.adapters.redis.scripts import APPEND, CLAIM, MARK, RESTORE, SHORTEN
+from daemon.adapters.redis.scripts import APPEND, BEGIN_ANEW, CLAIM, MARK, RESTORE, SHORTEN
 from daemon.errors import Refused, Superseded, Unavailable
-from daemon.turn.ports import Append, Appended, Claim
+from daemon.turn.ports import Append, Appended, Claim, Home, LastRead
 from daemon.turn.window import Pair, PairId
 
 NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
@@ -87,12 +98,15 @@ class WindowLayout:
     prefix: str
     group: str
     incarnation: str
+    """The id of the events topic, until `use_topic` names another."""
     encoder_version: str
     window_size: int
     source_dim: int
     target_dim: int
     window_ttl_s: int = 0
     """Seconds after which a window that did not change expires; 0: never."""
+    topic: str = ""
+    """The name of the events topic."""
 
 
 class RedisWindowStore:
@@ -109,12 +123,20 @@ class RedisWindowStore:
         self._shorten = self._redis.register_script(SHORTEN)
         self._restore = self._redis.register_script(RESTORE)
         self._mark = self._redis.register_script(MARK)
+        self._begin_anew = self._redis.register_script(BEGIN_ANEW)
+        self._topic_id = layout.incarnation
         self._alive_key = f"{layout.prefix}:{layout.group}:alive"
         self._positions: dict[int, int | None] = {}
+        self._generations: dict[int, int] = {}
+
+    def _group_key(self, name: str) -> str:
+        return f"{self._layout.prefix}:{self._layout.group}:{name}"
 
     def _partition_key(self, partition: int, name: str) -> str:
-        at = self._layout
-        return f"{at.prefix}:{at.group}:{{{at.incarnation}:{partition}}}:{name}"
+        return self._group_key(f"{{{self._topic_id}:{partition}}}:{name}")
+
+    def _last_read_key(self, partition: int) -> str:
+        return self._group_key(f"last-read:{self._layout.topic}:{partition}")
 
     def _epoch_key(self, partition: int) -> str:
         return self._partition_key(partition, "epoch")
@@ -122,6 +144,8 @@ class RedisWindowStore:
     def _features_key(self, partition: int, name: str) -> str:
         at = self._layout
         features = f"{at.encoder_version}:{at.source_dim}x{at.target_dim}"
+        if generation := self._generations.get(partition):
+            features += f"~{generation}"
         return self._partition_key(partition, f"{features}:{name}")
 
     @contextmanager
@@ -136,14 +160,58 @@ class RedisWindowStore:
                 self._redis.connection_pool.disconnect(inuse_connections=False)
             raise
 
+    def use_topic(self, topic_id: str, partitions: int) -> int:
+        """See WindowStore."""
+        key = self._group_key(f"begun-with:{self._layout.topic}")
+        began = f"{topic_id} {partitions}"
+        with self._asking("look for the topic"):
+            first = self._redis.set(key, began, nx=True, get=True)
+        kept = first.decode() if isinstance(first, bytes) else began
+        first_id, _, count = kept.rpartition(" ")
+        self._topic_id = topic_id
+        return int(count) if first_id == topic_id else 0
+
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
+        self._generations.pop(partition, None)
         keys = [self._epoch_key(partition), self._features_key(partition, "position")]
-        keys.append(self._partition_key(partition, "theta"))
+        keys += [self._partition_key(partition, name) for name in ("theta", "generation")]
         with self._asking("claim"):
-            epoch, kept, mark = self._claim(keys=keys, args=[now_ms])
+            epoch, kept, mark, generation, before = self._claim(keys=keys, args=[now_ms])
+            if generation is not None:  # nobody else moves the position since the claim
+                self._generations[partition] = int(generation)
+                kept = self._redis.get(self._features_key(partition, "position"))
+            last_read = self._redis.get(self._last_read_key(partition))
         position = self._positions[partition] = None if kept is None else int(kept)
-        return Claim(int(epoch), position, None if mark is None else mark.decode())
+        return Claim(
+            int(epoch),
+            position,
+            None if mark is None else mark.decode(),
+            self._generations.get(partition, 0),
+            _last_read(last_read) if isinstance(last_read, bytes) else None,
+            before is not None,
+        )
+
+    def begin_anew(self, partition: int, epoch: int) -> int:
+        """See WindowStore. The windows left behind expire as all do that do not change."""
+        keys = [self._epoch_key(partition), self._partition_key(partition, "generation")]
+        with self._asking("begin anew"):
+            result = self._begin_anew(keys=keys, args=[epoch])
+        if isinstance(result, bytes):
+            self._raise_refusal(result, partition, epoch)
+        self._generations[partition] = int(result)
+        self._positions[partition] = None
+        return self._generations[partition]
+
+    def remember(self, last_reads: Mapping[int, LastRead]) -> None:
+        """See WindowStore."""
+        if not last_reads:
+            return
+        with self._asking("remember"):
+            pipeline = self._redis.pipeline(transaction=False)
+            for partition, read in last_reads.items():
+                pipeline.set(self._last_read_key(partition), " ".join(map(str, read)))
+            pipeline.execute()
 
     def append(
         self,
@@ -199,6 +267,31 @@ class RedisWindowStore:
         self.verify({partition: epoch})
         raise Unavailable("redis", f"lost its newest writes of partition {partition} ({why!r})")
 
+    def _home_key(self, stream: str) -> str:
+        return self._group_key(f"home:{self._topic_id}:{stream}")
+
+    def homes(self, streams: Sequence[str]) -> Mapping[str, Home]:
+        """See WindowStore."""
+        found: dict[str, Home] = {}
+        with self._asking("look for homes"):
+            for begin in range(0, len(streams), KEYS_PER_SCAN):
+                some = streams[begin : begin + KEYS_PER_SCAN]
+                pipeline = self._redis.pipeline(transaction=False)
+                for stream in some:
+                    pipeline.get(self._home_key(stream))
+                kept = zip(some, pipeline.execute(), strict=True)
+                found |= {s: Home(*map(int, value.split())) for s, value in kept if value}
+        return found
+
+    def keep_homes(self, homes: Mapping[str, Home]) -> None:
+        """See WindowStore."""
+        with self._asking("keep homes"):
+            pipeline = self._redis.pipeline(transaction=False)
+            for stream, home in homes.items():
+                value = f"{home.partition} {home.since_ms}"
+                pipeline.set(self._home_key(stream), value, ex=self._layout.window_ttl_s or None)
+            pipeline.execute()
+
     def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
         """See WindowStore."""
         before = self._positions[partition]
@@ -236,8 +329,7 @@ class RedisWindowStore:
         """See WindowStore. One pass over the server's keys, whatever the number of partitions."""
         begins = {self._features_key(partition, "w:"): partition for partition in partitions}
         found: dict[int, list[str]] = {partition: [] for partition in partitions}
-        at = self._layout
-        pattern = f"{at.prefix}:{at.group}:{{{at.incarnation}:".translate(GLOB_ESCAPES) + "*"
+        pattern = self._group_key(f"{{{self._topic_id}:").translate(GLOB_ESCAPES) + "*"
         with self._asking("look for streams"):
             for key in self._redis.scan_iter(match=pattern, count=KEYS_PER_SCAN):
                 name = key.decode()
@@ -286,6 +378,11 @@ class RedisWindowStore:
 def _entry(pair: Pair) -> tuple[str, bytes, bytes, int]:
     entry_id = f"{pair.id.offset + 1}-{pair.id.place}"
     return entry_id, pair.x_D.tobytes(), pair.y_E.tobytes(), pair.time_ms
+
+
+def _last_read(value: bytes) -> LastRead:
+    topic_id, offset, seen = value.decode().split(" ")
+    return LastRead(topic_id, int(offset), int(seen))
 
 
 def _portions(
