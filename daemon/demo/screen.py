@@ -105,7 +105,6 @@ def _facts(summary: Summary, progress: DemoProgress) -> dict[str, str]:
     letters = ", ".join(f"{n} {reason}" for reason, n in summary.dead_letters.items())
     tenants, names = progress.scenarios["tenants"], progress.scenarios["names"]
     return {
-        "services": summary.services,
         "events": f"{summary.events} good ones of {summary.tenants} tenants, "
         f"{summary.names.events} of {summary.names.languages} languages",
         "mappings": f"{summary.mappings_published} of tenants, "
