@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from daemon.errors import Misconfigured
+from daemon.errors import Misconfigured, Unavailable
 from daemon.offline.events_file import RecordedEvent, event_writer
 from daemon.offline.pairs_file import PairsForm, read_pairs
-from daemon.offline.send import SendReport, send_pairs
+from daemon.offline.send import BATCH_EVENTS, SendReport, send_pairs
 from daemon.wire.paired_event import (
     EventLimits,
     PairedEvent,
@@ -204,3 +204,38 @@ def test_a_vector_as_on_the_wire_is_taken(tmp_path: Path, engine: Engine) -> Non
     assert entry.event is not None
     assert entry.event.pairs[0].target == Vector("float32", [2], bytes(8))
     assert sent(path, engine)[0].pairs == 1
+
+
+class Away(Kept):
+    """An outbox whose Kafka goes away after the first batch."""
+
+    def send(self, messages: list[Message]) -> None:
+        if self.messages:
+            raise Unavailable("kafka", "produce: no broker")
+        super().send(messages)
+
+
+def test_an_outage_on_the_way_says_how_far_it_came(tmp_path: Path, engine: Engine) -> None:
+    path, line = tmp_path / "a.jsonl", '{"stream": "s", "source": [1,2,3], "target": [1,2]}\n'
+    path.write_text(line * (BATCH_EVENTS + 7))
+    entries, away = read_pairs(path, VECTORS), Away()
+    with pytest.raises(Unavailable, match="500 pairs were sent before, of the next 7 events"):
+        send_pairs(entries, "t", LIMITS, engine, away, lambda _: None)  # type: ignore[arg-type]
+
+
+def test_of_many_errors_the_first_are_named_and_all_are_counted(
+    tmp_path: Path, engine: Engine
+) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n" * 40)
+    found, messages = sent(tmp_path / "a.jsonl", engine)
+    assert (found.pairs, messages, found.left_out.total()) == (0, [], 40)
+    assert [error.split(":")[0] for error in found.first_errors] == [
+        f"line {n}" for n in range(1, 6)
+    ]
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path, engine: Engine) -> None:
+    good = '{"stream": "s", "source": [1,2,3], "target": [1,2]}\n'
+    (tmp_path / "a.jsonl").write_text("x" * 1_000_000 + "\n" + good + "x" * 900_000)
+    found, _ = sent(tmp_path / "a.jsonl", engine)
+    assert (found.pairs, found.left_out.total()) == (1, 2)
