@@ -238,6 +238,21 @@ def test_a_record_at_the_place_of_the_last_one_is_compared() -> None:
     assert went_back.admit(log[3:]) is None
 
 
+def test_nothing_takes_the_place_of_a_record_that_is_still_to_be_compared() -> None:
+    world = World()
+    world.feed("a", 6)
+    log = world.topic.records(1)
+    tenure = Tenure(1, 1, None, check=LastRead("t", 4, 1))
+    assert tenure.admit(log[1:3]) == log[1:3]
+    tenure.mark_read("t", log[2])
+    assert (tenure.next_offset, tenure.last_read) == (3, None)
+    assert tenure.admit(log[3:]) is None  # it is another one
+    compared = Tenure(1, 1, None, check=LastRead("t", 4, fingerprint(log[4])))
+    assert compared.admit(log[1:]) == log[1:]
+    compared.mark_read("t", log[5])
+    assert compared.last_read == LastRead("t", 5, fingerprint(log[5]))
+
+
 # ---- one stream in two partitions
 
 

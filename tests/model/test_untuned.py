@@ -158,4 +158,4 @@ def test_the_table_can_be_asked_for_alone() -> None:
         "data that nobody tuned"
     ]
     titles = [title for title, _ in emoji_evaluation(None, [], quick_options()).steps()]
-    assert titles[-1] == "data that nobody tuned"
+    assert "data that nobody tuned" in titles
