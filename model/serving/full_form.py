@@ -135,8 +135,8 @@ class FullForm:
             Candidate.ADAPTED: self._outputs(fitted.mlp, query),
             Candidate.THETA: self._outputs(before, query),
         }
-        if Candidate.RIDGE in self._in_full.order:
-            for kind, fit in rival.FITS.items():
+        for kind, fit in rival.FITS.items():
+            if kind in self._in_full.order:
                 outputs[kind] = rival.predict(fit(support), query.x_BSD)
         losses = {name: self._losses(o_BQE, query) for name, o_BQE in outputs.items()}
         no_losses_BQ = torch.full_like(query.x_BSD[:, :, 0], torch.nan)

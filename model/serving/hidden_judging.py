@@ -113,6 +113,7 @@ def judge_chunk(
     ridge_BQ = torch.full_like(after_BN[:, size:], torch.nan)
     if Candidate.RIDGE in inner.order:
         seen[Candidate.RIDGE], ridge_BQ = ridge_seen(raw, mean, len(terms.w2), loss)
+    if Candidate.PROCRUSTES in inner.order:
         seen[Candidate.PROCRUSTES] = procrustes_seen(raw, mean)
     measures = {
         name: _measures(own, finite_B if name is Candidate.ADAPTED else every_B, real_BQ)

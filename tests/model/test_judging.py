@@ -113,7 +113,7 @@ def verdict(
 ) -> tuple[Candidate, float, float]:
     found = standing(order, given, judges_BQ)
     healthy_Y, (squared_YY, cosine_YY) = found.healthy_YB[:, 0], found.ahead_2YYB[..., 0]
-    return verdict_of(order, healthy_Y.tolist(), (squared_YY.tolist(), cosine_YY.tolist()))
+    return verdict_of(found.order, healthy_Y.tolist(), (squared_YY.tolist(), cosine_YY.tolist()))
 
 
 def test_the_evidence_is_the_distance_to_the_nearest_other_candidate() -> None:
@@ -169,6 +169,8 @@ def test_which_linear_map_stands_for_both(
 
 def test_without_ridge_there_are_two_candidates() -> None:
     assert RIDGE not in order_of(trained=False, ridge=False)
+    assert PROCRUSTES not in order_of(trained=False, ridge=False)
+    assert PROCRUSTES not in order_of(trained=True, ridge=True)
 
 
 # ---- engines of both forms
