@@ -14,6 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeCV
 
+from model.baselines.ridge import fit_ridge
 from model.mappings.numpy_mlp import apply_numpy
 from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
@@ -405,6 +406,21 @@ def test_both_forms_publish_the_same(factor: float, shift: float, learner: str) 
             for name, tensor in full.tensors.items():
                 largest = np.abs(tensor).max()
                 np.testing.assert_allclose(hidden.tensors[name], tensor, atol=2e-5 * largest)
+
+
+@FORMS
+@pytest.mark.parametrize("mean", [0.0, 10.0, 30.0, 100.0, 1000.0])
+def test_ridges_loss_is_that_of_its_mapping_however_far_out_targets_lie(
+    mean: float, form: str
+) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        x_ND = rng.standard_normal((24, DIMS[0])).astype(np.float32)
+        y_NE = (rng.standard_normal((24, DIMS[2])) + mean).astype(np.float32)
+        found = adapt(theta_of(), Episode(x_ND[:20], y_NE[:20], x_ND[20:], y_NE[20:]), form)
+        made_QE = fit_ridge(x_ND[:20], y_NE[:20])(x_ND[20:]).astype(np.float64)
+        expected = np.square(made_QE - y_NE[20:]).mean()
+        assert found.query_loss_ridge == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_refit_that_explodes_leaves_the_judged_mapping() -> None:
