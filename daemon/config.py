@@ -227,8 +227,8 @@ class Settings(BaseModel):
     better. If off, mappings are compared with θ alone."""
     prequential_streams: int = Field(32, ge=0, le=10_000)
     """Of how many streams, chosen by the hash of their keys, each new pair is scored by the mapping
-    that was published before it came, for the metrics `adaptd_prequential_*`. Each takes the memory
-    of its mapping and of a linear one."""
+    that was published before it came, for the metrics `adaptd_prequential_loss`, `_pairs` and
+    `_hits`. Each takes the memory of its mapping and of a linear one."""
     drift: bool = True
     """Watches the losses of each stream for a change. A stream that seems to have changed is also
     adapted to its pairs since then alone; if that mapping is clearly better on the newest pairs,

@@ -127,9 +127,11 @@ class Tenure:
         self.gap = max(self.gap, *(OffsetRange(*gap) for gap in gaps), key=lambda gap: gap.length)
 
     def mark_read(self, topic_id: str, last: Record) -> None:
-        """Notes that everything up to this record was decoded."""
+        """Notes that everything up to this record was decoded. It takes the check's place only once
+        that is done: a later tenure must not miss what this one has not compared yet."""
         self.next_offset = last.offset + 1
-        self.last_read = LastRead(topic_id, last.offset, fingerprint(last))
+        if self.check is None:
+            self.last_read = LastRead(topic_id, last.offset, fingerprint(last))
 
     def gone_before(self, beginning: int) -> OffsetRange | None:
         """Returns the offsets that retention removed before they were read, if there are any since

@@ -44,6 +44,7 @@ MAY_BE_EMPTY = {
     "panel 'Memory' B": "no GPU",
     "panel 'Changes of θ' B": "no θ was refused lately",
     "alert AdaptdAbsent, its series": "there is a worker",
+    "alert AdaptdPodNotStarted, its series": "the worker is in no container",
 }
 """Queries that are right without data, and why. Alerts themselves are, too."""
 

@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.prometheus.queries import Query
 
-GIVEN_BY_PROMETHEUS = frozenset({"up"})
-"""Series that Prometheus itself makes for a target."""
+GIVEN_BY_PROMETHEUS = frozenset({"up", "kube_pod_container_status_waiting"})
+"""Series that Prometheus itself makes for a target, or kube-state-metrics for a pod."""
 
-TARGET_LABELS = frozenset({"job", "instance", "namespace", "pod"})
+TARGET_LABELS = frozenset({"job", "instance", "namespace", "pod", "container"})
 """Labels that the scrape's configuration adds (the PodMonitor), wherever it does."""
 
 ONLY_ON_A_GPU = frozenset({"adaptd_gpu_memory_bytes"})

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
 from benchmarks import gpu_check
 
+ROOT = Path(__file__).parents[2]
+
 FEW = """
 import sys
 class Missing:
     few = {'torch', 'functorch', 'torchgen', 'triton', 'numpy', 'safetensors', 'PIL', 'pytest',
-           'py', 'model', 'benchmarks', 'tests'}
+           'py', 'msgspec', 'model', 'benchmarks', 'tests'}
     few |= {  # what those need
         'pluggy', 'iniconfig', 'packaging', 'pygments', 'sympy', 'mpmath', 'networkx', 'jinja2',
         'markupsafe', 'fsspec', 'filelock', 'typing_extensions', 'setuptools', 'nvidia'}
@@ -46,15 +49,21 @@ def test_every_test_for_a_gpu_is_found_with_few_packages() -> None:
     done = with_few_packages(
         "import os, pytest\n"
         "os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'\n"
-        f"sys.exit(pytest.main(['--noconftest', '-m', 'gpu', '-q', '--co', {gpu_check.TESTS!r}]))"
+        f"sys.exit(pytest.main(['--noconftest', '-m', 'gpu', '-q', '--co', *{gpu_check.TESTS}]))"
     )
+    assert done.returncode == 0, done.stdout + done.stderr
     found = [line for line in done.stdout.splitlines() if "::" in line]
-    assert {line.partition("::")[0] for line in found} == {
-        "tests/model/test_engine_bits.py",
-        "tests/model/test_hidden_captured.py",
-        "tests/model/test_hidden_triton.py",
-    }, done.stdout + done.stderr
+    assert {line.partition("::")[0] for line in found} == set(gpu_check.TESTS)
     assert len(found) > 30
+
+
+def test_no_file_of_tests_for_a_gpu_is_forgotten() -> None:
+    marked = {
+        f"tests/model/{path.name}"
+        for path in (ROOT / "tests" / "model").glob("test_*.py")
+        if "mark.gpu" in path.read_text()
+    }
+    assert marked == set(gpu_check.TESTS)
 
 
 def test_without_a_device_its_tests_fail_and_are_not_skipped() -> None:

@@ -17,6 +17,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
 import docs.site.settings_table
+from daemon.adapters.kafka_python import client as client_module
 from daemon.adapters.kafka_python import outbox, source
 from daemon.config import Settings
 from tests.contracts.conftest import NO_LIBRDKAFKA
@@ -119,7 +120,7 @@ OWN = re.compile(
 
 
 def effective_of_kafka_python(
-    monkeypatch: pytest.MonkeyPatch, module: Any, adapter: Callable[..., Any], client: Any
+    monkeypatch: pytest.MonkeyPatch, adapter: Callable[..., Any], client: Any
 ) -> Mapping[str, Any]:
     class Opened:
         told: Mapping[str, Any]
@@ -136,7 +137,7 @@ def effective_of_kafka_python(
         opened.told = told
         return opened
 
-    monkeypatch.setattr(module, "open_client", open_client)
+    monkeypatch.setattr(client_module, "open_client", open_client)
     adapter(SETTINGS, "client")
     return {**client.DEFAULT_CONFIG, **opened.told}
 
@@ -203,10 +204,10 @@ def effective(
     if end == "reading":
         monkeypatch.setattr(source, "read_past_what_is_unreadable", lambda _: None)
         python = effective_of_kafka_python(
-            monkeypatch, source, source.KafkaPythonEventSource, KafkaConsumer
+            monkeypatch, source.KafkaPythonEventSource, KafkaConsumer
         )
         return python, effective_of_librdkafka(connecting | rd_source._reading(SETTINGS)), READING
-    python = effective_of_kafka_python(monkeypatch, outbox, outbox.KafkaPythonOutbox, KafkaProducer)
+    python = effective_of_kafka_python(monkeypatch, outbox.KafkaPythonOutbox, KafkaProducer)
     return python, effective_of_librdkafka(connecting | rd_outbox._writing(SETTINGS)), WRITING
 
 

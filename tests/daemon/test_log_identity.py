@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from msgspec import structs
 
 from daemon.errors import Unavailable
 from daemon.turn.homes import Newcomer, find_moved
@@ -17,8 +19,9 @@ from daemon.turn.ports import Bounds, Claim, Extent, Home, LastRead
 from daemon.turn.report import OffsetRange, StreamMoved
 from daemon.turn.streams import StreamId
 from daemon.turn.tenure import Reset, Tenure
+from daemon.wire.adapted_mapping import AdaptedMapping, content_hash, encode_mapping
 from daemon.wire.record import fingerprint
-from tests.daemon.lab import Worker, World, policy
+from tests.daemon.lab import D, E, Worker, World, policy
 
 SUBSCRIBE = Path(__file__).parents[2] / "examples" / "subscribe.py"
 OURS = LogId("t", 0).note()
@@ -235,6 +238,21 @@ def test_a_record_at_the_place_of_the_last_one_is_compared() -> None:
     assert went_back.admit(log[3:]) is None
 
 
+def test_nothing_takes_the_place_of_a_record_that_is_still_to_be_compared() -> None:
+    world = World()
+    world.feed("a", 6)
+    log = world.topic.records(1)
+    tenure = Tenure(1, 1, None, check=LastRead("t", 4, 1))
+    assert tenure.admit(log[1:3]) == log[1:3]
+    tenure.mark_read("t", log[2])
+    assert (tenure.next_offset, tenure.last_read) == (3, None)
+    assert tenure.admit(log[3:]) is None  # it is another one
+    compared = Tenure(1, 1, None, check=LastRead("t", 4, fingerprint(log[4])))
+    assert compared.admit(log[1:]) == log[1:]
+    compared.mark_read("t", log[5])
+    assert compared.last_read == LastRead("t", 5, fingerprint(log[5]))
+
+
 # ---- one stream in two partitions
 
 
@@ -267,6 +285,14 @@ def test_streams_in_two_partitions_are_told_and_renewed_in_the_last_one(world: W
     assert {m.facts.partition for m in world.mappings("a")[count:]} == {0}
 
 
+def with_two_layers(mapping: AdaptedMapping) -> AdaptedMapping:
+    """The mapping with tensors that readers can apply, which the small engine's are not."""
+    shapes = {"w1": (0, D), "b1": (0,), "w2": (E, 0), "b2": (E,)}
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    facts = structs.replace(mapping.facts, content_hash=content_hash(tensors))
+    return AdaptedMapping(tensors, facts)
+
+
 def test_a_reader_keeps_the_mapping_of_the_partition_with_the_newer_event(world: World) -> None:
     """Whatever the epochs: those of two partitions have nothing to do with each other."""
     world.feed("a", 8)
@@ -287,8 +313,9 @@ def test_a_reader_keeps_the_mapping_of_the_partition_with_the_newer_event(world:
     orders: dict[str, tuple[int, int]] = {}
     places: dict[str, tuple[int, int]] = {}
     kept = []
-    for message in world.of("mappings"):
-        sent = SimpleNamespace(key=message.key, value=message.value)
+    for mapping in world.mappings("a"):
+        value, _ = encode_mapping(with_two_layers(mapping))
+        sent = SimpleNamespace(key=b"a", value=value)
         kept += [m.facts for _, m in reader._newer(sent, orders, places=places)]
     facts = [m.facts for m in world.mappings("a")]
     assert facts[-1].partition == 1

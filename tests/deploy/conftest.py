@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,3 +33,29 @@ def queries() -> list[Query]:
     from deploy.prometheus.queries import dashboard_queries, rule_queries
 
     return dashboard_queries() + rule_queries()
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """The path of promtool."""
+    return needed(shutil.which("promtool"), "no promtool on PATH: apt-get install prometheus")
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """The path of helm."""
+    from deploy.helm.tools import NoTool, tool
+
+    try:
+        return tool("helm")
+    except NoTool as e:
+        return needed(None, str(e))
+
+
+def needed(path: str | None, why_not: str) -> str:
+    """A program's path; without it the test is skipped, but fails in CI."""
+    if path is None and os.environ.get("CI"):
+        pytest.fail(why_not)
+    if path is None:
+        pytest.skip(why_not)
+    return path

@@ -52,6 +52,21 @@ def test_each_selector_heeds_the_variables(panel: dict[str, Any]) -> None:
             assert {m.label for m in matchers} >= {"namespace", "pod", "instance"}, metric
 
 
+@pytest.mark.parametrize(
+    "panel", [p for p in PANELS if p["type"] == "stat"], ids=lambda panel: panel["title"]
+)
+def test_a_number_that_is_unknown_now_is_shown_as_unknown(panel: dict[str, Any]) -> None:
+    """Grafana would show the last number known, or nothing in the colour of the lowest threshold,
+    which often is green."""
+    assert panel["options"]["reduceOptions"]["calcs"] == ["last"]
+    assert all(target["instant"] and not target["range"] for target in panel["targets"])
+    defaults = panel["fieldConfig"]["defaults"]
+    assert defaults["noValue"] == "unknown"
+    (mapping,) = defaults["mappings"]
+    assert mapping["options"]["match"] == "null+nan"
+    assert mapping["options"]["result"]["color"] != "green"
+
+
 def test_variables_match_also_where_no_such_label_is() -> None:
     variables = {variable["name"]: variable for variable in BOARD["templating"]["list"]}
     assert list(variables) == ["datasource", "namespace", "pod", "instance"]

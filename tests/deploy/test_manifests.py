@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped, unused-ignore]
@@ -18,35 +17,31 @@ from daemon.config import Settings
 from daemon.errors import Misconfigured
 from daemon.thetas import follow as following
 from daemon.turn.policy import IDLE_WAIT_S
+from deploy.helm.render import KUBERNETES, documents
 from deploy.prometheus.queries import DEPLOY, all_rules
 from tests.deploy.custom_resources import SCHEMAS
 
-KUBERNETES = DEPLOY / "kubernetes"
 VERSIONS = ("1.27", "1.31", kubernetes_validate.latest_version())
 COMPUTE_S = 10.0
 """Allowed for encoding and adapting the largest turn."""
 
 
-def documents(*folders: str) -> dict[Path, dict[str, Any]]:
-    """The manifests of these folders, or all of them, without kustomize's own files."""
-    found = {}
-    for folder in folders or ("",):
-        for path in sorted((KUBERNETES / folder).rglob("*.yaml")):
-            loaded = yaml.safe_load(path.read_text())
-            if isinstance(loaded, dict) and loaded["kind"] != "Kustomization":
-                found[path] = loaded
+def manifests(name: str) -> dict[str, dict[str, Any]]:
+    """The manifests of a file, by kind; of several of one kind, the first."""
+    found: dict[str, dict[str, Any]] = {}
+    for manifest in documents((KUBERNETES / name).read_text()):
+        found.setdefault(manifest["kind"], manifest)
     return found
 
 
-def one(name: str) -> dict[str, Any]:
-    """The manifest in this file."""
-    loaded: dict[str, Any] = yaml.safe_load((KUBERNETES / name).read_text())
-    return loaded
+def one(name: str, kind: str) -> dict[str, Any]:
+    """The manifest of this kind in this file."""
+    return manifests(name)[kind]
 
 
 def worker() -> dict[str, Any]:
     """The Deployment's pod."""
-    pod: dict[str, Any] = one("base/deployment.yaml")["spec"]["template"]["spec"]
+    pod: dict[str, Any] = one("base.yaml", "Deployment")["spec"]["template"]["spec"]
     return pod
 
 
@@ -62,12 +57,17 @@ def bytes_of(quantity: str) -> int:
     return int(number) << 10 * (1 + "KMG".index(unit[0]))
 
 
-WHOLE = documents("base", "monitoring", "topics")
+WHOLE = {
+    f"{path.stem} {manifest['kind']} {manifest['metadata']['name']}": manifest
+    for path in sorted(KUBERNETES.glob("*.yaml"))
+    for manifest in documents(path.read_text())
+    if "metadata" in manifest  # kustomization.yaml has none
+}
 
 
-@pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
-def test_each_manifest_is_valid(path: Path) -> None:
-    manifest = WHOLE[path]
+@pytest.mark.parametrize("name", WHOLE)
+def test_each_manifest_is_valid(name: str) -> None:
+    manifest = WHOLE[name]
     if manifest["kind"] in SCHEMAS:
         jsonschema.validate(manifest, SCHEMAS[manifest["kind"]])
     else:
@@ -76,52 +76,37 @@ def test_each_manifest_is_valid(path: Path) -> None:
 
 
 def test_an_unknown_field_is_refused() -> None:
-    manifest = one("base/deployment.yaml")
+    manifest = one("base.yaml", "Deployment")
     manifest["spec"]["template"]["spec"]["enableServiceLink"] = False
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
-    monitor = one("monitoring/podmonitor.yaml")
+    monitor = one("monitoring.yaml", "PodMonitor")
     monitor["spec"]["podMetricsEndpoints"][0]["intervall"] = "15s"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(monitor, SCHEMAS["PodMonitor"])
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted([*KUBERNETES.rglob("kustomization.yaml"), *DEPLOY.glob("grafana/kustomization.yaml")]),
-    ids=lambda path: path.parent.name,
-)
-def test_kustomize_names_every_file_beside_it_and_no_other(path: Path) -> None:
-    kustomization = yaml.safe_load(path.read_text())
-    named = set(kustomization.get("resources", []))
-    named |= {patch["path"] for patch in kustomization.get("patches", [])}
-    for generator in kustomization.get("configMapGenerator", []):
-        named |= set(generator["files"])
-    for name in named:
-        there = path.parent / name
-        assert there.is_file() or (there / "kustomization.yaml").is_file(), name
-    beside = {p.name for p in path.parent.glob("*.yaml")} - {path.name}
-    assert beside <= named
+def test_kustomize_names_files_that_exist() -> None:
+    kustomization = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+    assert all((KUBERNETES / name).exists() for name in kustomization["resources"])
 
 
 def test_no_manifest_chooses_a_namespace() -> None:
-    for path, manifest in documents().items():
-        assert "namespace" not in manifest["metadata"], path
+    assert not any("namespace" in manifest["metadata"] for manifest in WHOLE.values())
+
+
+def test_plain_manifests_have_nothing_that_only_helm_reads() -> None:
+    for path in KUBERNETES.glob("*.yaml"):
+        assert "helm.sh" not in path.read_text(), path
 
 
 def test_the_grace_period_fits_the_longest_turn() -> None:
     grace_s = worker()["terminationGracePeriodSeconds"]
     assert grace_s >= longest_turn_s(Settings.model_construct())
-    sum_in_comment = re.search(
-        r"which is ([\d.]+) s", (KUBERNETES / "base/deployment.yaml").read_text()
-    )
-    assert sum_in_comment
-    assert float(sum_in_comment[1]) == longest_turn_s(Settings.model_construct())
 
 
 def test_a_turn_may_take_as_long_as_it_needs_before_the_grace_period_ends() -> None:
-    config_map = yaml.safe_load((KUBERNETES / "base/configmap.yaml").read_text())
-    stop_timeout_s = float(config_map["data"]["ADAPTD_STOP_TIMEOUT_S"])
+    stop_timeout_s = float(one("base.yaml", "ConfigMap")["data"]["ADAPTD_STOP_TIMEOUT_S"])
     grace_s = worker()["terminationGracePeriodSeconds"]
     assert longest_turn_s(Settings.model_construct()) <= stop_timeout_s < grace_s
 
@@ -142,7 +127,7 @@ def longest_turn_s(settings: Settings) -> float:
 def test_the_configmaps_settings_load(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
         monkeypatch.delenv(name)
-    data = one("base/configmap.yaml")["data"] | one("overlays/cuda/configmap.yaml")["data"]
+    data = one("base.yaml", "ConfigMap")["data"] | one("cuda.yaml", "ConfigMap")["data"]
     for name, value in data.items():
         monkeypatch.setenv(name, value)
     settings = config.load_settings(None)
@@ -152,7 +137,7 @@ def test_the_configmaps_settings_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_secret_stands_in_the_configmap() -> None:
-    data = one("base/configmap.yaml")["data"]
+    data = one("base.yaml", "ConfigMap")["data"]
     secrets = {name for name in Settings.model_fields if config.is_secret(name)}
     in_the_open = {name.removeprefix(config.PREFIX).lower() for name in data} & secrets
     assert in_the_open == {"redis_url"}
@@ -161,7 +146,7 @@ def test_no_secret_stands_in_the_configmap() -> None:
 
 def test_the_secret_wins_over_the_configmap_and_may_be_absent() -> None:
     configmap, secret = container()["envFrom"]
-    assert configmap["configMapRef"]["name"] == one("base/configmap.yaml")["metadata"]["name"]
+    assert configmap["configMapRef"]["name"] == one("base.yaml", "ConfigMap")["metadata"]["name"]
     assert secret["secretRef"]["optional"] is True
 
 
@@ -172,7 +157,7 @@ def test_the_probes_ask_for_paths_that_exist() -> None:
     served = (DEPLOY.parent / "daemon" / "worker" / "http.py").read_text()
     for path in {
         *PROBES.values(),
-        one("monitoring/podmonitor.yaml")["spec"]["podMetricsEndpoints"][0]["path"],
+        one("monitoring.yaml", "PodMonitor")["spec"]["podMetricsEndpoints"][0]["path"],
     }:
         assert f'case "{path}"' in served
 
@@ -190,12 +175,15 @@ def test_a_longest_turn_outlives_no_liveness_probe() -> None:
 
 
 def test_a_rollout_never_doubles_the_group() -> None:
-    assert one("base/deployment.yaml")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
+    assert one("base.yaml", "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
 
 
-@pytest.mark.parametrize("name", ["base/deployment.yaml", "topics/job.yaml"])
-def test_pods_may_do_nothing_that_they_need_not(name: str) -> None:
-    pod = one(name)["spec"]["template"]["spec"]
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("base.yaml", "Deployment"), ("cuda.yaml", "Deployment"), ("topics.yaml", "Job")],
+)
+def test_pods_may_do_nothing_that_they_need_not(name: str, kind: str) -> None:
+    pod = one(name, kind)["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -213,7 +201,7 @@ def test_a_service_named_adaptd_would_set_unknown_settings() -> None:
 
 
 def test_torch_has_no_more_threads_than_the_container_has_cores() -> None:
-    threads = one("base/configmap.yaml")["data"]["ADAPTD_TORCH_THREADS"]
+    threads = one("base.yaml", "ConfigMap")["data"]["ADAPTD_TORCH_THREADS"]
     assert 0 < int(threads) <= int(container()["resources"]["limits"]["cpu"])
 
 
@@ -223,28 +211,29 @@ def test_the_memory_alert_knows_the_limit() -> None:
     assert rule["expr"] == f"vector({bytes_of(limit)})"
 
 
-def test_the_cuda_overlay_asks_for_a_gpu_and_moves_the_memory_alert() -> None:
-    pod = one("overlays/cuda/deployment.yaml")["spec"]["template"]["spec"]
-    limits = pod["containers"][0]["resources"]["limits"]
-    assert limits["nvidia.com/gpu"] == "1"
-    test, replace = yaml.safe_load((KUBERNETES / "overlays/cuda/memory-limit.yaml").read_text())
-    first = one("monitoring/prometheusrule.yaml")["spec"]["groups"][0]["rules"][0]
-    assert test["value"] == first["record"] == "adaptd:memory_limit_bytes"
-    assert replace["path"] == "/spec/groups/0/rules/0/expr"
-    assert replace["value"] == f"vector({bytes_of(limits['memory'])})"
+def test_the_cuda_manifests_ask_for_a_gpu_and_say_so() -> None:
+    pod = one("cuda.yaml", "Deployment")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["containers"][0]["image"].endswith("-cuda")
+    # not auto: a worker that was promised a GPU must not run without one in silence
+    assert one("cuda.yaml", "ConfigMap")["data"]["ADAPTD_DEVICE"] == "cuda"
 
 
 def test_all_selectors_select_the_worker() -> None:
-    labels = one("base/deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    labels = one("base.yaml", "Deployment")["spec"]["template"]["metadata"]["labels"]
     spread = [c["labelSelector"] for c in worker()["topologySpreadConstraints"]]
     others = [
-        one("base/deployment.yaml")["spec"]["selector"],
-        one("base/poddisruptionbudget.yaml")["spec"]["selector"],
-        one("base/networkpolicy.yaml")["spec"]["podSelector"],
-        one("monitoring/podmonitor.yaml")["spec"]["selector"],
+        one("base.yaml", "Deployment")["spec"]["selector"],
+        one("base.yaml", "PodDisruptionBudget")["spec"]["selector"],
+        one("monitoring.yaml", "PodMonitor")["spec"]["selector"],
     ]
     assert all(selector == {"matchLabels": labels} for selector in [*spread, *others])
-    assert one("monitoring/podmonitor.yaml")["spec"]["jobLabel"] in labels
+    assert one("monitoring.yaml", "PodMonitor")["spec"]["jobLabel"] in labels
+    component = labels.pop("app.kubernetes.io/component")
+    policy = one("base.yaml", "NetworkPolicy")["spec"]["podSelector"]
+    assert policy["matchLabels"] == labels
+    (expression,) = policy["matchExpressions"]
+    assert component in expression["values"]
 
 
 def test_the_image_and_the_pod_agree() -> None:

@@ -29,7 +29,7 @@ REASONS = {
     "takes minutes": ("make", "torchrun", "adaptd meta-train"),
     "needs a group without workers": ("adaptd offsets",),
     "needs a container engine": ("docker build",),
-    "needs a Kubernetes cluster": ("kubectl",),
+    "needs a Kubernetes cluster": ("kubectl", "helm"),
 }
 """Why commands may be left out, and which ones for that reason."""
 

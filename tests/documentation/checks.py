@@ -101,15 +101,30 @@ def kubectl(words: list[str]) -> None:
     for option, value in pairwise(words):
         if option == "-k":
             assert (ROOT / value / "kustomization.yaml").is_file(), value
-    base = ROOT / "deploy" / "kubernetes" / "base"
-    manifests = [yaml.safe_load(path.read_text()) for path in base.glob("*.yaml")]
-    names = {(m["kind"], m["metadata"]["name"]) for m in manifests if "metadata" in m}
+        elif option == "-f":
+            assert (ROOT / value).is_file(), value
+    base = (ROOT / "deploy" / "kubernetes" / "base.yaml").read_text()
+    names = {(m["kind"], m["metadata"]["name"]) for m in yaml.safe_load_all(base) if m}
     for word in words:
         if word.startswith("deploy/") and "/" not in word.removeprefix("deploy/"):
             if not (ROOT / word).exists():
                 assert ("Deployment", word.removeprefix("deploy/")) in names, word
         elif variable := re.match(r"--from-literal=(\w+)=", word):
             assert variable[1] in SETTINGS, word
+
+
+def helm(words: list[str]) -> None:
+    if words[0] in ("install", "upgrade"):
+        assert (ROOT / words[2] / "Chart.yaml").is_file(), words[2]
+    values = yaml.safe_load((ROOT / "deploy" / "chart" / "values.yaml").read_text())
+    for option, value in pairwise(words):
+        if option == "--set":
+            place: Any = values
+            for name in value.split("=")[0].split("."):
+                known = SETTINGS if place is values["settings"] else place
+                variable = PREFIX + name.upper() if place is values["settings"] else name
+                assert variable in known, value
+                place = place.get(name)
 
 
 def torchrun(words: list[str]) -> None:
@@ -127,6 +142,7 @@ CHECKS: dict[tuple[str, ...], Callable[[list[str]], None]] = {
     ("pip", "install"): pip_install,
     ("docker", "build"): docker_build,
     ("kubectl",): kubectl,
+    ("helm",): helm,
     ("torchrun",): torchrun,
 }
 """By the first words of a command; the first that fits is used."""

@@ -38,6 +38,7 @@ FACTS = {
     **{"stream": "s", "epoch": "7", "version": "9", "meta_init_hash": "t"},
     **{"source_dim": str(D), "hidden_dim": str(H), "target_dim": str(E)},
     **{"activation": "relu", "output_activation": "none", "outcome": "adapted"},
+    **{"event_time_ms": "5", "partition": "0"},
     **{"support_pairs": "5", "query_loss_before": "2.0", "query_loss_after": "1.0"},
 }
 

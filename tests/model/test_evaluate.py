@@ -176,9 +176,10 @@ def of_theta(rate: float) -> tuple[MetaInit, MetaTestEpisode]:
     """A stream that is θ's own mapping, so that nothing is better than θ; in θ's own units."""
     made = theta(rate)
     x = normal(3, 60, D)
-    size = np.sqrt((apply_numpy(made.mapping, x[:20], "gelu") ** 2).mean())
-    scaled = {name: made.mapping[name] / size for name in ("w2", "b2")}
-    made = replace(made, mapping=dict(made.mapping) | scaled)
+    y = apply_numpy(made.mapping, x[:18], "gelu")
+    size = (y - y.mean(0)).std()
+    scaled = {"w2": made.mapping["w2"] / size, "b2": (made.mapping["b2"] - y.mean(0)) / size}
+    made = replace(made, mapping=dict(made.mapping) | scaled, facts={"training": "stands for some"})
     y = apply_numpy(made.mapping, x, "gelu")
     s, g, q = slice(0, 16), slice(16, 16 + GATE_PAIRS), slice(40, 60)
     return made, MetaTestEpisode("s", x[s], y[s], x[g], y[g], x[q], y[q])
