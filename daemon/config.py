@@ -8,6 +8,7 @@ because a setting with a typo in its name would do nothing.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +33,8 @@ from daemon.errors import Misconfigured
 PREFIX = "ADAPTD_"
 CONFIG_FILE_VARIABLE = "ADAPTD_CONFIG_FILE"
 
-BOOTSTRAP = r"^[^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*$"
-"""host:port, and more of them after commas."""
+BROKER = re.compile(r"[^\s,:/]+:([0-9]{1,5})")
+HIGHEST_PORT = 65_535
 MAX_PAIRS_PER_TURN = 200_000
 """Redis takes 2**20 arguments in a command, and a pair has five of them."""
 PRODUCER_LINGER_MS = 5
@@ -100,6 +101,27 @@ TOPIC_SETTINGS = (
 )
 
 
+def _brokers(text: str) -> str:
+    for address in text.split(","):
+        found = BROKER.fullmatch(address)
+        if found is None or not 1 <= int(found[1]) <= HIGHEST_PORT:
+            raise ValueError(
+                f"{address!r} is not host:port; expected brokers with commas and no spaces between "
+                "them, for example kafka-1:9092,kafka-2:9092"
+            )
+    return text
+
+
+Brokers = Annotated[str, AfterValidator(_brokers)]
+IN_WORDS = {
+    "device": "expected auto, cpu, cuda, or cuda: and a number",
+    "redis_prefix": "expected letters, digits and . _ : -, with no space between them",
+} | dict.fromkeys(
+    TOPIC_SETTINGS, "expected a topic's name: 1 to 249 letters, digits, dots, underscores, dashes"
+)
+"""What is allowed by a pattern, in words."""
+
+
 class Settings(BaseModel):
     """The settings of the daemon."""
 
@@ -114,8 +136,8 @@ class Settings(BaseModel):
     # ---- Kafka
     kafka_client: KafkaClient = "kafka-python"
     """The client that reads events and writes mappings. librdkafka costs less CPU and needs the
-    extra `adaptd[librdkafka]`; docs/kafka-clients.md lists what else is not the same."""
-    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", pattern=BOOTSTRAP)
+    extra `librdkafka`; docs/kafka-clients.md lists what else is not the same."""
+    kafka_bootstrap_servers: Brokers = "127.0.0.1:9092"
     """The brokers to connect to first: host:port, separated by commas."""
     kafka_group_id: str = Field("adaptd", min_length=1, max_length=249)
     """The consumer group. Workers of one group share the partitions and the windows."""
@@ -457,6 +479,8 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":  # its value may be a secret under a misspelt name
         return f"unknown setting {name!r} in the config file; see adaptd run --print-config"
+    if first["type"] == "string_pattern_mismatch":
+        message = IN_WORDS[name]
     value = "(hidden)" if is_secret(name) else _shown(given.get(name))
     return f"{PREFIX}{name.upper()} = {value}: {message}"
 

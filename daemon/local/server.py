@@ -2,7 +2,8 @@
 
     new_server -> start_on_free_port -> Server.start ... Server.close
 
-A server's port and data folder stay the same over restarts, until `close`.
+A server's port and data folder stay the same over restarts, until `close`. A folder that is `kept`
+stays behind it too.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from daemon.local.errors import ServicesUnavailable
-from daemon.local.folders import DataFolder
+from daemon.local.folders import DataFolder, kept_data_folder, new_data_folder
 from daemon.local.guard import remove_folder
 from daemon.local.process import GuardedProcess
 
@@ -25,6 +27,8 @@ LOG = "server.log"
 LOG_TAIL_LINES = 25
 
 START_ATTEMPTS = 3
+STOP_GRACE_S = 20.0
+"""How long a server may take to write down what is to be kept."""
 
 LOWEST_PORT = 15_000
 FALLBACK_HIGHEST_PORT = 32_000
@@ -76,8 +80,9 @@ class Server:
         with (self.folder / LOG).open("ab") as log:
             process = GuardedProcess(
                 self._command,
-                grace_s=0.0,  # without this process nobody needs its data
-                remove=self.folder,
+                # unless they are kept, nobody needs its data without this process
+                grace_s=STOP_GRACE_S if self._data_folder.kept else 0.0,
+                remove=None if self._data_folder.kept else self.folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._env,
@@ -88,7 +93,7 @@ class Server:
         self._process = process
         self._wait_until_it_answers(process)
 
-    def stop(self, grace_s: float = 20.0) -> None:
+    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End it with TERM, as an operator would, and with KILL after `grace_s` seconds."""
         self.process.terminate(grace_s)
 
@@ -111,14 +116,16 @@ class Server:
         self.process.resume()
 
     def close(self) -> None:
-        """End it and delete its data. Calling it again does nothing."""
+        """End it, and delete its data unless they are kept. Calling it again does nothing."""
         if self._closed:
             return
         self._closed = True
         if self._process is not None:
-            self._process.kill()
+            if not self._data_folder.kept:
+                self._process.kill()
             self._process.close()
-        remove_folder(str(self.folder))  # in case it never started
+        if not self._data_folder.kept:
+            remove_folder(str(self.folder))  # in case it never started
         self._data_folder.unlock()
 
     def log_tail(self, lines: int = LOG_TAIL_LINES) -> str:
@@ -154,6 +161,31 @@ class Server:
         return ServicesUnavailable(
             f"{self.name} at {self.address} {what}; the end of its log:\n{self.log_tail()}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """Where a server is to listen and to keep its data, for whoever wants to choose."""
+
+    port: int | None = None
+    """A port of 127.0.0.1; None for a free one."""
+    data: Path | None = None
+    """A folder that stays, made if it does not exist; None for one that is deleted."""
+
+    def folder(self, name: str) -> DataFolder:
+        """Returns the folder for a server. Raises ServicesUnavailable."""
+        return new_data_folder(name) if self.data is None else kept_data_folder(self.data)
+
+    def chosen_port(self) -> int:
+        """Returns the port to listen on. Raises ServicesUnavailable when it is taken."""
+        if self.port is None:
+            return free_port()
+        if not is_free(self.port):
+            raise ServicesUnavailable(f"port {self.port} of 127.0.0.1 is in use: choose another")
+        return self.port
+
+
+ANYWHERE = ServerPlace()
 
 
 def start_on_free_port(new_server: Callable[[], Server]) -> Server:

@@ -17,7 +17,7 @@ from daemon.local.containers import container_services
 from daemon.local.errors import NoContainers, ServicesUnavailable
 from daemon.local.kafka import start_kafka
 from daemon.local.kafka_install import KAFKA_VERSION, Note
-from daemon.local.server import Server
+from daemon.local.server import ANYWHERE, Server, ServerPlace
 from daemon.local.valkey import redis_url, start_valkey
 
 KAFKA_VARIABLE = "TEST_KAFKA_BOOTSTRAP_SERVERS"
@@ -87,14 +87,19 @@ def services_from(environ: Mapping[str, str]) -> Services | None:
 
 
 @contextmanager
-def local_services(note: Note = lambda _line: None, why: str = "") -> Iterator[Services]:
+def local_services(
+    note: Note = lambda _line: None,
+    why: str = "",
+    kafka_at: ServerPlace = ANYWHERE,
+    redis_at: ServerPlace = ANYWHERE,
+) -> Iterator[Services]:
     """Start a Kafka and a Valkey for the block. `why` is added to their description.
 
     Raises ServicesUnavailable.
     """
     with ExitStack() as running:
-        valkey = running.enter_context(start_valkey())
-        kafka = running.enter_context(start_kafka(note=note))
+        valkey = running.enter_context(start_valkey(at=redis_at))
+        kafka = running.enter_context(start_kafka(note=note, at=kafka_at))
         where = f"local: Kafka {KAFKA_VERSION} at {kafka.address}, Valkey at {valkey.address}"
         description = f"{where} ({why})" if why else where
         yield Services(kafka.address, redis_url(valkey), "local", description, kafka, valkey)

@@ -9,19 +9,20 @@ from typing import Literal
 import redis
 
 from daemon.local.errors import MissingExtra
-from daemon.local.folders import new_data_folder
-from daemon.local.server import Server, free_port, start_on_free_port
+from daemon.local.server import ANYWHERE, Server, ServerPlace, start_on_free_port
 
 
-def start_valkey(appendfsync: Literal["always", "everysec", "no"] = "everysec") -> Server:
-    """Start a server with an empty data folder of its own; `redis_url` returns its URL.
+def start_valkey(
+    appendfsync: Literal["always", "everysec", "no"] = "everysec", at: ServerPlace = ANYWHERE
+) -> Server:
+    """Start a server, by default with an empty data folder of its own; `redis_url` returns its URL.
 
     It keeps an append-only file, so that all acknowledged writes survive a restart, also after
     SIGKILL. Only a crash of the machine loses what `appendfsync` had not flushed. Raises
     MissingExtra, ServicesUnavailable.
     """
     binary = _binary()
-    return start_on_free_port(lambda: _server(binary, appendfsync))
+    return start_on_free_port(lambda: _server(binary, appendfsync, at))
 
 
 def redis_url(server: Server) -> str:
@@ -29,8 +30,9 @@ def redis_url(server: Server) -> str:
     return f"redis://{server.address}/0"
 
 
-def _server(binary: Path, appendfsync: str) -> Server:
-    port, folder = free_port(), new_data_folder("valkey")
+def _server(binary: Path, appendfsync: str, at: ServerPlace) -> Server:
+    port = at.chosen_port()
+    folder = at.folder("valkey")
     command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder.path)]
     command += ["--appendonly", "yes", "--appendfsync", appendfsync, "--save", ""]
     return Server(

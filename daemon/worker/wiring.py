@@ -187,7 +187,8 @@ def kafka_clients(settings: Settings) -> tuple[Opens[EventSource], Opens[Outbox]
         from daemon.adapters.librdkafka.source import LibrdkafkaEventSource
     except ImportError as e:
         raise Misconfigured(
-            f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; pip install 'adaptd[librdkafka]'"
+            f"ADAPTD_KAFKA_CLIENT = 'librdkafka': {e}; run pip install "
+            "'.[librdkafka]' in the folder that adaptd was installed from"
         ) from e
     return partial(LibrdkafkaEventSource, open_reader=KafkaPythonReader), LibrdkafkaOutbox
 

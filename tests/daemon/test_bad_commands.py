@@ -15,6 +15,7 @@ from daemon.adapters.redis.info import describe
 from daemon.commands.outputs import require_writable
 from daemon.config import load_settings
 from daemon.errors import Misconfigured
+from daemon.local.server import is_free
 from daemon.worker.wiring import load_engine
 
 README = str(Path(__file__).parents[2] / "README.md")
@@ -61,6 +62,20 @@ BAD_ARGUMENTS: list[Sequence[str]] = [
     ("evaluate", "x.jsonl", "--meta-init", README),
     ("evaluate", "--meta-init", "."),
     ("evaluate", "--quick", "--report", "/nope/page.html"),
+    ("send",),
+    ("send", "/nope.jsonl"),
+    ("send", "odd.toml", "--dry-run"),
+    ("send", ".", "--dry-run"),
+    ("send", "empty.csv", "--dry-run"),
+    ("send", "x.csv", "--dry-run"),
+    ("send", "n" * 300, "--dry-run"),
+    ("up", "--ports", "9092"),
+    ("up", "--ports", "9092,9092"),
+    ("up", "--ports", "9092,70000"),
+    ("up", "--ports", "a,b"),
+    ("up", "--data", "odd.toml"),
+    ("up", "--data", "/proc/x"),
+    ("up", "--data", "n" * 300),
     ("demo", "--kafka", "x"),
     ("demo", "--meta-init", "/nope"),
 ]
@@ -107,6 +122,8 @@ BAD_SETTINGS = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of odd files to work in, and services that are not there."""
     (tmp_path / "x.jsonl").write_text('{"stream": "s"}\n')
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\x00")
     (tmp_path / "nested.toml").write_text("x = " + "[" * 5_000 + "]" * 5_000)
     (tmp_path / "odd.toml").write_text("inner_loss = 5\nterms = 5\n")
@@ -153,6 +170,59 @@ def test_a_bad_setting_is_refused_by_the_check_of_settings_or_of_theta(
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "kafka",
+        "kafka:",
+        ":9092",
+        "kafka:99999",
+        "kafka:0",
+        "kafka:x",
+        "http://k:9092",
+        "a:1,,b:2",
+        "a:1, b:2",
+        "a:1,",
+        "a:1\n",
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check", "send"])
+def test_a_malformed_broker_is_named_with_an_example(
+    address: str, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTD_KAFKA_BOOTSTRAP_SERVERS", address)
+    code, out, err = ended([command, "."] if command == "send" else [command], capsys)
+    assert (code, out, err.count("\n")) == (MISCONFIGURED, "", 1)
+    assert "is not host:port; expected brokers" in err
+    assert "for example kafka-1:9092" in err
+
+
+@pytest.mark.parametrize("setting", ["DEVICE=gpu", "REDIS_PREFIX=a b", "KAFKA_EVENTS_TOPIC=a/b"])
+def test_a_pattern_is_told_in_words(
+    setting: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _, value = setting.partition("=")
+    monkeypatch.setenv(f"ADAPTD_{name}", value)
+    code, _, err = ended(["run"], capsys)
+    assert code == MISCONFIGURED
+    assert err.startswith(f"adaptd: ADAPTD_{name} = {value!r}: expected ")
+
+
+def test_an_address_that_nobody_gave_is_named_when_nothing_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ADAPTD_KAFKA_BOOTSTRAP_SERVERS", "ADAPTD_REDIS_URL"):
+        monkeypatch.delenv(name)
+    if not (is_free(9092) and is_free(6379)):
+        pytest.skip("somebody listens on the default ports")
+    with (tmp_path / "out").open("w") as file:
+        code, _ = adaptd("check", stdout=file.fileno())
+    out = (tmp_path / "out").read_text()
+    assert code == MISCONFIGURED
+    assert "set ADAPTD_KAFKA_BOOTSTRAP_SERVERS, or start a local Kafka" in out
+    assert "this is the default address: set ADAPTD_REDIS_URL" in out
+
+
 def test_a_secret_in_a_bad_url_is_not_shown() -> None:
     for url in (
         "redis://u:hunter2@h/0?foo=1",
@@ -193,7 +263,7 @@ def test_check_goes_on_after_each_fault_and_ends_with_2(tmp_path: Path) -> None:
             stdout=out.fileno(),
             ADAPTD_META_INIT="/nope",
             ADAPTD_REDIS_URL="redis://127.0.0.1:1/0?max_connections=X",
-            ADAPTD_KAFKA_BOOTSTRAP_SERVERS="a..b:99999",
+            ADAPTD_KAFKA_BOOTSTRAP_SERVERS="a..b:9999",
         )
     told = (tmp_path / "out").read_text().splitlines()
     found = {line.split(":")[0].removeprefix("WRONG  ") for line in told if line[:5] == "WRONG"}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_every_command_has_a_help_text(command: str) -> None:
 
 def test_help_texts_keep_their_brackets() -> None:
     """Rich would take the name of an extra for a style, and leave it out."""
-    assert "'adaptd[" in CliRunner().invoke(app, ["up", "--help"]).output
+    assert "'.[local]'" in CliRunner().invoke(app, ["up", "--help"]).output
 
 
 def module(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -92,15 +93,25 @@ def test_a_config_file_alone_runs_the_daemon_with_it(tmp_path: Path) -> None:
         CliRunner().invoke(app, ["--config", str(file)], catch_exceptions=False)
 
 
-def test_adaptd_alone_prints_its_help() -> None:
-    assert script()[1].strip() == script("--help")[1].strip() != ""
+@pytest.mark.parametrize("program", [module, script])
+def test_without_a_command_the_help_is_printed_and_nothing_is_run(
+    program: Callable[..., tuple[int, str]],
+) -> None:
+    code, said = program()
+    assert code == 0
+    assert said.strip() == program("--help")[1].strip() != ""
+
+
+@pytest.mark.parametrize("program", [module, script])
+def test_the_version_is_that_of_the_package(program: Callable[..., tuple[int, str]]) -> None:
+    assert program("--version") == (0, f"adaptd {version('adaptd')}\n")
 
 
 def test_options_of_run_before_another_command_are_refused() -> None:
     assert script("--print-config", "check")[0] == 2
 
 
-@pytest.mark.parametrize("command", [["run"], ["check"], ["topics", "create"], []])
+@pytest.mark.parametrize("command", [["run"], ["check"], ["topics", "create"]])
 def test_a_bad_setting_stops_every_command_with_one_line_and_exit_2(command: list[str]) -> None:
     ended = run(*command, ADAPTD_MAX_BATCH="none")
     assert ended.returncode == MISCONFIGURED == 2

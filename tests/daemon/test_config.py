@@ -84,8 +84,8 @@ def test_names_of_variables_may_be_small_and_an_empty_one_is_unset() -> None:
         ("REBUILD_WINDOWS", "perhaps", "boolean"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("SOURCE_MODALITY", "smell", "'vector', 'image', 'text', 'audio' or 'video'"),
-        ("KAFKA_EVENTS_TOPIC", "a b", "pattern"),
-        ("DEVICE", "tpu", "auto|cpu|cuda"),
+        ("KAFKA_EVENTS_TOPIC", "a b", "1 to 249 letters"),
+        ("DEVICE", "tpu", "auto, cpu, cuda"),
         ("KAFKA_OFFSET_RESET", "middle", "'earliest' or 'latest'"),
     ],
 )

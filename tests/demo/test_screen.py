@@ -16,6 +16,7 @@ from daemon.demo.tables import bar
 
 PerfectRun = Any
 WIDTH = 80
+LOCAL = "local: Kafka 4.1.0 at 127.0.0.1:19523, Valkey at 127.0.0.1:18765"
 
 
 def lines(renderable: RenderableType) -> list[str]:
@@ -27,6 +28,14 @@ def lines(renderable: RenderableType) -> list[str]:
 @pytest.mark.parametrize("height", [24, 30, 36, 37, 52, 60])
 def test_the_live_screen_fits_the_terminal(height: int) -> None:
     assert len(lines(live(DemoProgress(Plan()), "local", 1.0, height))) <= height
+
+
+def test_the_last_lines_of_the_summary_fit_a_small_terminal(run: PerfectRun) -> None:
+    progress = run.progress()
+    shown = lines(summary_screen(summarise(progress, LOCAL, 38.0, []), progress))
+    (vectors,) = [n for n, line in enumerate(shown) if line.startswith("Vectors: R@1")]
+    assert len(shown) - vectors <= 23  # and the prompt
+    assert max(map(len, shown)) <= WIDTH
 
 
 def test_tenants_that_do_not_fit_are_counted() -> None:

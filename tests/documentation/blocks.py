@@ -25,7 +25,7 @@ PAGES = [
 ]
 REASONS = {
     "is run in README.md": ("adaptd topics create", "adaptd check"),
-    "installs packages": ("python -m venv", ".", "pip install"),
+    "installs packages": ("python -m venv", "python3 -m venv", ".", "pip install"),
     "takes minutes": ("make", "torchrun", "adaptd meta-train"),
     "needs a group without workers": ("adaptd offsets",),
     "needs a container engine": ("docker build",),

@@ -20,6 +20,7 @@ from tests.documentation.blocks import ROOT
 
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CPU_TORCH = ("torch", "--index-url", "https://download.pytorch.org/whl/cpu")
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
 HARMLESS = {"cat", "grep", "curl", "."}
 """Commands whose words name nothing of ours."""
@@ -81,10 +82,10 @@ def script(words: list[str]) -> None:
 def pip_install(words: list[str]) -> None:
     extras = set(PROJECT["optional-dependencies"])
     for word in words:
-        if match := re.fullmatch(r"(?:\.|adaptd)(?:\[([\w,]+)\])?", word):
+        if match := re.fullmatch(r"\.(?:\[([\w,]+)\])?", word):
             assert set((match[1] or "").split(",")) - {""} <= extras, word
         else:
-            assert word == "-e", word
+            assert word in ("-e", *CPU_TORCH), word
 
 
 def docker_build(words: list[str]) -> None:
@@ -137,6 +138,7 @@ CHECKS: dict[tuple[str, ...], Callable[[list[str]], None]] = {
     ("python", "-m", "daemon"): of(app),
     ("python", "-m", "benchmarks"): of(benchmarks.__main__.app),
     ("python", "-m"): module,
+    ("python3", "-m"): module,
     ("python",): script,
     ("make",): make,
     ("pip", "install"): pip_install,

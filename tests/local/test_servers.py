@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from kafka import (  # type: ignore[import-untyped, unused-ignore]
     TopicPartition,
 )
 
-from daemon.local.server import Server, is_free
+from daemon.local.server import Server, free_port, is_free
 from daemon.local.services import Services
 from daemon.local.valkey import redis_url, start_valkey
 
@@ -184,6 +185,67 @@ def test_up_ends_with_an_error_when_a_server_dies(
     assert up.wait(20) == 1
     assert up.stdout is not None
     assert "Valkey ended by itself (code -9)" in up.stdout.read()
+
+
+@pytest.mark.services
+def test_up_keeps_what_it_is_told_to_keep_on_the_ports_it_is_given(
+    tmp_path: Path, private_services: Services
+) -> None:
+    ports = free_port(), free_port()
+    place = TopicPartition("kept", 0)
+    for run in range(2):
+        with _up(ports, tmp_path / "data") as said:
+            kafka, cache = (f"127.0.0.1:{port}" for port in ports)
+            assert f"export ADAPTD_KAFKA_BOOTSTRAP_SERVERS={kafka}\n" in said
+            assert f"export ADAPTD_REDIS_URL=redis://{cache}/0\n" in said
+            with redis.Redis.from_url(f"redis://{cache}/0") as client:
+                assert client.incr("runs") == run + 1
+            if run == 0:
+                with KafkaAdminClient(bootstrap_servers=kafka) as admin:
+                    topic = {"num_partitions": 1, "replication_factor": 1}
+                    admin.create_topics({place.topic: topic})
+                _produce_and_commit(kafka, place)
+                again = _refused(None, tmp_path / "data")
+                assert "is in use by another run" in again
+                assert f"port {ports[1]} of 127.0.0.1 is in use" in _refused(ports, None)
+            consumer = _consumer(kafka, group="readers")
+            consumer.assign([place])
+            assert consumer.committed(place) == 2
+            consumer.close()
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"kafka", "valkey"}
+
+
+def _up_command(ports: tuple[int, int] | None, data: Path | None) -> list[str]:
+    words = [sys.executable, "-m", "daemon", "up"]
+    words += ["--ports", f"{ports[0]},{ports[1]}"] if ports else []
+    return words + (["--data", str(data)] if data else [])
+
+
+@contextmanager
+def _up(ports: tuple[int, int], data: Path) -> Iterator[list[str]]:
+    """`adaptd up` in a process of its own, until the block ends; yields what it said."""
+    with subprocess.Popen(_up_command(ports, data), stdout=subprocess.PIPE, text=True) as one:
+        assert one.stdout is not None
+        said: list[str] = []
+        for line in one.stdout:
+            said.append(line)
+            if line.startswith("Ctrl-C ends both; their data stay in "):
+                break
+        try:
+            assert one.poll() is None, said
+            yield said
+        finally:
+            one.send_signal(signal.SIGINT)
+            one.communicate(timeout=30)
+    assert one.returncode == 0
+
+
+def _refused(ports: tuple[int, int] | None, data: Path | None) -> str:
+    words = _up_command(ports, data)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("adaptd: ")
+    return ended.stderr
 
 
 def _produce_and_commit(address: str, place: TopicPartition) -> None:

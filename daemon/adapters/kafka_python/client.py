@@ -29,6 +29,12 @@ from daemon.errors import Misconfigured, Refused, Unavailable
 QUIET = {"metrics_enabled": False}
 """Arguments for consumers and producers: the client's own metrics take a tenth of its CPU."""
 
+DEFAULT_ADDRESS = (
+    "this is the default address: set ADAPTD_KAFKA_BOOTSTRAP_SERVERS, or start a local Kafka and "
+    "Redis with adaptd up"
+)
+"""What to do when no broker answers and no address was given."""
+
 logging.getLogger("kafka").setLevel(logging.ERROR)  # its warnings repeat what we log ourselves
 
 
@@ -64,6 +70,8 @@ def connect(client: Callable[..., Any], settings: Settings, **arguments: Any) ->
     except Unavailable as e:
         if words := refusal(settings, reach):
             raise Refused("kafka", words) from e
+        if "kafka_bootstrap_servers" not in settings.model_fields_set:
+            raise Unavailable("kafka", f"{e.detail}; {DEFAULT_ADDRESS}") from e
         raise
 
 

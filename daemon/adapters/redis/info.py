@@ -11,6 +11,7 @@ import redis
 
 from daemon.adapters.redis.client import open_redis
 from daemon.adapters.redis.errors import redis_errors_translated
+from daemon.config import Settings
 from daemon.errors import Refused, Unavailable
 
 
@@ -31,6 +32,9 @@ def describe(url: str, timeout_s: float) -> RedisInfo:
     except Unavailable as e:
         if words := _other_protocol(url, timeout_s):
             raise Refused("redis", words) from e
+        if url == Settings.model_fields["redis_url"].default.get_secret_value():
+            detail = f"{e.detail}; this is the default address: set ADAPTD_REDIS_URL"
+            raise Unavailable("redis", detail) from e
         raise
 
 
