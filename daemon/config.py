@@ -244,9 +244,9 @@ class Settings(BaseModel):
     """Inner steps that are tried beyond those that θ was trained for, 64 together at most. They are
     taken back in every stream whose support loss they did not lower."""
     gate_ridge: bool = True
-    """Publishes ridge regression where it is clearly better than the adapted mapping on the newest
-    pairs; for a θ that was never trained, unless the adapted mapping is clearly better. If off,
-    mappings are compared with θ alone."""
+    """Publishes ridge regression or Procrustes where it is clearly better than the adapted mapping
+    on the newest pairs; for a θ that was never trained, unless the adapted mapping is clearly
+    better. If off, mappings are compared with θ alone."""
     prequential_streams: int = Field(32, ge=0, le=10_000)
     """Of how many streams, chosen by the hash of their keys, each new pair is scored by the mapping
     that was published before it came, for the metrics `adaptd_prequential_loss`, `_pairs` and

@@ -108,8 +108,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     query_loss_after: float
     query_loss_ridge: float
     candidate: str = ""
-    """The candidate that won: `adapted` (θ′), `theta` or `ridge`. Empty in records that are older
-    than this fact; `outcome` says the same, and why."""
+    """The candidate that won: `adapted` (θ′), `theta`, `ridge` or `procrustes`. Empty in
+    records that are older than this fact; `outcome` says whether it is linear, and why."""
     ahead_squared: float = math.nan
     """The evidence: by how many standard errors of its paired differences, on the query pairs, the
     winner is ahead of the nearest other candidate in squared error. Negative where it is behind;

@@ -77,7 +77,7 @@ def quick_options(seed: int = 0) -> EmojiTestOptions:
         languages=3,
         joint=JointRecipe(steps=30, streams=4),
         extra_steps=5,
-        untuned=UntunedOptions(2, 1, (5, 16), every=24, seed=seed),
+        untuned=UntunedOptions(2, 1, (5, 16), every=24, static_tenants=1, seed=seed),
         quick=True,
     )
 

@@ -24,6 +24,7 @@ from model.emoji.moving_streams import (
     changed_streams,
     episode_of_window,
     sliding_episodes,
+    static_windows,
 )
 from model.emoji.streams import FeatureCache
 from model.emoji.tables import UNTUNED
@@ -36,7 +37,7 @@ from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.methods import Method
 from model.evaluate.result_table import ResultTable
 from model.evaluate.scoring import recalls_at_1
-from model.evaluate.watched import watched
+from model.evaluate.watched import cuts_of, watched
 from model.meta.recorded_streams import RecordedStream
 from model.theta.meta_init import MetaInit
 
@@ -60,6 +61,8 @@ class UntunedOptions:
     sizes: tuple[int, ...] = SIZES
     every: int = 2
     """Windows of a stream that changes are judged after each such number of pairs."""
+    static_tenants: int = 10
+    """Tenants that do not change, on which false cuts of windows are counted."""
     seed: int = 0
 
     @property
@@ -76,12 +79,16 @@ def judge_untuned(
 ) -> ResultTable:
     """Return a row for each θ and kind of data. `notes` say which θs are missing."""
     began = time.process_time()
-    rows = [row for name, theta in thetas.items() for row in _rows(name, theta, cache, options)]
+    rows: list[DataRow] = []
+    told = list(notes)
+    for name, theta in thetas.items():
+        rows += _rows(name, theta, cache, options)
+        told.append(_static_note(name, theta, cache, options))
     return ResultTable(
         UNTUNED,
         UNTUNED_TITLE,
         options.tenants if rows else 0,
-        notes=tuple(notes),
+        notes=tuple(told),
         data_rows=tuple(rows),
         cpu_s=time.process_time() - began,
     )
@@ -102,16 +109,7 @@ def untuned_thetas(thetas: Mapping[str, MetaInit]) -> dict[str, MetaInit]:
 def _rows(
     name: str, theta: MetaInit, cache: FeatureCache, options: UntunedOptions
 ) -> Iterator[DataRow]:
-    vendor = emoji.HELD_OUT_VENDOR
-    concepts_N = emoji.drawn_by(vendor, "train")
-    x_ND = cache.pictures(theta, f"{vendor} train 0.0", emoji.sheet(vendor)[concepts_N])
-    streams = emoji_streams.tenant_streams(
-        concepts_N,
-        x_ND,
-        UNTUNED_THETAS.get(name) or DIMS[theta.target_dim],
-        theta.target_dim,
-        options.tenants,
-    )
+    streams = _streams(name, theta, cache, options.tenants)
     compared = compared_methods(theta, options.plan)
     for transformation in TRANSFORMATIONS:
         episodes = transformed_episodes(streams, transformation, options.plan)
@@ -124,6 +122,23 @@ def _rows(
         own = {PUBLISHED: watched(engine, [each.before for each in found], options.every)}
         judged = [episode for each in found for episode in each.after]
         yield DataRow(name, moving.name, _cells(windows | own, {None: judged}))
+
+
+def _streams(name: str, theta: MetaInit, cache: FeatureCache, tenants: int) -> list[RecordedStream]:
+    vendor = emoji.HELD_OUT_VENDOR
+    concepts_N = emoji.drawn_by(vendor, "train")
+    x_ND = cache.pictures(theta, f"{vendor} train 0.0", emoji.sheet(vendor)[concepts_N])
+    family = UNTUNED_THETAS.get(name) or DIMS[theta.target_dim]
+    return emoji_streams.tenant_streams(concepts_N, x_ND, family, theta.target_dim, tenants)
+
+
+def _static_note(name: str, theta: MetaInit, cache: FeatureCache, options: UntunedOptions) -> str:
+    """How many windows are cut of tenants that do not change."""
+    engine = comparison.engine_for(theta, replace(options.plan, sizes=(SUPPORT_PAIRS,)))
+    streams = _streams(name, theta, cache, options.static_tenants)
+    rng = _generator(options.seed, "static", name)
+    found = cuts_of(engine, static_windows(streams, rng))
+    return f"static tenants, {name}: {found.cuts} windows cut in {found.pairs:,} pairs"
 
 
 def compared_methods(theta: MetaInit, plan: MetaTestPlan) -> dict[str, Method]:

@@ -98,6 +98,21 @@ def sliding_episodes(
     return SlidingEpisodes(windows[: earlier // every + 1], windows[earlier // every + 1 :])
 
 
+def static_windows(
+    streams: Sequence[RecordedStream], rng: np.random.Generator
+) -> Iterator[list[MetaTestEpisode]]:
+    """Yield the windows of all streams, whose map does not change, after each pair from when they
+    are full, without queries. Each stream is read once, in an order of its own."""
+    size = SUPPORT_PAIRS + GATE_PAIRS
+    orders = [rng.permutation(len(stream)) for stream in streams]
+    for end in range(size, min(map(len, orders)) + 1):
+        rows = [order[end - size : end] for order in orders]
+        yield [
+            episode_of_window(s.name, s.x_ND[r], s.y_NE[r], s.x_ND[:0], s.y_NE[:0])
+            for s, r in zip(streams, rows, strict=True)
+        ]
+
+
 def _windows(
     stream: RecordedStream,
     targets_at: TargetsAt,

@@ -4,7 +4,8 @@ B = streams in batch, S = support pairs, Q = query pairs, N = pairs of a stream,
 E = target dim
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class WatchedStreams:
         self._size = window_size
         self._held = [0] * streams
         self._pairs = 0
+        self.cuts = 0
+        """How often a window lost its older pairs."""
 
     def adapt(self, episodes: Sequence[MetaTestEpisode], pairs: int) -> list[Adaptation]:
         """Returns what the gate goes by of each stream, whose whole window is given and has so many
@@ -52,6 +55,7 @@ class WatchedStreams:
                 found[slot] = adaptation
                 self._held[slot] = challenge.support + challenge.query
                 self._watch.settle(slot)
+                self.cuts += 1
         return found[: len(cuts)]
 
     def _observe(self, cuts: Sequence[Cut], found: Sequence[Adaptation]) -> None:
@@ -61,6 +65,27 @@ class WatchedStreams:
             np.stack([own.judges_Q for own in evidence]),
         )
         self._watch.observe(cuts, losses_BQ, judges_BQ)
+
+
+class Cuts(NamedTuple):
+    """How often the watch cut windows of streams that do not change."""
+
+    pairs: int
+    """Pairs after which a full window was adapted."""
+    cuts: int
+
+
+def cuts_of(engine: Engine, windows: Iterable[Sequence[MetaTestEpisode]]) -> Cuts:
+    """Returns how often windows are cut that are adapted after each pair; `windows` has those of
+    all streams after each pair."""
+    streams, turns = None, 0
+    for turns, own in enumerate(windows, 1):
+        size = len(own[0].x_SD) + len(own[0].x_gate_ND)
+        if streams is None:
+            streams = WatchedStreams(engine, len(own), size)
+        streams.adapt(own, size if turns == 1 else 1)
+        count = len(own)
+    return Cuts(turns * count, streams.cuts) if streams else Cuts(0, 0)
 
 
 def watched(engine: Engine, before: Sequence[Sequence[MetaTestEpisode]], every: int) -> Method:

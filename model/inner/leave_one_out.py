@@ -41,9 +41,9 @@ def fit_dual(k_BSS: Tensor, c_BSS: Tensor, real_BS: Tensor) -> Dual:
     one_BS = real_BS.to(k_BSS.dtype)
     n_B = one_BS.sum(1).clamp(min=1.0)
     share_BS = one_BS / n_B.unsqueeze(1)
-    unit_B = _mean_diagonal(k_BSS, n_B)
+    unit_B = mean_diagonal(k_BSS, n_B)
     base_BSS = k_BSS / unit_B.view(-1, 1, 1) + one_BS.unsqueeze(2) * share_BS.unsqueeze(1)
-    unit_c_BSS = c_BSS / _mean_diagonal(c_BSS, n_B).view(-1, 1, 1)
+    unit_c_BSS = c_BSS / mean_diagonal(c_BSS, n_B).view(-1, 1, 1)
     penalties_Y = torch.tensor(PENALTIES, dtype=k_BSS.dtype, device=k_BSS.device)
     inverse_YBSS = _inverses(base_BSS, penalties_Y)
     constant_YBS = share_BS / (1.0 + penalties_Y).view(-1, 1, 1)
@@ -51,8 +51,8 @@ def fit_dual(k_BSS: Tensor, c_BSS: Tensor, real_BS: Tensor) -> Dual:
     return Dual(inverse_YBSS[best_B, torch.arange(len(k_BSS), device=best_B.device)], unit_B)
 
 
-def _mean_diagonal(gram_BSS: Tensor, n_B: Tensor) -> Tensor:
-    """A size to divide the Gram by."""
+def mean_diagonal(gram_BSS: Tensor, n_B: Tensor) -> Tensor:
+    """Returns a size to divide the Grams of n pairs by: 1 where the mean is 0 or no number."""
     mean_B = gram_BSS.diagonal(dim1=1, dim2=2).sum(1) / n_B
     usable_B = mean_B.isfinite() & (mean_B >= torch.finfo(mean_B.dtype).tiny)
     return torch.where(usable_B, mean_B, 1.0)

@@ -100,13 +100,15 @@ class FullForm:
                 for b in range(len(episodes))
                 if wanted[b] and found[b].winner is winner
             ]
-            for winner in (Candidate.ADAPTED, Candidate.RIDGE)
+            for winner in (Candidate.ADAPTED, *rival.FITS)
         }
         refitted = self._refitted(wins[Candidate.ADAPTED])
-        ridges = self._ridges(wins[Candidate.RIDGE])
+        linear = {
+            b: made for kind in rival.FITS for b, made in self._linear(kind, wins[kind]).items()
+        }
         return [
             self._adaptation(
-                episode, found[b], refitted.get(b), ridges.get(b), int(judges[b].sum())
+                episode, found[b], refitted.get(b), linear.get(b), int(judges[b].sum())
             )
             for b, episode in enumerate(episodes)
         ]
@@ -133,8 +135,9 @@ class FullForm:
             Candidate.ADAPTED: self._outputs(fitted.mlp, query),
             Candidate.THETA: self._outputs(before, query),
         }
-        if Candidate.RIDGE in self._in_full.order:
-            outputs[Candidate.RIDGE] = rival.predict(rival.fit(support), query.x_BSD)
+        for kind, fit in rival.FITS.items():
+            if kind in self._in_full.order:
+                outputs[kind] = rival.predict(fit(support), query.x_BSD)
         losses = {name: self._losses(o_BQE, query) for name, o_BQE in outputs.items()}
         no_losses_BQ = torch.full_like(query.x_BSD[:, :, 0], torch.nan)
         pair_losses = PairLosses(
@@ -175,21 +178,24 @@ class FullForm:
         pairs = self._pack([every_pair(episode) for _, episode in chosen], capacity)
         return self._finite_mappings([b for b, _ in chosen], pairs)
 
-    def _ridges(self, chosen: Sequence[tuple[int, Episode]]) -> dict[int, Mapping[str, FloatArray]]:
-        """Ridge regression of the chosen episodes on support and query."""
+    def _linear(
+        self, kind: Candidate, chosen: Sequence[tuple[int, Episode]]
+    ) -> dict[int, Mapping[str, FloatArray]]:
+        """A linear map of the chosen episodes, fitted to support and query."""
         if not chosen:
             return {}
         capacity = self._support_capacity + self._query_capacity
-        fitted = rival.fit(self._pack([every_pair(episode) for _, episode in chosen], capacity))
+        pairs = [every_pair(episode) for _, episode in chosen]
+        fitted = rival.FITS[kind](self._pack(pairs, capacity))
         return {
-            b: rival.whole_or_judged(fitted, row, *every_pair(episode), len(episode.x_support_SD))
+            b: rival.whole_or_judged(fitted, row, pairs[row], len(episode.x_support_SD), kind)
             for row, (b, episode) in enumerate(chosen)
         }
 
     @torch.inference_mode()
-    def _ridge(self, episode: Episode) -> Mapping[str, FloatArray]:
-        """Ridge regression of an episode that was not wanted at first."""
-        return self._ridges([(0, episode)])[0]
+    def _linear_of(self, kind: Candidate, episode: Episode) -> Mapping[str, FloatArray]:
+        """A linear map of an episode that was not wanted at first."""
+        return self._linear(kind, [(0, episode)])[0]
 
     def _finite_mappings(
         self, places: Sequence[int], pairs: Support
@@ -220,19 +226,24 @@ class FullForm:
         episode: Episode,
         found: Judged,
         made: Mapping[str, FloatArray] | None,
-        ridge: Mapping[str, FloatArray] | None,
+        linear: Mapping[str, FloatArray] | None,
         judged_pairs: int,
     ) -> Adaptation:
-        if Candidate.RIDGE in self._in_full.order:
-            ridge = ridge or LazyTensors(lambda: self._ridge(episode))
+        winner, ridge = found.winner, None
+        if winner.is_linear:
+            linear = linear or LazyTensors(lambda: self._linear_of(winner, episode))
+        if winner is Candidate.RIDGE:
+            ridge = linear
+        elif Candidate.RIDGE in self._in_full.order:
+            ridge = LazyTensors(lambda: self._linear_of(Candidate.RIDGE, episode))
         return Adaptation(
             made or LazyTensors(lambda: self._whole(episode)),
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=ridge if found.winner is Candidate.RIDGE else None,
+            ridge=linear,
             rival=ridge,
-            winner=found.winner,
+            winner=winner,
             judged_pairs=judged_pairs,
             evidence=found.evidence.of(self._query_capacity),
             ahead_squared=found.ahead_squared,

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from model.inner.hidden.descent import Descent
-from model.inner.hidden.judging import Seen, adapted_seen, ridge_seen, theta_seen, too_far_out
+from model.inner.hidden.judging import (
+    Seen,
+    adapted_seen,
+    procrustes_seen,
+    ridge_seen,
+    theta_seen,
+    too_far_out,
+)
 from model.inner.hidden.losses import RawTargets, losses_out_of_units, unreliable
 from model.inner.hidden.memory import JudgingSpace, Workspace
 from model.inner.hidden.projected import (
@@ -88,7 +95,7 @@ class JudgedChunk(NamedTuple):
 def judge_chunk(
     inner: InnerLoop, found: Descended, before_BN: Tensor, judges_BQ: Tensor, space: JudgingSpace
 ) -> JudgedChunk:
-    """Judges θ′ beside θ, whose losses are `before_BN`, and ridge regression."""
+    """Judges θ′ beside θ, whose losses are `before_BN`, and the linear maps."""
     terms, loss, (raw, means, units, projected, descent) = inner.terms, inner.loss, found
     mean = means.target
     size = raw.g_BSN.shape[1]
@@ -106,6 +113,8 @@ def judge_chunk(
     ridge_BQ = torch.full_like(after_BN[:, size:], torch.nan)
     if Candidate.RIDGE in inner.order:
         seen[Candidate.RIDGE], ridge_BQ = ridge_seen(raw, mean, len(terms.w2), loss)
+    if Candidate.PROCRUSTES in inner.order:
+        seen[Candidate.PROCRUSTES] = procrustes_seen(raw, mean)
     measures = {
         name: _measures(own, finite_B if name is Candidate.ADAPTED else every_B, real_BQ)
         for name, own in seen.items()

@@ -245,21 +245,25 @@ class HiddenWindows:
                 raise RuntimeError("read an adaptation before the windows go on")
             return refit or self._fit_again(cut)
 
-        def ridge() -> Mapping[str, FloatArray]:
+        def linear(kind: Candidate) -> Mapping[str, FloatArray]:
             if generation != self._generation:
                 raise RuntimeError("read an adaptation before the windows go on")
-            return rival.of_pairs(*self._raw.pairs(cut), cut.support)
+            return rival.of_pairs(*self._raw.pairs(cut), cut.support, kind)
 
-        lazy = LazyTensors(ridge) if Candidate.RIDGE in self._inner.order else None
+        winner, ridge, won = found.winner, None, None
+        if Candidate.RIDGE in self._inner.order:
+            ridge = LazyTensors(lambda: linear(Candidate.RIDGE))
+        if winner.is_linear:
+            won = ridge if winner is Candidate.RIDGE else LazyTensors(lambda: linear(winner))
         return Adaptation(
             LazyTensors(lambda: self._tensors(fit())),
             *found[:4],
             finite=found.finite,
             query_loss_ridge=found.query_ridge,
-            ridge=lazy if found.winner is Candidate.RIDGE else None,
-            rival=lazy,
+            ridge=won,
+            rival=ridge,
             factored=lambda: self._low_rank(fit()),
-            winner=found.winner,
+            winner=winner,
             judged_pairs=judged_pairs,
             evidence=found.evidence,
             ahead_squared=found.ahead_squared,

@@ -17,6 +17,16 @@ alone does not see a wrong length or mean. A candidate that is not finite gives 
 A θ that was meta-trained begins with θ′, then come θ and ridge regression. A random θ adapts worse
 than ridge regression on most data, which a few pairs are slow to tell: there ridge comes first.
 
+Ridge regression and orthogonal Procrustes are linear maps in closed form, and know nothing of θ.
+One of them stands among the candidates: that with the smaller centred cosine distance, on average
+(`nearer_linear`), unless Procrustes has more than AT_MOST times the squared error. Neither is right
+for most data, so none of the two is the incumbent. Beside a θ that was meta-trained Procrustes is
+left out: on no data that we tried it found more than the better of what is published and ridge, and
+a further challenger sometimes wins by chance.
+
+The mean of the support is no candidate. It has no direction, so its cosine distance is 1: it would
+be clearly better in both measures only where all others point away from the target.
+
 A pair whose source lies in the support does not judge (`model.serving.repeats`): who memorises the
 support would win. Fewer than two pairs say nothing about chance, and the first stays.
 """
@@ -32,6 +42,8 @@ from model.values.episode import Candidate, QueryEvidence
 from model.values.gate import CLEARLY
 
 MOST_ERRORS = 99.0
+AT_MOST = 2.0
+"""So many times the squared error of ridge regression Procrustes may have."""
 Ahead = Sequence[Sequence[float]]
 """By how many standard errors each candidate (row) is ahead of each other (column)."""
 
@@ -76,7 +88,7 @@ class Standing(NamedTuple):
     """How the candidates of each stream stand to each other."""
 
     order: tuple[Candidate, ...]
-    """From the first incumbent to the last challenger."""
+    """From the first incumbent to the last challenger; RIDGE is the place of both linear maps."""
     ahead_2YYB: Tensor
     """By how many standard errors the first is ahead of the second, in squared error and in centred
     cosine distance."""
@@ -85,15 +97,18 @@ class Standing(NamedTuple):
     losses_2YBQ: Tensor
     """The squared error and the centred cosine distance of each query pair."""
     judges_BQ: Tensor
+    rotates_B: Tensor
+    """Where Procrustes stands in the place of ridge regression."""
 
 
 def order_of(*, trained: bool, ridge: bool) -> tuple[Candidate, ...]:
-    """Returns the candidates from the first incumbent to the last challenger."""
+    """Returns the candidates from the first incumbent to the last challenger. Linear
+    maps stand beside each other, for they have one place."""
     if not ridge:
         return (Candidate.ADAPTED, Candidate.THETA)
     if trained:
         return (Candidate.ADAPTED, Candidate.THETA, Candidate.RIDGE)
-    return (Candidate.RIDGE, Candidate.ADAPTED, Candidate.THETA)
+    return (Candidate.RIDGE, Candidate.PROCRUSTES, Candidate.ADAPTED, Candidate.THETA)
 
 
 def measures_of(
@@ -121,14 +136,41 @@ def measured(
 def standing(
     order: Sequence[Candidate], measures: Mapping[Candidate, Measures], judges_BQ: Tensor
 ) -> Standing:
-    """Returns how the candidates of `order` stand to each other on the pairs that judge."""
-    found = [measures[name] for name in order]
+    """Returns how the candidates of `order` stand to each other on the pairs that judge.
+
+    Where `measures` have Procrustes, the better of the linear maps stands in ridge's place.
+    """
+    rotates_B = torch.zeros_like(judges_BQ[:, 0])
+    if Candidate.PROCRUSTES in measures:
+        ridge, procrustes = measures[Candidate.RIDGE], measures[Candidate.PROCRUSTES]
+        linear, rotates_B = nearer_linear(ridge, procrustes, judges_BQ)
+        measures = {**measures, Candidate.RIDGE: linear}
+    places = tuple(name for name in order if name is not Candidate.PROCRUSTES)
+    found = [measures[name] for name in places]
     losses_2YBQ = torch.stack(
         [torch.stack([m.squared_BQ for m in found]), torch.stack([m.cosine_BQ for m in found])]
     )
     ahead_2YYB = errors_ahead(losses_2YBQ.unsqueeze(2), losses_2YBQ.unsqueeze(1), judges_BQ)
     healthy_YB = torch.stack([m.healthy_B for m in found])
-    return Standing(tuple(order), ahead_2YYB, healthy_YB, losses_2YBQ, judges_BQ)
+    return Standing(places, ahead_2YYB, healthy_YB, losses_2YBQ, judges_BQ, rotates_B)
+
+
+def nearer_linear(
+    ridge: Measures, procrustes: Measures, judges_BQ: Tensor
+) -> tuple[Measures, Tensor]:
+    """Returns the measures of each stream's better linear map, and where that is Procrustes (B)."""
+    gain_BQ = ridge.cosine_BQ - procrustes.cosine_BQ
+    spare_BQ = AT_MOST * ridge.squared_BQ - procrustes.squared_BQ
+    gain_B, spare_B = (t.masked_fill(~judges_BQ, 0.0).sum(1) for t in (gain_BQ, spare_BQ))
+    nearer_B = ((gain_B > 0.0) & (spare_B > 0.0)) | ~ridge.healthy_B
+    rotates_B = procrustes.healthy_B & nearer_B
+    rotates_B1 = rotates_B.unsqueeze(1)
+    linear = Measures(
+        torch.where(rotates_B1, procrustes.squared_BQ, ridge.squared_BQ),
+        torch.where(rotates_B1, procrustes.cosine_BQ, ridge.cosine_BQ),
+        procrustes.healthy_B | ridge.healthy_B,
+    )
+    return linear, rotates_B
 
 
 def errors_ahead(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
@@ -184,21 +226,24 @@ def judged(
     reals = (real[0], real[0], real[1], real[1], real[1])
     means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
     size = len(candidates.order)
-    flags = [finite_B.unsqueeze(0), candidates.healthy_YB]
+    flags = [finite_B.unsqueeze(0), candidates.rotates_B.unsqueeze(0), candidates.healthy_YB]
     found = [torch.stack(means_5B), *(f.to(means_5B[0].dtype) for f in flags)]
     rows = torch.cat([*found, candidates.ahead_2YYB.flatten(0, 2)]).T.tolist()
     losses_2YBQ = candidates.losses_2YBQ.cpu().numpy()
     judges_BQ = candidates.judges_BQ.cpu().numpy()
     streams = []
     for stream, row in enumerate(rows):
-        healthy_Y, ahead = [bool(flag) for flag in row[6 : 6 + size]], row[6 + size :]
+        healthy_Y, ahead = [bool(flag) for flag in row[7 : 7 + size]], row[7 + size :]
         lines = [ahead[at : at + size] for at in range(0, len(ahead), size)]
         verdict = verdict_of(candidates.order, healthy_Y, (lines[:size], lines[size:]))
-        a, b, c, d, e, finite = row[:6]
-        best = candidates.order.index(verdict[0])
+        winner = verdict[0]
+        a, b, c, d, e, finite, rotates = row[:7]
+        best = candidates.order.index(winner)
         squared_Q, cosine_Q = losses_2YBQ[:, best, stream]
         evidence = QueryEvidence(squared_Q, cosine_Q, judges_BQ[stream])
-        streams.append(Judged(a, b, c, d, e, *verdict, bool(finite), evidence))
+        if winner is Candidate.RIDGE and rotates:
+            winner = Candidate.PROCRUSTES
+        streams.append(Judged(a, b, c, d, e, winner, *verdict[1:], bool(finite), evidence))
     return streams
 
 

@@ -1,4 +1,4 @@
-"""The rival of every adaptation: ridge regression on the support's raw features, for many streams.
+"""The rivals of every adaptation: linear maps fitted to the support's raw features, many at a time.
 
 B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a
 stream, D = source dim, E = target dim, X = source or target dim
@@ -10,9 +10,13 @@ each stream by leaving pairs out (`model.inner.leave_one_out`). What a stream's 
 without any meta-learning; a mapping that does clearly worse than this on the newest pairs is not
 worth publishing. Predictions need Gram matrices only: W (E × D) is made for the streams that
 publish it. `model.baselines.ridge` is the same for one stream, in float64.
+
+The other rival is orthogonal Procrustes about 0 (`model.inner.rotation`), which has the same dual
+form, without means: both X̃ and α are then combinations of the support's pairs.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +25,17 @@ from torch import Tensor
 
 from model.inner.learner import Support
 from model.inner.leave_one_out import fit_dual
+from model.inner.rotation import fit_rotation
 from model.mappings.mlp import Mlp
 from model.values.arrays import FloatArray
+from model.values.episode import Candidate
 
 
 class Rival(NamedTuple):
-    """Ridge regression of B streams, fitted in the dual form. Padded rows are 0."""
+    """Linear maps of B streams, fitted in the dual form: f(x) = αᵀ·X·(x − x̄) + ȳ."""
 
     x_BSD: Tensor
-    """Less the support's mean, over the mean diagonal of the sources' Gram."""
+    """Of ridge regression: sources less their mean, over the mean diagonal of their Gram."""
     alpha_BSE: Tensor
     x_mean_B1D: Tensor
     y_mean_B1E: Tensor
@@ -47,6 +53,28 @@ def fit(support: Support) -> Rival:
     dual = fit_dual(k_BSS, c_BSS, support.real_BS)
     alpha_BSE = torch.bmm(dual.inverse_BSS, y_BSE)
     return Rival(x_BSD / dual.unit_B.view(-1, 1, 1), alpha_BSE, x_mean_B1D, y_mean_B1E)
+
+
+def fit_about_zero(support: Support) -> Rival:
+    """Fits orthogonal Procrustes about 0, with scale; a stream without pairs predicts 0.
+
+    A stream's NaN or infinity stays its own.
+    """
+    real_BS1 = support.real_BS.unsqueeze(2)
+    x_BSD, y_BSE = (t.masked_fill(~real_BS1, 0.0) for t in (support.x_BSD, support.y_BSE))
+    k_BSS, c_BSS = (torch.bmm(t, t.transpose(1, 2)) for t in (x_BSD, y_BSE))
+    dual = fit_rotation(k_BSS, c_BSS, support.real_BS)
+    no_means = (torch.zeros_like(t[:, :1]) for t in (x_BSD, y_BSE))
+    return Rival(
+        torch.bmm(dual.from_sources_BSS, x_BSD), torch.bmm(dual.from_targets_BSS, y_BSE), *no_means
+    )
+
+
+FITS: Mapping[Candidate, Callable[[Support], Rival]] = {
+    Candidate.RIDGE: fit,
+    Candidate.PROCRUSTES: fit_about_zero,
+}
+"""How each linear map is fitted."""
 
 
 def predict(rival: Rival, x_BQD: Tensor) -> Tensor:
@@ -70,29 +98,32 @@ def as_mapping(rival: Rival, stream: int) -> Mlp:
     return Mlp(identity, zeros, weight_ED, bias_E)
 
 
-def of_pairs(x_ND: FloatArray, y_NE: FloatArray, judged: int) -> dict[str, FloatArray]:
+def of_pairs(
+    x_ND: FloatArray, y_NE: FloatArray, judged: int, kind: Candidate = Candidate.RIDGE
+) -> dict[str, FloatArray]:
     """Fits one stream's pairs, and returns `as_mapping` of it as arrays.
 
     It was judged by a fit to the first `judged` pairs, which is returned where that to all of them
     is not finite.
     """
-    return whole_or_judged(_of_pairs(x_ND, y_NE), 0, x_ND, y_NE, judged)
+    return whole_or_judged(_of_pairs(x_ND, y_NE, kind), 0, (x_ND, y_NE), judged, kind)
 
 
 def whole_or_judged(
-    fitted: Rival, stream: int, x_ND: FloatArray, y_NE: FloatArray, judged: int
+    fitted: Rival, stream: int, pairs: tuple[FloatArray, FloatArray], judged: int, kind: Candidate
 ) -> dict[str, FloatArray]:
     """Returns `as_mapping` of one stream as arrays, or of the fit to its first `judged` pairs where
     that to all of them, `fitted`, is not finite."""
     made = _as_arrays(fitted, stream)
     if all(math.isfinite(float(tensor.sum())) for tensor in made.values()):
         return made
-    return _as_arrays(_of_pairs(x_ND[:judged], y_NE[:judged]), 0)
+    x_ND, y_NE = pairs
+    return _as_arrays(_of_pairs(x_ND[:judged], y_NE[:judged], kind), 0)
 
 
-def _of_pairs(x_ND: FloatArray, y_NE: FloatArray) -> Rival:
+def _of_pairs(x_ND: FloatArray, y_NE: FloatArray, kind: Candidate) -> Rival:
     x_1ND, y_1NE = (torch.from_numpy(t[np.newaxis]) for t in (x_ND, y_NE))
-    return fit(Support(x_1ND, y_1NE, torch.ones(x_1ND.shape[:2], dtype=torch.bool)))
+    return FITS[kind](Support(x_1ND, y_1NE, torch.ones(x_1ND.shape[:2], dtype=torch.bool)))
 
 
 def _as_arrays(rival: Rival, stream: int) -> dict[str, FloatArray]:

@@ -52,6 +52,13 @@ class Candidate(Enum):
     """θ unadapted."""
     RIDGE = "ridge"
     """Ridge regression."""
+    PROCRUSTES = "procrustes"
+    """Orthogonal Procrustes about 0, with scale."""
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a linear map fitted to the window in closed form."""
+        return self in (Candidate.RIDGE, Candidate.PROCRUSTES)
 
 
 class QueryEvidence(NamedTuple):
@@ -93,10 +100,10 @@ class Adaptation:
     query_loss_ridge: float = math.nan
     """The query loss of ridge regression on the same support (`model.serving.rival`)."""
     ridge: Mapping[str, FloatArray] | None = None
-    """Ridge regression on support and query as a mapping without activation, where it is the
-    winner."""
+    """The linear map that is the winner, ridge regression or Procrustes, on support and query, as a
+    mapping without activation; None where neither is."""
     rival: Mapping[str, FloatArray] | None = None
-    """The same whoever won, made when it is read; None where it is left out."""
+    """Ridge regression whoever won, made when it is read; None where it is left out."""
     factored: Callable[[], LowRank | None] | None = None
     """Returns θ′ as θ and thin factors, or None where those would round too much of it away; it is
     None itself where the inner loop has no such form."""

@@ -21,6 +21,7 @@ class Outcome(Enum):
 
     ADAPTED = "adapted"
     RIDGE = "ridge"
+    """A linear map in closed form: ridge regression or Procrustes."""
     WORSE = "worse"
     NOT_FINITE = "not_finite"
 
@@ -31,13 +32,13 @@ class Outcome(Enum):
 
 
 def judge(adaptation: Adaptation) -> Outcome:
-    """Returns which mapping to publish: θ′, ridge regression's, or θ as the fallback.
+    """Returns which mapping to publish: θ′, the linear one, or θ as the fallback.
 
     That is the winner of `model.serving.judging`. The fallback says whether θ′ was worse, or not
     finite to begin with. It is θ and not the last good mapping: the query has just measured θ,
     nothing has measured the last good mapping on it, and θ is the same after a crash.
     """
-    if adaptation.winner is Candidate.RIDGE:
+    if adaptation.winner.is_linear:
         return Outcome.RIDGE
     if not adaptation.finite:
         return Outcome.NOT_FINITE

@@ -94,6 +94,7 @@ def published(
     [
         (Candidate.ADAPTED, Outcome.ADAPTED),
         (Candidate.RIDGE, Outcome.RIDGE),
+        (Candidate.PROCRUSTES, Outcome.RIDGE),
         (Candidate.THETA, Outcome.WORSE),
     ],
 )

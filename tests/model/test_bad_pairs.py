@@ -90,6 +90,7 @@ def check_mapping(engine: Engine, adaptation: Adaptation, name: str) -> None:
     mapping = {
         Candidate.ADAPTED: adaptation.tensors if adaptation.finite else {},
         Candidate.RIDGE: adaptation.ridge or {},
+        Candidate.PROCRUSTES: adaptation.ridge or {},
         Candidate.THETA: engine.theta_mapping(),
     }[adaptation.winner]
     assert mapping, name

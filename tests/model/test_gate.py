@@ -20,10 +20,12 @@ RIDGE: dict[str, FloatArray] = {}
         (Candidate.THETA, False, Outcome.NOT_FINITE),
         (Candidate.RIDGE, True, Outcome.RIDGE),
         (Candidate.RIDGE, False, Outcome.RIDGE),
+        (Candidate.PROCRUSTES, True, Outcome.RIDGE),
+        (Candidate.PROCRUSTES, False, Outcome.RIDGE),
     ],
 )
 def test_the_outcome_is_the_winner(winner: Candidate, finite: bool, expected: Outcome) -> None:
-    ridge = RIDGE if winner is Candidate.RIDGE else None
+    ridge = RIDGE if winner.is_linear else None
     adaptation = Adaptation({}, 1.0, 9.0, 1.0, 0.5, finite, ridge=ridge, winner=winner)
     assert judge(adaptation) is expected
 

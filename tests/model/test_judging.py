@@ -14,6 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeCV
 
+from model.baselines.ridge import fit_ridge
 from model.mappings.numpy_mlp import apply_numpy
 from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
@@ -22,6 +23,7 @@ from model.serving.judging import (
     Measures,
     errors_ahead,
     measured,
+    nearer_linear,
     order_of,
     standing,
     verdict_of,
@@ -34,6 +36,7 @@ from model.values.gate import Outcome, judge
 
 DIMS = (12, 16, 6)
 ADAPTED, THETA, RIDGE = Candidate.ADAPTED, Candidate.THETA, Candidate.RIDGE
+PROCRUSTES = Candidate.PROCRUSTES
 
 
 # ---- the rule
@@ -111,7 +114,7 @@ def verdict(
 ) -> tuple[Candidate, float, float]:
     found = standing(order, given, judges_BQ)
     healthy_Y, (squared_YY, cosine_YY) = found.healthy_YB[:, 0], found.ahead_2YYB[..., 0]
-    return verdict_of(order, healthy_Y.tolist(), (squared_YY.tolist(), cosine_YY.tolist()))
+    return verdict_of(found.order, healthy_Y.tolist(), (squared_YY.tolist(), cosine_YY.tolist()))
 
 
 def test_the_evidence_is_the_distance_to_the_nearest_other_candidate() -> None:
@@ -137,8 +140,38 @@ def test_the_evidence_is_the_distance_to_the_nearest_other_candidate() -> None:
     assert verdict(order, given, judges_1Q) == (ADAPTED, MOST_ERRORS, MOST_ERRORS)
 
 
+@pytest.mark.parametrize(
+    ("ridge", "procrustes", "expected"),
+    [
+        (measures(1, 1), measures(1, 0.9), True),
+        (measures(1, 1), measures(1.9, 0.9), True),
+        (measures(1, 1), measures(2.1, 0.9), False),
+        (measures(1, 1), measures(0.1, 1), False),
+        (measures(1, 0.9), measures(0.1, 1), False),
+        (measures(1, 1), measures(1, 0.9, healthy=False), False),
+        (measures(1, 0.9, healthy=False), measures(1, 1), True),
+        (measures(np.nan, np.nan, healthy=False), measures(1, 1), True),
+        (measures(1, 1), measures(np.nan, np.nan, healthy=False), False),
+    ],
+)
+def test_which_linear_map_stands_for_both(
+    ridge: Measures, procrustes: Measures, expected: bool
+) -> None:
+    judges_BQ = torch.ones(1, 4, dtype=torch.bool)
+    linear, rotates_B = nearer_linear(ridge, procrustes, judges_BQ)
+    assert rotates_B.item() == expected
+    assert linear.healthy_B.item()
+    taken = procrustes if expected else ridge
+    assert torch.equal(linear.squared_BQ, taken.squared_BQ)
+    assert torch.equal(linear.cosine_BQ, taken.cosine_BQ)
+    _, none_judge_B = nearer_linear(ridge, procrustes, ~judges_BQ)
+    assert none_judge_B.item() == (not ridge.healthy_B.item())
+
+
 def test_without_ridge_there_are_two_candidates() -> None:
     assert RIDGE not in order_of(trained=False, ridge=False)
+    assert PROCRUSTES not in order_of(trained=False, ridge=False)
+    assert PROCRUSTES not in order_of(trained=True, ridge=True)
 
 
 # ---- engines of both forms
@@ -190,6 +223,55 @@ def test_a_random_theta_is_judged_against_ridge(form: str) -> None:
     episode = episode_of(5, 1)
     assert adapt(theta_of(trained=False), episode, form).winner is RIDGE
     assert adapt(theta_of(trained=True), episode, form).winner is ADAPTED
+
+
+def rotated(support: int, query: int, seed: int = 0) -> Episode:
+    """A rotation of vectors of unit norm, with a little noise: too few pairs for ridge."""
+    rng = np.random.default_rng(seed)
+    turn_DD = np.linalg.qr(rng.standard_normal((DIMS[0], DIMS[0])))[0]
+    x_ND = rng.standard_normal((support + query, DIMS[0])) + 0.2
+    x_ND /= np.linalg.norm(x_ND, axis=1, keepdims=True)
+    y_NE = 3.0 * x_ND @ turn_DD[:, : DIMS[2]] + 0.05 * rng.standard_normal((len(x_ND), DIMS[2]))
+    x, y = x_ND.astype(np.float32), y_NE.astype(np.float32)
+    return Episode(x[:support], y[:support], x[support:], y[support:])
+
+
+@FORMS
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_procrustes_is_published_where_it_is_the_better_linear_map(
+    seed: int, wanted: bool, form: str
+) -> None:
+    """Learned from all pairs. The right values are of the singular value decomposition."""
+    given = rotated(5, 4, seed)
+    found = adapt(theta_of(trained=False), given, form, wanted=wanted)
+    assert found.winner is PROCRUSTES
+    assert judge(found) is Outcome.RIDGE
+    assert found.ridge is not None
+    x_ND = np.concatenate([given.x_support_SD, given.x_query_QD]).astype(np.float64)
+    y_NE = np.concatenate([given.y_support_SE, given.y_query_QE]).astype(np.float64)
+    u_DE, _, vt_EE = np.linalg.svd(x_ND.T @ y_NE, full_matrices=False)
+    made_NE = x_ND @ u_DE @ vt_EE
+    scale = (made_NE * y_NE).sum() / (made_NE**2).sum()
+    expected_DE = scale * u_DE @ vt_EE
+    weight_DE = apply_numpy(found.ridge, np.eye(DIMS[0], dtype=np.float32), "none")
+    np.testing.assert_allclose(weight_DE, expected_DE, atol=2e-3 * np.abs(expected_DE).max())
+    assert found.rival is not None  # ridge regression, whoever won
+    others_DE = apply_numpy(found.rival, np.eye(DIMS[0], dtype=np.float32), "none")
+    assert np.abs(others_DE - expected_DE).max() > 0.1
+
+
+def test_both_forms_measure_the_same_of_procrustes() -> None:
+    for seed in (1, 2, 3):
+        full, hidden = (
+            adapt(theta_of(trained=False), rotated(5, 4, seed), form) for form in ("full", "hidden")
+        )
+        assert full.winner is hidden.winner is PROCRUSTES
+        assert full.evidence is not None
+        assert hidden.evidence is not None
+        for one, other in zip(full.evidence[:2], hidden.evidence[:2], strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5)
+        assert hidden.ahead_squared == pytest.approx(full.ahead_squared, rel=1e-2, abs=0.02)
 
 
 @FORMS
@@ -263,7 +345,7 @@ def test_bad_input_gives_a_finite_mapping_and_a_true_outcome(
 
 
 def outputs(found: Adaptation, x_QD: FloatArray) -> FloatArray:
-    if found.winner is RIDGE:
+    if found.winner.is_linear:
         assert found.ridge is not None
         return apply_numpy(found.ridge, x_QD, "none")
     return apply_numpy(found.tensors, x_QD, "gelu")
@@ -324,6 +406,21 @@ def test_both_forms_publish_the_same(factor: float, shift: float, learner: str) 
             for name, tensor in full.tensors.items():
                 largest = np.abs(tensor).max()
                 np.testing.assert_allclose(hidden.tensors[name], tensor, atol=2e-5 * largest)
+
+
+@FORMS
+@pytest.mark.parametrize("mean", [0.0, 10.0, 30.0, 100.0, 1000.0])
+def test_ridges_loss_is_that_of_its_mapping_however_far_out_targets_lie(
+    mean: float, form: str
+) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        x_ND = rng.standard_normal((24, DIMS[0])).astype(np.float32)
+        y_NE = (rng.standard_normal((24, DIMS[2])) + mean).astype(np.float32)
+        found = adapt(theta_of(), Episode(x_ND[:20], y_NE[:20], x_ND[20:], y_NE[20:]), form)
+        made_QE = fit_ridge(x_ND[:20], y_NE[:20])(x_ND[20:]).astype(np.float64)
+        expected = np.square(made_QE - y_NE[20:]).mean()
+        assert found.query_loss_ridge == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_refit_that_explodes_leaves_the_judged_mapping() -> None:

@@ -6,8 +6,10 @@ B = streams in batch, S = support pairs, Q = query pairs, D = source dim, E = ta
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
+from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
 from model.inner.learner import Support
 from model.inner.leave_one_out import PENALTIES, TIE
@@ -64,6 +66,55 @@ def test_a_stream_without_pairs_predicts_zero() -> None:
     assert torch.equal(rival.predict(fitted, queries(1, 4)), torch.zeros(1, 4, 3))
     mlp: Mlp = rival.as_mapping(fitted, 0)
     assert all(not tensor.any() for tensor in (mlp.w1, mlp.b1, mlp.b2))
+
+
+# ---- orthogonal Procrustes
+
+
+def test_procrustes_is_that_of_scipy() -> None:
+    support, x_BQD = supports([9, 9, 8], (4, 4)), queries(3, 4)
+    found_BQE = rival.predict(rival.fit_about_zero(support), x_BQD)
+    for b, n in enumerate([9, 9, 8]):
+        x_SD, y_SE = (t[b, :n].numpy().astype(np.float64) for t in support[:2])
+        turn_DE, total = orthogonal_procrustes(x_SD, y_SE)
+        expected_QE = total / np.square(x_SD).sum() * x_BQD[b].numpy() @ turn_DE
+        np.testing.assert_allclose(found_BQE[b], expected_QE, atol=1e-2)
+
+
+@pytest.mark.parametrize("dims", [(6, 3), (3, 6), (5, 5), (16, 12)])
+@pytest.mark.parametrize("x_factor", [1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("y_factor", [1e-12, 1.0, 1e6])
+def test_procrustes_of_few_pairs_and_other_dims_maps_what_they_do_not_reach_to_zero(
+    dims: tuple[int, int], x_factor: float, y_factor: float
+) -> None:
+    lengths = [1, 2, 4, 9]
+    support, x_BQD = supports(lengths, dims), queries(4, dims[0])
+    scaled = support._replace(x_BSD=support.x_BSD * x_factor, y_BSE=support.y_BSE * y_factor)
+    fitted = rival.fit_about_zero(scaled)
+    found_BQE = rival.predict(fitted, x_BQD * x_factor) / y_factor
+    for b, n in enumerate(lengths):
+        alone = fit_procrustes(support.x_BSD[b, :n].numpy(), support.y_BSE[b, :n].numpy())
+        np.testing.assert_allclose(found_BQE[b], alone(x_BQD[b].numpy()), atol=2e-2)
+        mlp = rival.as_mapping(fitted, b)
+        made_QE = apply(mlp, x_BQD[b] * x_factor, "none") / y_factor
+        torch.testing.assert_close(made_QE, found_BQE[b], atol=1e-4, rtol=1e-3)
+
+
+def test_procrustes_of_repeated_zero_and_poisoned_pairs_is_each_streams_own() -> None:
+    support, x_BQD = supports([6, 6, 6, 0, 3], (5, 4)), queries(5, 5)
+    support.x_BSD[0, 1:] = support.x_BSD[0, 0]
+    support.y_BSE[0, 1:] = support.y_BSE[0, 0]
+    support.x_BSD[1] = 0.0
+    support.x_BSD[2, 2] = torch.nan
+    support.y_BSE[4, 3:] = torch.inf
+    found_BQE = rival.predict(rival.fit_about_zero(support), x_BQD)
+    assert found_BQE[[0, 1, 3, 4]].isfinite().all()
+    assert not found_BQE[[1, 3]].any()
+    assert not found_BQE[2].isfinite().any()
+    own_1QE = rival.predict(rival.fit_about_zero(Support(*(t[4:] for t in support))), x_BQD[4:])
+    assert torch.equal(own_1QE[0], found_BQE[4])
+    one_pair = fit_procrustes(support.x_BSD[0, :1].numpy(), support.y_BSE[0, :1].numpy())
+    np.testing.assert_allclose(found_BQE[0], one_pair(x_BQD[0].numpy()), atol=1e-2)
 
 
 @pytest.mark.parametrize("x_factor", [1e-6, 1e-2, 1.0, 1e6])

@@ -3,7 +3,9 @@
 N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, E = target dim
 """
 
+import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from model.emoji.evaluate import emoji_evaluation
 from model.emoji.judge_tables import EmojiTest, quick_options
 from model.emoji.judge_untuned import UntunedOptions, transformed_episodes, untuned_thetas
-from model.emoji.moving_streams import MOVING
+from model.emoji.moving_streams import MOVING, static_windows
 from model.emoji.transformations import TRANSFORMATIONS
 from model.encoders.build import fresh_encoder_spec
 from model.evaluate.comparison import MetaTestPlan, episodes_of
@@ -77,6 +79,15 @@ def test_judged_pairs_stay_and_stand_in_the_support_too() -> None:
         np.testing.assert_array_equal(e.x_QD, c.x_QD)
 
 
+def test_windows_of_streams_that_do_not_change_slide_by_one_pair() -> None:
+    windows = list(static_windows(streams(2), np.random.default_rng(0)))
+    assert len(windows) == 160 - 36 + 1
+    for before, after in pairwise(windows):
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one.x_SD[1:], other.x_SD[:-1])
+            np.testing.assert_array_equal(one.x_gate_ND[0], other.x_SD[-1])
+
+
 def test_a_vocabulary_is_left_out_where_the_window_is_smaller() -> None:
     assert list(transformed_episodes(streams(), BY_NAME["12 concepts alone"], PLAN)) == [16]
     assert transformed_episodes(streams(), BY_NAME["24 concepts alone"], PLAN) == {}
@@ -126,11 +137,14 @@ def test_a_row_is_short_and_has_dashes_where_it_says_nothing() -> None:
 
 def test_the_table_has_a_row_for_each_theta_and_kind_of_data() -> None:
     options = replace(
-        quick_options(), untuned=UntunedOptions(tenants=2, episodes=1, sizes=(5, 16), every=36)
+        quick_options(), untuned=UntunedOptions(2, 1, (5, 16), every=36, static_tenants=1)
     )
     test = EmojiTest({"emoji-both": tiny(16)}, {"emoji-lowrank": "train it"}, options)
     judged = test.untuned()
-    assert judged.notes == ("train it",)
+    assert judged.notes[0] == "train it"
+    assert re.fullmatch(
+        r"static tenants, emoji-both: \d+ windows cut in [\d,]+ pairs", judged.notes[1]
+    )
     assert judged.streams == 2
     assert judged.data_rows is not None
     names = [t.name for t in TRANSFORMATIONS if t.fewest_pairs <= 16] + [m.name for m in MOVING]

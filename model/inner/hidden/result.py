@@ -195,8 +195,8 @@ class PairOutputs(NamedTuple):
     def onto(self, vector: Columns) -> Tensor:
         """Returns ô·v (B, N) of one vector v for each stream, from its products with V (B, 1,
         ...)."""
-        h_BN1 = torch.bmm(self.c.h, vector.h.transpose(1, 2))
-        return torch.baddbmm(h_BN1, self.c.a, vector.a.transpose(1, 2)).squeeze(2)
+        # sums and no bmm, whose kernel for one column depends on how many streams there are
+        return (self.c.h * vector.h).sum(2) + (self.c.a * vector.a).sum(2)
 
 
 def pair_outputs(
