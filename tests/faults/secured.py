@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from daemon.local import kafka as local_kafka
-from daemon.local.server import free_port
+from daemon.local.kafka import start_kafka
+from daemon.local.server import ServerPlace, free_port
 
 USER, PASSWORD = "worker", "right"
 NEEDS_OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates")
@@ -156,6 +155,7 @@ def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
     properties = {
         "listeners": f"{addresses},CONTROLLER://127.0.0.1:{controller}",
         "advertised.listeners": addresses,
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
         "listener.security.protocol.map": protocols,
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS;User:CN=client",
@@ -176,11 +176,7 @@ def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
             f'{jaas}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
         ),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        ports = cycle([plain, controller])
-        patch.setattr(local_kafka, "free_port", lambda: next(ports))
-        server = local_kafka.start_kafka(properties=properties)
-    with server:
+    with start_kafka(properties=properties, at=ServerPlace(plain)) as server:
         made = SecuredKafka(
             f"127.0.0.1:{plain}",
             f"127.0.0.1:{tls}",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from itertools import cycle
 from pathlib import Path
 
 import pytest
 
-from daemon.local import kafka as local_kafka
-from daemon.local.server import free_port
+from daemon.local.kafka import start_kafka
+from daemon.local.server import ServerPlace, free_port
 from daemon.local.services import Services
 from tests.contracts.conftest import NO_LIBRDKAFKA
 from tests.faults.conftest import Measured
@@ -36,17 +35,15 @@ def test_moved_brokers_are_found_again(
     theta: Path,
     tmp_path: Path,
     measured: Measured,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The broker listens on one port and is known by another, which a proxy forwards."""
-    listening, controller, before, after = (free_port() for _ in range(4))
-    ports, spring = cycle([listening, controller]), Spring()
-    monkeypatch.setattr(local_kafka, "free_port", lambda: next(ports))
+    listening, before, after = (free_port() for _ in range(3))
+    place, spring = ServerPlace(listening), Spring()
     broker = f"127.0.0.1:{listening}"
-    known_as = f"PLAINTEXT://127.0.0.1:{before}"
+    properties = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{before}"}
     with Proxy(broker) as bootstrap:
         old = Proxy(broker, before)
-        with local_kafka.start_kafka(properties={"advertised.listeners": known_as}) as server:
+        with start_kafka(properties=properties, at=place) as server:
             lab = Installation(bootstrap.address, services.redis_url, theta, tmp_path)
             with lab.worker(kafka_client=client) as worker:
                 worker.wait_until_ready(4)
