@@ -178,7 +178,7 @@ def swap(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Report
         worker.wait_until("filling windows", reader.everything_committed)
         filled = reader.ends(settings.kafka_events_topic)
         with Process("benchmarks.stream.latency", timeout_s=plan.swap_s + 60) as paced:
-            swapping = beside.submit(_activate, settings, other, plan.swap_s * 0.6)
+            swapping = beside.submit(_activate, settings, other, filled, plan.swap_s * 0.6)
             said = paced.ask(request)
         worker.wait_until("committing the paced events", reader.everything_committed)
         worker.wait_until("renewing every mapping", lambda: _at_rest(worker))
@@ -254,8 +254,12 @@ def _at_rest(worker: Watched) -> bool:
     return 'adaptd_streams{state="renewal"} 0.0' in (_get(worker, "metrics") or "")
 
 
-def _activate(settings: Settings, theta: MetaInit, after_s: float) -> float:
-    """Makes workers serve θ after so many seconds. Returns when (ms, UTC)."""
+def _activate(settings: Settings, theta: MetaInit, filled: Offsets, after_s: float) -> float:
+    """Makes workers serve θ so many seconds after the first event behind `filled`. Returns when
+    (ms, UTC)."""
+    with closing(Reader(settings)) as reader:
+        while reader.ends(settings.kafka_events_topic) == filled:
+            time.sleep(0.05)
     time.sleep(after_s)
     with closing(KafkaPythonMetaInits(settings, "cliffs")) as port:
         publish_theta(port, theta, meta_init_to_bytes(theta))

@@ -48,7 +48,7 @@ def test_without_the_extra_the_message_says_what_to_install(
     for name in [name for name in sys.modules if "librdkafka" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
-    with pytest.raises(Misconfigured, match=r"KAFKA_CLIENT.*adaptd\[librdkafka\]"):
+    with pytest.raises(Misconfigured, match=r"KAFKA_CLIENT.*pip install '\.\[librdkafka\]'"):
         kafka_clients(FASTER)
 
 

