@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import TopicPartition
 
-from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S, FETCH_WAIT_MS
-from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_limits import FETCH_WAIT_MS
+from daemon.adapters.kafka_python.client import kafka_errors_translated
+from daemon.adapters.kafka_python.groupless import close_consumer, groupless_consumer
 from daemon.adapters.kafka_python.offsets import positions
-from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Record
@@ -44,7 +42,7 @@ class KafkaPythonReader:
 
     def _read(self, partition: int, offset: int, max_records: int) -> tuple[Sequence[Record], int]:
         if self._consumer is None:
-            self._consumer = self._connect()
+            self._consumer = groupless_consumer(self._settings, self._client_id)
         tp = TopicPartition(self._settings.kafka_events_topic, partition)
         self._consumer.assign([tp])
         self._consumer.seek(tp, offset)
@@ -58,25 +56,7 @@ class KafkaPythonReader:
         where = f"partition {partition}, offset {offset}"
         raise Unavailable("kafka", f"read aside: {where}: nothing came in {timeout_ms} ms")
 
-    def _connect(self) -> Any:
-        consumer = connect(
-            KafkaConsumer,
-            self._settings,
-            **QUIET,
-            client_id=self._client_id,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-            isolation_level=self._settings.kafka_isolation_level,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-        )
-        read_past_what_is_unreadable(consumer)
-        return consumer
-
     def close(self) -> None:
         """Closes the connection, if there is one. Never raises."""
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            with suppress(KafkaError, OSError):
-                consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE_TIMEOUT_S))
+        close_consumer(consumer)

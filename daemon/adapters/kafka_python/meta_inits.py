@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import MessageSizeTooLargeError
 
-from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S, FETCH_WAIT_MS
+from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S
 from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_python.groupless import close_consumer, groupless_consumer
 from daemon.adapters.kafka_python.mended import close_at_once
 from daemon.adapters.kafka_python.topics import KafkaTopics
-from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.catalogue import Catalogue, PublishedTheta
@@ -103,27 +103,17 @@ class KafkaPythonMetaInits:
                     self._consumer = self._connect()
                 yield self._consumer
         except (Unavailable, Misconfigured):
-            self._close_consumer()
+            self.close()
             raise
 
     def _connect(self) -> Any:
         largest = self._settings.meta_init_max_bytes + ENVELOPE_BYTES
-        consumer = connect(
-            KafkaConsumer,
+        return groupless_consumer(
             self._settings,
-            **QUIET,
-            client_id=self._client_id,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-            isolation_level=self._settings.kafka_isolation_level,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+            self._client_id,
             max_partition_fetch_bytes=largest,
             fetch_max_bytes=largest,
         )
-        read_past_what_is_unreadable(consumer)
-        return consumer
 
     def write(self, key: str, value: bytes | None, headers: Headers = ()) -> None:
         """See MetaInits."""
@@ -170,15 +160,10 @@ class KafkaPythonMetaInits:
         finally:
             topics.close()
 
-    def _close_consumer(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            with suppress(KafkaError, OSError):
-                consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE_TIMEOUT_S))
-
     def close(self) -> None:
         """See MetaInits."""
-        self._close_consumer()
+        consumer, self._consumer = self._consumer, None
+        close_consumer(consumer)
 
 
 def _is_whole(record: object) -> bool:

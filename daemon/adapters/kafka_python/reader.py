@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
-from daemon.adapters.kafka_limits import FETCH_WAIT_MS
-from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
-from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
+from daemon.adapters.kafka_python.client import kafka_errors_translated
+from daemon.adapters.kafka_python.groupless import close_consumer, groupless_consumer
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.wire.record import Record
@@ -31,23 +28,13 @@ def read_topic(
     Raises Unavailable when the broker does not answer or sends nothing for SILENCE_S, Misconfigured
     when the topic does not exist.
     """
-    consumer = connect(
-        KafkaConsumer,
-        settings,
-        **QUIET,
-        enable_auto_commit=False,
-        allow_auto_create_topics=False,
-        isolation_level=settings.kafka_isolation_level,
-        fetch_max_wait_ms=FETCH_WAIT_MS,
-    )
-    read_past_what_is_unreadable(consumer)
+    consumer = groupless_consumer(settings, "adaptd-reader")
     try:
         with kafka_errors_translated(f"read {topic}"):
             ends = _assign(consumer, topic, since_ms)
         yield from _until(consumer, topic, ends)
     finally:
-        with suppress(KafkaError, OSError):
-            consumer.close()
+        close_consumer(consumer)
 
 
 def _assign(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> dict[TopicPartition, int]:

@@ -44,13 +44,12 @@ from threading import Event, Lock
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
+from kafka.errors import CommitFailedError, RebalanceInProgressError
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.end_offsets import EndOffsets
 from daemon.adapters.kafka_limits import (
-    CLOSE_TIMEOUT_S,
     FETCH_BYTES,
     FETCH_WAIT_MS,
     METADATA_MAX_AGE_MS,
@@ -64,6 +63,7 @@ from daemon.adapters.kafka_python.client import (
     kafka_errors_translated,
     note_of,
 )
+from daemon.adapters.kafka_python.groupless import close_consumer
 from daemon.adapters.kafka_python.logs import KafkaPythonLogs
 from daemon.adapters.kafka_python.mended import is_member, keep_join, send_commit
 from daemon.adapters.kafka_python.offsets import ask_ends, positions
@@ -285,5 +285,4 @@ class KafkaPythonEventSource:
     def close(self) -> None:
         """See EventSource."""
         self._logs.close()
-        with suppress(KafkaError, OSError):
-            self._consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE_TIMEOUT_S))
+        close_consumer(self._consumer)
