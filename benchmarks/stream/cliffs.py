@@ -30,10 +30,8 @@ from benchmarks.stream.worker_process import Watched
 from benchmarks.timing import rounded
 from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.config import Settings
-from daemon.local.kafka import start_kafka
 from daemon.local.kafka_install import KAFKA_VERSION
-from daemon.local.services import Services
-from daemon.local.valkey import redis_url, start_valkey
+from daemon.local.services import Services, local_services
 from daemon.thetas.operate import activate_theta, publish_theta
 from daemon.wire.adapted_mapping import HEADER_PREFIX
 from model.theta.meta_init import MetaInit, fresh_meta_init
@@ -82,11 +80,8 @@ def cliffs_figures(plan: CliffsPlan, say: Say) -> Report:
     if unknown := sorted(set(plan.only) - set(cases)):
         raise NoFigures(f"no case {', '.join(unknown)}; have {', '.join(cases)}")
     with ExitStack() as stack:
-        valkey = stack.enter_context(start_valkey())
-        kafka = stack.enter_context(start_kafka(properties=PATIENT, note=say))
-        where = f"Kafka {KAFKA_VERSION} at {kafka.address}, Valkey at {valkey.address}"
-        say(where)
-        services = Services(kafka.address, redis_url(valkey), "local", where, kafka, valkey)
+        services = stack.enter_context(local_services(say, kafka_properties=PATIENT))
+        say(services.description)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         found = {name: cases[name](plan, services, folder, say) for name in plan.only}
     return {"machine": {"kafka": KAFKA_VERSION}, "cliffs": found}

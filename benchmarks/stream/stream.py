@@ -19,10 +19,8 @@ from benchmarks.stream.latency import Paced, latency_figures, paced_run
 from benchmarks.stream.plan import QUICK, SCENARIOS, StreamPlan
 from benchmarks.stream.topics import made_topics, prefill
 from benchmarks.timing import ratios, rounded
-from daemon.local.kafka import start_kafka
 from daemon.local.kafka_install import KAFKA_VERSION
-from daemon.local.services import Services
-from daemon.local.valkey import redis_url, start_valkey
+from daemon.local.services import local_services
 from daemon.turn.report import STAGES
 from model.evaluate.machine import spread
 
@@ -55,11 +53,8 @@ def stream_figures(plan: StreamPlan, say: Say, *, profile: Path | None = None) -
     if unknown := sorted(set(plan.scenarios) - set(SCENARIOS)):
         raise NoFigures(f"no scenario {', '.join(unknown)}; have {', '.join(SCENARIOS)}")
     with ExitStack() as stack:
-        valkey = stack.enter_context(start_valkey())
-        kafka = stack.enter_context(start_kafka(properties=PATIENT, note=say))
-        where = f"Kafka {KAFKA_VERSION} at {kafka.address}, Valkey at {valkey.address}"
-        say(where)
-        services = Services(kafka.address, redis_url(valkey), "local", where, kafka, valkey)
+        services = stack.enter_context(local_services(say, kafka_properties=PATIENT))
+        say(services.description)
         with redis.Redis.from_url(services.redis_url) as client:
             info = client.info("server")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -92,14 +92,18 @@ def local_services(
     why: str = "",
     kafka_at: ServerPlace = ANYWHERE,
     redis_at: ServerPlace = ANYWHERE,
+    kafka_properties: Mapping[str, str] | None = None,
 ) -> Iterator[Services]:
-    """Start a Kafka and a Valkey for the block. `why` is added to their description.
+    """Start a Kafka and a Valkey for the block. `why` is added to their description, and
+    `kafka_properties` override lines of the broker's server.properties.
 
     Raises ServicesUnavailable.
     """
     with ExitStack() as running:
         valkey = running.enter_context(start_valkey(at=redis_at))
-        kafka = running.enter_context(start_kafka(note=note, at=kafka_at))
+        kafka = running.enter_context(
+            start_kafka(properties=kafka_properties, note=note, at=kafka_at)
+        )
         where = f"local: Kafka {KAFKA_VERSION} at {kafka.address}, Valkey at {valkey.address}"
         description = f"{where} ({why})" if why else where
         yield Services(kafka.address, redis_url(valkey), "local", description, kafka, valkey)
