@@ -37,6 +37,6 @@ def require_usable(url: str) -> None:
         if name in FILES and not Path(value).exists():
             raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {name}: there is no {value!r}")
     try:
-        redis.ConnectionPool.from_url(url).make_connection()
+        redis.ConnectionPool.from_url(url).make_connection()  # which reads all options
     except Exception as e:  # each option has errors of its own
         raise Misconfigured(f"ADAPTD_REDIS_URL = (hidden): {e}") from e
