@@ -18,14 +18,8 @@ from daemon.errors import MalformedReason, RefusalReason
 from daemon.turn.report import Holdings, Publication, TurnReport, Verdict, latency_s
 from daemon.turn.streams import StreamId
 from daemon.worker.build import build_facts
-from daemon.worker.metrics import (
-    COUNTERS,
-    GAUGES,
-    HISTOGRAMS,
-    KNOWN_LABELS,
-    Metrics,
-    MetricSpec,
-)
+from daemon.worker.metric_specs import COUNTERS, GAUGES, HISTOGRAMS, KNOWN_LABELS, MetricSpec
+from daemon.worker.metrics import Metrics
 from model.theta.info import ThetaInfo
 from model.values.episode import Adaptation
 from model.values.gate import Outcome

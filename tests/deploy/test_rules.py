@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from daemon.errors import MalformedReason
-from daemon.worker.metrics import LATENCY_S
+from daemon.worker.metric_specs import LATENCY_S
 from deploy.helm.render import KUBERNETES, documents
 from deploy.prometheus.promql import missing
 from deploy.prometheus.queries import DEPLOY, RULES, all_rules, rule_queries

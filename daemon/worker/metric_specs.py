@@ -1,0 +1,195 @@
+"""Every metric, once: name, unit, help.
+
+No label names a stream: with 100,000 streams a scrape would take longer than its interval. The
+figures of a stream are in the headers of its mappings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+from daemon.errors import MalformedReason, RefusalReason, Service
+from daemon.turn.report import STAGES, Replaced, ScoredMapping
+from model.values.gate import Outcome
+
+LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+STAGE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+LOSS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 100.0)
+
+HistogramName = Literal[
+    "event_to_publish_seconds",
+    "turn_seconds",
+    "turn_stage_seconds",
+    "inner_loop_seconds",
+    "batch_streams",
+    "support_loss",
+    "query_loss",
+    "prequential_loss",
+]
+CounterName = Literal[
+    "events",
+    "pairs",
+    "dead_letters",
+    "adaptations",
+    "drift_suspected",
+    "drift_confirmed",
+    "prequential_pairs",
+    "prequential_hits",
+    "mappings_published",
+    "windows_loaded",
+    "windows_evicted",
+    "windows_restored",
+    "unavailable",
+    "partitions_claimed",
+    "partitions_lost",
+    "meta_init_swaps",
+    "meta_init_refusals",
+    "device_faults",
+    "logs_replaced",
+    "records_gone",
+    "streams_moved",
+    "publications_without_latency",
+    "log_lines_lost",
+]
+GaugeName = Literal[
+    "consumer_lag_records",
+    "assigned_partitions",
+    "streams",
+    "window_bytes",
+    "ready",
+    "recovery_stalled",
+    "meta_init_refused",
+    "last_turn_timestamp_seconds",
+]
+
+
+class MetricSpec(NamedTuple):
+    """A metric's help text, the name of its label if it has one, and a histogram's buckets."""
+
+    help: str
+    label: str | None = None
+    buckets: Sequence[float] = ()
+
+
+HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
+    "event_to_publish_seconds": MetricSpec(
+        "From the record time of the oldest event that a mapping is the first to reflect, until "
+        "Kafka acknowledged the mapping.",
+        buckets=LATENCY_S,
+    ),
+    "turn_seconds": MetricSpec("Length of a turn, without the wait for records.", buckets=STAGE_S),
+    "turn_stage_seconds": MetricSpec("Length of each stage of a turn.", "stage", STAGE_S),
+    "inner_loop_seconds": MetricSpec(
+        "Length of the inner loop of one batch, all steps together.", buckets=STAGE_S
+    ),
+    "batch_streams": MetricSpec("Streams adapted in one batch.", buckets=BATCH),
+    "support_loss": MetricSpec(
+        "θ's loss (mse or cosine) on the support pairs, before (θ) and after (θ′) the inner loop.",
+        "when",
+        LOSS,
+    ),
+    "query_loss": MetricSpec(
+        "θ's loss (mse or cosine) on the query pairs, which are not adapted on, before (θ) and "
+        "after (θ′) the inner loop.",
+        "when",
+        LOSS,
+    ),
+    "prequential_loss": MetricSpec(
+        "θ's loss (mse or cosine) on new pairs of sampled streams, before anything learned from "
+        "them: of the mapping published last, of θ unadapted and of ridge regression.",
+        "mapping",
+        LOSS,
+    ),
+}
+COUNTERS: Mapping[CounterName, MetricSpec] = {
+    "events": MetricSpec("Events read: accepted, or sent to the dead-letter topic.", "outcome"),
+    "pairs": MetricSpec("Pairs of accepted events: new to their window, or replayed.", "outcome"),
+    "dead_letters": MetricSpec("Events sent to the dead-letter topic, by reason.", "reason"),
+    "adaptations": MetricSpec("Streams adapted, by the gate's outcome.", "outcome"),
+    "prequential_pairs": MetricSpec(
+        "New pairs of sampled streams whose target was searched for among recent ones.", "mapping"
+    ),
+    "prequential_hits": MetricSpec(
+        "Those whose own target was the nearest; over prequential_pairs this is R@1.", "mapping"
+    ),
+    "drift_suspected": MetricSpec("Streams whose losses rose as after a change of the stream."),
+    "drift_confirmed": MetricSpec(
+        "Windows cut because a mapping adapted to the pairs since the change was clearly better."
+    ),
+    "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
+    "windows_loaded": MetricSpec("Windows read back from Redis."),
+    "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "windows_restored": MetricSpec(
+        "Windows that Redis had lost, in part or whole, and got again from memory."
+    ),
+    "unavailable": MetricSpec(
+        "Turns that ended early because a service did not answer.", "service"
+    ),
+    "partitions_claimed": MetricSpec("Partitions claimed by this worker."),
+    "partitions_lost": MetricSpec("Partitions revoked by the group, or claimed by another worker."),
+    "meta_init_swaps": MetricSpec("Changes to another θ without a restart."),
+    "meta_init_refusals": MetricSpec(
+        "Active θs that could not be served, by reason; the θ before is served on.", "reason"
+    ),
+    "device_faults": MetricSpec(
+        "Batches halved because the device's memory was full (out_of_memory), and GPUs given up "
+        "for the CPU (lost).",
+        "reason",
+    ),
+    "logs_replaced": MetricSpec(
+        "Partitions whose log turned out to be another one than was read before: its topic was "
+        "made anew (made_anew), it ends before what was read (shorter), or it has another record "
+        "where the last one was (different).",
+        "reason",
+    ),
+    "records_gone": MetricSpec("Offsets that retention removed before they were read."),
+    "streams_moved": MetricSpec("Streams that were seen in a second partition."),
+    "publications_without_latency": MetricSpec(
+        "Mappings whose oldest event has no record time that can be right: absent, more than a "
+        "minute ahead, or more than a year old."
+    ),
+    "log_lines_lost": MetricSpec("Log lines that nobody read in time, or that had no room."),
+}
+GAUGES: Mapping[GaugeName, MetricSpec] = {
+    "consumer_lag_records": MetricSpec(
+        "Offsets not yet read, by partition; absent while the end is not known, or Kafka or Redis "
+        "does not answer.",
+        "partition",
+    ),
+    "assigned_partitions": MetricSpec("Partitions this worker owns."),
+    "streams": MetricSpec(
+        "Streams in memory (resident), waiting to be adapted (changed), waiting for the time of "
+        "their next mapping (deferred), waiting for a mapping of the θ that is served (renewal).",
+        "state",
+    ),
+    "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
+    "ready": MetricSpec("1 when /readyz answers 200."),
+    "recovery_stalled": MetricSpec(
+        "1 while the worker recovers again and again and gets no further, or while Redis loses "
+        "windows as fast as they are restored."
+    ),
+    "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
+    "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
+}
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
+KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = {
+    "turn_stage_seconds": STAGES,
+    "support_loss": ("before", "after"),
+    "query_loss": ("before", "after"),
+    "prequential_loss": get_args(ScoredMapping),
+    "prequential_pairs": get_args(ScoredMapping),
+    "prequential_hits": get_args(ScoredMapping),
+    "events": ("accepted", "dead_letter"),
+    "pairs": ("new", "replayed"),
+    "dead_letters": get_args(MalformedReason),
+    "adaptations": OUTCOMES,
+    "mappings_published": OUTCOMES,
+    "unavailable": get_args(Service),
+    "meta_init_refusals": get_args(RefusalReason),
+    "device_faults": ("out_of_memory", "lost"),
+    "logs_replaced": get_args(Replaced),
+}
+"""The label values that are shown as 0 from the start: without them, a rate would miss the first
+of its kind. Gauges are not among them: they are absent until their value is known."""
