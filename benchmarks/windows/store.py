@@ -13,7 +13,8 @@ import redis
 
 from benchmarks.timing import Stopwatch, rounded
 from benchmarks.windows.plan import Feed, WindowsPlan, chunks, names
-from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
+from daemon.adapters.redis.keys import WindowLayout
+from daemon.adapters.redis.windows import RedisWindowStore
 from daemon.turn.ports import Append
 from daemon.turn.streams import StreamId, Streams
 

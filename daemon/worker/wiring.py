@@ -22,7 +22,8 @@ from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
 from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.redis.info import RedisInfo, describe
-from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
+from daemon.adapters.redis.keys import WindowLayout
+from daemon.adapters.redis.windows import RedisWindowStore
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas.active import signature_of

@@ -28,6 +28,7 @@ from daemon.adapters.kafka_python import (
 )
 from daemon.adapters.kafka_python import client as kafka_python
 from daemon.adapters.redis import info, windows
+from daemon.adapters.redis.keys import WindowLayout
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.turn.ports import Append, Bounds, Home, LastRead
@@ -42,7 +43,7 @@ MESSAGE = Message("topic", b"key", b"value", ())
 SPEC = TopicSpec("topic", 1, 1, {}, 0)
 THETA = PublishedTheta("v1", offset=0, nbytes=1, published_at_ms=0)
 PAIR = Append("stream", Pair(PairId(0, 0), np.zeros(1, np.float32), np.zeros(1, np.float32), 0))
-LAYOUT = windows.WindowLayout("p", "g", "i", "e", 4, 1, 1)
+LAYOUT = WindowLayout("p", "g", "i", "e", 4, 1, 1)
 
 Calls = Mapping[str, tuple[Any, ...]]
 EVENT_SOURCE: Calls = {

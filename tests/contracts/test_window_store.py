@@ -13,7 +13,8 @@ from redis import exceptions as vendor
 
 from daemon.adapters.memory import MemoryShelf, MemoryWindowStore
 from daemon.adapters.redis.errors import meaning_of, redis_errors_translated
-from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
+from daemon.adapters.redis.keys import WindowLayout
+from daemon.adapters.redis.windows import RedisWindowStore
 from daemon.errors import Refused, Superseded, Unavailable
 from daemon.local.services import Services
 from daemon.turn.ports import Append, Appended, WindowStore

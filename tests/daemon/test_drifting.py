@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.adapters.redis.windows import RedisWindowStore, WindowLayout
+from daemon.adapters.redis.keys import WindowLayout
+from daemon.adapters.redis.windows import RedisWindowStore
 from daemon.errors import Superseded
 from daemon.local.services import Services
 from daemon.turn.ports import WindowStore

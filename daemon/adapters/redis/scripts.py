@@ -1,5 +1,5 @@
 """The Lua scripts of the window store. Redis runs a script whole, with nothing in between, so each
-checks and writes at once; `windows.py` tells of the keys, and its `WindowLayout` names them.
+checks and writes at once; keys.py tells of the keys.
 
 Each opens with a legend of its keys (with their Redis types), arguments and results. A refusal is
 the word `owner` (another worker has claimed the partition since, or Redis has lost the epoch) or

@@ -2,32 +2,7 @@
 
 D = source dim, E = target dim
 
-Keys, all but the last three under `<prefix>:<group>:{<topic id>:<partition>}`, so that the keys of
-one partition share a cluster slot:
-
-    :epoch                    string, a decimal integer; the partition's owner has the largest
-    :theta                    string; the content hash of the θ that all mappings of the partition
-                              are of
-    :generation               string, a decimal integer; how often the windows began anew
-    :<features>:position      string, a decimal integer; the offset after the newest event whose
-                              pairs are kept
-    :<features>:w:<stream>    stream; one entry per pair, id <offset + 1>-<pair index>,
-                              fields x, y (float32, little-endian) and t (ms, UTC)
-    <prefix>:<group>:last-read:<topic>:<partition>
-                              string; the topic's id, and the offset and the fingerprint of the last
-                              record that was read
-    <prefix>:<group>:home:<topic id>:<stream>
-                              string; the partition that the stream was seen in last, and since when
-                              (ms, UTC); expires as windows do
-    <prefix>:<group>:begun-with:<topic>
-                              string; the id of the topic that the group began with, and how many
-                              partitions it had
-
-One more, `<prefix>:<group>:alive`, is empty: `verify` writes it, to know that it can write.
-
-<features> is <encoder version>:<source dim>x<target dim>: what makes pairs comparable; from the
-first generation on, ~<generation> follows. So new features, a topic made anew, and a log that was
-replaced under the same id have windows of their own.
+keys.py lists the keys.
 
 Theory of operation
     Threads. Every call blocks, for `timeout_s` at most between two bytes from Redis. `append` may
@@ -56,7 +31,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -65,6 +39,7 @@ from redis.exceptions import RedisError
 
 from daemon.adapters.redis.client import open_redis
 from daemon.adapters.redis.errors import redis_errors_translated
+from daemon.adapters.redis.keys import WindowKeys, WindowLayout
 from daemon.adapters.redis.scripts import APPEND, BEGIN_ANEW, CLAIM, MARK, RESTORE, SHORTEN
 from daemon.errors import Refused, Superseded, Unavailable
 from daemon.turn.ports import Append, Appended, Claim, Home, LastRead
@@ -76,8 +51,6 @@ PAIRS_PER_RESTORE = 10_000
 ALIVE_TTL_S = 60
 KEYS_PER_SCAN = 5_000
 """Keys that Redis looks at in one step of a SCAN, in which it serves nobody else."""
-GLOB_ESCAPES = str.maketrans({special: f"\\{special}" for special in "*?[]^\\"})
-
 
 COMMANDS = (
     *("evalsha", "script|load", "get", "set", "del", "expire"),
@@ -89,24 +62,6 @@ COMMANDS = (
 def least_redis_acl(prefix: str) -> str:
     """Returns the rules of ACL SETUSER that suffice for a worker."""
     return " ".join([f"~{prefix}:*", *(f"+{command}" for command in COMMANDS)])
-
-
-@dataclass(frozen=True, slots=True)
-class WindowLayout:
-    """What a store's keys and entries depend on; see the keys above."""
-
-    prefix: str
-    group: str
-    incarnation: str
-    """The id of the events topic, until `use_topic` names another."""
-    encoder_version: str
-    window_size: int
-    source_dim: int
-    target_dim: int
-    window_ttl_s: int = 0
-    """Seconds after which a window that did not change expires; 0: never."""
-    topic: str = ""
-    """The name of the events topic."""
 
 
 class RedisWindowStore:
@@ -124,29 +79,8 @@ class RedisWindowStore:
         self._restore = self._redis.register_script(RESTORE)
         self._mark = self._redis.register_script(MARK)
         self._begin_anew = self._redis.register_script(BEGIN_ANEW)
-        self._topic_id = layout.incarnation
-        self._alive_key = f"{layout.prefix}:{layout.group}:alive"
+        self._keys = WindowKeys(layout)
         self._positions: dict[int, int | None] = {}
-        self._generations: dict[int, int] = {}
-
-    def _group_key(self, name: str) -> str:
-        return f"{self._layout.prefix}:{self._layout.group}:{name}"
-
-    def _partition_key(self, partition: int, name: str) -> str:
-        return self._group_key(f"{{{self._topic_id}:{partition}}}:{name}")
-
-    def _last_read_key(self, partition: int) -> str:
-        return self._group_key(f"last-read:{self._layout.topic}:{partition}")
-
-    def _epoch_key(self, partition: int) -> str:
-        return self._partition_key(partition, "epoch")
-
-    def _features_key(self, partition: int, name: str) -> str:
-        at = self._layout
-        features = f"{at.encoder_version}:{at.source_dim}x{at.target_dim}"
-        if generation := self._generations.get(partition):
-            features += f"~{generation}"
-        return self._partition_key(partition, f"{features}:{name}")
 
     @contextmanager
     def _asking(self, doing: str) -> Iterator[None]:
@@ -162,46 +96,46 @@ class RedisWindowStore:
 
     def use_topic(self, topic_id: str, partitions: int) -> int:
         """See WindowStore."""
-        key = self._group_key(f"begun-with:{self._layout.topic}")
+        key = self._keys.begun_with()
         began = f"{topic_id} {partitions}"
         with self._asking("look for the topic"):
             first = self._redis.set(key, began, nx=True, get=True)
         kept = first.decode() if isinstance(first, bytes) else began
         first_id, _, count = kept.rpartition(" ")
-        self._topic_id = topic_id
+        self._keys.topic_id = topic_id
         return int(count) if first_id == topic_id else 0
 
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
-        self._generations.pop(partition, None)
-        keys = [self._epoch_key(partition), self._features_key(partition, "position")]
-        keys += [self._partition_key(partition, name) for name in ("theta", "generation")]
+        self._keys.generations.pop(partition, None)
+        keys = [self._keys.epoch(partition), self._keys.position(partition)]
+        keys += [self._keys.theta(partition), self._keys.generation(partition)]
         with self._asking("claim"):
             epoch, kept, mark, generation, before = self._claim(keys=keys, args=[now_ms])
             if generation is not None:  # nobody else moves the position since the claim
-                self._generations[partition] = int(generation)
-                kept = self._redis.get(self._features_key(partition, "position"))
-            last_read = self._redis.get(self._last_read_key(partition))
+                self._keys.generations[partition] = int(generation)
+                kept = self._redis.get(self._keys.position(partition))
+            last_read = self._redis.get(self._keys.last_read(partition))
         position = self._positions[partition] = None if kept is None else int(kept)
         return Claim(
             int(epoch),
             position,
             None if mark is None else mark.decode(),
-            self._generations.get(partition, 0),
+            self._keys.generations.get(partition, 0),
             _last_read(last_read) if isinstance(last_read, bytes) else None,
             before is not None,
         )
 
     def begin_anew(self, partition: int, epoch: int) -> int:
         """See WindowStore. The windows left behind expire as all do that do not change."""
-        keys = [self._epoch_key(partition), self._partition_key(partition, "generation")]
+        keys = [self._keys.epoch(partition), self._keys.generation(partition)]
         with self._asking("begin anew"):
             result = self._begin_anew(keys=keys, args=[epoch])
         if isinstance(result, bytes):
             self._raise_refusal(result, partition, epoch)
-        self._generations[partition] = int(result)
+        self._keys.generations[partition] = int(result)
         self._positions[partition] = None
-        return self._generations[partition]
+        return self._keys.generations[partition]
 
     def remember(self, last_reads: Mapping[int, LastRead]) -> None:
         """See WindowStore."""
@@ -210,7 +144,7 @@ class RedisWindowStore:
         with self._asking("remember"):
             pipeline = self._redis.pipeline(transaction=False)
             for partition, read in last_reads.items():
-                pipeline.set(self._last_read_key(partition), " ".join(map(str, read)))
+                pipeline.set(self._keys.last_read(partition), " ".join(map(str, read)))
             pipeline.execute()
 
     def append(
@@ -225,8 +159,7 @@ class RedisWindowStore:
         before = self._positions[partition]
         after = position if before is None else max(before, position)
         streams = {append.stream: None for append in appends}
-        keys = [self._epoch_key(partition), self._features_key(partition, "position")]
-        keys += [self._features_key(partition, f"w:{stream}") for stream in streams]
+        keys = self._keys.written(partition, streams)
         index = {stream: i for i, stream in enumerate(streams, start=3)}
         at = self._layout
         known = "" if before is None else before
@@ -251,11 +184,10 @@ class RedisWindowStore:
         portions = list(_portions(windows, PAIRS_PER_RESTORE))
         for portion in portions:
             position = self._positions[partition] if portion is portions[-1] else None
-            keys = [self._epoch_key(partition), self._features_key(partition, "position")]
+            keys = self._keys.written(partition, portion)
             known = "" if position is None else position
             args: list[Any] = [epoch, known, self._layout.window_ttl_s]
-            for index, (stream, pairs) in enumerate(portion.items(), start=3):
-                keys.append(self._features_key(partition, f"w:{stream}"))
+            for index, pairs in enumerate(portion.values(), start=3):
                 for pair in pairs:
                     args += (index, *_entry(pair))
             with self._asking("restore"):
@@ -267,9 +199,6 @@ class RedisWindowStore:
         self.verify({partition: epoch})
         raise Unavailable("redis", f"lost its newest writes of partition {partition} ({why!r})")
 
-    def _home_key(self, stream: str) -> str:
-        return self._group_key(f"home:{self._topic_id}:{stream}")
-
     def homes(self, streams: Sequence[str]) -> Mapping[str, Home]:
         """See WindowStore."""
         found: dict[str, Home] = {}
@@ -278,7 +207,7 @@ class RedisWindowStore:
                 some = streams[begin : begin + KEYS_PER_SCAN]
                 pipeline = self._redis.pipeline(transaction=False)
                 for stream in some:
-                    pipeline.get(self._home_key(stream))
+                    pipeline.get(self._keys.home(stream))
                 kept = zip(some, pipeline.execute(), strict=True)
                 found |= {s: Home(*map(int, value.split())) for s, value in kept if value}
         return found
@@ -289,14 +218,13 @@ class RedisWindowStore:
             pipeline = self._redis.pipeline(transaction=False)
             for stream, home in homes.items():
                 value = f"{home.partition} {home.since_ms}"
-                pipeline.set(self._home_key(stream), value, ex=self._layout.window_ttl_s or None)
+                pipeline.set(self._keys.home(stream), value, ex=self._layout.window_ttl_s or None)
             pipeline.execute()
 
     def shorten(self, partition: int, epoch: int, since: Mapping[str, int]) -> None:
         """See WindowStore."""
         before = self._positions[partition]
-        keys = [self._epoch_key(partition), self._features_key(partition, "position")]
-        keys += [self._features_key(partition, f"w:{stream}") for stream in since]
+        keys = self._keys.written(partition, since)
         args = [epoch, "" if before is None else before]
         args += [f"{offset + 1}-0" for offset in since.values()]
         with self._asking("shorten"):
@@ -306,12 +234,11 @@ class RedisWindowStore:
 
     def load(self, partition: int, streams: Sequence[str]) -> Mapping[str, Sequence[Pair]]:
         """See WindowStore."""
+        prefix = self._keys.window_prefix(partition)
         with self._asking("load"):
             pipeline = self._redis.pipeline(transaction=False)
             for stream in streams:
-                pipeline.xrevrange(
-                    self._features_key(partition, f"w:{stream}"), count=self._layout.window_size
-                )
+                pipeline.xrevrange(prefix + stream, count=self._layout.window_size)
             windows = pipeline.execute()
         return {
             stream: [self._pair(*entry) for entry in reversed(entries)]
@@ -327,11 +254,10 @@ class RedisWindowStore:
 
     def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
         """See WindowStore. One pass over the server's keys, whatever the number of partitions."""
-        begins = {self._features_key(partition, "w:"): partition for partition in partitions}
+        begins = {self._keys.window_prefix(partition): partition for partition in partitions}
         found: dict[int, list[str]] = {partition: [] for partition in partitions}
-        pattern = self._group_key(f"{{{self._topic_id}:").translate(GLOB_ESCAPES) + "*"
         with self._asking("look for streams"):
-            for key in self._redis.scan_iter(match=pattern, count=KEYS_PER_SCAN):
+            for key in self._redis.scan_iter(match=self._keys.of_topic(), count=KEYS_PER_SCAN):
                 name = key.decode()
                 for begin, partition in begins.items():
                     if name.startswith(begin):
@@ -340,7 +266,7 @@ class RedisWindowStore:
 
     def mark(self, partition: int, epoch: int, meta_init: str) -> None:
         """See WindowStore."""
-        keys = [self._epoch_key(partition), self._partition_key(partition, "theta")]
+        keys = [self._keys.epoch(partition), self._keys.theta(partition)]
         with self._asking("mark"):
             refused = self._mark(keys=keys, args=[epoch, meta_init])
         if refused is not None:
@@ -351,9 +277,9 @@ class RedisWindowStore:
         with self._asking("verify"):
             pipeline = self._redis.pipeline(transaction=False)
             # a write, for a replica would answer all else
-            pipeline.set(self._alive_key, "", ex=ALIVE_TTL_S)
+            pipeline.set(self._keys.alive(), "", ex=ALIVE_TTL_S)
             for partition in epochs:
-                pipeline.get(self._epoch_key(partition))
+                pipeline.get(self._keys.epoch(partition))
             _, *owners = pipeline.execute()
         owned = dict(zip(epochs, owners, strict=True))
         if superseded := [p for p, owner in owned.items() if owner and int(owner) > epochs[p]]:
@@ -364,9 +290,8 @@ class RedisWindowStore:
     def expire_all(self, partition: int) -> None:
         """Has every key of the partition expire in a moment. Raises Unavailable, Refused."""
         with self._asking("remove"):
-            for key in self._redis.scan_iter(
-                match=self._partition_key(partition, "*"), count=KEYS_PER_SCAN
-            ):
+            pattern = self._keys.of_partition(partition)
+            for key in self._redis.scan_iter(match=pattern, count=KEYS_PER_SCAN):
                 self._redis.expire(key, 1)
 
     def close(self) -> None:
