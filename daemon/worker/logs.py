@@ -14,17 +14,18 @@ from typing import Literal
 import structlog
 
 from daemon.errors import MalformedReason, Outage
-from daemon.turn.report import RefusedEvent, TurnReport
+from daemon.turn.report import TurnReport
 from daemon.worker.log_sink import LogSink
-
-MOST_STREAMS_NAMED = 5
-"""Of those that a turn finds in a second partition: partitions that were added move thousands."""
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 MAX_LIBRARY_CHARS = 1_000
 """A longer message of a library is cut."""
+SHOWN_STREAMS = 10
+"""How many streams of a partition a line of the log names."""
+MOST_STREAMS_NAMED = 5
+"""Of those that a turn finds in a second partition: partitions that were added move thousands."""
 DEAD_LETTER_INTERVAL_S = 10.0
 """At most one dead letter of each reason is shown in this time: a broken producer makes thousands
 in a second, and they are alike."""
@@ -52,10 +53,6 @@ def configure(
     return logger
 
 
-SHOWN_STREAMS = 10
-"""How many streams of a partition a line of the log names."""
-
-
 def adopt_libraries(logger: structlog.stdlib.BoundLogger) -> None:
     """Logs what libraries log and warn of, for the whole process. By default they write plain text
     to stderr, between the lines of JSON, from threads that must not wait for whoever reads it."""
@@ -72,10 +69,8 @@ class _FromLibraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Logs a line; what cannot be formatted is a fault of the library's, and left out."""
-        if record.name.startswith(
-            "kafka."
-        ):  # it tells nobody by default, and we log what it raises
-            return
+        if record.name.startswith("kafka."):
+            return  # it tells nobody by default, and we log what it raises
         with suppress(Exception):
             log = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
             detail = record.getMessage()[:MAX_LIBRARY_CHARS]
@@ -173,19 +168,7 @@ class TurnLog:
                 continue
             self._shown_at[reason] = now
             alike = self._not_shown.pop(reason, 1) - 1
-            self._show(report.turn, event, alike)
-
-    def _show(self, turn: str, event: RefusedEvent, alike: int) -> None:
-        self._log.warning(
-            "dead_letter",
-            turn=turn,
-            reason=event.reason,
-            stream=event.stream,
-            partition=event.partition,
-            offset=event.offset,
-            detail=event.detail,
-            alike=alike,
-        )
+            self._log.warning("dead_letter", turn=report.turn, **event._asdict(), alike=alike)
 
     def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """Logs that a turn ended early; its records will be read again."""
