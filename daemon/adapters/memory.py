@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import (
+    NO_LENGTHS,
     Append,
     Appended,
     Bounds,
@@ -32,8 +32,6 @@ from daemon.turn.window import Pair
 from daemon.wire.catalogue import Catalogue, PublishedTheta
 from daemon.wire.meta_init import with_record
 from daemon.wire.record import Headers, Message, RawRecord, Record
-
-NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from model.values.episode import Adaptation, Cut
 
 Side = Literal["source", "target"]
 
+NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Polled:
@@ -198,7 +200,7 @@ class WindowStore(Protocol):
         epoch: int,
         position: int,
         appends: Sequence[Append],
-        lengths: Mapping[str, int] = MappingProxyType({}),
+        lengths: Mapping[str, int] = NO_LENGTHS,
     ) -> Appended:
         """Stores these pairs and the position, all or nothing. `lengths` says how many pairs the
         caller held of each of these streams before; a window that had another number, or one of

@@ -47,7 +47,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
 from daemon.adapters.memory import (
-    NO_LENGTHS,
     MemoryEventSource,
     MemoryOutbox,
     MemoryTopic,
@@ -56,7 +55,7 @@ from daemon.adapters.memory import (
 from daemon.config import Settings
 from daemon.turn.loop import Loop
 from daemon.turn.pending import Pending
-from daemon.turn.ports import Append, Appended, Claim, Ports
+from daemon.turn.ports import NO_LENGTHS, Append, Appended, Claim, Ports
 from daemon.wire.record import Message
 from daemon.worker.wiring import load_engine, loop_policy, message_builder
 from model.theta.meta_init import MetaInit

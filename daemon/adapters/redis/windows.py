@@ -31,7 +31,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -42,10 +41,9 @@ from daemon.adapters.redis.errors import redis_errors_translated
 from daemon.adapters.redis.keys import WindowKeys, WindowLayout
 from daemon.adapters.redis.scripts import APPEND, BEGIN_ANEW, CLAIM, MARK, RESTORE, SHORTEN
 from daemon.errors import Refused, Superseded, Unavailable
-from daemon.turn.ports import Append, Appended, Claim, Home, LastRead
+from daemon.turn.ports import NO_LENGTHS, Append, Appended, Claim, Home, LastRead
 from daemon.turn.window import Pair, PairId
 
-NO_LENGTHS: Mapping[str, int] = MappingProxyType({})
 PAIRS_PER_RESTORE = 10_000
 """Pairs that one script writes again, in which Redis serves nobody else: some 50 ms."""
 ALIVE_TTL_S = 60
