@@ -165,7 +165,6 @@ class FullForm:
             pair_losses,
             (support.real_BS, query.real_BS),
             standing(self._in_full.order, measures, judges_BQ),
-            measures[Candidate.ADAPTED].healthy_B,
         )
 
     def _refitted(

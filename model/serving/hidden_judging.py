@@ -122,12 +122,7 @@ def judge_chunk(
     losses = PairLosses(
         before_BN[:, :size], after_BN[:, :size], before_BN[:, size:], after_BN[:, size:], ridge_BQ
     )
-    streams = judged(
-        losses,
-        (real_BS, real_BQ),
-        standing(inner.order, measures, judges_BQ),
-        measures[Candidate.ADAPTED].healthy_B,
-    )
+    streams = judged(losses, (real_BS, real_BQ), standing(inner.order, measures, judges_BQ))
     own_BN = after_BN
     if loss.kind == "mse":
         own_BN = after_BN / units.target.scale_B.square().unsqueeze(1)

@@ -217,7 +217,6 @@ def judged(
     losses: PairLosses,
     real: tuple[Tensor, Tensor],
     candidates: Standing,
-    finite_B: Tensor,
 ) -> list[Judged]:
     """Returns what was found of every stream, in few transfers from the device.
 
@@ -226,24 +225,25 @@ def judged(
     reals = (real[0], real[0], real[1], real[1], real[1])
     means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
     size = len(candidates.order)
-    flags = [finite_B.unsqueeze(0), candidates.rotates_B.unsqueeze(0), candidates.healthy_YB]
+    adapted = candidates.order.index(Candidate.ADAPTED)
+    flags = [candidates.rotates_B.unsqueeze(0), candidates.healthy_YB]
     found = [torch.stack(means_5B), *(f.to(means_5B[0].dtype) for f in flags)]
     rows = torch.cat([*found, candidates.ahead_2YYB.flatten(0, 2)]).T.tolist()
     losses_2YBQ = candidates.losses_2YBQ.cpu().numpy()
     judges_BQ = candidates.judges_BQ.cpu().numpy()
     streams = []
     for stream, row in enumerate(rows):
-        healthy_Y, ahead = [bool(flag) for flag in row[7 : 7 + size]], row[7 + size :]
+        healthy_Y, ahead = [bool(flag) for flag in row[6 : 6 + size]], row[6 + size :]
         lines = [ahead[at : at + size] for at in range(0, len(ahead), size)]
         verdict = verdict_of(candidates.order, healthy_Y, (lines[:size], lines[size:]))
         winner = verdict[0]
-        a, b, c, d, e, finite, rotates = row[:7]
+        a, b, c, d, e, rotates = row[:6]
         best = candidates.order.index(winner)
         squared_Q, cosine_Q = losses_2YBQ[:, best, stream]
         evidence = QueryEvidence(squared_Q, cosine_Q, judges_BQ[stream])
         if winner is Candidate.RIDGE and rotates:
             winner = Candidate.PROCRUSTES
-        streams.append(Judged(a, b, c, d, e, winner, *verdict[1:], bool(finite), evidence))
+        streams.append(Judged(a, b, c, d, e, winner, *verdict[1:], healthy_Y[adapted], evidence))
     return streams
 
 
