@@ -1,4 +1,5 @@
-"""In which partition each stream is, and which streams are seen in a second one. Pure.
+"""In which partition each stream is, and which streams are seen in a second one. Pure: the store is
+an argument.
 
 A stream belongs to one partition, for its order is that of its offsets. It is in two when producers
 choose partitions by different rules, or when partitions were added. Its home is the partition where
@@ -7,10 +8,10 @@ it was seen last, by the record times of its events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from daemon.turn.ports import Home
+from daemon.turn.ports import Home, WindowStore
 from daemon.turn.report import StreamMoved
 from daemon.turn.streams import StreamId
 
@@ -23,6 +24,18 @@ class Newcomer(NamedTuple):
     """The record time (ms, UTC) of the event."""
     has_window: bool
     """Whether its partition has had events of it before."""
+
+
+def settle_homes(
+    store: WindowStore, newcomers: Sequence[Newcomer], keep_ms: int
+) -> list[StreamMoved]:
+    """Stores where the newcomers are, and returns those that are seen in a second partition. Raises
+    Unavailable."""
+    homes = store.homes([newcomer.stream.key for newcomer in newcomers])
+    moved, settled = find_moved(newcomers, homes, keep_ms)
+    if settled:
+        store.keep_homes(settled)
+    return moved
 
 
 def find_moved(

@@ -12,7 +12,7 @@ and read again from the committed offsets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -28,7 +28,7 @@ from daemon.turn.decoding import (
     read_ranges,
 )
 from daemon.turn.gating import CutBatch, DatedCut, DueStream, gate
-from daemon.turn.homes import Newcomer, find_moved
+from daemon.turn.homes import Newcomer, settle_homes
 from daemon.turn.messages import MessageBuilder, PublicationContext
 from daemon.turn.ownership import Ownership
 from daemon.turn.policy import DECODE_BUDGET_S, IDLE_WAIT_S, KEEP_HOME_MS, LoopPolicy
@@ -207,7 +207,8 @@ class Loop:
         new = {e.stream: e.recorded_ms for e in reversed(events) if e.stream not in self._streams}
         self._load([event.stream for event in events], report)
         if new:
-            self._streams_moved += self._find_moved(new)
+            newcomers = [Newcomer(s, at_ms, self._streams[s].pairs > 0) for s, at_ms in new.items()]
+            self._streams_moved += settle_homes(self._store, newcomers, KEEP_HOME_MS)
         streams = (event.stream for event in events)
         slid = self._streams.slide(zip(streams, pairs, strict=True))
         report.scores = self._prequential.score(slid, self._clock.now())
@@ -341,18 +342,6 @@ class Loop:
 
     def _load(self, ids: Iterable[StreamId], report: TurnReport) -> None:
         report.loaded += load_missing(self._store, self._streams, ids)
-
-    def _find_moved(self, recorded_ms: Mapping[StreamId, int]) -> list[StreamMoved]:
-        """Finds which of the streams that came into memory were in another partition before."""
-        homes = self._store.homes([stream.key for stream in recorded_ms])
-        newcomers = [
-            Newcomer(stream, at_ms, has_window=self._streams[stream].pairs > 0)
-            for stream, at_ms in recorded_ms.items()
-        ]
-        moved, settled = find_moved(newcomers, homes, KEEP_HOME_MS)
-        if settled:
-            self._store.keep_homes(settled)
-        return moved
 
     def _evict(self, report: TurnReport) -> None:
         """Makes room in memory, and reports what is held after that."""
