@@ -11,9 +11,13 @@ files at a time.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,6 +29,7 @@ from daemon.local.errors import ServicesUnavailable
 from daemon.local.services import Services, find_services, local_services
 
 NEED_SERVICES = {"services", "private_services", "topic_names", "redis_namespace"}
+SUBSCRIBE = Path(__file__).parents[1] / "examples" / "subscribe.py"
 TOLD = pytest.StashKey[list[str]]()
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -84,6 +89,18 @@ def pytest_terminal_summary(
 def measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """`measured("ready in 2.1 s")`: said at the end of the run; no test depends on it."""
     return lambda line: pytestconfig.stash[TOLD].append(f"measured: {line}")
+
+
+@pytest.fixture(scope="session")
+def reader() -> ModuleType:
+    """examples/subscribe.py as a module."""
+    spec = importlib.util.spec_from_file_location("subscribe", SUBSCRIBE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["subscribe"] = module  # its dataclasses look there
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,6 @@ from daemon.wire.adapted_mapping import AdaptedMapping, content_hash, encode_map
 from daemon.wire.record import fingerprint
 from tests.daemon.lab import D, E, Worker, World, policy
 
-SUBSCRIBE = Path(__file__).parents[2] / "examples" / "subscribe.py"
 OURS = LogId("t", 0).note()
 READ = LastRead("t", 49, 7)
 
@@ -293,7 +289,9 @@ def with_two_layers(mapping: AdaptedMapping) -> AdaptedMapping:
     return AdaptedMapping(tensors, facts)
 
 
-def test_a_reader_keeps_the_mapping_of_the_partition_with_the_newer_event(world: World) -> None:
+def test_a_reader_keeps_the_mapping_of_the_partition_with_the_newer_event(
+    world: World, reader: ModuleType
+) -> None:
     """Whatever the epochs: those of two partitions have nothing to do with each other."""
     world.feed("a", 8)
     worker = Worker(world)
@@ -304,12 +302,6 @@ def test_a_reader_keeps_the_mapping_of_the_partition_with_the_newer_event(world:
     worker.drain()
     world.topic.notes[1], world.topic.committed[1] = "", 3
     Worker(world, partitions=[1], name="late").drain()  # a larger epoch for the old partition
-    spec = importlib.util.spec_from_file_location("subscribe", SUBSCRIBE)
-    assert spec
-    assert spec.loader
-    reader = importlib.util.module_from_spec(spec)
-    sys.modules["subscribe"] = reader
-    spec.loader.exec_module(reader)
     orders: dict[str, tuple[int, int]] = {}
     places: dict[str, tuple[int, int]] = {}
     kept = []

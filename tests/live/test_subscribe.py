@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -31,18 +29,6 @@ from model.values.gate import Outcome
 from model.values.low_rank import LowRank
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "subscribe.py"
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("subscribe", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["subscribe"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["subscribe"]
 
 
 @pytest.fixture(scope="module")

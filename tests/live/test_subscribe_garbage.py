@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "subscribe.py"
 D, H, E, S = 3, 4, 2, 5
 RNG = np.random.default_rng(0)
 THETA = {
@@ -57,18 +52,6 @@ class Thetas:
 
     def get(self, content_hash: str) -> dict[str, Any] | None:
         return THETA if content_hash == "t" else None
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("subscribe_garbage", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["subscribe_garbage"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["subscribe_garbage"]
 
 
 def mapping(reader: ModuleType, facts: dict[str, str], tensors: dict[str, Any]) -> bytes:
