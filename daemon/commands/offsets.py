@@ -78,7 +78,7 @@ def move_offsets(
     became dead letters become dead letters again. Says what it will do and asks, then does it.
     """
     settings = config.load_settings(config_file)
-    _require_target(to)
+    since_ms = _milliseconds(to)
     from daemon.adapters.kafka_python.group_offsets import GroupOffsets
 
     with closing(GroupOffsets(settings)) as group:
@@ -88,7 +88,6 @@ def move_offsets(
                 f"group {settings.kafka_group_id!r} has {members} members; Kafka moves the offsets "
                 "of a group only while nobody is in it: stop its workers first"
             )
-        since_ms = _milliseconds(to)
         times = {} if since_ms is None else group.first_at(since_ms, found)
         moves = {p: times[p] if p in times else _target(to, p, at) for p, at in found.items()}
         for p, offset in sorted(moves.items()):
@@ -103,11 +102,6 @@ def _chosen(found: Mapping[int, Bounds], wanted: Sequence[int] | None) -> dict[i
     if unknown := sorted(set(wanted or ()) - set(found)):
         raise Misconfigured(f"--partition {unknown[0]}: the topic has {len(found)} partitions")
     return {p: at for p, at in found.items() if not wanted or p in wanted}
-
-
-def _require_target(to: str) -> None:
-    if to not in ("earliest", "latest") and not re.fullmatch(r"[+-]?\d{1,18}", to):
-        _milliseconds(to)
 
 
 def _milliseconds(to: str) -> int | None:
