@@ -26,6 +26,10 @@ class CannotTry(Exception):
     """A check cannot be made here; the message says why."""
 
 
+class Wrong(Exception):
+    """What is checked is not as it should be."""
+
+
 def run(words: Sequence[str], cwd: Path | None = None) -> str:
     """Runs a command and returns what it printed. Raises CannotTry with the end of its errors."""
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from daemon.local.errors import ServicesUnavailable
-from deploy.check.base import CannotTry
+from deploy.check.base import CannotTry, Wrong
 from deploy.check.control_plane import NODES, Cluster, Refused, control_plane
 from deploy.helm.render import CHART, KUBERNETES, PLAIN, documents, render
 from deploy.helm.tools import ROOT, NoTool, tool
@@ -30,7 +30,6 @@ from deploy.helm.tools import ROOT, NoTool, tool
 EVERYTHING = ROOT / "tests" / "deploy" / "everything.yaml"
 WITHIN_S = 180.0
 REPLICAS = 2
-
 
 Fault = tuple[str, str, Callable[[dict[str, Any]], object]]
 
@@ -69,10 +68,6 @@ FAULTS: dict[str, Fault] = {
     ),
 }
 """By what is wrong: the kind, what the refusal names, and what makes it wrong."""
-
-
-class Wrong(Exception):
-    """Something is not as it should be."""
 
 
 def say(line: str) -> None:

@@ -39,7 +39,7 @@ from daemon.demo.processes import ProcessEnded, Processes
 from daemon.errors import Unavailable
 from daemon.local.errors import ServicesUnavailable
 from daemon.local.server import free_port
-from deploy.check.base import STAND_IN, CannotTry, make_stand_in, run
+from deploy.check.base import STAND_IN, CannotTry, Wrong, make_stand_in, run
 from deploy.helm.tools import ROOT
 
 READY_WITHIN_S = 120.0
@@ -66,10 +66,6 @@ print(json.dumps({
     "room": sorted(((size(p), p.name) for p in site.iterdir()), reverse=True)[:8],
 }))
 """
-
-
-class Wrong(Exception):
-    """The image is not as it should be."""
 
 
 def build(engine: str, tag: str, arguments: dict[str, str]) -> None:
