@@ -20,6 +20,7 @@ import msgpack
 import msgspec
 
 from daemon.errors import MalformedEvent, Misconfigured
+from daemon.offline.lines import bounded_lines
 from daemon.wire.paired_event import EventLimits, PairedEvent
 from model.values.outside import described
 
@@ -59,7 +60,7 @@ def read_events(path: Path, limits: EventLimits) -> Iterator[RecordedEvent | Bad
 
     Raises Misconfigured when the file cannot be read or its name says no format.
     """
-    entries = _lines if is_json(path) else _objects
+    entries = bounded_lines if is_json(path) else _objects
     decode = _JSON.decode if is_json(path) else _MSGPACK.decode
     try:
         with path.open("rb") as file:
@@ -83,21 +84,6 @@ _MSGPACK = msgspec.msgpack.Decoder(RecordedEvent)
 
 def _write(file: IO[bytes], data: bytes) -> None:
     file.write(data)
-
-
-def _lines(file: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | None]]:
-    """Yield (place, line) of every line that is not blank, with None for a line that is too
-    long."""
-    number = 0
-    while line := file.readline(max_bytes + 2):
-        number += 1
-        too_long = len(line) > max_bytes + 1 or not (line.endswith(b"\n") or len(line) <= max_bytes)
-        while too_long and not line.endswith(b"\n") and line:
-            line = file.readline(max_bytes)
-        if too_long:
-            yield f"line {number}", None
-        elif line.strip():
-            yield f"line {number}", line
 
 
 def _objects(file: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes | None]]:

@@ -21,9 +21,10 @@ import msgspec
 import numpy as np
 
 from daemon.errors import MalformedEvent, Misconfigured
+from daemon.offline.lines import bounded_lines
 from daemon.wire.paired_event import Audio, Content, Image, PairedEvent, Text, Video, WirePair
 from daemon.wire.paired_event import vector as vector_content
-from model.values.outside import described
+from model.values.outside import described, parse_json
 
 TEXT_PER_BYTE = 8
 """A float32 has 4 bytes, and rarely more than 32 characters in a text file."""
@@ -74,24 +75,16 @@ def read_pairs(path: Path, reading: PairsForm) -> Iterator[Entry]:
 def _json_lines(path: Path, reading: PairsForm) -> Iterator[Entry]:
     longest = TEXT_PER_BYTE * reading.max_event_bytes
     with path.open("rb") as file:
-        number = 0
-        while line := file.readline(longest):
-            number += 1
-            place = f"line {number}"
-            if len(line) == longest:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(longest)
+        for place, line in bounded_lines(file, longest):
+            if line is None:
                 yield Entry(place, error=f"longer than {longest} bytes")
-            elif line.strip():
+            else:
                 text = line.removeprefix(b"\xef\xbb\xbf")
                 yield _entry(place, lambda: _of_json(text, path.parent, reading))  # noqa: B023
 
 
 def _of_json(line: bytes, folder: Path, reading: PairsForm) -> tuple[str, PairedEvent]:
-    try:
-        row = msgspec.json.decode(line)
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"not JSON: {described(e)}") from e
+    row = parse_json(line)
     if not isinstance(row, dict):
         raise ValueError("not an object with stream, source and target")
     stream = reading.stream if reading.stream is not None else row.get("stream")
