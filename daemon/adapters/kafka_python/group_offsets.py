@@ -8,11 +8,12 @@ from contextlib import suppress
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError, NoError
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_python.client import (
     connect,
+    described_topic,
     kafka_errors_translated,
     note_of,
 )
@@ -32,8 +33,8 @@ class GroupOffsets:
     def read(self) -> dict[int, Bounds]:
         """Returns the bounds of every partition. Raises Misconfigured when there is no topic."""
         with kafka_errors_translated("read offsets"):
-            (topic,) = self._admin.describe_topics([self._topic])
-            if topic["error_code"] == UnknownTopicOrPartitionError.errno:
+            topic = described_topic(self._admin, self._topic)
+            if topic is None:
                 raise Misconfigured(f"topic {self._topic!r} does not exist")
             partitions = range(len(topic["partitions"]))
             tps = [TopicPartition(self._topic, p) for p in partitions]

@@ -17,7 +17,11 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from daemon.adapters.kafka_python.client import connect, kafka_errors_translated
+from daemon.adapters.kafka_python.client import (
+    connect,
+    described_topic,
+    kafka_errors_translated,
+)
 from daemon.config import Settings
 from daemon.wire.topics import TopicInfo, TopicSpec
 
@@ -98,6 +102,10 @@ class KafkaTopics:
             try:
                 self._admin.create_topics({spec.name: options}, wait_for_metadata=True)
             except TopicAlreadyExistsError:
+                return False
+            except TopicAuthorizationFailedError:  # whoever may only use it need not make it
+                if described_topic(self._admin, spec.name) is None:
+                    raise
                 return False
         return True
 
