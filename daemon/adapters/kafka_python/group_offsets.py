@@ -17,6 +17,7 @@ from daemon.adapters.kafka_python.client import (
     kafka_errors_translated,
     note_of,
 )
+from daemon.adapters.kafka_python.topics import coordinated
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.turn.ports import Bounds
@@ -28,10 +29,12 @@ class GroupOffsets:
 
     def __init__(self, settings: Settings) -> None:
         self._group, self._topic = settings.kafka_group_id, settings.kafka_events_topic
+        self._isolation_level = settings.kafka_isolation_level
         self._admin = connect(KafkaAdminClient, settings)
 
     def read(self) -> dict[int, Bounds]:
-        """Returns the bounds of every partition. Raises Misconfigured when there is no topic."""
+        """Returns the bounds of every partition, each with the end that a worker reads up to.
+        Raises Misconfigured when there is no topic."""
         with kafka_errors_translated("read offsets"):
             topic = described_topic(self._admin, self._topic)
             if topic is None:
@@ -39,8 +42,11 @@ class GroupOffsets:
             partitions = range(len(topic["partitions"]))
             tps = [TopicPartition(self._topic, p) for p in partitions]
             first = self._admin.list_partition_offsets(dict.fromkeys(tps, OffsetSpec.EARLIEST))
-            end = self._admin.list_partition_offsets(dict.fromkeys(tps, OffsetSpec.LATEST))
-            marks = self._admin.list_group_offsets({self._group: tps})[self._group]
+            end = self._admin.list_partition_offsets(
+                dict.fromkeys(tps, OffsetSpec.LATEST), self._isolation_level
+            )
+            asked = {self._group: tps}
+            marks = coordinated(lambda: self._admin.list_group_offsets(asked)[self._group])
         found = {}
         for tp in tps:
             mark = marks.get(tp)
@@ -63,7 +69,9 @@ class GroupOffsets:
     def members(self) -> int:
         """Returns how many members the group has now."""
         with kafka_errors_translated("look for members"):
-            return len(self._admin.describe_groups([self._group])[self._group]["members"])
+            asked = [self._group]
+            described = coordinated(lambda: self._admin.describe_groups(asked)[self._group])
+        return len(described["members"])
 
     def move(self, offsets: Mapping[int, int], note: str) -> None:
         """Commits these offsets for the group. Raises Misconfigured when Kafka refuses them, as it
