@@ -44,15 +44,25 @@ def show_offsets(config_file: ConfigFile = None) -> None:
     typer.echo("partition      first        end  committed       left  by")
     for partition, at in sorted(found.items()):
         committed = "-" if at.committed is None else str(at.committed)
-        left = at.end - max(at.committed or 0, at.beginning)
+        start = at.beginning if _is_void(at) else max(at.committed or 0, at.beginning)
+        left = max(0, at.end - start)
         typer.echo(
             f"{partition:9} {at.beginning:10} {at.end:10} {committed:>10} {left:10}  {_by(at)}"
         )
 
 
+def _is_void(at: Bounds) -> bool:
+    """Returns whether a worker has committed more than the log has: the log was restored from an
+    older copy, and is read from its beginning. (An operator may have gone beyond the end that
+    workers read up to, where a transaction is open.)"""
+    return at.committed is not None and at.committed > at.end and noted_log(at.note) is not None
+
+
 def _by(at: Bounds) -> str:
     if at.committed is None:
         return "nobody"
+    if _is_void(at):
+        return "adaptd, of another log: a worker begins at the first offset"
     return "adaptd" if noted_log(at.note) else "an operator"
 
 
@@ -144,9 +154,12 @@ def _effect(at: Bounds, offset: int) -> str:
     """Returns what the move does, in words."""
     if at.committed is None:
         return f"begins at {offset}, with {at.end - offset} events to read"
+    if _is_void(at):
+        return f"{at.committed} -> {offset}, in another log: {at.end - offset} events to read"
     moved = f"{at.committed} -> {offset}"
     if offset > at.committed:
         return f"{moved}, skips {offset - at.committed} events; windows keep what they hold"
     if offset < at.committed:
-        return f"{moved}, replays {at.committed - offset} events; none counts twice in its window"
+        replayed = max(0, min(at.committed, at.end) - offset)
+        return f"{moved}, replays {replayed} events; none counts twice in its window"
     return f"{moved}, stays"

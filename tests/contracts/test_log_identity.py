@@ -6,12 +6,15 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 
 from daemon.adapters.kafka_python.group_offsets import GroupOffsets
+from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.config import Settings
 from daemon.errors import Superseded, Unavailable
 from daemon.turn.ports import Bounds, Extent, Home, LastRead
+from daemon.wire.topics import TopicSpec
+from tests.contracts.conftest import NO_LIBRDKAFKA
 from tests.contracts.test_event_source import Backend as Topic
 from tests.contracts.test_event_source import KafkaBackend, assigned
 from tests.contracts.test_event_source import backend as topic  # noqa: F401 - a fixture
@@ -117,3 +120,31 @@ def test_both_clients_write_ids_and_notes_alike_and_say_when_there_is_no_topic(
         with pytest.raises(Unavailable, match="does not exist"):
             backend._members[0].logs([])
         backend.close()
+
+
+@pytest.mark.services
+@NO_LIBRDKAFKA
+def test_the_end_of_a_group_is_the_one_that_workers_read_up_to(
+    kafka_settings: Callable[..., Settings],
+) -> None:
+    """Whoever moves the group to the end must not skip a transaction that is open."""
+    from confluent_kafka import Producer
+
+    settings = kafka_settings()
+    name, kafka = settings.kafka_events_topic, settings.kafka_bootstrap_servers
+    with closing(KafkaTopics(settings)) as topics:
+        topics.create(TopicSpec(name, 1, 1, {}, 0))
+    with closing(KafkaProducer(bootstrap_servers=kafka)) as producer:
+        for _ in range(3):
+            producer.send(name, b"v", b"k").get(10)
+    transaction = Producer({"bootstrap.servers": kafka, "transactional.id": name})
+    transaction.init_transactions(20)
+    transaction.begin_transaction()
+    for _ in range(2):
+        transaction.produce(name, b"v", b"k")
+    transaction.flush(20)
+    for level, end in (("read_committed", 3), ("read_uncommitted", 5)):
+        chosen = settings.model_copy(update={"kafka_isolation_level": level})
+        with closing(GroupOffsets(chosen)) as group:
+            assert group.read()[0].end == end
+    transaction.abort_transaction(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from kafka import KafkaAdminClient
@@ -17,6 +18,7 @@ from daemon.wire.meta_init import ACTIVE_KEY, encode_active, theta_headers
 from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import meta_init_to_bytes
 from tests.contracts.conftest import MEMORY_AND_REAL
+from tests.faults.lab import eventually
 
 MAX_BYTES = 65_536
 THETA = fresh_meta_init(3, 2, 4)
@@ -173,6 +175,30 @@ def test_a_topic_made_anew_is_read_anew(kafka_settings: Callable[[], Settings]) 
     assert list(catalogue.published) == ["v3"]
     assert topic.fetch(catalogue.published["v3"]) == b"3"
     topic.close()
+
+
+def test_a_topic_made_anew_and_written_to_at_once_is_read_anew(
+    kafka_settings: Callable[[], Settings],
+) -> None:
+    """It has more records than the one before when it is looked at again."""
+    settings = kafka_settings()
+    name = settings.kafka_events_topic + "-meta-inits"
+    made = settings.model_copy(update={"kafka_meta_inits_topic": name})
+    with (
+        closing(KafkaPythonMetaInits(made, "reader")) as reader,
+        closing(KafkaPythonMetaInits(made, "writer")) as writer,
+    ):
+        writer.write("v1", b"1")
+        writer.write("v2", b"2")
+        assert list(reader.catalogue().published) == ["v1", "v2"]
+        with KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers) as admin:
+            admin.delete_topics([name])
+            eventually(lambda: name not in admin.list_topics())
+        for version in ("v3", "v4", "v5"):
+            writer.write(version, version.encode())
+        found = reader.catalogue().published
+        assert list(found) == ["v3", "v4", "v5"]
+        assert reader.fetch(found["v3"]) == b"v3"
 
 
 def test_the_shortest_timeout_is_one_that_the_client_takes(

@@ -256,3 +256,17 @@ def test_a_recording_reads_the_same_transactions(
     read = [record.value for _, record in read_topic(log.settings, log.tp.topic)]
     assert read == values
     transaction.abort_transaction(20)
+
+
+@pytest.mark.services
+def test_a_recording_loses_only_what_retention_takes_from_under_it(open_log: Open) -> None:
+    """The records are deleted beyond what was fetched ahead, which is some MB."""
+    log = open_log("kafka-python")
+    values = [bytes([number]) * 500_000 for number in range(30)]
+    log.produce(*values)
+    recording = read_topic(log.settings, log.tp.topic)
+    read = [next(recording)[1].offset]
+    log.delete_before(25)
+    read += [record.offset for _, record in recording]
+    assert read[-5:] == [25, 26, 27, 28, 29]
+    assert read == sorted(set(read))

@@ -280,6 +280,22 @@ def test_offsets_that_an_operator_moves_are_honoured(lab: Installation) -> None:
         assert (line["partition"], line["read_up_to"], line["to"]) == (0, 30, 3)
 
 
+@pytest.mark.parametrize("lab", CLIENTS[:1], indirect=True)
+def test_an_offset_beyond_the_end_is_shown_as_that_of_another_log(lab: Installation) -> None:
+    """As a worker has left it, whose log was then restored from an older copy."""
+    send_to(lab, 0, events(Spring(6), 10))
+    with KafkaAdminClient(bootstrap_servers=lab.kafka) as admin:
+        tp = TopicPartition(lab.settings.kafka_events_topic, 0)
+        admin.alter_group_offsets(lab.name, {tp: OffsetAndMetadata(50, "adaptd id 0", -1)})
+    code, said = move(lab, "show")
+    assert code == 0, said
+    assert said.splitlines()[2].split()[:5] == ["0", "0", "10", "50", "10"]
+    assert "of another log" in said
+    code, said = move(lab, "move", "--to", "4", "--partition", "0", "--yes")
+    assert code == 0, said
+    assert "50 -> 4, in another log: 6 events to read" in said
+
+
 @pytest.mark.parametrize("lab", CLIENTS, indirect=True)
 def test_events_that_retention_removed_before_they_were_read_are_counted(lab: Installation) -> None:
     spring = Spring(5)

@@ -194,7 +194,7 @@ def adaptd(command: str, lab: Installation, told: dict[str, Any]) -> tuple[int, 
     """Runs a command that is to end by itself. Returns its exit code and all it said."""
     more = {f"ADAPTD_{name.upper()}": str(value) for name, value in told.items()}
     ended = subprocess.run(
-        [sys.executable, "-m", "daemon", command],
+        [sys.executable, "-m", "daemon", *command.split()],
         env=lab.environment | more,
         capture_output=True,
         text=True,
@@ -253,6 +253,36 @@ def test_check_names_every_missing_right_and_prints_the_least(
     assert f"group '{lab.name}': this user lacks the right READ" in said
     assert f"topic {lab.name}-mappings: DESCRIBE_CONFIGS, WRITE" in said
     assert f"~{lab.name}:* +evalsha" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "record {out}",
+        "offsets show",
+        "offsets move --to earliest --yes",
+        "meta-init list",
+        "meta-init publish {theta}",
+    ],
+)
+def test_a_topic_that_a_command_may_not_see_is_not_called_missing_or_empty(
+    kafka: SecuredKafka, lab: Installation, tmp_path: Path, theta: Path, command: str
+) -> None:
+    """Kafka hides a topic from those who have no right on it. The group alone may be read."""
+    kafka.allow("group", lab.settings.kafka_group_id, "READ")
+    words = command.format(out=tmp_path / "out.jsonl", theta=theta)
+    code, said = adaptd(words, lab, scram(kafka))
+    assert code == 2, said
+    assert "lacks a right" in said
+    assert "moved" not in said
+
+
+def test_who_may_not_create_topics_may_publish_to_one_that_is_there(
+    kafka: SecuredKafka, lab: Installation, theta: Path
+) -> None:
+    kafka.allow("topic", lab.settings.kafka_meta_inits_topic, "READ", "WRITE")
+    code, said = adaptd(f"meta-init publish {theta}", lab, scram(kafka))
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,9 @@ from kafka.errors import (
     KafkaConfigurationError,
     KafkaError,
     SaslAuthenticationFailedError,
+    UnknownTopicOrPartitionError,
     UnsupportedSaslMechanismError,
+    for_code,
 )
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.structs import OffsetAndMetadata
@@ -106,6 +108,20 @@ def note_of(mark: OffsetAndMetadata) -> str:
     """Returns what was noted beside a committed offset. confluent-kafka (2.16) commits a NUL behind
     each note, and does not see it itself."""
     return str(mark.metadata or "").rstrip("\0")
+
+
+def described_topic(admin: Any, name: str) -> Mapping[str, Any] | None:
+    """Returns how an admin client of kafka-python describes a topic, None where there is none.
+    Raises kafka-python's errors: TopicAuthorizationFailedError for a topic that is hidden from this
+    user, whether it exists or not. (A consumer takes a hidden topic for one that does not
+    exist.)"""
+    topic: Mapping[str, Any]
+    (topic,) = admin.describe_topics([name])
+    if topic["error_code"] == UnknownTopicOrPartitionError.errno:
+        return None
+    if topic["error_code"]:
+        raise for_code(topic["error_code"])(f"topic {name!r}")
+    return topic
 
 
 @contextmanager

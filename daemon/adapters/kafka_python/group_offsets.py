@@ -8,14 +8,16 @@ from contextlib import suppress
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError, NoError
 from kafka.structs import OffsetAndMetadata
 
 from daemon.adapters.kafka_python.client import (
     connect,
+    described_topic,
     kafka_errors_translated,
     note_of,
 )
+from daemon.adapters.kafka_python.topics import coordinated
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
 from daemon.turn.ports import Bounds
@@ -27,19 +29,24 @@ class GroupOffsets:
 
     def __init__(self, settings: Settings) -> None:
         self._group, self._topic = settings.kafka_group_id, settings.kafka_events_topic
+        self._isolation_level = settings.kafka_isolation_level
         self._admin = connect(KafkaAdminClient, settings)
 
     def read(self) -> dict[int, Bounds]:
-        """Returns the bounds of every partition. Raises Misconfigured when there is no topic."""
+        """Returns the bounds of every partition, each with the end that a worker reads up to.
+        Raises Misconfigured when there is no topic."""
         with kafka_errors_translated("read offsets"):
-            (topic,) = self._admin.describe_topics([self._topic])
-            if topic["error_code"] == UnknownTopicOrPartitionError.errno:
+            topic = described_topic(self._admin, self._topic)
+            if topic is None:
                 raise Misconfigured(f"topic {self._topic!r} does not exist")
             partitions = range(len(topic["partitions"]))
             tps = [TopicPartition(self._topic, p) for p in partitions]
             first = self._admin.list_partition_offsets(dict.fromkeys(tps, OffsetSpec.EARLIEST))
-            end = self._admin.list_partition_offsets(dict.fromkeys(tps, OffsetSpec.LATEST))
-            marks = self._admin.list_group_offsets({self._group: tps})[self._group]
+            end = self._admin.list_partition_offsets(
+                dict.fromkeys(tps, OffsetSpec.LATEST), self._isolation_level
+            )
+            asked = {self._group: tps}
+            marks = coordinated(lambda: self._admin.list_group_offsets(asked)[self._group])
         found = {}
         for tp in tps:
             mark = marks.get(tp)
@@ -62,7 +69,9 @@ class GroupOffsets:
     def members(self) -> int:
         """Returns how many members the group has now."""
         with kafka_errors_translated("look for members"):
-            return len(self._admin.describe_groups([self._group])[self._group]["members"])
+            asked = [self._group]
+            described = coordinated(lambda: self._admin.describe_groups(asked)[self._group])
+        return len(described["members"])
 
     def move(self, offsets: Mapping[int, int], note: str) -> None:
         """Commits these offsets for the group. Raises Misconfigured when Kafka refuses them, as it

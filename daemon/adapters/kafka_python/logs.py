@@ -13,9 +13,13 @@ from typing import Any
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
-from kafka.errors import KafkaError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError
 
-from daemon.adapters.kafka_python.client import connect, kafka_errors_translated
+from daemon.adapters.kafka_python.client import (
+    connect,
+    described_topic,
+    kafka_errors_translated,
+)
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.ports import Extent, TopicLogs
@@ -42,11 +46,9 @@ class KafkaPythonLogs:
     def _ask(self, tps: Sequence[TopicPartition]) -> TopicLogs:
         if self._admin is None:
             self._admin = connect(KafkaAdminClient, self._settings, client_id=self._client_id)
-        (topic,) = self._admin.describe_topics([self._topic])
-        if topic["error_code"]:
-            if topic["error_code"] == UnknownTopicOrPartitionError.errno:
-                raise Unavailable("kafka", f"topic {self._topic!r} does not exist")
-            raise Unavailable("kafka", f"topic {self._topic!r}: error {topic['error_code']}")
+        topic = described_topic(self._admin, self._topic)
+        if topic is None:
+            raise Unavailable("kafka", f"topic {self._topic!r} does not exist")
         first = self._offsets(tps, OffsetSpec.EARLIEST)
         end = self._offsets(tps, OffsetSpec.LATEST)
         extents = {tp.partition: Extent(first[tp], end[tp]) for tp in tps}

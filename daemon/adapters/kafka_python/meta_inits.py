@@ -2,8 +2,9 @@
 
 Theory of operation: the reader is a consumer in no group, on one partition, opened by the first
 call and thrown away by the first error, so that the next call begins anew. `catalogue` reads only
-what came since the last call; where the topic's end lies before that, the topic was made anew and
-is read from its beginning. Values are megabytes each, so none is kept: the catalogue knows their
+what came since the last call. It asks for the topic's id each time: where that is another one, and
+after every error, during which a broker may have been restored from an older copy, it reads the
+topic from its beginning. Values are megabytes each, so none is kept: the catalogue knows their
 offsets, and `fetch` reads the one that is wanted from there. Each `write` opens a producer of its
 own, for θs are written rarely. All calls block, and come from the thread of whoever follows θs,
 never from the loop's. Reading may be repeated at will; writing the same version again replaces it.
@@ -13,14 +14,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from kafka import KafkaProducer, TopicPartition
-from kafka.errors import MessageSizeTooLargeError
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from daemon.adapters.kafka_limits import CLOSE_TIMEOUT_S
-from daemon.adapters.kafka_python.client import QUIET, connect, kafka_errors_translated
+from daemon.adapters.kafka_python.client import (
+    QUIET,
+    connect,
+    described_topic,
+    kafka_errors_translated,
+)
 from daemon.adapters.kafka_python.groupless import close_consumer, groupless_consumer
 from daemon.adapters.kafka_python.mended import close_at_once
 from daemon.adapters.kafka_python.topics import KafkaTopics
@@ -45,26 +51,31 @@ class KafkaPythonMetaInits:
         self._client_id = client_id
         self._tp = TopicPartition(settings.kafka_meta_inits_topic, 0)
         self._consumer: Any = None
+        self._admin: Any = None
+        self._topic_id = ""
         self._next = 0
         self._catalogue = Catalogue()
 
     def catalogue(self) -> Catalogue:
         """See MetaInits."""
         with self._reading("read the θs") as consumer:
-            if 0 not in consumer.partitions_for_topic(self._tp.topic):
-                self._begin_anew()
+            topic = described_topic(self._admin, self._tp.topic)
+            if topic is None:
+                self._begin_anew("")
                 return Catalogue(exists=False)
+            if (topic_id := str(topic["topic_id"])) != self._topic_id:
+                self._begin_anew(topic_id)
             consumer.assign([self._tp])
             end = consumer.end_offsets([self._tp], self._settings.kafka_timeout_ms)[self._tp]
-            if end < self._next:  # the topic was made anew
-                self._begin_anew()
+            if end < self._next:  # its log was restored from an older copy
+                self._begin_anew(topic_id)
             for record in self._records(consumer, self._next, end):
                 self._catalogue = with_record(self._catalogue, record)
             self._next = end
         return self._catalogue
 
-    def _begin_anew(self) -> None:
-        self._next, self._catalogue = 0, Catalogue()
+    def _begin_anew(self, topic_id: str) -> None:
+        self._topic_id, self._next, self._catalogue = topic_id, 0, Catalogue()
 
     def fetch(self, published: PublishedTheta) -> bytes | None:
         """See MetaInits."""
@@ -100,10 +111,14 @@ class KafkaPythonMetaInits:
         try:
             with kafka_errors_translated(doing):
                 if self._consumer is None:
+                    self._admin = connect(
+                        KafkaAdminClient, self._settings, client_id=f"{self._client_id}-topic"
+                    )
                     self._consumer = self._connect()
                 yield self._consumer
         except (Unavailable, Misconfigured):
-            self.close()
+            self._close_clients()
+            self._begin_anew("")
             raise
 
     def _connect(self) -> Any:
@@ -160,10 +175,17 @@ class KafkaPythonMetaInits:
         finally:
             topics.close()
 
-    def close(self) -> None:
-        """See MetaInits."""
+    def _close_clients(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            with suppress(KafkaError, OSError):
+                admin.close()
         consumer, self._consumer = self._consumer, None
         close_consumer(consumer)
+
+    def close(self) -> None:
+        """See MetaInits."""
+        self._close_clients()
 
 
 def _is_whole(record: object) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
-from daemon.adapters.kafka_python.client import kafka_errors_translated
+from daemon.adapters.kafka_python.client import connect, described_topic, kafka_errors_translated
 from daemon.adapters.kafka_python.groupless import close_consumer, groupless_consumer
 from daemon.config import Settings
 from daemon.errors import Misconfigured, Unavailable
@@ -23,25 +24,31 @@ def read_topic(
     settings: Settings, topic: str, since_ms: int | None = None
 ) -> Iterator[tuple[int, Record]]:
     """Yields (partition, record), by offset within a partition: from the topic's beginning, or from
-    the first record at or after `since_ms` (ms, UTC), to its end as it was at the start.
+    the first record at or after `since_ms` (ms, UTC), to its end as it was at the start. Records
+    that retention removes before they are read are left out.
 
     Raises Unavailable when the broker does not answer or sends nothing for SILENCE_S, Misconfigured
-    when the topic does not exist.
+    when the topic does not exist, and Refused when this user may not read it.
     """
     consumer = groupless_consumer(settings, "adaptd-reader")
     try:
         with kafka_errors_translated(f"read {topic}"):
+            _require_topic(settings, topic)
             ends = _assign(consumer, topic, since_ms)
         yield from _until(consumer, topic, ends)
     finally:
         close_consumer(consumer)
 
 
+def _require_topic(settings: Settings, topic: str) -> None:
+    with closing(connect(KafkaAdminClient, settings)) as admin:
+        if described_topic(admin, topic) is None:
+            raise Misconfigured(f"topic {topic!r} does not exist; adaptd topics create makes it")
+
+
 def _assign(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> dict[TopicPartition, int]:
     """Assigns the topic's partitions and seeks; returns the end of each that is to be read."""
     partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-    if not partitions:
-        raise Misconfigured(f"topic {topic!r} does not exist; adaptd topics create makes it")
     consumer.assign(partitions)
     ends = consumer.end_offsets(partitions)
     starts = consumer.beginning_offsets(partitions)
@@ -57,11 +64,14 @@ def _until(
     consumer: KafkaConsumer, topic: str, ends: Mapping[TopicPartition, int]
 ) -> Iterator[tuple[int, Record]]:
     left, silent_since = dict(ends), time.monotonic()
+    before: dict[TopicPartition, int] = {}
     while left:
         with kafka_errors_translated(f"read {topic}"):
             polled = consumer.poll(POLL_MS, max_records=MAX_RECORDS)
-            left = {tp: end for tp, end in left.items() if consumer.position(tp) < end}
-        if polled:
+            at = {tp: consumer.position(tp) for tp in left}
+        left = {tp: end for tp, end in left.items() if at[tp] < end}
+        moved, before = at != before, at  # also over what brings no record
+        if polled or moved:
             silent_since = time.monotonic()
         elif time.monotonic() - silent_since > SILENCE_S:
             raise Unavailable("kafka", f"read {topic}: no records for {SILENCE_S:g} s")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import (
@@ -17,12 +17,31 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from daemon.adapters.kafka_python.client import connect, kafka_errors_translated
+from daemon.adapters.kafka_python.client import (
+    connect,
+    described_topic,
+    kafka_errors_translated,
+)
 from daemon.config import Settings
 from daemon.wire.topics import TopicInfo, TopicSpec
 
+T = TypeVar("T")
+
 COORDINATOR_TIMEOUT_S = 10.0
 NOT_AUTHORIZED = TopicAuthorizationFailedError.errno
+
+
+def coordinated(ask: Callable[[], T]) -> T:
+    """Returns what a group's coordinator answers. Waits for a cluster's first one: a new cluster
+    makes it when it is first asked."""
+    give_up_at = time.monotonic() + COORDINATOR_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except (CoordinatorNotAvailableError, NotCoordinatorError):
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.2)
 
 
 class KafkaTopics:
@@ -68,24 +87,12 @@ class KafkaTopics:
         """Returns what Kafka allows us on a consumer group; None where the brokers do not say."""
         with kafka_errors_translated(f"describe group {group}"):
             try:
-                described = self._described(group)
+                described = coordinated(lambda: self._admin.describe_groups([group])[group])
             except GroupAuthorizationFailedError:
                 return frozenset()
         if GroupAuthorizationFailedError.__name__ in str(described["error"]):
             return frozenset()
         return _rights(described.get("authorized_operations"))
-
-    def _described(self, group: str) -> Mapping[str, Any]:
-        """Waits for the cluster's first coordinator: a new cluster makes it when first asked."""
-        give_up_at = time.monotonic() + COORDINATOR_TIMEOUT_S
-        while True:
-            try:
-                described: Mapping[str, Any] = self._admin.describe_groups([group])[group]
-                return described
-            except (CoordinatorNotAvailableError, NotCoordinatorError):
-                if time.monotonic() > give_up_at:
-                    raise
-                time.sleep(0.2)
 
     def create(self, spec: TopicSpec) -> bool:
         """Creates one topic and waits until it can be used. Returns False if it exists already."""
@@ -98,6 +105,10 @@ class KafkaTopics:
             try:
                 self._admin.create_topics({spec.name: options}, wait_for_metadata=True)
             except TopicAlreadyExistsError:
+                return False
+            except TopicAuthorizationFailedError:  # whoever may only use it need not make it
+                if described_topic(self._admin, spec.name) is None:
+                    raise
                 return False
         return True
 
