@@ -7,6 +7,7 @@ fails, upstream has repaired it, and the mend can go. Mended it shows that the m
 from __future__ import annotations
 
 import gc
+import resource
 import select
 import socket
 import ssl
@@ -14,11 +15,15 @@ import struct
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import lz4.frame
 import pytest
+import snappy
+import zstandard
 from kafka import (
     ConsumerRebalanceListener,
     KafkaAdminClient,
@@ -430,3 +435,51 @@ def test_snappy_that_asks_for_gigabytes_is_not_tried(framed: bool) -> None:
     assert "4294967295 bytes" in fault.fault
     assert (fault.offset, fault.last_offset) == (0, 1)
     assert [record.offset for record in good] == [2, 3]
+
+
+def gzip_of_zeros(size: int) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    parts = [packer.compress(bytes(2**24)) for _ in range(size // 2**24)]
+    return b"".join((*parts, packer.flush()))
+
+
+def zstd_of_zeros(size: int) -> bytes:
+    packer = zstandard.ZstdCompressor().compressobj()  # which does not tell the size in advance
+    parts = [packer.compress(bytes(2**24)) for _ in range(size // 2**24)]
+    return b"".join((*parts, packer.flush()))
+
+
+def lz4_of_zeros(size: int) -> bytes:
+    packer = lz4.frame.LZ4FrameCompressor()
+    parts: list[bytes] = [packer.begin()]
+    parts += [packer.compress(bytes(2**24)) for _ in range(size // 2**24)]
+    return b"".join((*parts, packer.flush()))
+
+
+def snappy_of_zeros(size: int) -> bytes:
+    block: bytes = snappy.compress(bytes(2**24))
+    framed = len(block).to_bytes(4, "big") + block
+    return b"\x82SNAPPY\x00" + bytes([0, 0, 0, 1, 0, 0, 0, 1]) + framed * (size // 2**24)
+
+
+@pytest.mark.parametrize(
+    ("number", "zeros"),
+    [(1, gzip_of_zeros), (2, snappy_of_zeros), (3, lz4_of_zeros), (4, zstd_of_zeros)],
+    ids=["gzip", "snappy", "lz4", "zstd"],
+)
+def test_a_batch_that_unpacks_to_more_than_memory_holds_is_a_fault(
+    number: int, zeros: Callable[[int], bytes]
+) -> None:
+    """A gigabyte stands for the hundreds that as few bytes of zstd can be."""
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    batch = bytearray(sound_batch(0)[:61] + zeros(2**30))
+    struct.pack_into(">i", batch, 8, len(batch) - 12)
+    batch[22] |= number
+    struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
+    records = fetched(bytes(batch) + sound_batch(2), mended=True)
+    fault, *good = records.take(10)
+    assert "more than 268435456" in fault.fault
+    assert (fault.offset, fault.last_offset) == (0, 1)
+    assert [record.offset for record in good] == [2, 3]
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+    assert grown_kib < 700 * 1024

@@ -17,7 +17,7 @@ from daemon.adapters.redis.keys import WindowLayout
 from daemon.adapters.redis.windows import RedisWindowStore
 from daemon.errors import Refused, Superseded, Unavailable
 from daemon.local.services import Services
-from daemon.turn.ports import Append, Appended, WindowStore
+from daemon.turn.ports import Append, Appended, Home, LastRead, WindowStore
 from daemon.turn.window import Pair, PairId
 from tests.contracts.conftest import MEMORY_AND_REAL
 
@@ -104,6 +104,18 @@ class RedisBackend:
         key = self._window_key(stream)
         entries: Any = self._client.xrange(key, count=1)
         self._client.xdel(key, entries[0][0])
+
+    def add_entry(self, stream: str, entry_id: str, fields: Any) -> None:
+        self._client.xadd(self._window_key(stream), fields, entry_id)
+
+    def set_keys(self, part: bytes, value: bytes) -> None:
+        for key in self.all_keys():
+            if part in key:
+                self._client.set(key, value)
+
+    def copy_key(self, end: bytes, added: bytes) -> None:
+        (key,) = (key for key in self.all_keys() if key.endswith(end))
+        self._client.copy(key, key + added)  # type: ignore[arg-type]  # bytes are fine
 
     def remember(self) -> Callable[[], None]:
         then = {key: self._client.dump(key) for key in self.all_keys()}
@@ -486,6 +498,71 @@ def test_unchanged_windows_expire_and_epochs_and_positions_do_not(
     assert ttls.keys() == {b"epoch", b"position", b"s"}
     assert 490 < ttls[b"s"] <= 500
     assert ttls[b"epoch"] == ttls[b"position"] == -1
+
+
+GOOD_X, GOOD_Y = bytes(4 * DIM), bytes(4)
+DAMAGED_ENTRIES: dict[str, dict[str, bytes]] = {
+    "x too long": {"x": GOOD_X + bytes(4), "y": GOOD_Y, "t": b"1"},
+    "x of no whole number": {"x": GOOD_X[:-1], "y": GOOD_Y, "t": b"1"},
+    "y too short": {"x": GOOD_X, "y": b"", "t": b"1"},
+    "no x": {"y": GOOD_Y, "t": b"1"},
+    "no time": {"x": GOOD_X, "y": GOOD_Y},
+    "time in words": {"x": GOOD_X, "y": GOOD_Y, "t": b"now"},
+    "time of 30 digits": {"x": GOOD_X, "y": GOOD_Y, "t": b"9" * 30},
+}
+
+
+@pytest.mark.parametrize("fields", DAMAGED_ENTRIES.values(), ids=DAMAGED_ENTRIES)
+def test_a_damaged_entry_is_left_out_and_its_window_written_again(
+    redis_backend: RedisBackend, fields: dict[str, bytes]
+) -> None:
+    store = redis_backend.open()
+    store.append(0, store.claim(0, 1).epoch, 4, appends("s", 1, 2))
+    redis_backend.add_entry("s", "4-0", fields)
+    successor = redis_backend.open()
+    epoch = successor.claim(0, 1).epoch
+    assert offsets(successor, "s") == [1, 2]
+    assert successor.append(0, epoch, 6, appends("s", 5), {"s": 2}).damaged == ["s"]
+    successor.restore(0, epoch, {"s": [pair(1), pair(2), pair(5)]})
+    assert offsets(successor, "s") == [1, 2, 5]
+    assert redis_backend.open().claim(0, 1).position == 6
+
+
+def test_an_entry_with_a_place_beyond_64_bits_is_left_out(redis_backend: RedisBackend) -> None:
+    store = redis_backend.open()
+    store.append(0, store.claim(0, 1).epoch, 4, appends("s", 1))
+    fields = {"x": GOOD_X, "y": GOOD_Y, "t": b"1"}
+    redis_backend.add_entry("s", f"4-{2**64 - 1}", fields)
+    assert offsets(store, "s") == [1]
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"\xff", b"topic1 1", b"topic1 a b", b"1 2 3 4"])
+def test_damaged_keys_stop_no_worker(redis_backend: RedisBackend, value: bytes) -> None:
+    """What only tells more is taken as not known; what says where to read from is asked for."""
+    store = redis_backend.open()
+    store.append(0, store.claim(0, 1).epoch, 4, appends("s", 1))
+    store.remember({0: LastRead("topic1", 1, 7)})
+    store.keep_homes({"s": Home(0, 5)})
+    redis_backend.set_keys(b":last-read:", value)
+    redis_backend.set_keys(b":home:", value)
+    assert store.homes(["s"]) == {}
+    assert store.claim(0, 1).last_read is None
+    redis_backend.set_keys(b":epoch", value)
+    with pytest.raises(Unavailable):
+        store.verify({0: 1})
+    with pytest.raises(Unavailable):
+        store.claim(0, 1)
+    redis_backend.set_keys(b":epoch", b"1")
+    redis_backend.set_keys(b":position", value)
+    with pytest.raises(Unavailable, match=r"position holds .* no number"):
+        store.claim(0, 1)
+
+
+def test_another_programs_keys_are_passed_over(redis_backend: RedisBackend) -> None:
+    store = redis_backend.open()
+    store.append(0, store.claim(0, 1).epoch, 4, appends("s", 1))
+    redis_backend.copy_key(b":w:s", b"\xff")
+    assert store.streams([0])[0] == ["s"]
 
 
 def test_a_damaged_key_is_unavailable_and_the_position_stays(redis_backend: RedisBackend) -> None:

@@ -18,15 +18,16 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from kafka import KafkaConsumer, codec
+from kafka import KafkaConsumer
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
+from daemon.adapters.kafka_python.decompress import decompressed
 from daemon.wire.record import RawRecord
 from daemon.wire.record_batch import (
-    HEADER,
     Batch,
     codec_of,
     is_control,
@@ -36,18 +37,8 @@ from daemon.wire.record_batch import (
     split_batches,
 )
 
-SNAPPY = 2
-XERIAL = b"\x82SNAPPY\x00"
-"""What Java's framing of snappy begins with: a header, then blocks with their lengths before."""
-XERIAL_HEADER_BYTES = 16
-MOST_PLAIN_BYTES = 2**28
-
-DECODERS = {
-    1: codec.gzip_decode,
-    2: codec.snappy_decode,
-    3: codec.lz4_decode,
-    4: codec.zstd_decode,
-}
+FORMAT = 2
+"""Of batches: what Kafka has written since 0.11. Older ones are kafka-python's to read."""
 
 
 def read_past_what_is_unreadable(consumer: KafkaConsumer) -> None:
@@ -70,9 +61,24 @@ class _Batches:
         self.last = next(self._batches, None)
         if self.last is None:
             return None
-        if codec_of(self.last) == SNAPPY:
-            _refuse_large_claims(bytes(self.last.data[HEADER.size :]))
+        if codec_of(self.last) and self.last.data[16] == FORMAT:
+            return _CompressedBatch(self.last.data)
         return MemoryRecords(self.last.data).next_batch()
+
+
+class _CompressedBatch(DefaultRecordBatch):  # type: ignore[misc]  # kafka-python has no types
+    """A batch of which no more is decompressed than there is memory for."""
+
+    _buffer: Any
+    _pos: int
+    _decompressed: bool
+
+    def _maybe_uncompress(self) -> None:
+        if not self._decompressed:
+            payload = bytes(memoryview(self._buffer)[self._pos :])
+            self._buffer = bytearray(decompressed(self.compression_type, payload))
+            self._pos = 0
+            self._decompressed = True
 
 
 class _PatientRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
@@ -100,37 +106,9 @@ class _PatientRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-
         """Yields the records of a batch that the parser has not yielded before it raised."""
         if is_control(batch):  # without its marker, what its producer sends next would be dropped
             self.aborted_producer_ids.discard(producer_id(batch))
-        for record in read_batch(batch, self.next_fetch_offset, _decompressed, calc_crc32c):
+        for record in read_batch(batch, self.next_fetch_offset, decompressed, calc_crc32c):
             last = record.offset if record.last_offset is None else record.last_offset
             self.next_fetch_offset = last + 1
             yield record
         after = last_offset(batch, calc_crc32c) + 1
         self.next_fetch_offset = max(self.next_fetch_offset, after)
-
-
-def _refuse_large_claims(data: bytes) -> None:
-    """Raises ValueError where a block of snappy says that it unpacks to more than MOST_PLAIN_BYTES.
-    The decoder takes as much memory as a block of five bytes asks for, and where it gets none it
-    ends the process (seen in cramjam 2.14)."""
-    framed = data[: len(XERIAL)] == XERIAL
-    at = XERIAL_HEADER_BYTES if framed else 0
-    while at < len(data):
-        length = len(data)
-        if framed:
-            length = int.from_bytes(data[at : at + 4], "big")
-            at += 4
-        claim = 0
-        for i, byte in enumerate(data[at : at + 5]):
-            claim |= (byte & 0x7F) << (7 * i)
-            if byte < 0x80:
-                break
-        if claim > MOST_PLAIN_BYTES:
-            raise ValueError(f"a block of snappy says that it unpacks to {claim} bytes")
-        at += length
-
-
-def _decompressed(number: int, data: bytes) -> bytes:
-    if number == SNAPPY:
-        _refuse_large_claims(data)
-    plain: bytes = DECODERS[number](data)
-    return plain

@@ -101,7 +101,7 @@ class RedisWindowStore:
         kept = first.decode() if isinstance(first, bytes) else began
         first_id, _, count = kept.rpartition(" ")
         self._keys.topic_id = topic_id
-        return int(count) if first_id == topic_id else 0
+        return _number(count, key) if first_id == topic_id else 0
 
     def claim(self, partition: int, now_ms: int) -> Claim:
         """See WindowStore."""
@@ -111,10 +111,11 @@ class RedisWindowStore:
         with self._asking("claim"):
             epoch, kept, mark, generation, before = self._claim(keys=keys, args=[now_ms])
             if generation is not None:  # nobody else moves the position since the claim
-                self._keys.generations[partition] = int(generation)
+                self._keys.generations[partition] = _number(generation, keys[3])
                 kept = self._redis.get(self._keys.position(partition))
             last_read = self._redis.get(self._keys.last_read(partition))
-        position = self._positions[partition] = None if kept is None else int(kept)
+        position = None if kept is None else _number(kept, self._keys.position(partition))
+        self._positions[partition] = position
         return Claim(
             int(epoch),
             position,
@@ -207,7 +208,7 @@ class RedisWindowStore:
                 for stream in some:
                     pipeline.get(self._keys.home(stream))
                 kept = zip(some, pipeline.execute(), strict=True)
-                found |= {s: Home(*map(int, value.split())) for s, value in kept if value}
+                found |= {s: home for s, value in kept if value and (home := _home(value))}
         return found
 
     def keep_homes(self, homes: Mapping[str, Home]) -> None:
@@ -239,16 +240,22 @@ class RedisWindowStore:
                 pipeline.xrevrange(prefix + stream, count=self._layout.window_size)
             windows = pipeline.execute()
         return {
-            stream: [self._pair(*entry) for entry in reversed(entries)]
+            stream: [pair for entry in reversed(entries) if (pair := self._pair(*entry))]
             for stream, entries in zip(streams, windows, strict=True)
         }
 
-    def _pair(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Pair:
-        x_D = np.frombuffer(fields[b"x"], "<f4")
-        y_E = np.frombuffer(fields[b"y"], "<f4")
+    def _pair(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Pair | None:
+        """Returns an entry's pair, None for a damaged one. Memory then has fewer pairs than the
+        window in Redis; the next append finds that, and the window is written again without it."""
+        try:
+            x_D = np.frombuffer(fields[b"x"], "<f4")
+            y_E = np.frombuffer(fields[b"y"], "<f4")
+            pair = Pair(_pair_id(entry_id), x_D, y_E, int(fields[b"t"]))
+        except (KeyError, ValueError):
+            return None
         if (len(x_D), len(y_E)) != (self._layout.source_dim, self._layout.target_dim):
-            raise RuntimeError(f"entry {entry_id!r} has {len(x_D)} and {len(y_E)} dimensions")
-        return Pair(_pair_id(entry_id), x_D, y_E, int(fields[b"t"]))
+            return None
+        return pair if max(*pair.id, abs(pair.time_ms)) < 2**63 else None
 
     def streams(self, partitions: Sequence[int]) -> Mapping[int, Sequence[str]]:
         """See WindowStore. One pass over the server's keys, whatever the number of partitions."""
@@ -256,7 +263,10 @@ class RedisWindowStore:
         found: dict[int, list[str]] = {partition: [] for partition in partitions}
         with self._asking("look for streams"):
             for key in self._redis.scan_iter(match=self._keys.of_topic(), count=KEYS_PER_SCAN):
-                name = key.decode()
+                try:
+                    name = key.decode()
+                except UnicodeDecodeError:  # another program's
+                    continue
                 for begin, partition in begins.items():
                     if name.startswith(begin):
                         found[partition].append(name.removeprefix(begin))
@@ -279,10 +289,13 @@ class RedisWindowStore:
             for partition in epochs:
                 pipeline.get(self._keys.epoch(partition))
             _, *owners = pipeline.execute()
-        owned = dict(zip(epochs, owners, strict=True))
-        if superseded := [p for p, owner in owned.items() if owner and int(owner) > epochs[p]]:
+        owned = {
+            partition: 0 if owner is None else _number(owner, self._keys.epoch(partition))
+            for partition, owner in zip(epochs, owners, strict=True)
+        }
+        if superseded := [p for p, owner in owned.items() if owner > epochs[p]]:
             raise Superseded(superseded)
-        if lost := [p for p, owner in owned.items() if owner is None or int(owner) < epochs[p]]:
+        if lost := [p for p, owner in owned.items() if owner < epochs[p]]:
             raise Unavailable("redis", f"lost the epochs of partitions {lost}; it was emptied")
 
     def expire_all(self, partition: int) -> None:
@@ -303,9 +316,31 @@ def _entry(pair: Pair) -> tuple[str, bytes, bytes, int]:
     return entry_id, pair.x_D.tobytes(), pair.y_E.tobytes(), pair.time_ms
 
 
-def _last_read(value: bytes) -> LastRead:
-    topic_id, offset, seen = value.decode().split(" ")
-    return LastRead(topic_id, int(offset), int(seen))
+def _number(value: bytes | str, key: str) -> int:
+    """Returns the integer that a key holds. Raises Unavailable when it holds none."""
+    try:
+        return int(value)
+    except ValueError as e:
+        detail = f"key {key} holds {value[:100]!r} and no number; delete it"
+        raise Unavailable("redis", detail) from e
+
+
+def _last_read(value: bytes) -> LastRead | None:
+    """Returns what is known of the last record, None where the value is damaged."""
+    try:
+        topic_id, offset, seen = value.decode().split(" ")
+        return LastRead(topic_id, int(offset), int(seen))
+    except ValueError:
+        return None
+
+
+def _home(value: bytes) -> Home | None:
+    """Returns where a stream was seen last, None where the value is damaged."""
+    try:
+        partition, since_ms = map(int, value.split())
+        return Home(partition, since_ms)
+    except ValueError:
+        return None
 
 
 def _portions(
