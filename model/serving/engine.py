@@ -4,7 +4,8 @@ R = rows (contents; pairs, each taken alone), B = streams in batch (a chunk), S 
 Q = query pairs, N = pairs of a stream, D = source dim, E = target dim, H = hidden units
 
     support, in units → generator (each stream's start) → learner (the inner loop) → θ′
-    judged on the query beside θ unadapted and ridge regression; the winner learns from all pairs
+    judged on the query beside θ unadapted and a linear map; the winner, unless it is θ, learns from
+    all pairs
 
 What holds for bits. A content's features and a stream's adaptation depend on nothing else in the
 call: neither on how many others there are, nor on where it stands, nor on what the others hold. No
