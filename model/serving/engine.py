@@ -77,9 +77,9 @@ class Engine:
         `chunk` streams are adapted at a time, by default as many as stay in a CPU's cache or keep a
         GPU busy. An episode holds at most `support_capacity` and `query_capacity` pairs, and every
         episode costs as much as a full one: set them to the window's sizes. `extra_steps` inner
-        steps are tried beyond those that θ was trained for, and taken back where they do not help (`model.inner.extra_steps`).
-        `ridge` fits linear maps beside (ridge regression, and Procrustes for a θ that was not
-        meta-trained), for the gate to judge and to publish.
+        steps are tried beyond those that θ was trained for, and taken back where they do not help
+        (`model.inner.extra_steps`). `ridge` fits linear maps beside (ridge regression, and
+        Procrustes for a θ that was not meta-trained), for the gate to judge and to publish.
         Raises BadMetaInit when a part of θ is not known or does not fit, ValueError for a device,
         chunk or capacity that cannot be.
         """
