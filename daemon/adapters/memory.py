@@ -101,7 +101,7 @@ class MemoryEventSource:
         self._positions: dict[int, int] = {}
         self._assigned: set[int] = set()
         self._revoked: set[int] = set()
-        self.down = False
+        self.down = self.reconnected = False
         self.assign(range(topic.partitions) if partitions is None else partitions)
 
     def assign(self, partitions: Sequence[int]) -> None:
@@ -133,7 +133,8 @@ class MemoryEventSource:
             self._positions[partition] += len(batch)
             if found := [record for record in batch if record is not None]:
                 records[partition] = found
-        return Polled(records, assigned, revoked, dict(self._positions))
+        lost, self.reconnected = frozenset(self._positions if self.reconnected else ()), False
+        return Polled(records, assigned, revoked, dict(self._positions), lost)
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
         """See EventSource."""

@@ -155,6 +155,7 @@ class Loop:
         known = frozenset(self._owned)
         report.claimed = self._owned.claim(now, self._clock.wall_ms())
         # the records of a partition claimed just now were read before its claim said where to begin
+        known -= self._owned.compare_again(polled.reconnected & known)
         read = {p: records for p, records in polled.records.items() if p in known and records}
         admitted = self._owned.admit(read)
         report.compared = read.keys() - admitted.keys()

@@ -205,6 +205,19 @@ class Ownership:
                 admitted[partition] = kept
         return admitted
 
+    def compare_again(self, partitions: Iterable[int]) -> set[int]:
+        """Goes back by one record in each of these partitions that are owned, to see whether their
+        logs are still the same. Returns the partitions whose records do not count that were polled
+        before that."""
+        gone_back: set[int] = set()
+        for partition in partitions:
+            tenure = self._tenures.get(partition)
+            offset = tenure.compare_again() if tenure else None
+            if offset is not None:
+                self._source.seek(partition, offset)
+                gone_back.add(partition)
+        return gone_back
+
     def _suspect(self, partition: int, what: str, read_up_to: int) -> NoReturn:
         self._suspected.add(partition)
         detail = f"partition {partition} was read up to offset {read_up_to}, and now {what}"

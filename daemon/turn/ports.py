@@ -42,6 +42,9 @@ class Polled:
     """The offset after all that was read, by partition, as far as it is known. It passes what
     brings no record: transaction markers, aborted transactions, gaps of compaction, and what
     retention has deleted."""
+    reconnected: frozenset[int] = frozenset()
+    """Partitions whose broker was away, or became another one, since the poll before: their records
+    may be of another log than was read so far."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,15 @@ class Tenure:
             self._note_gap(records)
         return records
 
+    def compare_again(self) -> int | None:
+        """Has the last record that was read compared again before any further record counts.
+        Returns the offset to read from for that, None where there is nothing to compare, or where
+        a record that is still to come is compared anyway."""
+        self.check = self.check or self.last_read
+        if self.check is None or self.check.offset >= self.next_offset:
+            return None
+        return self.check.offset
+
     def _note_gap(self, records: Sequence[Record]) -> None:
         """Keeps the largest range of offsets that are not among the records. Such a gap is left by
         retention, and far smaller ones by compaction and by the markers of transactions."""

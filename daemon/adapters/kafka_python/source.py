@@ -64,6 +64,7 @@ from daemon.adapters.kafka_python.client import (
     kafka_errors_translated,
     note_of,
 )
+from daemon.adapters.kafka_python.links import Links
 from daemon.adapters.kafka_python.logs import KafkaPythonLogs
 from daemon.adapters.kafka_python.mended import is_member, keep_join, send_commit
 from daemon.adapters.kafka_python.offsets import ask_ends, positions
@@ -120,7 +121,7 @@ class KafkaPythonEventSource:
         self._settings, self._client_id = settings, client_id
         self._topic = settings.kafka_events_topic
         self._timeout_ms = settings.kafka_timeout_ms
-        self._notes = _RebalanceNotes()
+        self._notes, self._links = _RebalanceNotes(), Links()
         self._rebuild_after_s = max(REBUILD_AFTER_S, 2 * settings.kafka_timeout_ms / 1000)
         self._positions: dict[int, int] = {}
         self._ends = EndOffsets(lambda ps: ask_ends(self._consumer, [self._tp(p) for p in ps]))
@@ -167,6 +168,7 @@ class KafkaPythonEventSource:
             keep_join(self._consumer)
             # before the notes are taken: they then tell of every change that these may reflect
             self._positions = positions(self._consumer)
+            reconnected = self._links.changed(self._consumer)
             if self._ends.refresh(self._positions, time.monotonic()) or batches:
                 self._answered_at = time.monotonic()
         assigned, revoked = self._notes.take()
@@ -176,6 +178,7 @@ class KafkaPythonEventSource:
             assigned,
             revoked,
             {p: at for p, at in self._positions.items() if p not in revoked},
+            reconnected - revoked,
         )
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, Bounds]:
@@ -279,7 +282,8 @@ class KafkaPythonEventSource:
         notes.on_partitions_lost(had)  # before the new one's first assignment
         rebuilt = self._joining(notes)
         self.close()
-        self._consumer, self._notes, self._positions = rebuilt, notes, {}
+        self._consumer, self._notes, self._links = rebuilt, notes, Links()
+        self._positions = {}
         self._insist_on_commit = False
 
     def close(self) -> None:

@@ -87,6 +87,10 @@ def connection_properties(settings: Settings, client_id: str) -> dict[str, Any]:
     return properties
 
 
+LOST = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
+"""What librdkafka says when a connection to a broker is gone."""
+
+
 class Complaints:
     """The errors that librdkafka reports beside its calls: they explain the call that fails next.
 
@@ -99,10 +103,17 @@ class Complaints:
         self._noted_at = 0.0
         self._refusal: KafkaError | None = None
         self._refused_at = 0.0
+        self._disconnected = False
+
+    def take_disconnected(self) -> bool:
+        """Returns whether a connection to a broker was lost since the last call."""
+        lost, self._disconnected = self._disconnected, False
+        return lost
 
     def on_error(self, error: KafkaError) -> None:
         """Notes an error. It is the client's `error_cb`: called within polls, on their thread."""
         self._last, self._noted_at = error, time.monotonic()
+        self._disconnected |= error.code() in LOST
         if refusal_in(error):
             self._refusal, self._refused_at = error, self._noted_at
 

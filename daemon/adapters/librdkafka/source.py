@@ -179,7 +179,9 @@ class LibrdkafkaEventSource:
         self._detours.begin_where_stalled(self._read_positions(), self.lag(), now)
         self._read_detours(max_records - sum(map(len, records.values())), records)
         read = {p: batch for p, batch in records.items() if batch}
-        return Polled(read, *self._take_news(), self._read_positions())
+        news = self._take_news()
+        lost = frozenset(self._mine) if self._complaints.take_disconnected() else frozenset()
+        return Polled(read, *news, self._read_positions(), lost)
 
     def _is_read(self, partition: int) -> bool:
         """Whether what comes of a partition counts: it is ours, and was not read before a seek
