@@ -118,7 +118,7 @@ def run_command(
 
 @app.command("check")
 def check_command(config_file: ConfigFile = None, allow_eviction: AllowEviction = False) -> None:
-    """Try everything that could stop the daemon: settings, θ, Kafka, topics, rights, Redis. Print
+    """Check everything that could stop the daemon: settings, θ, Kafka, topics, rights, Redis. Print
     the least rights that a worker needs.
 
     Exits 0 when all is well, 2 when something is wrong.

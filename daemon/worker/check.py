@@ -1,4 +1,4 @@
-"""`adaptd check`: tries everything that could stop `adaptd run`, without reading an event.
+"""`adaptd check`: looks for whatever could stop `adaptd run`, without reading an event.
 
 D = source dim, E = target dim
 """
