@@ -5,10 +5,10 @@
 # make deploy-check   the chart, the image (built and run), the manifests on a real API server
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
-# make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes an hour
+# make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes hours
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
-# make gpu-check   every test that needs a CUDA device, and the inner loop's speed on one
+# make gpu-check   the model's tests that need a CUDA device, and the inner loop's speed on one
 # make bench  BENCHMARKS.md and its chart; no test depends on them
 
 PYTHON ?= python3

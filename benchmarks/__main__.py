@@ -55,7 +55,9 @@ def bench_cliffs(
     quick: Quick = False,
     out: Out = None,
 ) -> None:
-    """A backlog of large mappings that must drain, and another θ that must not hold events up.
+    """A backlog of large mappings, events that come one by one, and another θ while events come.
+
+    The backlog must drain, and the mappings of the other θ must not hold events up.
 
     Starts a local Kafka and Redis of its own. Three minutes and 4 GB of the disk.
     """
@@ -123,7 +125,7 @@ def write_report(
 ) -> None:
     """Runs adapt, stream and windows, and writes BENCHMARKS.md: the goals, and what was measured.
 
-    A quarter of an hour on two cores that do nothing else.
+    A quarter to half an hour on two cores that do nothing else.
     """
     from benchmarks.report import write
 

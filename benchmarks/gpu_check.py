@@ -1,10 +1,10 @@
-"""`python -m benchmarks.gpu_check` (`make gpu-check`): everything that needs a CUDA device, in
-under ten minutes, for a machine that is lent.
+"""`python -m benchmarks.gpu_check` (`make gpu-check`): what needs a CUDA device, in one go, for a
+machine that has one for a short time.
 
-It runs every test marked `gpu`, then `python -m benchmarks adapt` on CUDA with larger batches
-beside the usual ones, and prints one line of JSON on stdout. It needs torch, numpy, safetensors,
-msgspec, pillow and pytest, and nothing else to be installed. The exit code is 1 without a device,
-when a test fails, and when one of our inner loops computes something wrong.
+It runs the model's tests marked `gpu`, then `python -m benchmarks adapt` on CUDA with larger
+batches beside the usual ones, and prints one line of JSON on stdout. It needs torch, numpy,
+safetensors, msgspec, pillow and pytest, and nothing else to be installed. The exit code is 1
+without a device, when a test fails, and when one of our inner loops computes something wrong.
 """
 
 import json
@@ -26,7 +26,7 @@ from benchmarks.output import Report, to_stderr
 TESTS = tuple(
     f"tests/model/test_{name}.py" for name in ("engine_bits", "hidden_captured", "hidden_triton")
 )
-"""The files with tests marked `gpu`; others need more to be installed."""
+"""The model's files with tests marked `gpu`; that of the benchmarks needs more to be installed."""
 TESTS_WITHIN_S = 300
 LARGER = tuple(Case("adapt", b, d) for d in (128, 512) for b in (8_192, 32_768))
 PLAN = replace(AdaptPlan(), device="cuda", cases=(*GRID, *LARGER), names=tuple(OURS), turns=2)
@@ -54,9 +54,9 @@ def main() -> int:
 
 
 def run_tests(*arguments: str) -> dict[str, int]:
-    """Runs the tests marked `gpu`, with more arguments of pytest's. Returns how many passed and
-    failed; one that is skipped has failed. The usual fixtures start Kafka and Redis, and stay
-    out."""
+    """Runs the tests in TESTS that are marked `gpu`, with more arguments of pytest's. Returns how
+    many passed and failed; one that is skipped has failed. The usual fixtures start Kafka and
+    Redis, and stay out."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.xml"
         command = [

@@ -118,7 +118,7 @@ def run_command(
 
 @app.command("check")
 def check_command(config_file: ConfigFile = None, allow_eviction: AllowEviction = False) -> None:
-    """Try everything that could stop the daemon: settings, θ, Kafka, topics, rights, Redis. Print
+    """Check everything that could stop the daemon: settings, θ, Kafka, topics, rights, Redis. Print
     the least rights that a worker needs.
 
     Exits 0 when all is well, 2 when something is wrong.
@@ -137,9 +137,10 @@ def check_command(config_file: ConfigFile = None, allow_eviction: AllowEviction 
 
 @topics_app.command("create")
 def create_topics(config_file: ConfigFile = None) -> None:
-    """Make the events, mappings and dead-letter topics where they do not exist.
+    """Make the topics that do not exist: of events, mappings, dead letters and θs.
 
-    Partitions and replicas are the settings ADAPTD_TOPIC_PARTITIONS and ADAPTD_TOPIC_REPLICATION.
+    The last is left out where ADAPTD_FOLLOW_META_INITS is off. Partitions (θs have one) and
+    replicas are the settings ADAPTD_TOPIC_PARTITIONS and ADAPTD_TOPIC_REPLICATION.
     """
     settings = config.load_settings(config_file)
     from daemon.adapters.kafka_python.topics import KafkaTopics

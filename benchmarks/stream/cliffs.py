@@ -1,4 +1,4 @@
-"""`python -m benchmarks cliffs`: what a worker does where it once fell off.
+"""`python -m benchmarks cliffs`: loads under which an earlier worker got slow or stood still.
 
 - backlog: many large mappings are owed at once, and the time for a delivery is short. The turn's
   mappings must not be one delivery: that is never acknowledged, and begins anew for ever.
@@ -88,7 +88,8 @@ def cliffs_figures(plan: CliffsPlan, say: Say) -> Report:
 
 
 def backlog(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Report:
-    """Returns how long the backlog took, how many records it needed and the memory it took."""
+    """Returns how long the backlog took, how many records Kafka got until all was committed, and
+    the memory that the worker took (MiB). Raises NoFigures, Unavailable."""
     sized = StreamPlan(
         streams=plan.backlog_streams,
         dim=plan.backlog_dim,

@@ -2,7 +2,7 @@
 
 The function takes nothing and returns a token with the time until which it is valid, Unix time in
 seconds. It is named as `module:function`, or by the name of an entry point in the group
-`adaptd.token_providers`. `docs/operating.md` shows one for Amazon MSK.
+`adaptd.token_providers`. `docs/operating.md` shows one, and says what it calls for Amazon MSK.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ def evaluate(
 ) -> None:
     """Evaluate θ adapted, gated and unadapted, beside baselines and luck.
 
-    Without events files: the shipped θs on emoji that they were never trained on, as tables;
-    tenants are synthetic, languages are not. With events files: one θ on recorded streams.
+    Without events files: the shipped θs on emoji that they were never trained on, and a new θ on
+    pairs of embeddings, as tables; tenants are synthetic, languages are not. With events files: one
+    θ on recorded streams.
     """
     import torch
 

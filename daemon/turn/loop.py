@@ -117,7 +117,7 @@ class Loop:
         self._drop(self._owned.forget())
 
     def finish(self) -> None:
-        """Waits for the last turn's commit. Raises Unavailable."""
+        """Waits for the last turn's commit. Raises Unavailable, Refused."""
         self._owned.await_commit()
 
     def serve(

@@ -69,7 +69,7 @@ class MessageBuilder:
         )
 
     def mapping(self, verdict: Verdict, context: PublicationContext) -> Message:
-        """Returns θ′ or ridge regression, whichever the gate chose, or θ marked as the fallback."""
+        """Returns θ′ or the linear map, whichever the gate chose, or θ marked as the fallback."""
         adaptation, theta = verdict.adaptation, self._engine.theta
         body = self._body(verdict)
         linear = verdict.outcome is Outcome.RIDGE

@@ -16,9 +16,10 @@ DECODE_BUDGET_S = 5.0
 """After this long a turn decodes no further event and leaves the rest to the next turn: large
 pictures must not make a turn longer than the consumer group and the supervisor allow."""
 VERIFY_INTERVAL_S = 2.0
-"""How often an idle worker asks Kafka and Redis something. A worker that another one has superseded
-finds out within this time, well before the shortest session timeout that brokers accept (6 s); one
-request of a few bytes in two seconds costs nothing."""
+"""How often a worker asks, busy or idle, whether Kafka and Redis answer, whether its logs are still
+the same and whether another worker has claimed a partition. One that was superseded finds out
+within this time, well before the shortest session timeout that brokers accept (6 s); a few small
+requests in two seconds cost nothing."""
 
 KEEP_HOME_MS = 3_600_000
 """How old the note of a stream's partition may be when the stream comes into memory: an older one

@@ -6,6 +6,9 @@ Adapters in `daemon.adapters`, and `model.serving.engine.Engine`, satisfy these 
 has one contract suite in tests/contracts that every adapter passes. All calls come from the one
 thread that owns the loop, except `WindowStore.append` and `WindowStore.remember`: they may run
 beside any call but `use_topic`, `claim`, `begin_anew`, `restore`, `shorten` and one another.
+
+What raises Unavailable when a service does not answer raises Refused when it refuses this worker's
+credentials or rights.
 """
 
 from __future__ import annotations

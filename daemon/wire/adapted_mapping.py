@@ -1,7 +1,8 @@
 """The adapted mapping: a safetensors file whose metadata says where it comes from.
 
 The same facts are headers of the record, so that a reader can filter without parsing the value.
-Readers keep the record with the largest (epoch, version) of each stream.
+Readers keep, for each stream, the record with the largest (epoch, version) of a partition of
+events, and between two partitions that with the larger (event_time_ms, partition).
 
 Each record says what its tensors are, and one topic may hold records of every kind:
 
@@ -67,7 +68,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     """How to apply it; `mlp`: f(x) = σo(w2·σ(w1·x + b1) + b2)."""
     activation: OutputActivation
-    """σ: relu, gelu, tanh, sigmoid, or none (ridge: a linear mapping)."""
+    """σ: relu, gelu, tanh, sigmoid, or none (outcome `ridge`: a linear map)."""
     output_activation: OutputActivation
     """σo: one of the same, usually none."""
     source_modality: str
@@ -77,7 +78,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     target_dim: int
     stream: str
     outcome: Outcome
-    """`adapted`: θ′; `ridge`: ridge regression, clearly better than θ′ and θ (or θ was never
+    """`adapted`: θ′; `ridge`: a linear map, clearly better than θ′ and θ (or θ was never
     meta-trained, and θ′ not clearly better); `worse` or `not_finite`: the fallback, θ itself, for
     θ was clearly better than θ′ or that is not finite."""
     epoch: int
@@ -96,7 +97,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     loss: str
     """What the losses below measure: mse or cosine."""
     support_pairs: int
-    """How many pairs the mapping learned from: all of the window."""
+    """How many pairs the mapping learned from: all of the window. (θ, the fallback, learned from
+    none, and says the same number.)"""
     query_pairs: int
     """How many of them, the newest, candidates were judged on before any learned from them; pairs
     whose source occurs among the older ones do not judge."""

@@ -1,4 +1,4 @@
-"""`adaptd check`: tries everything that could stop `adaptd run`, without reading an event.
+"""`adaptd check`: looks for whatever could stop `adaptd run`, without reading an event.
 
 D = source dim, E = target dim
 """
@@ -134,6 +134,7 @@ def _windows(settings: Settings, engine: Engine) -> Iterator[Finding]:
         # one pair too few: the script deletes the window, which a worker must be allowed to do
         store.append(0, epoch, 1, [Append("check", pair)], {"check": 1})
         store.restore(0, epoch, {"check": [pair]})
+        store.shorten(0, epoch, {"check": 0})
         store.load(0, ["check"])
         store.streams([0])
         store.mark(0, epoch, "check")

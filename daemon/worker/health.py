@@ -126,8 +126,9 @@ class Health:
         )
 
     def ready(self) -> tuple[bool, str]:
-        """Readiness for /readyz: True when the group has assigned partitions and Kafka and Redis
-        answered in the last turn; the string gives the reason otherwise."""
+        """Readiness for /readyz: True when the group has given this worker its partitions (a spare
+        gets none), Kafka and Redis answered in the last turn, and recovery gets the worker further;
+        the string gives the reason otherwise."""
         now = self.snapshot
         if now.stopping:
             return False, "stopping"

@@ -82,7 +82,8 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
     "turn_seconds": MetricSpec("Length of a turn, without the wait for records.", buckets=STAGE_S),
     "turn_stage_seconds": MetricSpec("Length of each stage of a turn.", "stage", STAGE_S),
     "inner_loop_seconds": MetricSpec(
-        "Length of the inner loop of one batch, all steps together.", buckets=STAGE_S
+        "Length of adapting one batch: all steps of the inner loop, and the judging.",
+        buckets=STAGE_S,
     ),
     "batch_streams": MetricSpec("Streams adapted in one batch.", buckets=BATCH),
     "support_loss": MetricSpec(
@@ -91,8 +92,8 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
         LOSS,
     ),
     "query_loss": MetricSpec(
-        "θ's loss (mse or cosine) on the query pairs, which are not adapted on, before (θ) and "
-        "after (θ′) the inner loop.",
+        "θ's loss (mse or cosine) on the query pairs, from before anything learned from them, "
+        "before (θ) and after (θ′) the inner loop.",
         "when",
         LOSS,
     ),

@@ -4,7 +4,8 @@ R = rows (contents; pairs, each taken alone), B = streams in batch (a chunk), S 
 Q = query pairs, N = pairs of a stream, D = source dim, E = target dim, H = hidden units
 
     support, in units → generator (each stream's start) → learner (the inner loop) → θ′
-    judged on the query beside θ unadapted and ridge regression; the winner learns from all pairs
+    judged on the query beside θ unadapted and a linear map; the winner, unless it is θ, learns from
+    all pairs
 
 What holds for bits. A content's features and a stream's adaptation depend on nothing else in the
 call: neither on how many others there are, nor on where it stands, nor on what the others hold. No
@@ -74,11 +75,11 @@ class Engine:
         """Put θ on `device` ("cpu", "cuda", "cuda:N", or "auto": a GPU if there is one).
 
         `chunk` streams are adapted at a time, by default as many as stay in a CPU's cache or keep a
-        GPU busy. An episode holds at most
-        `support_capacity` and `query_capacity` pairs, and every episode costs as much as a full
-        one: set them to the window's sizes. `extra_steps` inner steps are tried beyond those that
-        θ was trained for, and taken back where they do not help (`model.inner.learners`). `ridge`
-        fits ridge regression beside, for the gate to judge by.
+        GPU busy. An episode holds at most `support_capacity` and `query_capacity` pairs, and every
+        episode costs as much as a full one: set them to the window's sizes. `extra_steps` inner
+        steps are tried beyond those that θ was trained for, and taken back where they do not help
+        (`model.inner.extra_steps`). `ridge` fits linear maps beside (ridge regression, and
+        Procrustes for a θ that was not meta-trained), for the gate to judge and to publish.
         Raises BadMetaInit when a part of θ is not known or does not fit, ValueError for a device,
         chunk or capacity that cannot be.
         """

@@ -13,7 +13,8 @@ What lies in memory of a slot (`model.inner.hidden.descent` says what for):
 
 A new pair costs its own projections (one matrix product for all that arrive together) and one row
 and column of each Gram; nothing else moves. Adapting gathers a slot's rows in order of age and
-touches no feature; those are read again only to publish.
+touches no feature; those are read again to publish, and for streams that hidden space is too coarse
+for, which are adapted and judged in full.
 
 What holds for bits: p and r are made in chunks of ROWS rows always, a Gram's number is a sum over
 products in one fixed order wherever its pairs lie (`numpy.einsum`, row by row), and pairs are

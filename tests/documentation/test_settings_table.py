@@ -1,9 +1,11 @@
-"""The table in docs/settings.md lists exactly the settings there are."""
+"""The table in docs/settings.md lists exactly the settings there are, that in docs/operating.md the
+rights in Redis."""
 
 from __future__ import annotations
 
 import re
 
+from daemon.adapters.redis.windows import COMMANDS
 from daemon.config import PREFIX, Settings
 from docs.site.settings_table import PAGE, inserted, render
 
@@ -33,3 +35,10 @@ def test_the_table_shows_ranges_choices_and_defaults() -> None:
     assert "| `ADAPTD_REBUILD_WINDOWS` | true, false | `true` |" in table
     assert "| `ADAPTD_KAFKA_OFFSET_RESET` | earliest, latest | `earliest` |" in table
     assert "| `ADAPTD_KAFKA_SASL_PASSWORD` | secret | unset |" in table
+
+
+def test_the_page_on_operating_lists_every_redis_command_that_a_worker_needs() -> None:
+    page = (PAGE.parent / "operating.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| Redis | `~<prefix>:*`"))
+    listed = row.partition("the commands ")[2].rstrip(" |").split(", ")
+    assert listed == [command.replace("|", " ").upper() for command in COMMANDS]

@@ -368,7 +368,8 @@ def test_what_keeps_a_worker_from_redis_is_said(valkey: Server, url: str, words:
 
 
 @pytest.mark.parametrize(
-    "command", ["evalsha", "get", "set", "del", "expire", "xadd", "xlen", "xrevrange", "scan"]
+    "command",
+    ["evalsha", "get", "set", "del", "expire", "xadd", "xlen", "xtrim", "xrevrange", "scan"],
 )
 def test_each_command_that_redis_forbids_is_named_by_check(
     valkey: Server, theta: Path, command: str
