@@ -108,14 +108,26 @@ class Cluster:
             name, spec, phase = pod["metadata"]["name"], pod["spec"], pod["status"].get("phase")
             words = ("-n", namespace)
             if "deletionTimestamp" in pod["metadata"]:
-                self.kubectl("delete", "pod", name, *words, "--force", "--grace-period=0")
+                words += ("--ignore-not-found", "--force", "--grace-period=0")
+                self.kubectl("delete", "pod", name, *words)
             elif "nodeName" in spec and phase == "Pending":
                 succeeds = spec["restartPolicy"] == "Never"
-                self._patch_status("pod", name, pod_status(pod, succeeds), *words)
+                with gone_meanwhile():
+                    self._patch_status("pod", name, pod_status(pod, succeeds), *words)
 
     def _patch_status(self, kind: str, name: str, status: dict[str, Any], *words: str) -> None:
         patch = json.dumps({"status": status})
         self.kubectl("patch", kind, name, *words, "--subresource=status", "-p", patch)
+
+
+@contextmanager
+def gone_meanwhile() -> Iterator[None]:
+    """Lets pass that a controller has deleted a pod since it was listed."""
+    try:
+        yield
+    except Refused as e:
+        if "NotFound" not in str(e):
+            raise
 
 
 def pod_status(pod: dict[str, Any], succeeds: bool) -> dict[str, Any]:
