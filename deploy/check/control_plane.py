@@ -108,8 +108,8 @@ class Cluster:
             name, spec, phase = pod["metadata"]["name"], pod["spec"], pod["status"].get("phase")
             words = ("-n", namespace)
             if "deletionTimestamp" in pod["metadata"]:
-                words += ("--ignore-not-found", "--force", "--grace-period=0")
-                self.kubectl("delete", "pod", name, *words)
+                at_once = ("--ignore-not-found", "--force", "--grace-period=0")
+                self.kubectl("delete", "pod", name, *words, *at_once)
             elif "nodeName" in spec and phase == "Pending":
                 succeeds = spec["restartPolicy"] == "Never"
                 with gone_meanwhile():
