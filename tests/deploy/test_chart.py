@@ -257,6 +257,7 @@ TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"sec
             "prometheusRule.disabled",
             "Correct the name",
         ),
+        ({"settings": {"tracing": True}}, "networkPolicy.extraEgress", "OTEL_EXPORTER"),
         ({"settings": {"device": "cuda"}}, "settings.device", "Set profile to cuda"),
         ({"profile": "cuda", "settings": {"device": "cpu"}}, "settings.device", "profile to cpu"),
         ({"settings": {"torch_threads": 4}}, "settings.torch_threads", "Raise the limit"),

@@ -185,6 +185,9 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and $s.tracing .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) }}
+- networkPolicy.extraEgress: settings.tracing sends spans, but nothing lets them out. Add where OTEL_EXPORTER_OTLP_ENDPOINT (among extraEnv) leads.
+{{- end }}
 {{- range $monitor := list "podMonitor" "serviceMonitor" }}
 {{- with index $.Values $monitor }}
 {{- if gt (include "adaptd.seconds" .scrapeTimeout | float64) (include "adaptd.seconds" .interval | float64) }}
