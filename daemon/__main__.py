@@ -23,6 +23,7 @@ from daemon.commands import meta_init, offsets
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.outputs import require_writable, writing
+from daemon.commands.plan import plan
 from daemon.commands.record import record
 from daemon.commands.send import send_file
 from daemon.commands.up import up
@@ -48,6 +49,7 @@ app.command("meta-train")(meta_train)
 app.command()(evaluate)
 app.command("send")(send_file)
 app.command()(up)
+app.command()(plan)
 
 ConfigFile = Annotated[
     Path | None,
