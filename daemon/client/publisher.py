@@ -194,8 +194,11 @@ def as_content(value: Any) -> Content:
     if isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
         return Audio(data) if data[:4] == b"RIFF" and data[8:12] == b"WAVE" else Image(data)
+    if value is None:
+        raise MalformedEvent("schema", "no content: None")
     if hasattr(value, "detach"):  # torch's
         value = value.detach().cpu()
+        value = value if str(value.dtype).removeprefix("torch.") in FLOATS else value.float()
     try:
         numbers = np.asarray(value)
         if numbers.dtype.name not in FLOATS:

@@ -289,7 +289,8 @@ class MappingSubscriber:
     def _on_failure(self, e: Exception) -> None:
         expected = isinstance(e, AdaptdError | OSError)
         self._failures[type(e).__name__] += 1
-        if self._detail != (detail := described(e)):
+        detail = str(e) if expected else described(e)
+        if self._detail != detail:
             log.warning("following fails: %s", detail, exc_info=None if expected else e)
         self._detail = detail
         self._follower.disconnect()
