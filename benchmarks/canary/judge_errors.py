@@ -1,4 +1,7 @@
-"""`python -m benchmarks canary`: how often the judge of canaries errs, and how long it takes."""
+"""`python -m benchmarks canary`: how often the judge of canaries errs, and how long it takes.
+
+R = rows (trials), B = streams in batch (of a trial, in order)
+"""
 
 from __future__ import annotations
 

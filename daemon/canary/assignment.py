@@ -8,7 +8,7 @@ import hashlib
 from daemon.wire.canary import MOST_SHARE, Canary
 
 
-def held_out(stream: str, seed: int) -> bool:
+def is_held_out(stream: str, seed: int) -> bool:
     """Returns whether the stream is one of the 30 % that no θ may be trained on: the parts
     `validation` and `test` of `model.meta.splits.part_of`, for good."""
     return _place(f"{seed}\n{stream}") < MOST_SHARE
@@ -17,7 +17,7 @@ def held_out(stream: str, seed: int) -> bool:
 def shadows(canary: Canary, stream: str) -> bool:
     """Returns whether the stream judges this candidate: a share of all streams, of those held out.
     Another candidate has other streams, so that no tenant always bears the cost."""
-    if not held_out(stream, canary.seed):
+    if not is_held_out(stream, canary.seed):
         return False
     return _place(f"{canary.content_hash}\n{stream}") < canary.share / MOST_SHARE
 

@@ -322,8 +322,9 @@ class Loop:
             report.shadow = ShadowReport(fault=described(e), reason="unusable")
             self._shadow = None
             return
-        took_s = self._clock.now() - began
-        self._shadow.spent(took_s, report.stages["adapt"])
+        now = self._clock.now()
+        took_s = now - began
+        self._shadow.spent(now, took_s, report.stages["adapt"])
         report.shadow = ShadowReport(evidence, count, took_s)
 
     def _send_evidence(self, report: TurnReport) -> None:

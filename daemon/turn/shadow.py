@@ -37,8 +37,11 @@ JUDGEMENTS = 4
 """Of a stream, before it speaks: one judgement of four pairs scatters widely."""
 COLD = 5
 """Pairs of the short support."""
-SLOTS = 16
+SLOTS = 64
 """The most streams that judge in one turn, and so the memory that it takes."""
+SPARE = 0.01
+"""Of all time, what judging may take besides its share of the adapting: where few events come,
+batches are small, and a share of so little would not do."""
 MOST_SAVED_S = 1.0
 """The most time that is saved up for judging."""
 
@@ -89,6 +92,7 @@ class Shadow:
         """Streams whose evidence is on its way; those that are still here in the next turn begin
         again, for it did not arrive."""
         self._left_s = 0.0
+        self._settled_at: float | None = None
 
     def judge(
         self,
@@ -141,13 +145,17 @@ class Shadow:
     def _fill(self, chosen: Sequence[Judging], pairs_of: PairsOf) -> None:
         """Copies the streams' pairs to the slots: all for the candidate, for the active θ those of
         the short cut."""
-        for slot, each in enumerate(chosen):
-            cut = each.due.whole.cut
-            x_ND, y_NE = pairs_of(cut)
-            newest = min(COLD, cut.support) + cut.query
-            for windows, pairs in ((self._candidate, len(x_ND)), (self._active, newest)):
+        pairs = [pairs_of(each.due.whole.cut) for each in chosen]
+        whole = [len(x_ND) for x_ND, _ in pairs]
+        short = [min(COLD, e.due.whole.cut.support) + e.due.whole.cut.query for e in chosen]
+        for windows, newest in ((self._candidate, whole), (self._active, short)):
+            slots = [slot for slot, count in enumerate(newest) for _ in range(count)]
+            for slot in range(len(chosen)):
                 windows.clear(slot)
-                windows.append([slot] * pairs, list(x_ND[-pairs:]), list(y_NE[-pairs:]))
+            taken = list(zip(pairs, newest, strict=True))
+            x = [x_D for (x_ND, _), count in taken for x_D in x_ND[-count:]]
+            y = [y_E for (_, y_NE), count in taken for y_E in y_NE[-count:]]
+            windows.append(slots, x, y)
 
     def _note(
         self,
@@ -159,7 +167,7 @@ class Shadow:
         noted = self._open.setdefault(each.stream, Judgements())
         noted.judged_to = each.version
         full, cold = (
-            difference(self._loss(ours), self._loss(theirs))
+            loss_difference(self._loss(ours), self._loss(theirs))
             for ours, theirs in zip(active, candidate, strict=True)
         )
         noted.failed += sum(not adaptation.finite for adaptation in candidate)
@@ -202,10 +210,12 @@ class Shadow:
         self._done |= self._unsent
         self._unsent.clear()
 
-    def spent(self, judging_s: float, adapting_s: float) -> None:
-        """Notes how long a turn judged, and how long it adapted for the streams: of that, judging
-        may take the canary's share. What is over is saved, and what was too much is paid back."""
-        earned_s = self.canary.share * adapting_s
+    def spent(self, now: float, judging_s: float, adapting_s: float) -> None:
+        """Notes how long a turn judged, and how long it adapted for the streams: judging may take
+        the canary's share of that, and SPARE of all time. What is over is saved, and what was too
+        much is paid back. `now` is in seconds, monotonic."""
+        earned_s = self.canary.share * adapting_s + SPARE * (now - (self._settled_at or now))
+        self._settled_at = now
         self._left_s = min(MOST_SAVED_S, self._left_s + earned_s - judging_s)
 
     def drop(self, partition: int) -> None:
@@ -214,7 +224,7 @@ class Shadow:
             del self._open[stream]
 
 
-def difference(active: float | None, candidate: float | None) -> float | None:
+def loss_difference(active: float | None, candidate: float | None) -> float | None:
     """Returns (active - candidate) / (active + candidate) of two losses, within -1 and 1: above 0
     where the candidate is better. A loss that is not finite is worse than any that is. None where
     a loss is not known."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.adapters.memory import MemoryRecord
-from daemon.canary.assignment import held_out, shadows
+from daemon.canary.assignment import is_held_out, shadows
 from daemon.wire.canary import CANDIDATE_KEY, Canary, decode_canary, encode_canary
 from daemon.wire.catalogue import Catalogue
 from daemon.wire.evidence import BadEvidence, decode_evidence, evidence_message
@@ -80,9 +80,9 @@ def test_whatever_lies_there_is_evidence_or_bad_evidence(
 
 def test_those_that_judge_are_those_that_are_never_trained_on() -> None:
     for name in NAMES[:3_000]:
-        assert held_out(name, 3) == (part_of(name, 3) != "train")
+        assert is_held_out(name, 3) == (part_of(name, 3) != "train")
     judging = {name for name in NAMES if shadows(CANARY, name)}
-    assert judging == {name for name in NAMES if held_out(name, 0)}  # a share of 0.3
+    assert judging == {name for name in NAMES if is_held_out(name, 0)}  # a share of 0.3
 
 
 def test_shares_hold_and_candidates_have_streams_of_their_own() -> None:

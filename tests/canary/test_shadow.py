@@ -13,7 +13,7 @@ import pytest
 from daemon.canary.assignment import shadows
 from daemon.errors import Unavailable
 from daemon.turn.ports import AdaptationEngine, Outbox
-from daemon.turn.shadow import JUDGEMENTS, Shadow, difference
+from daemon.turn.shadow import JUDGEMENTS, Shadow, loss_difference
 from daemon.turn.window import WindowShape
 from daemon.wire.evidence import Heard, decode_evidence
 from daemon.wire.record import Message
@@ -212,12 +212,13 @@ def run_counting(failing: int) -> tuple[World, int, Counting]:
 
 def test_judging_takes_the_share_of_the_time_that_it_was_given() -> None:
     judging = shadow(Scaling(0.5))
-    judging.spent(judging_s=0.9, adapting_s=1.0)  # 0.3 earned
+    judging.spent(10.0, judging_s=0.9, adapting_s=1.0)  # 0.3 earned
     nothing: Any = ([], [], lambda cut: None, lambda cut: 0)
     assert judging._left_s == pytest.approx(-0.6)
     assert judging.judge(*nothing) == ([], 0)
-    for _ in range(20):
-        judging.spent(0.0, 1.0)
+    judging.spent(20.0, 0.0, 1.0)  # 0.3 for the adapting, 0.1 for the time
+    assert judging._left_s == pytest.approx(-0.2)
+    judging.spent(1_000.0, 0.0, 1.0)
     assert judging._left_s == 1.0
 
 
@@ -240,7 +241,7 @@ def test_judging_takes_the_share_of_the_time_that_it_was_given() -> None:
 def test_the_difference_is_bounded_whatever_the_losses(
     active: float | None, candidate: float | None, found: float | None
 ) -> None:
-    assert difference(active, candidate) == found
+    assert loss_difference(active, candidate) == found
 
 
 def test_adaptations_that_are_not_finite_are_as_bad_as_can_be_and_counted() -> None:
