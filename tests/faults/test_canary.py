@@ -110,8 +110,8 @@ def shows(worker: Worker, line: str) -> bool:
 
 
 @contextmanager
-def ready_worker(lab: Installation, **settings: str) -> Iterator[Worker]:
-    with lab.worker(**settings) as worker:
+def ready_worker(lab: Installation, canary: str = "ask") -> Iterator[Worker]:
+    with lab.worker(canary=canary) as worker:
         worker.wait_until_ready()
         yield worker
 
