@@ -98,6 +98,7 @@ TOPIC_SETTINGS = (
     "kafka_mappings_topic",
     "kafka_dead_letters_topic",
     "kafka_meta_inits_topic",
+    "kafka_evidence_topic",
 )
 
 
@@ -150,6 +151,9 @@ class Settings(BaseModel):
     kafka_meta_inits_topic: TopicName = "meta-inits"
     """The topic of published θs, which also says which of them is active. `adaptd meta-init` writes
     it. It must be compacted and have one partition."""
+    kafka_evidence_topic: TopicName = "meta-evidence"
+    """The topic that workers write to how a candidate θ does beside the active one. It must have
+    one partition and not be compacted."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
     """Where a group begins to read that has never committed. Partitions and topics that are made
     later are read from their beginning."""
@@ -218,6 +222,10 @@ class Settings(BaseModel):
     meta_init_max_bytes: int = Field(33_554_432, ge=65_536, le=MAX_META_INIT_BYTES)
     """The largest θ that is published and followed. `adaptd topics create` makes the meta-inits
     topic take it."""
+    canary: Literal["off", "ask", "auto"] = "ask"
+    """What workers do with a candidate θ that `adaptd meta-init canary` has put on trial. ask: they
+    judge it on some streams, publish nothing of it, and leave its activation to a person. auto: one
+    that has won is activated, and put back if it then turns out to be worse. off: nothing."""
     source_modality: Modality | None = None
     """If set, the worker starts only with a θ that maps from this modality."""
     target_modality: Modality | None = None
