@@ -10,6 +10,7 @@ What lies in memory of a slot (`model.inner.hidden.descent` says what for):
     x, y                       (W, D), (W, E)    the features, in host memory or spilled
     p = W1·x + b1, r = W2ᵀ·y   (W, H) each       on the device
     t = y·b2, before           (W) each          before: the pair's loss by θ
+    μ·x                        (W)               where θ tells the mean μ of its usual sources
     g = x·xᵀ, γ = y·yᵀ         (W, W) each
 
 A new pair costs its own projections (one matrix product for all that arrive together) and one row
@@ -74,7 +75,14 @@ class HiddenWindows:
         self._device = inner.terms.w1.device
         self._b2_E = inner.terms.b2.cpu().numpy()
         self._w1_DH = inner.terms.w1.T.contiguous()
-        self._projections = Projections(raw.capacity, raw.size, len(inner.terms.w1), self._device)
+        self._usual_D = None if inner.usual is None else inner.usual.mean_D.cpu().numpy()
+        self._projections = Projections(
+            raw.capacity,
+            raw.size,
+            len(inner.terms.w1),
+            self._device,
+            usual=inner.usual is not None,
+        )
         self._workspace, self._judging, self._room = Workspace(), JudgingSpace(), FactorRoom()
         self._generation = 0
         self.batch_splits = 0
@@ -132,7 +140,9 @@ class HiddenWindows:
         )
         less_b2 = less_bias(terms, alone)
         before_1R = losses_of_theta(terms, less_b2, inner.loss, inner.activation, _times)
-        return New(p_RH, r_RH, t_R, before_1R[0])
+        usual_D = self._usual_D
+        onto_usual_R = torch.zeros_like(t_R) if usual_D is None else self._put(dots(x_RD, usual_D))
+        return New(p_RH, r_RH, t_R, before_1R[0], onto_usual_R)
 
     def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
         """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
@@ -163,8 +173,8 @@ class HiddenWindows:
     @torch.inference_mode()
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         judges = [self._raw.judges(cut) for cut in cuts]
-        raw, before_BN = self._projections.gather(self._rows(cuts), self._support)
-        found = descend_in_units(self._inner, raw, self._workspace)
+        raw, before_BN, usual_BN = self._projections.gather(self._rows(cuts), self._support)
+        found = descend_in_units(self._inner, raw, usual_BN, self._workspace)
         streams, coarse = judge_chunk(
             self._inner, found, before_BN, self._put(self._padded(judges)), self._judging
         )
@@ -203,8 +213,8 @@ class HiddenWindows:
         self, cuts: Sequence[Cut], capacity: int, room: FactorRoom | None = None
     ) -> list[HiddenFit | None]:
         """θ′ of every cut, adapted to its support; None where that is not finite."""
-        raw, _ = self._projections.gather(self._rows(cuts, (capacity, 0)), capacity)
-        found = descend_in_units(self._inner, raw, self._workspace)
+        raw, _, usual_BN = self._projections.gather(self._rows(cuts, (capacity, 0)), capacity)
+        found = descend_in_units(self._inner, raw, usual_BN, self._workspace)
         descent = found.descent
         into = room.take(descent) if room else None
         made = factors(self._terms, found.projected, descent, into)
@@ -213,8 +223,12 @@ class HiddenWindows:
         finite = descent.healthy_B.tolist()
         units = torch.stack([unit_B for side in found.units for unit_B in side], 1).tolist()
         return [
-            HiddenFit(cut, own, SideUnit(*unit[:2]), SideUnit(*unit[2:])) if is_finite else None
-            for cut, own, unit, is_finite in zip(cuts, each, units, finite, strict=True)
+            HiddenFit(cut, own, SideUnit(r, source, self._usual_D), SideUnit(s, target))
+            if is_finite
+            else None
+            for cut, own, (r, source, s, target), is_finite in zip(
+                cuts, each, units, finite, strict=True
+            )
         ]
 
     def _rows(self, cuts: Sequence[Cut], capacities: tuple[int, int] | None = None) -> Slots:
