@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from model.inner import learners
 from model.meta.adversary import Discriminator
 from model.meta.checkpoint import Checkpoint, copy_into, optimiser_tensors, restore_optimiser
 from model.meta.parameters import MetaParameters
@@ -92,7 +93,8 @@ def _optimiser(parameters: MetaParameters) -> Optimizer:
 def _groups(parameters: MetaParameters, recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters learned as they are, and those learned as logarithms: each group with its peak
     rate and weight decay."""
-    logarithms = [p for p in parameters.learner_tensors.values() if p.requires_grad]
+    learner = parameters.learner_tensors.items()
+    logarithms = [p for n, p in learner if p.requires_grad and n != learners.FACTOR]
     known = {id(p) for p in logarithms}
     plain = [p for p in parameters.parameters() if p.requires_grad and id(p) not in known]
     kinds = ((plain, recipe.rate, recipe.weight_decay), (logarithms, recipe.log_rate_rate, 0.0))
