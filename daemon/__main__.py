@@ -207,7 +207,7 @@ def new_theta(
     ] = 128,
     generator: Annotated[str, typer.Option(help="mlp, attention or adversarial.")] = "mlp",
     learner: Annotated[
-        str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam or r2d2.")
+        str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2 or alpaca.")
     ] = "maml",
     loss: Annotated[str, typer.Option(help="mse, cosine, infonce or hinge.")] = "mse",
     activation: Annotated[str, typer.Option(help="relu, gelu, tanh or sigmoid.")] = "gelu",

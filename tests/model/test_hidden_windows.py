@@ -26,7 +26,7 @@ SUPPORT, QUERY = 6, 3
 SIZE = SUPPORT + QUERY
 DIMS = (37, 19, 21)
 """D, H, E: none of them a multiple of a cache line."""
-KINDS = ("maml", "anil", "r2d2")
+KINDS = ("maml", "anil", "r2d2", "alpaca")
 
 
 def theta(learner: str = "maml", loss: Loss = MSE, *, trained: bool = True) -> MetaInit:
