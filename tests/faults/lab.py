@@ -211,6 +211,7 @@ class Installation:
             "kafka_mappings_topic": f"{self.name}-mappings",
             "kafka_dead_letters_topic": f"{self.name}-dlq",
             "kafka_meta_inits_topic": f"{self.name}-meta-inits",
+            "kafka_evidence_topic": f"{self.name}-evidence",
             "kafka_session_timeout_ms": 6_000,
             "kafka_timeout_ms": 3_000,
             "kafka_max_poll_records": 50,
