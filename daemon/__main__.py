@@ -23,6 +23,7 @@ from daemon.commands import meta_init, offsets
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.outputs import require_writable, writing
+from daemon.commands.plan import plan
 from daemon.commands.record import record
 from daemon.commands.send import send_file
 from daemon.commands.up import up
@@ -48,6 +49,7 @@ app.command("meta-train")(meta_train)
 app.command()(evaluate)
 app.command("send")(send_file)
 app.command()(up)
+app.command()(plan)
 
 ConfigFile = Annotated[
     Path | None,
@@ -205,7 +207,7 @@ def new_theta(
     ] = 128,
     generator: Annotated[str, typer.Option(help="mlp, attention or adversarial.")] = "mlp",
     learner: Annotated[
-        str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam or r2d2.")
+        str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2 or alpaca.")
     ] = "maml",
     loss: Annotated[str, typer.Option(help="mse, cosine, infonce or hinge.")] = "mse",
     activation: Annotated[str, typer.Option(help="relu, gelu, tanh or sigmoid.")] = "gelu",

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain
 
 from daemon.errors import Refused, Unavailable
-from daemon.turn.cadence import Cadence
+from daemon.turn.cadence import Cadence, TurnPace
 from daemon.turn.debts import Debts
 from daemon.turn.decoding import (
     Decoded,
@@ -81,7 +81,7 @@ class Loop:
         self._streams_moved: list[StreamMoved] = []
         self._publishing = PublishingPace(policy.batch.max_batch, policy.publish_slice_bytes)
         self._renewing = RenewalPace(policy.batch.max_batch)
-        self._pacing = Cadence(policy.turn_interval_s, ports.clock.now())
+        self._pace = TurnPace(policy.turn_interval_s, policy.lull_s, ports.clock.now())
         self._verifying = Cadence(policy.verify_interval_s, ports.clock.now())
         self._turns = 0
 
@@ -187,9 +187,9 @@ class Loop:
     def _wait_for_pace(self) -> None:
         """Lets events gather, so that they share what a turn costs however few they are."""
         now = self._clock.now()
-        if (early_s := self._pacing.left_s(now)) > 0:
-            self._clock.sleep(self._debts.wait_s(now, early_s))
-        self._pacing.mark(self._clock.now())
+        if (early_s := self._pace.left_s(now)) > 0:
+            self._clock.sleep(self._debts.batch_wait_s(now, early_s))
+        self._pace.begin(self._clock.now())
 
     def _verify(self, report: TurnReport) -> None:
         """Checks at intervals, before anything else, that Kafka and Redis answer and that no
@@ -218,6 +218,7 @@ class Loop:
         for partition, read in report.offsets.items():
             self._owned[partition].next_offset = read.end
         report.events = len(decoded.events)
+        self._pace.read(report.events)
         report.dead_letters.update(letter.error.reason for letter in decoded.dead_letters)
         for letter in decoded.dead_letters:
             report.refused.setdefault(letter.error.reason, refused_event(letter))
@@ -254,7 +255,7 @@ class Loop:
         report.renewals = len(renewing)
         self._load(renewing, report)
         self._debts.mark_renewing(renewing, now)
-        popped = self._debts.pop_due(now, self._publishing.mappings)
+        popped = self._debts.pop_due(now, self._publishing.mappings, at_once=self._pace.is_lull)
         self._load(popped, report)  # a stream that waited for its publish interval may be evicted
         due = self._debts.release_lost(popped)
         return CutBatch(now, [self._cut_stream(each, now) for each in due])
