@@ -64,6 +64,12 @@ def bench_cliffs(
     _bench("stream.cliffs", quick, out, {"only": tuple(only) if only else None})
 
 
+@app.command("tracing")
+def bench_tracing(quick: Quick = False, out: Out = None) -> None:
+    """What tracing costs an event in CPU time, where every event has a trace."""
+    _bench("tracing", quick, out, {})
+
+
 @app.command("windows")
 def bench_windows(
     streams: Annotated[int | None, typer.Option(min=1, help="Fewer where they do not fit.")] = None,

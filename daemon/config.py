@@ -330,6 +330,10 @@ class Settings(BaseModel):
     """The least severe lines that are logged; debug logs a line for every published mapping."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """json is for machines, console for people. auto is console if stderr is a terminal."""
+    tracing: bool = False
+    """Sends spans by OTLP over HTTP to where OTEL_EXPORTER_OTLP_ENDPOINT says: one for each stage
+    of a turn, and one for each mapping of an event that came with a trace context (the header
+    `traceparent`), which the mapping then carries on. Needs the extra `tracing`."""
     instance: str | None = Field(None, max_length=128)
     """The name of this worker in logs and turn ids; if unset, host name, process and start time.
     With a name of your own, turn ids repeat after a restart."""
