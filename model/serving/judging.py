@@ -27,8 +27,14 @@ a further challenger sometimes wins by chance.
 The mean of the support is no candidate. It has no direction, so its cosine distance is 1: it would
 be clearly better in both measures only where all others point away from the target.
 
+Four pairs do not see everything. Where θ′ begins, the support's own pairs speak for ridge
+regression too: how many of them find their target as the nearest of the support's? Ridge regression
+is asked by leaving each pair out, θ′ has learned from it, so the comparison favours θ′. If ridge
+regression still finds more, by more than MORE_FOUND standard errors, it takes the place of θ′.
+
 A pair whose source lies in the support does not judge (`model.serving.repeats`): who memorises the
-support would win. Fewer than two pairs say nothing about chance, and the first stays.
+support would win. Of the support only pairs count whose source no other pair has. Fewer than three
+pairs say too little about chance, and the first stays.
 """
 
 import math
@@ -39,9 +45,10 @@ import torch
 from torch import Tensor
 
 from model.values.episode import Candidate, QueryEvidence
-from model.values.gate import CLEARLY
+from model.values.gate import CLEARLY, LEAST_PAIRS, OF_THREE
 
 MOST_ERRORS = 99.0
+MORE_FOUND = 1.0
 AT_MOST = 2.0
 """So many times the squared error of ridge regression Procrustes may have."""
 Ahead = Sequence[Sequence[float]]
@@ -99,6 +106,19 @@ class Standing(NamedTuple):
     judges_BQ: Tensor
     rotates_B: Tensor
     """Where Procrustes stands in the place of ridge regression."""
+    more_found_B: Tensor
+    """By how many standard errors ridge regression, leaving each out, finds more of the support's
+    pairs than θ′; 0 where that is not asked."""
+
+
+class SupportMissed(NamedTuple):
+    """1 for each support pair whose own target is not found as the nearest of the support's."""
+
+    adapted_BS: Tensor
+    ridge_BS: Tensor
+    """By the fit to all other pairs."""
+    single_BS: Tensor
+    """Pairs whose source no other pair has."""
 
 
 def order_of(*, trained: bool, ridge: bool) -> tuple[Candidate, ...]:
@@ -134,9 +154,13 @@ def measured(
 
 
 def standing(
-    order: Sequence[Candidate], measures: Mapping[Candidate, Measures], judges_BQ: Tensor
+    order: Sequence[Candidate],
+    measures: Mapping[Candidate, Measures],
+    judges_BQ: Tensor,
+    support: SupportMissed | None = None,
 ) -> Standing:
-    """Returns how the candidates of `order` stand to each other on the pairs that judge.
+    """Returns how the candidates of `order` stand to each other on the pairs that judge, and on the
+    `support` where that is asked.
 
     Where `measures` have Procrustes, the better of the linear maps stands in ridge's place.
     """
@@ -152,7 +176,15 @@ def standing(
     )
     ahead_2YYB = errors_ahead(losses_2YBQ.unsqueeze(2), losses_2YBQ.unsqueeze(1), judges_BQ)
     healthy_YB = torch.stack([m.healthy_B for m in found])
-    return Standing(places, ahead_2YYB, healthy_YB, losses_2YBQ, judges_BQ, rotates_B)
+    more_found_B = torch.zeros_like(ahead_2YYB[0, 0, 0])
+    if support is not None:
+        more_found_B = errors_ahead(support.ridge_BS, support.adapted_BS, support.single_BS)
+    return Standing(places, ahead_2YYB, healthy_YB, losses_2YBQ, judges_BQ, rotates_B, more_found_B)
+
+
+def asks_support(order: Sequence[Candidate]) -> bool:
+    """Returns whether the support speaks for ridge regression: where it challenges θ′."""
+    return order[0] is Candidate.ADAPTED and Candidate.RIDGE in order
 
 
 def nearer_linear(
@@ -175,7 +207,8 @@ def nearer_linear(
 
 def errors_ahead(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
     """Returns how far the one's losses lie below the other's (B): the mean of the paired
-    differences, in its own standard errors. 0 where fewer than two pairs judge.
+    differences, in its own standard errors; those OF_THREE pairs count for less. 0 where fewer
+    than LEAST_PAIRS judge.
 
     More axes may stand before B.
     """
@@ -188,22 +221,29 @@ def errors_ahead(one_BQ: Tensor, other_BQ: Tensor, judges_BQ: Tensor) -> Tensor:
     variance_B = (scatter_BQ / size_B.unsqueeze(-1)).square().sum(-1) / (n_B - 1).clamp(min=1)
     error_B = size_B * (variance_B / n_B.clamp(min=1)).sqrt()
     ahead_B = torch.where(mean_B == 0.0, mean_B, mean_B / error_B)
-    return ahead_B.masked_fill(n_B < 2, 0.0)
+    ahead_B = torch.where(n_B == LEAST_PAIRS, OF_THREE * ahead_B, ahead_B)
+    return ahead_B.masked_fill(n_B < LEAST_PAIRS, 0.0)
 
 
 def verdict_of(
-    order: Sequence[Candidate], healthy_Y: Sequence[bool], ahead_2YY: Sequence[Ahead]
+    order: Sequence[Candidate],
+    healthy_Y: Sequence[bool],
+    ahead_2YY: Sequence[Ahead],
+    more_found: float = 0.0,
 ) -> tuple[Candidate, float, float]:
     """Returns one stream's winner, and by how many standard errors it is ahead of the nearest other
     candidate that may be published, in squared error and in centred cosine distance.
 
     In hundredths, and at most MOST_ERRORS either way. Negative where it is behind, though not
-    clearly in both; NaN where there is no other. θ wins where no candidate is finite.
+    clearly in both, or ridge regression wins because it has found `more_found` standard errors more
+    of the support; NaN where there is no other. θ wins where no candidate is finite.
     """
     squared_YY, cosine_YY = ahead_2YY
     best = 0
     for y in range(1, len(order)):
         clearly = squared_YY[y][best] > CLEARLY and cosine_YY[y][best] > CLEARLY
+        if order[y] is Candidate.RIDGE and order[best] is Candidate.ADAPTED:
+            clearly = clearly or more_found > MORE_FOUND
         if healthy_Y[y] and (clearly or not healthy_Y[best]):
             best = y
     if not healthy_Y[best]:
@@ -226,18 +266,18 @@ def judged(
     means_5B = [_mean(loss, real) for loss, real in zip(losses, reals, strict=True)]
     size = len(candidates.order)
     adapted = candidates.order.index(Candidate.ADAPTED)
-    flags = [candidates.rotates_B.unsqueeze(0), candidates.healthy_YB]
+    flags = [candidates.rotates_B[None], candidates.more_found_B[None], candidates.healthy_YB]
     found = [torch.stack(means_5B), *(f.to(means_5B[0].dtype) for f in flags)]
     rows = torch.cat([*found, candidates.ahead_2YYB.flatten(0, 2)]).T.tolist()
     losses_2YBQ = candidates.losses_2YBQ.cpu().numpy()
     judges_BQ = candidates.judges_BQ.cpu().numpy()
     streams = []
     for stream, row in enumerate(rows):
-        healthy_Y, ahead = [bool(flag) for flag in row[6 : 6 + size]], row[6 + size :]
+        healthy_Y, ahead = [bool(flag) for flag in row[7 : 7 + size]], row[7 + size :]
         lines = [ahead[at : at + size] for at in range(0, len(ahead), size)]
-        verdict = verdict_of(candidates.order, healthy_Y, (lines[:size], lines[size:]))
+        a, b, c, d, e, rotates, more_found = row[:7]
+        verdict = verdict_of(candidates.order, healthy_Y, (lines[:size], lines[size:]), more_found)
         winner = verdict[0]
-        a, b, c, d, e, rotates = row[:6]
         best = candidates.order.index(winner)
         squared_Q, cosine_Q = losses_2YBQ[:, best, stream]
         evidence = QueryEvidence(squared_Q, cosine_Q, judges_BQ[stream])
