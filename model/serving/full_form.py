@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model import losses
 from model.inner.generators import Generator
+from model.inner.hidden.halves import Grams, halves_seen
 from model.inner.learner import Learner, Support, adapt, finite
 from model.inner.neighbours import missed
 from model.inner.units import (
@@ -31,12 +32,15 @@ from model.losses import Loss
 from model.mappings.mlp import Mlp, apply_batched
 from model.serving import rival
 from model.serving.judging import (
+    HalvesCosines,
     Judged,
     PairLosses,
     SupportMissed,
     asks_support,
+    halves_cosines,
     judged,
     measured,
+    measures_of,
     standing,
 )
 from model.serving.lazy import LazyTensors
@@ -163,9 +167,11 @@ class FullForm:
             outputs[Candidate.RIDGE] = rival.predict(ridge, query.x_BSD)
             if asks_support(self._in_full.order):
                 found = SupportMissed(_missed(on_support_BSE, support), missed_BS, judging[0])
+        halves = None
         if Candidate.PROCRUSTES in self._in_full.order:
             rotation = rival.fit_about_zero(support)
             outputs[Candidate.PROCRUSTES] = rival.predict(rotation, query.x_BSD)
+            halves = _halves(support, judging[0])
         losses = {name: self._losses(o_BQE, query) for name, o_BQE in outputs.items()}
         no_losses_BQ = torch.full_like(query.x_BSD[:, :, 0], torch.nan)
         pair_losses = PairLosses(
@@ -192,7 +198,7 @@ class FullForm:
         return judged(
             pair_losses,
             (support.real_BS, query.real_BS),
-            standing(self._in_full.order, measures, judging[1], found),
+            standing(self._in_full.order, measures, judging[1], found, halves),
         )
 
     def _refitted(
@@ -325,3 +331,20 @@ def _missed(o_BSE: Tensor, support: Support) -> Tensor:
     mean_B1E = mean_target(support)
     o_BSE, y_BSE = o_BSE - mean_B1E, y_BSE - mean_B1E
     return missed(torch.bmm(o_BSE, y_BSE.transpose(1, 2)), y_BSE.square().sum(2), real_BS)
+
+
+def _halves(support: Support, single_BS: Tensor) -> HalvesCosines:
+    x_BSD, y_BSE, real_BS = support.cleaned()
+    real_BS1, n_B11 = real_BS.unsqueeze(2), real_BS.sum(1).clamp(min=1).view(-1, 1, 1)
+    x_mean_B1D, y_mean_B1E = (t.sum(1, keepdim=True) / n_B11 for t in (x_BSD, y_BSE))
+    x_around_BSD = (x_BSD - x_mean_B1D).masked_fill(~real_BS1, 0.0)
+    y_around_BSE = (y_BSE - y_mean_B1E).masked_fill(~real_BS1, 0.0)
+    seen = halves_seen(_grams(x_around_BSD, y_around_BSE, real_BS), _grams(x_BSD, y_BSE, real_BS))
+    every_B = torch.ones_like(real_BS[:, 0])
+    ridge, procrustes = (measures_of(s.squared_BQ, *s, every_B, real_BS) for s in seen)
+    return halves_cosines(ridge, procrustes, single_BS)
+
+
+def _grams(x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Grams:
+    g_BSS, gamma_BSS = (torch.bmm(t, t.transpose(1, 2)) for t in (x_BSD, y_BSE))
+    return Grams(g_BSS, gamma_BSS, real_BS)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.inner.hidden.descent import Descent
+from model.inner.hidden.halves import Grams, halves_seen
 from model.inner.hidden.judging import (
     Seen,
     adapted_seen,
@@ -43,6 +44,7 @@ from model.serving.judging import (
     PairLosses,
     SupportMissed,
     asks_support,
+    halves_cosines,
     judged,
     measures_of,
     standing,
@@ -154,7 +156,12 @@ def judge_chunk(
     losses = PairLosses(
         before_BN[:, :size], after_BN[:, :size], before_BN[:, size:], after_BN[:, size:], ridge_BQ
     )
-    stand = standing(inner.order, measures, pairs.query_BQ, support)
+    halves = None
+    if Candidate.PROCRUSTES in inner.order:
+        grams = Grams(raw.g_BSN[:, :, :size], raw.gamma_BSN[:, :, :size], real_BS)
+        ridge, rotation = (_measures(s, every_B, real_BS) for s in halves_seen(grams, grams))
+        halves = halves_cosines(ridge, rotation, pairs.single_BS)
+    stand = standing(inner.order, measures, pairs.query_BQ, support, halves)
     streams = judged(losses, (real_BS, real_BQ), stand)
     own_BN = after_BN
     if loss.kind == "mse":

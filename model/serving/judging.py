@@ -19,10 +19,11 @@ than ridge regression on most data, which a few pairs are slow to tell: there ri
 
 Ridge regression and orthogonal Procrustes are linear maps in closed form, and know nothing of θ.
 One of them stands among the candidates: that with the smaller centred cosine distance, on average
-(`nearer_linear`), unless Procrustes has more than AT_MOST times the squared error. Neither is right
-for most data, so none of the two is the incumbent. Beside a θ that was meta-trained Procrustes is
-left out: on no data that we tried it found more than the better of what is published and ridge, and
-a further challenger sometimes wins by chance.
+(`nearer_linear`), unless Procrustes has more than AT_MOST times the squared error. The average is
+over the pairs that judge and, of a support of LEAST_HALVED pairs, over the support's too, each by
+the fit to the other half. Neither is right for most data, so none of the two is the incumbent.
+Beside a θ that was meta-trained Procrustes is left out: on no data that we tried it found more than
+the better of what is published and ridge, and a further challenger sometimes wins by chance.
 
 The mean of the support is no candidate. It has no direction, so its cosine distance is 1: it would
 be clearly better in both measures only where all others point away from the target.
@@ -51,6 +52,7 @@ MOST_ERRORS = 99.0
 MORE_FOUND = 1.0
 AT_MOST = 2.0
 """So many times the squared error of ridge regression Procrustes may have."""
+LEAST_HALVED = 8
 Ahead = Sequence[Sequence[float]]
 """By how many standard errors each candidate (row) is ahead of each other (column)."""
 
@@ -111,6 +113,15 @@ class Standing(NamedTuple):
     pairs than θ′; 0 where that is not asked."""
 
 
+class HalvesCosines(NamedTuple):
+    """The centred cosine distance of each support pair by the fit to the other half."""
+
+    ridge_BS: Tensor
+    procrustes_BS: Tensor
+    counts_BS: Tensor
+    """Pairs that count: those whose source no other pair has, of supports that are large enough."""
+
+
 class SupportMissed(NamedTuple):
     """1 for each support pair whose own target is not found as the nearest of the support's."""
 
@@ -158,16 +169,17 @@ def standing(
     measures: Mapping[Candidate, Measures],
     judges_BQ: Tensor,
     support: SupportMissed | None = None,
+    halves: HalvesCosines | None = None,
 ) -> Standing:
     """Returns how the candidates of `order` stand to each other on the pairs that judge, and on the
-    `support` where that is asked.
+    `support` or its `halves` where that is asked.
 
     Where `measures` have Procrustes, the better of the linear maps stands in ridge's place.
     """
     rotates_B = torch.zeros_like(judges_BQ[:, 0])
     if Candidate.PROCRUSTES in measures:
         ridge, procrustes = measures[Candidate.RIDGE], measures[Candidate.PROCRUSTES]
-        linear, rotates_B = nearer_linear(ridge, procrustes, judges_BQ)
+        linear, rotates_B = nearer_linear(ridge, procrustes, judges_BQ, halves)
         measures = {**measures, Candidate.RIDGE: linear}
     places = tuple(name for name in order if name is not Candidate.PROCRUSTES)
     found = [measures[name] for name in places]
@@ -187,13 +199,26 @@ def asks_support(order: Sequence[Candidate]) -> bool:
     return order[0] is Candidate.ADAPTED and Candidate.RIDGE in order
 
 
+def halves_cosines(ridge: Measures, procrustes: Measures, single_BS: Tensor) -> HalvesCosines:
+    """Returns what halves say, given the measures of support pairs by the fits to other halves."""
+    counts_BS = single_BS & (single_BS.sum(1, keepdim=True) >= LEAST_HALVED)
+    return HalvesCosines(ridge.cosine_BQ, procrustes.cosine_BQ, counts_BS)
+
+
 def nearer_linear(
-    ridge: Measures, procrustes: Measures, judges_BQ: Tensor
+    ridge: Measures,
+    procrustes: Measures,
+    judges_BQ: Tensor,
+    halves: HalvesCosines | None = None,
 ) -> tuple[Measures, Tensor]:
     """Returns the measures of each stream's better linear map, and where that is Procrustes (B)."""
     gain_BQ = ridge.cosine_BQ - procrustes.cosine_BQ
     spare_BQ = AT_MOST * ridge.squared_BQ - procrustes.squared_BQ
     gain_B, spare_B = (t.masked_fill(~judges_BQ, 0.0).sum(1) for t in (gain_BQ, spare_BQ))
+    if halves is not None:
+        gain_BS = halves.ridge_BS - halves.procrustes_BS
+        counts_BS = halves.counts_BS & gain_BS.isfinite()
+        gain_B = gain_B + gain_BS.masked_fill(~counts_BS, 0.0).sum(1)
     nearer_B = ((gain_B > 0.0) & (spare_B > 0.0)) | ~ridge.healthy_B
     rotates_B = procrustes.healthy_B & nearer_B
     rotates_B1 = rotates_B.unsqueeze(1)
