@@ -312,7 +312,8 @@ def _query_loss(
 
 
 def as_meta_init(trained: MixtureModel, parent: MetaInit, facts: dict[str, str]) -> MetaInit:
-    """Return θ with its generator and its parent's encoder, as it is published."""
+    """Return θ with its generator, and its parent's encoder and usual sources, as it is
+    published."""
     mapping = {n: tensor.detach().numpy().copy() for n, tensor in trained.theta()._asdict().items()}
     hidden_dim, source_dim = mapping["w1"].shape
     dims = (source_dim, hidden_dim, parent.target_dim)
@@ -329,6 +330,7 @@ def as_meta_init(trained: MixtureModel, parent: MetaInit, facts: dict[str, str])
         learner=learners.fresh_learner("maml", *dims, steps=1, rate=IDLE_RATE),
         generator=trained.mixture.spec(),
         source_encoder=encoder,
+        usual_sources=parent.usual_sources,
         parent=parent.version,
         facts=facts,
     )

@@ -34,7 +34,7 @@ from model.emoji import names as emoji_names
 from model.emoji.language_spaces import read_spaces
 from model.emoji.tenants import LOW_RANK_DIM
 from model.emoji.train_pictures import TRAIN_VENDORS
-from model.emoji.train_tenants import cache_features
+from model.emoji.train_tenants import cache_features, usual_sources
 from model.emoji.training_episodes import (
     LanguageEpisodes,
     Pictures,
@@ -117,6 +117,7 @@ def maml_theta(encoder: PartSpec, recipe: Recipe) -> MetaInit:
         "image",
         "vector",
         encoder,
+        usual_sources=usual_sources(features),
         facts=_facts(recipe, "training split; synthetic low-rank tenants"),
     )
 
@@ -126,8 +127,8 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
     text_encoder = encoder_from(text, "text", int(text.config["dim"]), CPU)
     concepts = [int(c) for c in emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")]
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
-    x_YRD = cache_features(encoder, text_encoder.dim, recipe.seed).x_YRD
-    source = LanguageEpisodes(Pictures(x_YRD), spoken, recipe.episode_sizes())
+    features = cache_features(encoder, text_encoder.dim, recipe.seed)
+    source = LanguageEpisodes(Pictures(features.x_YRD), spoken, recipe.episode_sizes())
     trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
@@ -135,6 +136,7 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
         "text",
         encoder,
         text,
+        usual_sources(features),
         facts=_facts(recipe, f"training split; names in {len(spoken.y_ZYE)} languages"),
     )
 
@@ -143,14 +145,15 @@ def languages_theta(encoder: PartSpec, recipe: Recipe, dim: int) -> MetaInit:
     """Meta-train the θ from pictures into spaces of `dim` dimensions that languages have."""
     concepts = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train").tolist()
     spaces = read_spaces(language_spaces.languages(trained=True), concepts, dim)
-    x_YRD = cache_features(encoder, dim, recipe.seed).x_YRD
-    source = LanguageEpisodes(Pictures(x_YRD), spaces, recipe.episode_sizes())
+    features = cache_features(encoder, dim, recipe.seed)
+    source = LanguageEpisodes(Pictures(features.x_YRD), spaces, recipe.episode_sizes())
     trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
     return trained.parameters.meta_init(
         f"emoji-languages-{dim}",
         "image",
         "vector",
         encoder,
+        usual_sources=usual_sources(features),
         facts=_facts(recipe, f"training split; spaces of {len(spaces.y_ZYE)} languages"),
     )
 

@@ -174,6 +174,7 @@ class MetaParameters(nn.Module):
         target_modality: Modality = "vector",
         source_encoder: PartSpec | None = None,
         target_encoder: PartSpec | None = None,
+        usual_sources: PartSpec | None = None,
         parent: str | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> MetaInit:
@@ -196,6 +197,7 @@ class MetaParameters(nn.Module):
             generator=generator if self.attention is None else self.attention.spec(),
             source_encoder=source_encoder,
             target_encoder=target_encoder,
+            usual_sources=usual_sources,
             parent=parent,
             facts=facts or {},
         )
