@@ -266,8 +266,9 @@ class Settings(BaseModel):
     adapted to its pairs since then alone; if that mapping is clearly better on the newest pairs,
     the window loses the older ones, in Redis too."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
-    """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
-    Redis keeps them; reading one back costs as much as several events."""
+    """How many windows are kept in memory. Beyond that, windows are evicted: of two chosen by
+    chance the one that changed longer ago. Redis keeps them; reading one back costs as much as
+    several events, and many of those are logged as `memory_too_small`."""
     window_memory_mib: int = Field(0, ge=0, le=16_777_216)
     """If set, no more windows are kept in memory than fit into this many MiB, together with what
     the engine keeps beside them. 0 leaves the number to max_resident_streams."""
