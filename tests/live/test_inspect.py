@@ -153,10 +153,10 @@ def test_the_score_of_a_backtest_is_that_of_an_independent_sum(settings: Setting
     assert now.figures.measures["r_at_1"].mean == pytest.approx(np.mean(firsts))
     assert now.figures.episodes == 3 * STREAMS
     assert alone.differences is not None
-    apart = alone.differences["r_at_1"].mean
+    less = alone.differences["r_at_1"].mean
     wanted = alone.figures.measures["r_at_1"].mean - now.figures.measures["r_at_1"].mean
-    assert apart == pytest.approx(wanted)
-    assert apart < 0
+    assert less == pytest.approx(wanted)
+    assert less < 0
     assert not math.isnan(alone.differences["ndcg"].low)
 
 
