@@ -23,7 +23,7 @@ TICK_S = 0.005
 CURRENT_WITHIN_S = 120.0
 
 
-def publish(request: dict[str, Any]) -> Report:
+def publish_steadily(request: dict[str, Any]) -> Report:
     """Publishes at the rate that is asked for, and returns the one that came of it."""
     form, count = PublishedForm(**request["form"]), int(request["rate"] * request["seconds"])
     publications = Publications(form, request["support_pairs"])
@@ -93,10 +93,10 @@ def _delays_s(mappings: MappingSubscriber, quiet_s: float) -> Iterator[float]:
             yield (time.time_ns() - int(change.mapping.facts.turn)) / 1e9
 
 
-def part(request: dict[str, Any]) -> Report:
+def subscriber_part(request: dict[str, Any]) -> Report:
     """Answers one request."""
-    return publish(request) if request["part"] == "publish" else follow(request)
+    return publish_steadily(request) if request["part"] == "publish" else follow(request)
 
 
 if __name__ == "__main__":
-    serve_requests(part)
+    serve_requests(subscriber_part)
