@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from safetensors.numpy import save
 
+from daemon.turn.messages import STARTS_AT_THETA
 from daemon.wire.adapted_mapping import (
     AdaptedMapping,
     BadMapping,
@@ -31,8 +32,6 @@ from model.values.outside import parse_tensor_file
 
 LARGEST = 2**63 - 1
 """Of the numbers that order mappings."""
-STARTS_AT_THETA = frozenset({"mlp", "adversarial"})
-"""The generators of which θ's own tensors are the mapping of a stream without pairs."""
 
 
 @dataclass(frozen=True)
