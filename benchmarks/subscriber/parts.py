@@ -63,6 +63,7 @@ def follow(request: dict[str, Any]) -> Report:
     ) as mappings:
         mappings.wait_until_current(CURRENT_WITHIN_S)
         held = resident().all - before
+        Path(request["ready"]).touch()
         served_before, cpu_before = swaps(mappings), time.process_time()
         delays_s = list(_delays_s(mappings, request["quiet_s"]))
         cpu_s = time.process_time() - cpu_before

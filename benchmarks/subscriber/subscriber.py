@@ -6,8 +6,9 @@ machine.
 """
 
 import tempfile
+import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +59,9 @@ def _case(
     with closing(KafkaAdminClient(bootstrap_servers=kafka)) as admin:
         options = {"num_partitions": PARTITIONS, "replication_factor": 1}
         admin.create_topics({topic: options}, wait_for_metadata=True)
+    ready = theta.with_name(topic)
     request: dict[str, Any] = {
+        "ready": str(ready),
         **{"form": asdict(form), "kafka": kafka, "topic": topic, "theta": str(theta)},
         **{"rate": plan.rate, "seconds": plan.seconds, "streams": plan.streams},
         **{"support_pairs": plan.support_pairs, "multiplied_out": multiplied_out},
@@ -68,12 +71,24 @@ def _case(
         first = {"part": "publish", "seconds": plan.streams / plan.rate, "version": 0}
         publisher.ask(request | first)  # one mapping of each stream
         following = beside.submit(follower.ask, request | {"part": "follow"})
+        _await(ready, following)
         published = publisher.ask(request | {"part": "publish", "version": plan.streams})
         found = following.result()
     if published["rate"] < NEAR_ENOUGH * plan.rate:
         raise NoFigures(f"{form.name}: {published['rate']:.0f} mappings/s could be published")
+    if not found["served"]:
+        raise NoFigures(f"{form.name}: no mapping was served")
     held = "multiplied out" if multiplied_out else "as published"
     return {"form": form.name, "held": held} | published | found
+
+
+def _await(ready: Path, following: Future[Report]) -> None:
+    """Waits until the follower is current: mappings before that are no measure of it."""
+    while not ready.exists():
+        if following.done():
+            following.result()
+            raise NoFigures("the follower ended before it was current")
+        time.sleep(0.05)
 
 
 BENCHMARK = Benchmark("subscriber", SubscriberPlan(), QUICK, PACKAGES, subscriber_figures)

@@ -255,7 +255,13 @@ class MappingSubscriber:
     def _state(self) -> FollowedState:
         follower = self._follower
         current = self._current.is_set()
-        return FollowedState(follower.connected, current, follower.lag, dict(self._failures))
+        return FollowedState(
+            follower.connected,
+            current,
+            follower.lag,
+            dict(self._failures),
+            follower.snapshot_written_ms / 1000,
+        )
 
     # ---- the thread
 

@@ -175,6 +175,8 @@ def test_it_goes_on_from_a_snapshot(
     with topic.subscriber(snapshot=file) as mappings:
         mappings.wait_until_current(SOON_S)
         eventually(lambda: version(mappings, "f") == 90)
+    written_s = series(mappings)["adaptd_client_snapshot_timestamp_seconds[]"]
+    assert abs(time.time() - written_s) < SOON_S
     topic.write(whole_record("s1", version=100), Record(b"s2", None))
     with topic.subscriber(snapshot=file) as mappings:
         assert version(mappings, "s0") == 0  # before anything was read
