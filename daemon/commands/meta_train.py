@@ -33,11 +33,13 @@ def meta_train(
         Path | None, typer.Option("--recipe", help="TOML file of recipe settings.")
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="mlp, attention or adversarial. [default: mlp]")
+        str | None, typer.Option(help="mlp, attention, mixture or adversarial. [default: mlp]")
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2. [default: maml]"),
+        typer.Option(
+            help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2, alpaca. [default: maml]"
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="The most outer steps.")] = None,
     hidden_dim: Annotated[int | None, typer.Option(min=1, help="Hidden units.")] = None,

@@ -6,10 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from structlog.stdlib import BoundLogger
 
+from daemon.canary.follow import (
+    CanaryActed,
+    CanaryJudged,
+    CanaryNews,
+    CandidateGone,
+    CandidateReady,
+    CandidateRefused,
+)
 from daemon.errors import Outage
 from daemon.thetas.follow import Agreement, Refusal, Silence
 from daemon.turn.report import TurnReport
@@ -18,6 +27,9 @@ from daemon.worker.logs import TurnLog
 from daemon.worker.metrics import Metrics
 from model.serving.engine import Engine
 from model.values.errors import DeviceLost
+
+if TYPE_CHECKING:
+    from daemon.adapters.tracing import Tracing  # imports OpenTelemetry, which is an extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,7 @@ class Observers:
     turns: TurnLog
     metrics: Metrics
     health: Health
+    tracing: Tracing | None = None
 
     def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """A turn, or the start, ended early."""
@@ -75,6 +88,24 @@ class Observers:
             case Silence():
                 self.logger.warning("meta_inits_not_followed", detail=news.detail)
 
+    def on_canary(self, news: CanaryNews[Engine]) -> None:
+        """A candidate θ, or what is known about it, has news; what is served does not change."""
+        match news:
+            case CandidateReady():
+                shown = {"version": news.canary.version, "against": news.canary.against}
+                self.logger.info("canary_begins", **shown, watch=news.canary.watch)
+            case CandidateGone():
+                self.logger.info("canary_ends")
+            case CandidateRefused():
+                self.metrics.candidate_refused(news.reason)
+                self.logger.error("canary_refused", **asdict(news))
+            case CanaryJudged():
+                self.metrics.canary_judged(news.canary, news.standing)
+                self.health.canary(news.canary, news.standing)
+            case CanaryActed():
+                self.metrics.canary_acted(news.action)
+                self.logger.warning("canary_acted", **asdict(news))
+
     def finished(self, report: TurnReport, *, joined: bool) -> None:
         """A turn was finished. `joined`: whether the group has assigned partitions."""
         at = time.time()
@@ -82,6 +113,12 @@ class Observers:
         with self._stalls_told():
             self.health.finished(report, joined=joined, now=time.monotonic(), at=at)
         self.turns.finished(report)
+        if self.tracing is not None:
+            self.tracing.turn_ended(report, at)
+        if report.shadow.fault:
+            self.metrics.candidate_refused(report.shadow.reason)
+            detail = {"reason": report.shadow.reason, "detail": report.shadow.fault}
+            self.logger.error("canary_refused", **detail)
 
 
 def engine_facts(engine: Engine) -> dict[str, object]:

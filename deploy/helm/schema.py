@@ -102,6 +102,8 @@ LIMITS: dict[str, Schema] = {
     "extraEnvFrom": LIST,
     "extraVolumes": NAMED,
     "extraVolumeMounts": NAMED,
+    "extraContainers": NAMED,
+    "extraInitContainers": NAMED,
     "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
     "podDisruptionBudget.maxUnavailable": {
         "type": ["integer", "string"],
@@ -115,6 +117,8 @@ LIMITS: dict[str, Schema] = {
     "autoscaling.maxReplicas": whole(1),
     "autoscaling.fallbackReplicas": whole(1),
     "autoscaling.lagThreshold": whole(1),
+    "autoscaling.lagSeconds": whole(0),
+    "autoscaling.prometheusAddress": {"type": "string", "pattern": "^(https?://.+)?$"},
     "autoscaling.pollingInterval": whole(1),
     "autoscaling.scaleDownStabilizationSeconds": whole(0, 3_600),
     "autoscaling.authenticationRef": NAME,

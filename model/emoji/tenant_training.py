@@ -11,7 +11,6 @@ taken for the final matrix and, with less weight, for the generator's intermedia
 each learns from the first step on.
 """
 
-import copy
 import logging
 import math
 from collections.abc import Iterator
@@ -22,10 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.emoji.step_budget import StepBudget
 from model.emoji.tenants import low_rank_generators
 from model.mappings.attention import Attention, AttentionConfig, Readout
 from model.mappings.mlp import Activation, Mlp, apply
+from model.meta.loop import run
+from model.meta.progress import TrainingSchedule
+from model.meta.progress_lines import lines_of
+from model.meta.state import TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -144,45 +146,47 @@ def train_tenant_model(
     generator = torch.Generator().manual_seed(seed)
     model = TenantModel(features.x_YRD.shape[2], recipe)
     train_features(model, features, recipe, generator)
-    average = copy.deepcopy(model).requires_grad_(False)
-    attention = {"params": list(model.attention.parameters()), "peak": recipe.rate}
-    theta = {"params": list(model.theta()), "peak": recipe.feature_rate}
-    optimiser = torch.optim.Adam([attention, theta], lr=recipe.rate)
-    budget = StepBudget(recipe.steps, minutes)
-    while not budget.finished:
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * budget.rate_factor()
+    attention = {"params": list(model.attention.parameters()), "lr": recipe.rate}
+    theta = {"params": list(model.theta()), "lr": recipe.feature_rate}
+    state = TrainingState(model, torch.optim.Adam([attention, theta]), averaged=True)
+
+    def accumulate(step: int) -> dict[str, float]:
         loss = outer_loss(model, features, draw(features, recipe, generator), recipe)
-        optimiser.zero_grad()
         torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
-        if math.isfinite(float(norm)):  # an episode may be beyond float32; the next is another
-            optimiser.step()
-        for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-            slow.lerp_(fast.detach(), max(recipe.averaging, 1.0 / (budget.step + 1)))
-        budget.advance()
-        if budget.step % 100 == 0:
-            log.info("tenants %s outer loss %.3f", budget, loss.item())
-    return average
+        return {"outer_loss": loss.item()}
+
+    schedule = TrainingSchedule(
+        recipe.steps,
+        max_gradient_norm=recipe.max_gradient_norm,
+        averaging=recipe.averaging,
+        minutes=minutes,
+    )
+    # an episode may be beyond float32; the next is another
+    run(state, schedule, accumulate, on_step=lines_of("tenants", log.info))
+    return state.result
 
 
 def train_features(
     model: TenantModel, features: Features, recipe: TenantRecipe, generator: torch.Generator
 ) -> None:
     """Train u(x) in place to map noisy features to the concepts' vectors."""
-    optimiser = torch.optim.Adam(list(model.theta()), lr=0.0)
-    budget = StepBudget(recipe.feature_steps, None)
-    while not budget.finished:
-        for group in optimiser.param_groups:
-            group["lr"] = 1.5 * recipe.rate * budget.rate_factor()
+    theta = nn.ParameterList(model.theta())
+    state = TrainingState(theta, torch.optim.Adam(theta, lr=1.5 * recipe.rate))
+
+    def accumulate(step: int) -> dict[str, float]:
         v_N = torch.randint(len(features.u_YE), (recipe.pictures,), generator=generator)
-        x_ND = _pictures(features, v_N, recipe.feature_noise, generator)
+        x_ND = noisy_pictures(features, v_N, recipe.feature_noise, generator)
         u_NE = apply(model.theta(), x_ND, recipe.activation)
-        loss = _feature_loss(u_NE, v_N, features, recipe)
-        optimiser.zero_grad()
+        loss = feature_loss(u_NE, v_N, features, recipe)
         torch.autograd.backward(loss)
-        optimiser.step()
-        budget.advance()
+        return {"outer_loss": loss.item()}
+
+    run(
+        state,
+        TrainingSchedule(recipe.feature_steps),
+        accumulate,
+        on_step=lines_of("u(x)", log.info),
+    )
 
 
 def outer_loss(
@@ -206,11 +210,11 @@ def outer_loss(
         return _query_loss(o_BQE + bias, candidates_BYE, recipe)
 
     final_B = query_loss_B(read.matrix_BEE, read.bias_BE)
-    family_B = _for_its_own(query_loss_B(read.family_BEE, 0.0), final_B)
+    family_B = for_its_own(query_loss_B(read.family_BEE, 0.0), final_B)
     rotation_B = query_loss_B(read.rotation_BEE, 0.0)
     parts_B = final_B + recipe.family_weight * family_B + recipe.rotation_weight * rotation_B
     half = recipe.pictures // 2
-    shared = _feature_loss(u_NE[:half], batch.v_N[:half], features, recipe)
+    shared = feature_loss(u_NE[:half], batch.v_N[:half], features, recipe)
     true_BSE = features.u_YE[batch.v_N][batch.support_BS]
     wrong_BS = (read.u_BSE[:, :, : recipe.dim] - true_BSE).square().mean(2)
     repair = (wrong_BS * batch.real_BS).sum() / (batch.real_BS.sum() + 1)
@@ -230,7 +234,7 @@ def draw(features: Features, recipe: TenantRecipe, generator: torch.Generator) -
     empty_B = torch.rand(recipe.tenants, generator=generator) < recipe.empty
     length_B = length_B.ceil().masked_fill(empty_B, 0.0)
     return OuterBatch(
-        x_ND=_pictures(features, v_N, recipe.tenant_noise, generator),
+        x_ND=noisy_pictures(features, v_N, recipe.tenant_noise, generator),
         v_N=v_N,
         matrix_BEE=torch.cat(list(_draw_tenants(recipe, generator))),
         support_BS=draws_BN.argsort(1)[:, :longest] + recipe.query,
@@ -272,7 +276,9 @@ def _rotations(count: int, dim: int, generator: torch.Generator) -> Tensor:
     return torch.cat([q_BEE[:, :, :1] * torch.linalg.det(q_BEE)[:, None, None], q_BEE[:, :, 1:]], 2)
 
 
-def _pictures(features: Features, v_N: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def noisy_pictures(
+    features: Features, v_N: Tensor, noise: float, generator: torch.Generator
+) -> Tensor:
     """Return features (N, D) of one picture of each concept, with noise but at the norm they
     had."""
     a_N = torch.randint(features.x_YRD.shape[1], v_N.shape, generator=generator)
@@ -284,8 +290,8 @@ def _pictures(features: Features, v_N: Tensor, noise: float, generator: torch.Ge
     return functional.normalize(noisy_ND, dim=1) * norm_N1
 
 
-def _feature_loss(u_NE: Tensor, v_N: Tensor, features: Features, recipe: TenantRecipe) -> Tensor:
-    cosine_NY = _unit(u_NE) @ _unit(features.u_YE).T
+def feature_loss(u_NE: Tensor, v_N: Tensor, features: Features, recipe: TenantRecipe) -> Tensor:
+    cosine_NY = unit(u_NE) @ unit(features.u_YE).T
     squared_error = (u_NE - features.u_YE[v_N]).square().mean()
     return squared_error + functional.cross_entropy(cosine_NY / recipe.feature_temperature, v_N)
 
@@ -294,19 +300,19 @@ def _query_loss(o_BQE: Tensor, candidates_BYE: Tensor, recipe: TenantRecipe) -> 
     """Return each tenant's loss (B); the first Q candidates are the queries' own targets."""
     query = o_BQE.shape[1]
     squared_error_B = (o_BQE - candidates_BYE[:, :query]).square().mean((1, 2))
-    cosine_BQY = torch.bmm(_unit(o_BQE), _unit(candidates_BYE).transpose(1, 2))
+    cosine_BQY = torch.bmm(unit(o_BQE), unit(candidates_BYE).transpose(1, 2))
     truth_BQ = torch.arange(query).expand(o_BQE.shape[:2])
     logits_BYQ = cosine_BQY.transpose(1, 2) / recipe.temperature
     retrieval_BQ = functional.cross_entropy(logits_BYQ, truth_BQ, reduction="none")
     return squared_error_B + retrieval_BQ.mean(1)
 
 
-def _for_its_own(family_B: Tensor, final_B: Tensor) -> Tensor:
+def for_its_own(family_B: Tensor, final_B: Tensor) -> Tensor:
     """Return the learned family's loss, softly bounded by the final one plus 3, so that a tenant
     that is plainly not of the family does not shape it."""
     bound_B = final_B.detach() + 3.0
     return -2.0 * torch.logsumexp(torch.stack([-family_B / 2.0, -bound_B / 2.0]), dim=0)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1, eps=1e-6)

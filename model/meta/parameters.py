@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 
 from model.inner import cost_rule, learners
 from model.inner.cost_rule import Form
+from model.inner.generators import CONDITIONED
 from model.inner.hidden.learners import outer_descend_by
 from model.inner.hidden.projected import terms
 from model.inner.hidden.result import hidden_space_outputs
 from model.inner.learner import Learner, Support, adapt
 from model.mappings.attention import Attention, AttentionConfig
 from model.mappings.mlp import Mlp, apply_batched, expand
+from model.mappings.prior_mixture import Mixture
 from model.meta.recipe import Recipe
 from model.theta.meta_init import MetaInit, Modality
 from model.theta.part import PartSpec
@@ -32,8 +35,10 @@ from model.values.errors import BadMetaInit
 
 LOGARITHMS = "rates"
 """The learner's tensor that is positive, and kept as its logarithm."""
-ALWAYS_LEARNED = ("meta-sgd", "r2d2")
-"""Learners whose rates (penalties) are learned whatever the recipe says."""
+ALWAYS_LEARNED = ("meta-sgd", *learners.CLOSED_FORMS)
+"""Learners whose tensors are learned whatever the recipe says."""
+DIMS = ("source_dim", "target_dim")
+"""Settings of a generator that θ decides."""
 FIRST_ORDER_IS_A_SETTING = ("meta-sgd", "anil", "adam")
 
 
@@ -45,7 +50,7 @@ class MetaParameters(nn.Module):
         self,
         mapping: Mapping[str, Tensor],
         learner: PartSpec,
-        attention: Attention | None,
+        attention: Attention | Mixture | None,
         recipe: Recipe,
         form: Form = "auto",
     ) -> None:
@@ -90,8 +95,9 @@ class MetaParameters(nn.Module):
         """Make parameters that begin with the values of a θ.
 
         Its learner and its generator are kept where the recipe has the same kind (and as many inner
-        steps); otherwise they begin afresh. Raises BadMetaInit when the recipe asks for another
-        mapping than the parent's.
+        steps, and no setting of the generator's that differs); otherwise they begin afresh, the
+        generator with the parent's settings where the recipe names none. Raises BadMetaInit when
+        the recipe asks for another mapping than the parent's.
         """
         for name in ("hidden_dim", "activation", "output_activation"):
             if getattr(parent, name) != getattr(recipe, name):
@@ -103,10 +109,7 @@ class MetaParameters(nn.Module):
         fresh = _fresh_learner(recipe, dims)
         same = parent.learner.kind == fresh.kind and _shapes(parent.learner) == _shapes(fresh)
         learner = replace(fresh, tensors=parent.learner.tensors) if same else fresh
-        if recipe.generator == "attention" == parent.generator.kind:
-            attention: Attention | None = Attention.from_spec(parent.generator, *dims)
-        else:
-            attention = _fresh_attention(recipe, dims)
+        attention = _attention_from(parent.generator, recipe, dims)
         mapping = {name: torch.from_numpy(array) for name, array in parent.mapping.items()}
         return cls(mapping, learner, attention, recipe, form)
 
@@ -119,7 +122,11 @@ class MetaParameters(nn.Module):
         tensors = {n: _to_used(n, tensor) for n, tensor in self.learner_tensors.items()}
         recipe = self.recipe
         return learners.build(
-            self.learner_config, tensors, recipe.activation, recipe.output_activation
+            self.learner_config,
+            tensors,
+            recipe.activation,
+            recipe.output_activation,
+            hidden_dim=recipe.hidden_dim,
         )
 
     def start(self, support: Support) -> Mlp:
@@ -152,7 +159,7 @@ class MetaParameters(nn.Module):
         if asked != "auto":
             return asked
         dims = (theta.w1.shape[1], len(theta.w1), len(theta.w2))
-        steps = 1 if recipe.learner == "r2d2" else recipe.inner_steps
+        steps = 1 if recipe.learner in learners.CLOSED_FORMS else recipe.inner_steps
         pays = cost_rule.hidden_pays(*dims, recipe.max_support, steps, cost_rule.TRAINING)
         return "hidden" if pays else "full"
 
@@ -206,14 +213,34 @@ def _fresh_learner(recipe: Recipe, dims: tuple[int, int, int]) -> PartSpec:
     return spec
 
 
-def _fresh_attention(recipe: Recipe, dims: tuple[int, int, int]) -> Attention | None:
-    if recipe.generator != "attention":
+def _fresh_attention(
+    recipe: Recipe, dims: tuple[int, int, int], settings: Mapping[str, Any] | None = None
+) -> Attention | Mixture | None:
+    """Make the attention or mixture that the recipe asks for, if any; with these settings in place
+    of the recipe's."""
+    if recipe.generator not in CONDITIONED:
         return None
+    own = {"source_dim": dims[0], "target_dim": dims[2], **(settings or recipe.generator_config)}
+    mixed = recipe.generator == "mixture"
+    rank = own.pop("rank", min(dims[1], learners.MAX_RANK)) if mixed else 0
     try:
-        config = AttentionConfig(source_dim=dims[0], target_dim=dims[2], **recipe.generator_config)
+        config = AttentionConfig(**own)
     except TypeError as error:
         raise ValueError(f"recipe: generator_config: {error}") from error
-    return Attention.fresh(config, recipe.seed + 2)  # not the mapping's own numbers
+    seed = recipe.seed + 2  # not the mapping's own numbers
+    return Mixture.fresh(config, dims[1], rank, seed) if mixed else Attention.fresh(config, seed)
+
+
+def _attention_from(
+    parent: PartSpec, recipe: Recipe, dims: tuple[int, int, int]
+) -> Attention | Mixture | None:
+    if recipe.generator not in CONDITIONED or parent.kind != recipe.generator:
+        return _fresh_attention(recipe, dims)
+    theirs = {n: v for n, v in parent.config.items() if n not in ("kind", *DIMS)}
+    ours = theirs | dict(recipe.generator_config)
+    if ours != theirs:
+        return _fresh_attention(recipe, dims, ours)
+    return CONDITIONED[parent.kind].from_spec(parent, *dims)
 
 
 def _shapes(spec: PartSpec) -> dict[str, tuple[int, ...]]:

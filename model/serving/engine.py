@@ -101,6 +101,7 @@ class Engine:
             meta_init.activation,
             meta_init.output_activation,
             extra_steps,
+            meta_init.hidden_dim,
         )
         self._loss = losses.judged_by(learners.loss_of(meta_init.learner.config))
         self._info = info_of(meta_init, self._loss.kind)

@@ -123,10 +123,22 @@ class Projections:
 
 
 def gram_rows(kept_ZWX: FloatArray, rows: Slots, new_RX: FloatArray) -> FloatArray:
-    """Returns each new pair's products with all pairs of its slot (R, W), itself among them."""
-    size = kept_ZWX.shape[1]
-    made = np.empty((len(rows), size), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for slot, new_X, out_W in zip((rows // size).tolist(), new_RX, made, strict=True):
-            np.einsum("wx,x->w", kept_ZWX[slot], new_X, out=out_W)
+    """Returns each new pair's products with all pairs of its slot (R, W), itself among them.
+
+    `new_RX` may have further rows. New pairs of one slot that stand together, as those of a window
+    that is loaded, cost one call.
+    """
+    made = np.empty((len(rows), kept_ZWX.shape[1]), np.float32)
+    slots, start = rows // kept_ZWX.shape[1], 0
+    for end in [*(np.flatnonzero(slots[1:] != slots[:-1]) + 1).tolist(), len(rows)]:
+        dots(kept_ZWX[slots[start]], new_RX[start:end, None], made[start:end])
+        start = end
     return made
+
+
+def dots(left: FloatArray, right: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """Returns products over the last axis. Each is one BLAS call, whose bits depend on its two
+    vectors alone and not on their order."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: FloatArray = np.vecdot(left, right, out=out)
+    return found

@@ -169,6 +169,24 @@ TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"sec
             "Lower",
         ),
         (
+            {"autoscaling": {"enabled": True}, "settings": {"publish_interval_ms": 60_000}},
+            "autoscaling.pollingInterval",
+            "Set it to more than 61",
+        ),
+        (
+            {"autoscaling": {"enabled": True, "lagSeconds": 30}},
+            "autoscaling.lagSeconds",
+            "lagSeconds to 0",
+        ),
+        (
+            {
+                "autoscaling": {"enabled": True},
+                "settings": {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "u", **SASL},
+            },
+            "autoscaling.authenticationRef",
+            "Name a TriggerAuthentication",
+        ),
+        (
             {"terminationGracePeriodSeconds": 85},
             "terminationGracePeriodSeconds",
             "Set it to 90",
@@ -239,6 +257,8 @@ TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"sec
             "prometheusRule.disabled",
             "Correct the name",
         ),
+        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels", "Leave it out"),
+        ({"settings": {"tracing": True}}, "networkPolicy.extraEgress", "OTEL_EXPORTER"),
         ({"settings": {"device": "cuda"}}, "settings.device", "Set profile to cuda"),
         ({"profile": "cuda", "settings": {"device": "cpu"}}, "settings.device", "profile to cpu"),
         ({"settings": {"torch_threads": 4}}, "settings.torch_threads", "Raise the limit"),
@@ -300,6 +320,7 @@ def test_contradictions_are_refused_with_what_to_do(
                 **SASL,
             }
         },
+        {"secret": {"name": "s"}, "settings": {"kafka_sasl_mechanism": "PLAIN", **SASL}},
         {"replicas": 8},
         {"replicas": 0},
         {
@@ -382,8 +403,10 @@ def test_a_digest_wins_over_a_tag(tmp_path: Path) -> None:
 def test_extras_reach_the_pod(tmp_path: Path) -> None:
     given = yaml.safe_load(EVERYTHING.read_text())
     spec = pod(tmp_path, **given)
-    container = spec["containers"][0]
+    container = spec["containers"][-1]
     assert container["env"] == given["extraEnv"]
+    assert [each["name"] for each in spec["initContainers"]] == ["fetch"]
+    assert [each["name"] for each in spec["containers"]] == ["agent", "adaptd"]
     assert given["extraEnvFrom"][0] in container["envFrom"]
     assert container["envFrom"][-1] == {"secretRef": {"name": "adaptd-env", "optional": False}}
     assert given["extraVolumes"][0] in spec["volumes"]
@@ -391,6 +414,17 @@ def test_extras_reach_the_pod(tmp_path: Path) -> None:
     assert spec["imagePullSecrets"] == given["imagePullSecrets"]
     assert all(c["matchLabelKeys"] for c in spec["topologySpreadConstraints"])
     assert rendered(tmp_path, **given)["ConfigMap", "adaptd-more"]["data"] == {"of": "adaptd"}
+
+
+@pytest.mark.usefixtures("helm")
+def test_a_device_among_the_extras_is_the_workers_alone(tmp_path: Path) -> None:
+    more = [{"name": "ADAPTD_DEVICE", "value": "cuda:1"}, {"name": "A", "value": "b"}]
+    found = rendered(tmp_path, profile="cuda", extraEnv=more)
+    worker = found["Deployment", "adaptd"]["spec"]["template"]["spec"]["containers"][0]
+    assert worker["env"] == more
+    for each in (found["Job", "adaptd-topics"]["spec"]["template"], found["Pod", "adaptd-check"]):
+        env = each["spec"]["containers"][0]["env"]
+        assert env == [{"name": "ADAPTD_DEVICE", "value": "cpu"}, more[1]]
 
 
 @pytest.mark.usefixtures("helm")
@@ -422,15 +456,38 @@ def test_network_peers_reach_the_workers_policy_and_the_topics_jobs(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("helm")
-def test_keda_scales_on_lag_but_not_on_a_partition_that_stands_still(tmp_path: Path) -> None:
+def test_keda_scales_on_lag_up_to_the_partitions(tmp_path: Path) -> None:
     found = rendered(tmp_path, autoscaling={"enabled": True, "maxReplicas": 8})
     spec = found["ScaledObject", "adaptd"]["spec"]
     assert spec["maxReplicaCount"] <= Settings.model_construct().topic_partitions
     (trigger,) = spec["triggers"]
-    assert trigger["metadata"]["excludePersistentLag"] == "true"
-    assert trigger["metadata"]["limitToPartitionsWithLag"] == "true"
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    assert trigger["useCachedMetrics"] is True
     assert "replicas" not in found["Deployment", "adaptd"]["spec"]
+
+
+@pytest.mark.usefixtures("helm")
+def test_the_age_of_one_partition_that_stands_still_adds_no_workers(
+    tmp_path: Path, promtool: str
+) -> None:
+    given = {"enabled": True, "lagSeconds": 30, "prometheusAddress": "http://prometheus:9090"}
+    _, trigger = rendered(tmp_path, autoscaling=given)["ScaledObject", "adaptd"]["spec"]["triggers"]
+    assert trigger["metadata"]["threshold"] == "30"
+    owed = 'adaptd_oldest_owed_seconds{namespace="default",job="adaptd",partition="%d",pod="%s"}'
+    ages = [9_000, 2, 2, 2, 2, 2, 2, 2]
+    series = [{"series": owed % (p, "a"), "values": f"{age}"} for p, age in enumerate(ages)]
+    series.append({"series": owed % (1, "before"), "values": "1"})  # of the owner before
+    wanted = {
+        "expr": trigger["metadata"]["query"],
+        "eval_time": "0m",
+        "exp_samples": [{"labels": "{}", "value": 2}],
+    }
+    (tmp_path / "no_rules.yaml").write_text("groups: []")
+    test = {"input_series": series, "promql_expr_test": [wanted]}
+    file = tmp_path / "test.yaml"
+    file.write_text(json.dumps({"rule_files": ["no_rules.yaml"], "tests": [test]}))
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("helm")

@@ -26,7 +26,7 @@ SUPPORT, QUERY = 6, 3
 SIZE = SUPPORT + QUERY
 DIMS = (37, 19, 21)
 """D, H, E: none of them a multiple of a cache line."""
-KINDS = ("maml", "anil", "r2d2")
+KINDS = ("maml", "anil", "r2d2", "alpaca")
 
 
 def theta(learner: str = "maml", loss: Loss = MSE, *, trained: bool = True) -> MetaInit:
@@ -166,6 +166,23 @@ def test_history_changes_no_bit(batches: list[list[tuple[int, int]]], slot: int)
     assert np.array(losses(found)).tobytes() == np.array(losses(expected)).tobytes()
     for name, tensor in expected.tensors.items():
         assert found.tensors[name].tobytes() == tensor.tobytes(), name
+
+
+def test_how_many_pairs_come_at_once_changes_no_bit() -> None:
+    whole = engine(theta())
+    windows = [windows_of(whole, capacity=40) for _ in range(3)]
+    arrived = [(slot, 100 * slot + i) for slot in range(40) for i in range(SIZE + 1)]
+    by_turns = sorted(arrived, key=lambda pair: pair[1] % 100)
+    for made, batches in zip(
+        windows, ([arrived], [by_turns], [[each] for each in arrived]), strict=True
+    ):
+        feed(made, batches)
+    found = [made.adapt([cut(slot, SIZE) for slot in range(40)]) for made in windows]
+    for together, mixed, alone in zip(*found, strict=True):
+        for other in (mixed, alone):
+            assert np.array(losses(other)).tobytes() == np.array(losses(together)).tobytes()
+            for name, tensor in together.tensors.items():
+                assert other.tensors[name].tobytes() == tensor.tobytes(), name
 
 
 def test_a_slot_that_was_let_go_shows_nothing_of_the_stream_before() -> None:

@@ -52,6 +52,16 @@
 {{- if gt (int .fallbackReplicas) (int .maxReplicas) }}
 - autoscaling.fallbackReplicas: {{ .fallbackReplicas }} is more than autoscaling.maxReplicas, {{ .maxReplicas }}. Lower it.
 {{- end }}
+{{- $held := addf (divf (default 1000 $s.publish_interval_ms) 1000) (divf (default 1000 $s.adapt_latest_ms) 1000) }}
+{{- if ge $held (float64 .pollingInterval) }}
+- autoscaling.pollingInterval: {{ .pollingInterval }} s, but offsets wait up to {{ $held }} s for their mappings (settings.publish_interval_ms and adapt_latest_ms), so KEDA would take every partition for one that stands still. Set it to more than {{ $held }}.
+{{- end }}
+{{- if and .lagSeconds (not .prometheusAddress) }}
+- autoscaling.lagSeconds: {{ .lagSeconds }}, but autoscaling.prometheusAddress is not set, where the seconds are asked. Set it, or lagSeconds to 0.
+{{- end }}
+{{- if and (ne (default "PLAINTEXT" $s.kafka_security_protocol) "PLAINTEXT") (not .authenticationRef) }}
+- autoscaling.authenticationRef: not set, but settings.kafka_security_protocol is {{ $s.kafka_security_protocol }}, so KEDA could not ask for the lag. Name a TriggerAuthentication.
+{{- end }}
 {{- end }}
 {{- else if gt (int .Values.replicas) $partitions }}
 - replicas: {{ .Values.replicas }} workers, but settings.topic_partitions is {{ $partitions }}: the others would idle. Lower it, or set settings.topic_partitions to what the events topic has.
@@ -138,7 +148,7 @@
 {{- if not $s.kafka_oauth_token_provider }}
 - settings.kafka_sasl_mechanism: OAUTHBEARER needs a function that returns tokens. Set settings.kafka_oauth_token_provider.
 {{- end }}
-{{- else if not (and $s.kafka_sasl_mechanism $s.kafka_sasl_username) }}
+{{- else if not (and $s.kafka_sasl_mechanism (or $s.kafka_sasl_username .Values.secret.name .Values.extraEnv .Values.extraEnvFrom)) }}
 - settings.kafka_security_protocol: {{ $protocol }} needs settings.kafka_sasl_mechanism and settings.kafka_sasl_username, and ADAPTD_KAFKA_SASL_PASSWORD in the Secret.
 {{- end }}
 {{- end }}
@@ -173,6 +183,14 @@
 {{- if not (include "adaptd.portIsOpen" (list $port $.Values.networkPolicy.redis.ports)) }}
 - networkPolicy.redis.ports: port {{ $port }} of settings.redis_url is not among them, so workers could not reach Redis. Add it.
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if and $s.tracing .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) }}
+- networkPolicy.extraEgress: settings.tracing sends spans, but nothing lets them out. Add where OTEL_EXPORTER_OTLP_ENDPOINT (among extraEnv) leads.
+{{- end }}
+{{- range $name, $_ := .Values.podLabels }}
+{{- if has $name (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") }}
+- podLabels: {{ $name }} chooses the pods of this release. Leave it out.
 {{- end }}
 {{- end }}
 {{- range $monitor := list "podMonitor" "serviceMonitor" }}
