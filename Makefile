@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check \
-	tools chart chart-check deploy-check image-check cluster-check clean
+	tools chart chart-check deploy-check image-check cluster-check scaling-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -42,7 +42,7 @@ lock:
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	$(COMPILE) $(UPGRADE) --all-extras --output-file requirements.lock pyproject.toml
-	$(COMPILE) --extra librdkafka --constraint requirements.lock \
+	$(COMPILE) --extra librdkafka --extra tracing --constraint requirements.lock \
 		--output-file deploy/requirements.lock pyproject.toml
 
 demo: $(READY)
@@ -121,7 +121,7 @@ chart: $(TOOLS)/helm
 chart-check: $(TOOLS)/helm
 	CI=true $(BIN)/pytest tests/deploy/test_chart.py $(if $(NAME),-k "$(NAME)")
 
-deploy-check: $(TOOLS)/helm image-check cluster-check
+deploy-check: $(TOOLS)/helm image-check cluster-check scaling-check
 	CI=true $(BIN)/pytest tests/deploy
 
 image-check: $(READY)
@@ -129,6 +129,9 @@ image-check: $(READY)
 
 cluster-check: $(TOOLS)/helm
 	$(BIN)/python -m deploy.check.cluster
+
+scaling-check: $(TOOLS)/helm
+	$(BIN)/python -m deploy.check.scaling
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
