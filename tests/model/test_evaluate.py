@@ -398,7 +398,7 @@ def test_languages_that_nothing_was_trained_on_are_streams_in_spaces_of_their_ow
     chosen = replace(table("languages-16"), thetas=("mine",))
     judged = EmojiTest({"mine": tiny(16)}, {}, TINY).judge(chosen)
     assert judged.streams == 2
-    others = language_spaces.languages(trained=False)
+    others = language_spaces.split_languages(trained=False)
     assert {e.stream for e in judged.examples} <= set(others)
     assert {"mine gated", "ridge", "random"} <= {r.name for r in judged.rows}
     assert {a.theta for a in judged.against_ridge} == {"mine"}
