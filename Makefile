@@ -100,10 +100,6 @@ meta-inits: encoders
 		--out $(THETAS)/emoji-lowrank-maml.safetensors
 	$(BIN)/python -m model.emoji.train_thetas names --encoder-from $(TRAINED)/cnn.safetensors \
 		--text-from $(TRAINED)/text.safetensors --out $(THETAS)/emoji-names.safetensors
-	$(BIN)/python -m model.emoji.clean_encoder --encoder-from $(TRAINED)/cnn.safetensors \
-		--out $(TRAINED)/cnn-clean.safetensors
-	$(BIN)/python -m model.emoji.train_thetas languages --encoder-from $(TRAINED)/cnn-clean.safetensors \
-		--out $(THETAS)/emoji-languages-32.safetensors
 
 prometheus-check: $(READY)
 	@$(BIN)/python -m deploy.prometheus.check

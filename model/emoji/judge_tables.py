@@ -243,7 +243,7 @@ class EmojiTest:
         name = f"{table.vendor} {table.split} {table.noise}"
         x_ND = self._cache.pictures(theta, name, pixels)
         if table.spaces:
-            languages = self._languages(language_spaces.languages(trained=False))
+            languages = self._languages(language_spaces.split_languages(trained=False))
             return emoji_streams.space_streams(concepts_N, x_ND, languages, theta.target_dim)
         if table.family is None:
             every = emoji_names.HELD_OUT_LANGUAGES
