@@ -2,6 +2,7 @@
 # make test   everything checked: lint, types, import contracts, tests
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
 # make chart  what is made from deploy/chart: its schema, its README, the plain manifests
+# make boards the dashboards' JSON, from deploy/grafana/*.py
 # make deploy-check   the chart, the image (built and run), the manifests on a real API server
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
@@ -18,7 +19,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check \
-	tools chart chart-check deploy-check image-check cluster-check clean
+	tools boards chart chart-check deploy-check image-check cluster-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -117,6 +118,9 @@ $(TOOLS)/helm: deploy/tools.lock | $(READY)
 
 chart: $(TOOLS)/helm
 	$(BIN)/python -m deploy.helm
+
+boards: $(READY)
+	$(BIN)/python -m deploy.grafana
 
 chart-check: $(TOOLS)/helm
 	CI=true $(BIN)/pytest tests/deploy/test_chart.py $(if $(NAME),-k "$(NAME)")

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from daemon.worker.logs import TurnLog
 from daemon.worker.metrics import Metrics
 from daemon.worker.observers import Observers, engine_facts
 from daemon.worker.stopping import Stop
+from daemon.worker.timed_ports import timed
 from daemon.worker.wiring import (
     Successor,
     follower,
@@ -77,6 +78,7 @@ def serve(settings: Settings) -> int:
         ports = _retried(
             lambda: stack.enter_context(open_ports(settings, engine, instance)), observers, stop
         )
+        ports = ports and _timed(ports, metrics)
         if ports is not None and redis is not None:
             told = {"redis": redis.version, "evicts": redis.eviction}
             logger.info("connected", topic=settings.kafka_events_topic, **told)
@@ -85,7 +87,7 @@ def serve(settings: Settings) -> int:
             if following:
                 following.start(engine.theta)
             _spare_the_garbage_collector()
-            worker = Worker(loop, ports, engine, settings)
+            worker = Worker(loop, ports, engine, settings, metrics)
             _turn_until_stopped(worker, following, observers, stop)
         health.stopping()
         logger.info("stopping")
@@ -106,6 +108,16 @@ def _retried(connect: Callable[[], T], observers: Observers, stop: Stop) -> T | 
             observers.gave_up(e, retry_in_s)
             stop.wait(retry_in_s)
     return None
+
+
+def _timed(ports: Ports, metrics: Metrics) -> Ports:
+    """Returns the ports, whose calls are counted."""
+    return replace(
+        ports,
+        source=timed(ports.source, "kafka", metrics),
+        store=timed(ports.store, "redis", metrics),
+        outbox=timed(ports.outbox, "kafka", metrics),
+    )
 
 
 def _spare_the_garbage_collector() -> None:
@@ -129,10 +141,12 @@ class Worker:
     ports: Ports
     engine: Engine
     settings: Settings
+    metrics: Metrics
 
     def change_to(self, successor: Successor) -> None:
         """Serves another engine from the next turn on."""
-        self.loop.serve(successor.engine, successor.store, successor.messages).close()
+        store = timed(successor.store, "redis", self.metrics)
+        self.loop.serve(successor.engine, store, successor.messages).close()
         self.engine = successor.engine
 
 
@@ -218,7 +232,8 @@ def _metrics(settings: Settings, engine: Engine, sink: LogSink) -> Metrics:
     metrics.serves(engine.theta, engine.device)
     if engine.device.startswith("cuda"):
         device = engine.device  # not the engine, which may be followed by another one
-        metrics.watch_gpu(lambda: float(torch.cuda.memory_allocated(device)))
+        memory = int(torch.cuda.get_device_properties(device).total_memory)
+        metrics.watch_gpu(lambda: float(torch.cuda.memory_allocated(device)), memory)
     return metrics
 
 

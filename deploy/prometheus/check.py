@@ -40,10 +40,24 @@ from deploy.prometheus.demo import demo_worker
 from deploy.prometheus.queries import RULES, VARIABLES, Query, dashboard_queries, rule_queries
 
 MAY_BE_EMPTY = {
-    "panel 'Dead letters by reason' A": "no event was malformed lately",
-    "panel 'Memory' B": "no GPU",
+    "panel 'Firing alerts' A": "no alert fires",
+    "panel 'Firing alerts' B": "an alert fires",
+    "panel 'Dead letters, by reason' A": "no event was malformed lately",
+    "panel 'Memory and CPU, of the limit' B": "no limit of CPU",
+    "panel 'GPU memory' A": "no GPU",
+    "panel 'GPU memory' B": "no GPU",
+    "panel 'CPU' B": "no limit of CPU",
+    "panel 'CPU' C": "no limit of CPU",
+    "panel 'Calls that failed' A": "Kafka answers",
+    "panel 'Calls that failed' B": "Redis answers",
+    "panel 'Away, by reason' A": "both services answer",
     "panel 'Changes of θ' B": "no θ was refused lately",
+    "annotation 'θ changed'": "no θ was changed lately",
+    "annotation 'rollout'": "no build was changed lately",
+    "annotation 'worker started'": "no worker started lately",
+    "annotation 'rebalance'": "no partition was revoked lately",
     "alert AdaptdAbsent, its series": "there is a worker",
+    "alert AdaptdCpuThrottled, its series": "no limit of CPU",
     "alert AdaptdPodNotStarted, its series": "the worker is in no container",
 }
 """Queries that are right without data, and why. Alerts themselves are, too."""

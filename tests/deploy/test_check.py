@@ -54,14 +54,14 @@ def test_all_queries_are_asked() -> None:
 
 def test_a_query_without_data_is_told_apart_from_one_that_may_have_none() -> None:
     found = findings(Answers(empty="adaptd_ready"))
-    assert found["panel 'Workers ready' A"] == "no data"
+    assert found["panel 'Workers' A"] == "no data"
     assert found["alert AdaptdNotReady"] == "empty"
     assert found["alert AdaptdNotReady, its series"] == "no data"
-    assert findings(Answers(empty="gpu"))["panel 'Memory' B"] == "empty"
+    assert findings(Answers(empty="gpu"))["panel 'GPU memory' A"] == "empty"
 
 
 def test_an_error_is_an_error_also_where_data_may_be_absent() -> None:
-    assert findings(Answers(broken="gpu"))["panel 'Memory' B"] == "error"
+    assert findings(Answers(broken="gpu"))["panel 'GPU memory' A"] == "error"
 
 
 def test_a_target_that_is_not_there_is_named() -> None:
