@@ -8,14 +8,12 @@ import pytest
 
 from deploy.prometheus.check import (
     MAY_BE_EMPTY,
-    CannotCheck,
-    Prometheus,
-    Vector,
     as_truth,
     check,
     prometheus,
 )
 from deploy.prometheus.queries import dashboard_queries, rule_queries
+from deploy.prometheus.server import CannotCheck, Prometheus, Vector
 
 ONE: Vector = [{"metric": {}, "value": [0, "1"]}]
 
