@@ -34,9 +34,6 @@ from deploy.prometheus.server import CannotCheck, Prometheus, running_prometheus
 
 CALM_S = 20.0
 WAIT_S = 300.0
-NEEDS_A_GPU = "DeviceLost"
-NEEDS_A_LIMIT = ("MemoryNearLimit", "CpuThrottled")
-NEEDS_A_DISK = "PartitionStuck"
 
 
 class Fired(NamedTuple):
@@ -69,14 +66,16 @@ class Watch:
         return {alert for job, alert in self.first if job == installation}
 
 
-def config(labs: Sequence[Installation]) -> str:
-    """Returns Prometheus' configuration: a job for each installation."""
+def config(labs: Sequence[Installation], *, nobody: bool = True) -> str:
+    """Returns Prometheus' configuration: a job for each installation, and one of a pod that never
+    answers."""
     jobs = [(lab.plan.name, lab.targets, {"namespace": "lab"}) for lab in labs]
-    nobody = f"127.0.0.1:{free_port()}"
     labels = {"namespace": "lab", "container": "adaptd", "pod": "never-started"}
+    if nobody:
+        jobs.append((NOT_STARTED, [f"127.0.0.1:{free_port()}"], labels))
     scrapes = [
         {"job_name": name, "static_configs": [{"targets": targets, "labels": of}]}
-        for name, targets, of in [*jobs, (NOT_STARTED, [nobody], labels)]
+        for name, targets, of in jobs
     ]
     times = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
     return json.dumps({"global": times, "rule_files": ["rules.yaml"], "scrape_configs": scrapes})
@@ -151,17 +150,16 @@ def run() -> bool:
         for lab in labs.values():
             lab.start_worker()
         labs["mixed"].targets.append(f"127.0.0.1:{free_port()}")
-        sending = Sending(list(labs.values()))
-        stack.callback(sending.close)
         rules = {"rules.yaml": shortened_rules()}
         api = stack.enter_context(running_prometheus(config(list(labs.values())), rules))
         ready = f"count(adaptd_ready == 1) == {len(labs)}"
         typer.echo(f"ready after {wait_for(ready, lambda: bool(api.query(ready)), 240):.0f} s")
+        stack.callback(Sending(list(labs.values())).close)
         watch = Watch(api)
         calm = time.monotonic() + CALM_S
         while time.monotonic() < calm:
+            watch.look()
             time.sleep(1)
-        watch.look()
         fired = cause_all(labs, watch)
         for_nothing = watch.of(CONTROL)
         fired += freeze_kafka(services, watch)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from daemon.local.kafka_install import kafka_install
 from daemon.wire.topics import specs
 from deploy.alerts.lab import HIDDEN_DIM, SOURCE_DIM, TARGET_DIM, Installation, Plan, wait_for
 from model.theta.meta_init import fresh_meta_init
@@ -36,7 +35,8 @@ CONTROL = "calm"
 PLANS = (
     Plan(CONTROL),
     Plan("late"),
-    Plan("faulty", rate=1.0, noise=True),
+    Plan("misled", {"query_size": 16}, rate=3.0, steps=1, theta_is_right=True),
+    Plan("faulty"),
     Plan("untrained", {"gate_ridge": True}),
     Plan("mixed", {"follow_meta_inits": False}),
     Plan(
@@ -50,7 +50,8 @@ PLANS = (
     Plan("patient", {"liveness_max_age_s": 300}, own_redis=True, redis_timeout_ms=40_000),
     Plan("stopped"),
     Plan("crashing"),
-    Plan("starved", {"instance": "starved"}),
+    Plan("starved", partitions=1),
+    Plan("stuck", partitions=8),
 )
 
 
@@ -86,13 +87,7 @@ def _serve_two_thetas(lab: Installation) -> None:
 
 
 def _send_too_much(lab: Installation) -> None:
-    producer = KafkaProducer(bootstrap_servers=lab.kafka)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:  # a worker of this installation reads five a second
-        for key, value in lab.events(30):
-            producer.send(lab.topic, value, key)
-        time.sleep(1)
-    producer.close()
+    lab.events_per_s = 30  # a worker of this installation reads five
 
 
 def _make_the_topic_anew(lab: Installation) -> None:
@@ -137,17 +132,23 @@ def _crash(lab: Installation) -> None:
     for _ in range(RESTARTS):
         lab.workers[-1].kill()
         lab.start_worker(lab.targets[0])
-        time.sleep(8)
+        wait_for("restart", lambda: lab.answers(lab.targets[0]), 40)
+        time.sleep(1.5)  # in which it is scraped
 
 
-def _starve(lab: Installation) -> None:
-    """Gives the worker's client a quota of one byte a second: the broker answers its fetches with
-    nothing, and all its other requests as before."""
-    install = kafka_install(lambda _line: None)
-    words = [str(install.java), "-cp", install.classpath, "kafka.admin.ConfigCommand"]
-    words += ["--bootstrap-server", lab.kafka, "--alter", "--entity-type", "clients"]
-    words += ["--entity-name", "starved", "--add-config", "consumer_byte_rate=1"]
-    subprocess.run(words, check=True, capture_output=True)
+def _damage_the_log(partitions: Sequence[int]) -> Callable[[Installation], None]:
+    """Cuts the files of these partitions while they hold records that nobody has read: the broker
+    then knows of records that it cannot send."""
+
+    def damage(lab: Installation) -> None:
+        lab.workers[-1].pause()
+        time.sleep(2)  # in which events come
+        for partition in partitions:
+            for segment in lab.broker.folder.glob(f"data/{lab.topic}-{partition}/*.log"):
+                os.truncate(segment, 0)
+        lab.workers[-1].resume()
+
+    return damage
 
 
 def _nothing(_: Installation) -> None:
@@ -155,7 +156,7 @@ def _nothing(_: Installation) -> None:
 
 
 CAUSES = (
-    Cause("faulty", "a θ with wrong steps, on pairs that are noise", _nothing, ("WorseThanTheta",)),
+    Cause("misled", "a θ whose steps are far too long", _nothing, ("WorseThanTheta",)),
     Cause("untrained", "a θ that was never trained", _nothing, ("RidgeIsBetter",)),
     Cause("flooded", "events whose numbers overflow", _nothing, ("NotFinite",)),
     Cause("late", "a publish interval of 12 s", _publish_seldom, BURNS),
@@ -177,7 +178,13 @@ CAUSES = (
     ),
     Cause("mixed", "a second worker with another θ", _serve_two_thetas, ("MetaInitMismatch",)),
     Cause("topic", "unread records removed", _remove_unread_records, ("RecordsGone",)),
-    Cause("starved", "a quota of a byte a second", _starve, ("NotConsuming",)),
+    Cause("starved", "the file of its only partition cut", _damage_the_log([0]), ("NotConsuming",)),
+    Cause(
+        "stuck",
+        "the file of one of eight partitions cut",
+        _damage_the_log([3]),
+        ("PartitionStuck",),
+    ),
     Cause("crashing", "SIGKILL three times", _crash, ("CrashLoop",)),
     Cause("topic", "the topic deleted and made anew", _make_the_topic_anew, ("LogReplaced",)),
     Cause(

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
+from urllib.request import urlopen
 
 import numpy as np
 from kafka import KafkaProducer
@@ -28,6 +29,7 @@ from daemon.local.services import Services
 from daemon.local.valkey import redis_url, start_valkey
 from daemon.wire.paired_event import PairedEvent, Vector, WirePair, encode_event, vector
 from daemon.wire.topics import specs
+from model.mappings.numpy_mlp import apply_numpy
 from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import save_meta_init
 
@@ -43,11 +45,15 @@ class Plan:
     settings: Mapping[str, object] = field(default_factory=dict)
     rate: float | None = None
     """Of θ's inner steps; None for one that suits."""
+    steps: int = 5
     events_per_s: int = 40
     scale: float = 1.0
     """Of the events' vectors."""
-    noise: bool = False
-    """Whether targets have nothing to do with sources."""
+    theta_is_right: bool = False
+    """Whether targets are what θ maps the sources to, but for a little noise."""
+    shift: float = 0.0
+    """How far a stream's targets are moved, to another place for each stream: then θ is nearly
+    right, and adapting makes it so."""
     partitions: int = 2
     own_redis: bool = False
     redis_timeout_ms: int = 1_000
@@ -59,12 +65,15 @@ class Installation:
     def __init__(self, plan: Plan, services: Services, folder: Path, stack: ExitStack) -> None:
         self.plan, self._stack, self._folder = plan, stack, folder
         self.kafka = services.kafka_bootstrap_servers
+        assert services.kafka is not None
+        self.broker = services.kafka
         self.redis: Server | None = stack.enter_context(start_valkey()) if plan.own_redis else None
         self._redis_url = redis_url(self.redis) if self.redis else services.redis_url
         self.theta = folder / f"{plan.name}.safetensors"
-        save_meta_init(
-            fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, rate=plan.rate), self.theta
-        )
+        theta = fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, plan.steps, plan.rate)
+        save_meta_init(theta, self.theta)
+        self._theta = theta
+        self.events_per_s = plan.events_per_s
         self.workers: list[GuardedProcess] = []
         self.targets: list[str] = []
         self.producing = True
@@ -138,6 +147,14 @@ class Installation:
             self.targets.append(target)
         return worker
 
+    def answers(self, target: str) -> bool:
+        """Whether the worker at this address can be scraped."""
+        try:
+            with urlopen(f"http://{target}/metrics", timeout=1):
+                return True
+        except OSError:
+            return False
+
     def run(self, *words: str) -> None:
         """Runs `adaptd WORDS` with this installation's settings. Raises CalledProcessError."""
         subprocess.run(
@@ -152,8 +169,12 @@ class Installation:
         for stream in self._rng.integers(0, STREAMS, count):
             x_D = self._rng.standard_normal(SOURCE_DIM) * self.plan.scale
             y_E = self._maps_ED[stream] @ x_D
-            if self.plan.noise:
-                y_E = self._rng.standard_normal(TARGET_DIM) * 3
+            if self.plan.theta_is_right:
+                theta = self._theta
+                x_1D = x_D[None].astype(np.float32)
+                (o_E,) = apply_numpy(theta.mapping, x_1D, theta.activation, "none")
+                moved_E = self.plan.shift * self._maps_ED[stream][:, 0]
+                y_E = o_E + moved_E + 0.1 * self._rng.standard_normal(TARGET_DIM)
             pair = WirePair(_vector(x_D), _vector(y_E))
             value = b"\xc1" if self.junk else encode_event(PairedEvent([pair]))
             yield f"stream-{stream}".encode(), value
@@ -177,7 +198,7 @@ class Sending:
         producer = KafkaProducer(bootstrap_servers=kafka, acks=1, linger_ms=5, max_block_ms=500)
         while not self._stop.wait(SEND_EVERY_S):
             for each in self._installations:
-                count = int(each.plan.events_per_s * SEND_EVERY_S) if each.producing else 0
+                count = round(each.events_per_s * SEND_EVERY_S) if each.producing else 0
                 for key, value in each.events(count):
                     try:
                         producer.send(each.topic, value, key)

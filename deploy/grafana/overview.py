@@ -82,7 +82,6 @@ OLDEST_OWED = Series(
     unit="s",
     steps=((None, GREEN), (5, ORANGE), (300, RED)),
     width=9,
-    log=True,
 )
 LATE_MAPPINGS = Series(
     "Mappings later than 5 s",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -40,6 +41,8 @@ PLAN = Plan(
     {"gate_ridge": True, "turn_interval_ms": 50, "drift": True},
     events_per_s=120,
     partitions=8,
+    theta_is_right=True,
+    shift=2.0,
 )
 WORK_S, OUTAGE_S = 80.0, 60.0
 RATE_S = 10
@@ -65,16 +68,18 @@ def main() -> None:
         lab = Installation(PLAN, services, folder.path, stack)
         lab.start_worker()
         lab.targets.append(f"127.0.0.1:{free_port()}")  # of the worker that is added
-        stack.callback(Sending([lab]).close)
         rules = {"rules.yaml": shortened_rules()}
-        api = stack.enter_context(running_prometheus(config([lab]), rules))
+        api = stack.enter_context(running_prometheus(config([lab], nobody=False), rules))
         wait_for("a worker", lambda: bool(api.query("adaptd_ready == 1")), 120)
+        stack.callback(Sending([lab]).close)
+        time.sleep(RATE_S)
         start = time.time()
         time.sleep(WORK_S / 2)
         lab.start_worker(lab.targets[1])
         time.sleep(WORK_S / 2)
         theta = folder.path / "next.safetensors"
-        save_meta_init(fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, seed=3), theta)
+        now = fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, steps=6)
+        save_meta_init(replace(now, version="next"), theta)
         lab.run("meta-init", "publish", str(theta), "--activate")
         time.sleep(WORK_S / 2)
         draw_all(api, start, "health")
