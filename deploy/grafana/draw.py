@@ -159,7 +159,7 @@ def _name(legend: str, labels: Mapping[str, str]) -> str:
 Named = Sequence[tuple[str, Any]]
 
 
-def _points(one: Mapping[str, Any], span: Span) -> tuple[list[float], list[float]]:
+def points(one: Mapping[str, Any], span: Span) -> tuple[list[float], list[float]]:
     """Returns times and values, with NaN where a value is missing: a gap."""
     times: list[float] = []
     values: list[float] = []
@@ -183,7 +183,7 @@ def _draw_series(axes: Axes, panel: Mapping[str, Any], series: Named, span: Span
     stacked = custom["stacking"]["mode"] == "normal"
     below: dict[float, float] = {}
     for number, (name, one) in enumerate(series):
-        times, values = _points(one, span)
+        times, values = points(one, span)
         color = COLORS.get(str(fixed.get(name)), PALETTE[number % len(PALETTE)])
         if stacked:
             base = [below.get(at, 0.0) for at in times]

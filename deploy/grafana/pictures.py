@@ -38,7 +38,7 @@ from model.theta.meta_init_file import save_meta_init
 OUT = Path(__file__).parent / "pictures"
 PLAN = Plan(
     "adaptd",
-    {"gate_ridge": True, "turn_interval_ms": 50, "drift": True},
+    {"gate_ridge": True, "turn_interval_ms": 50, "drift": True, "query_size": 12},
     events_per_s=120,
     partitions=8,
     theta_is_right=True,
