@@ -37,7 +37,9 @@ def meta_train(
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2. [default: maml]"),
+        typer.Option(
+            help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2, alpaca. [default: maml]"
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="The most outer steps.")] = None,
     hidden_dim: Annotated[int | None, typer.Option(min=1, help="Hidden units.")] = None,

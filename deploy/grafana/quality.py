@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.grafana.board import Board, Row
 from deploy.grafana.expressions import BLUE, GREEN, ORANGE, RED, increase, quantile, rate
-from deploy.grafana.panels import Query, Series, Stat
+from deploy.grafana.panels import Query, Series, Stat, Timeline
 
 MAPPINGS = {"published": GREEN, "θ unadapted": BLUE, "linear map": ORANGE}
 SCORED = tuple(zip(MAPPINGS, ("published", "theta", "ridge"), strict=True))
@@ -151,6 +151,37 @@ THETA_SERVED = Stat(
     height=4,
 )
 
+CANARY = Timeline(
+    "Candidate θ",
+    "Whether a candidate θ is judged beside the served one, or a promoted one is watched, and what "
+    "the streams say. Unknown without a canary.",
+    (Query("max by (state) (adaptd_canary{CHOSEN})", "{{state}}"),),
+    width=8,
+    states={0: ("no", BLUE), 1: ("yes", ORANGE)},
+)
+CANARY_DIFFERENCE = Series(
+    "Candidate θ against the served one",
+    "The mean, over the streams that judge, of (active - candidate) / (active + candidate), both "
+    "losses: above 0 the candidate is better.",
+    (
+        Query("max by (side) (adaptd_canary_difference{CHOSEN})", "{{side}}"),
+        Query("max by (bet) (adaptd_canary_log_e{CHOSEN})", "log e: {{bet}}"),
+    ),
+    least=None,
+)
+CANARY_WORK = Series(
+    "Work of judging candidates",
+    "Streams that have said which θ is better, adaptations made for that and the time they take, "
+    "per second, candidates refused, and what was done because of verdicts.",
+    (
+        Query("max(adaptd_canary_streams{CHOSEN})", "streams"),
+        Query(rate("adaptd_shadow_adaptations_total"), "adaptations"),
+        Query(rate("adaptd_shadow_seconds_total"), "seconds"),
+        Query(increase("adaptd_canary_refusals_total"), "refused"),
+        Query(increase("adaptd_canary_actions_total", "action"), "{{action}}"),
+    ),
+)
+
 QUALITY = Board(
     "adaptd-quality",
     "adaptd: quality",
@@ -180,6 +211,10 @@ QUALITY = Board(
                 CHANGES_OF_THETA,
                 THETA_SERVED,
             ),
+        ),
+        Row(
+            "A candidate θ, while one is judged",
+            (CANARY, CANARY_DIFFERENCE, CANARY_WORK),
         ),
     ),
     range="now-24h",

@@ -11,7 +11,6 @@ taken for the final matrix and, with less weight, for the generator's intermedia
 each learns from the first step on.
 """
 
-import copy
 import logging
 import math
 from collections.abc import Iterator
@@ -22,10 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.emoji.step_budget import StepBudget
 from model.emoji.tenants import low_rank_generators
 from model.mappings.attention import Attention, AttentionConfig, Readout
 from model.mappings.mlp import Activation, Mlp, apply
+from model.meta.loop import run
+from model.meta.progress import TrainingSchedule
+from model.meta.progress_lines import lines_of
+from model.meta.state import TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -144,45 +146,47 @@ def train_tenant_model(
     generator = torch.Generator().manual_seed(seed)
     model = TenantModel(features.x_YRD.shape[2], recipe)
     train_features(model, features, recipe, generator)
-    average = copy.deepcopy(model).requires_grad_(False)
-    attention = {"params": list(model.attention.parameters()), "peak": recipe.rate}
-    theta = {"params": list(model.theta()), "peak": recipe.feature_rate}
-    optimiser = torch.optim.Adam([attention, theta], lr=recipe.rate)
-    budget = StepBudget(recipe.steps, minutes)
-    while not budget.finished:
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * budget.rate_factor()
+    attention = {"params": list(model.attention.parameters()), "lr": recipe.rate}
+    theta = {"params": list(model.theta()), "lr": recipe.feature_rate}
+    state = TrainingState(model, torch.optim.Adam([attention, theta]), averaged=True)
+
+    def accumulate(step: int) -> dict[str, float]:
         loss = outer_loss(model, features, draw(features, recipe, generator), recipe)
-        optimiser.zero_grad()
         torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
-        if math.isfinite(float(norm)):  # an episode may be beyond float32; the next is another
-            optimiser.step()
-        for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-            slow.lerp_(fast.detach(), max(recipe.averaging, 1.0 / (budget.step + 1)))
-        budget.advance()
-        if budget.step % 100 == 0:
-            log.info("tenants %s outer loss %.3f", budget, loss.item())
-    return average
+        return {"outer_loss": loss.item()}
+
+    schedule = TrainingSchedule(
+        recipe.steps,
+        max_gradient_norm=recipe.max_gradient_norm,
+        averaging=recipe.averaging,
+        minutes=minutes,
+    )
+    # an episode may be beyond float32; the next is another
+    run(state, schedule, accumulate, on_step=lines_of("tenants", log.info))
+    return state.result
 
 
 def train_features(
     model: TenantModel, features: Features, recipe: TenantRecipe, generator: torch.Generator
 ) -> None:
     """Train u(x) in place to map noisy features to the concepts' vectors."""
-    optimiser = torch.optim.Adam(list(model.theta()), lr=0.0)
-    budget = StepBudget(recipe.feature_steps, None)
-    while not budget.finished:
-        for group in optimiser.param_groups:
-            group["lr"] = 1.5 * recipe.rate * budget.rate_factor()
+    theta = nn.ParameterList(model.theta())
+    state = TrainingState(theta, torch.optim.Adam(theta, lr=1.5 * recipe.rate))
+
+    def accumulate(step: int) -> dict[str, float]:
         v_N = torch.randint(len(features.u_YE), (recipe.pictures,), generator=generator)
         x_ND = _pictures(features, v_N, recipe.feature_noise, generator)
         u_NE = apply(model.theta(), x_ND, recipe.activation)
         loss = _feature_loss(u_NE, v_N, features, recipe)
-        optimiser.zero_grad()
         torch.autograd.backward(loss)
-        optimiser.step()
-        budget.advance()
+        return {"outer_loss": loss.item()}
+
+    run(
+        state,
+        TrainingSchedule(recipe.feature_steps),
+        accumulate,
+        on_step=lines_of("u(x)", log.info),
+    )
 
 
 def outer_loss(

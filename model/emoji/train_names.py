@@ -27,11 +27,14 @@ from torch.nn import functional
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
 from model.emoji.name_retrieval import retrieval_facts
-from model.emoji.step_budget import StepBudget
 from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM
 from model.encoders.sequences import padded_batch
 from model.encoders.text import BASE_LENGTH, TextEncoder, TextNet, TextSizes, code_points
 from model.encoders.trained_part import fresh_net
+from model.meta.loop import run
+from model.meta.progress import TrainingSchedule
+from model.meta.progress_lines import lines_of
+from model.meta.state import TrainingState
 from model.theta.part import PartSpec
 from model.theta.part_file import save_part
 from model.values.errors import BadContent
@@ -84,21 +87,16 @@ def train_text(recipe: TextRecipe, seed: int, minutes: float | None) -> PartSpec
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
     )
-    budget, losses = StepBudget(recipe.steps, minutes), []
-    for codes_RT, length_R, concept_R in batches(texts, recipe, np.random.default_rng(seed)):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * budget.rate_factor()
+    drawn = batches(texts, recipe, np.random.default_rng(seed))
+
+    def accumulate(step: int) -> dict[str, float]:
+        codes_RT, length_R, concept_R = next(drawn)
         loss = concept_loss(net(codes_RT, length_R), vectors_YU, concept_R, recipe)
-        optimiser.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        budget.advance()
-        losses.append(loss.item())
-        if budget.step % 100 == 0:
-            log.info("text %s loss %.3f", budget, np.mean(losses[-100:]))
-        if budget.finished:
-            break
+        return {"outer_loss": loss.item()}
+
+    schedule = TrainingSchedule(recipe.steps, max_gradient_norm=1.0, minutes=minutes)
+    run(TrainingState(net, optimiser), schedule, accumulate, on_step=lines_of("text", log.info))
     return net.spec()
 
 

@@ -28,10 +28,13 @@ from torch.nn import functional
 
 from model.emoji import drawings as emoji
 from model.emoji.augment import mixed, redrawn
-from model.emoji.step_budget import StepBudget
 from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM
 from model.encoders.image import BLOCKS, config_of, normalised
 from model.encoders.sequences import scaled
+from model.meta.loop import run
+from model.meta.progress import TrainingSchedule
+from model.meta.progress_lines import lines_of
+from model.meta.state import TrainingState
 from model.theta.part import PartSpec
 from model.theta.part_file import save_part
 
@@ -161,23 +164,20 @@ def _trained(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpe
     ink_RCPP, drawings_YR = normalised(pictures_RPPC), drawings_of(concept_R)
     label_YY = labels(vectors_YU, recipe.kinship)
     model = TrainableEncoder(len(vectors_YU)).to(memory_format=torch.channels_last)
-    optimiser = _optimiser(model, recipe)
-    budget = StepBudget(recipe.steps, minutes)
-    while not budget.finished:
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * budget.rate_factor()
+
+    def accumulate(step: int) -> dict[str, float]:
         pick_R = torch.randint(len(concept_R), (recipe.batch,), generator=generator)
         other_R = _one_of_each(drawings_YR[concept_R[pick_R]], generator)
         drawn_RCPP = mixed(ink_RCPP[pick_R], ink_RCPP[other_R], recipe.mix, generator)
         match_RY, direct_RU = model(augmented(drawn_RCPP, generator))
         loss = functional.cross_entropy(match_RY, label_YY[concept_R[pick_R]])
         loss = loss + recipe.direct * direct_loss(direct_RU, vectors_YU, concept_R[pick_R])
-        optimiser.zero_grad()
         torch.autograd.backward(loss)
-        optimiser.step()
-        budget.advance()
-        if budget.step % 100 == 0:
-            log.info("encoder %s loss %.3f", budget, loss.item())
+        return {"outer_loss": loss.item()}
+
+    state = TrainingState(model, _optimiser(model, recipe))
+    schedule = TrainingSchedule(recipe.steps, minutes=minutes)
+    run(state, schedule, accumulate, on_step=lines_of("encoder", log.info))
     return model.eval().folded(vectors_YU, recipe).rounded()
 
 

@@ -28,7 +28,7 @@ from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
 from model.emoji.tenants import LOW_RANK_DIM
 from model.emoji.train_pictures import TRAIN_VENDORS
-from model.emoji.train_tenants import cache_features
+from model.emoji.train_tenants import cache_features, usual_sources
 from model.emoji.training_episodes import (
     LanguageEpisodes,
     Pictures,
@@ -38,7 +38,7 @@ from model.emoji.training_episodes import (
 from model.encoders.build import encoder_from
 from model.inner.cost_rule import Form
 from model.losses import MSE, Loss
-from model.meta.progress import Progress
+from model.meta.progress_lines import lines_of
 from model.meta.recipe import Recipe, Term
 from model.meta.training import Data, train_theta
 from model.theta.meta_init import MetaInit
@@ -98,12 +98,13 @@ def maml_theta(encoder: PartSpec, recipe: Recipe) -> MetaInit:
     source = TenantEpisodes(
         Pictures(features.x_YRD), features.u_YE, "low-rank", recipe.episode_sizes()
     )
-    trained = train_theta(Data(source), recipe, on_step=_log, form=FORM)
+    trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-lowrank-maml",
         "image",
         "vector",
         encoder,
+        usual_sources=usual_sources(features),
         facts=_facts(recipe, "training split; synthetic low-rank tenants"),
     )
 
@@ -113,26 +114,22 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
     text_encoder = encoder_from(text, "text", int(text.config["dim"]), CPU)
     concepts = [int(c) for c in emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")]
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
-    x_YRD = cache_features(encoder, text_encoder.dim, recipe.seed).x_YRD
-    source = LanguageEpisodes(Pictures(x_YRD), spoken, recipe.episode_sizes())
-    trained = train_theta(Data(source), recipe, on_step=_log, form=FORM)
+    features = cache_features(encoder, text_encoder.dim, recipe.seed)
+    source = LanguageEpisodes(Pictures(features.x_YRD), spoken, recipe.episode_sizes())
+    trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
         "image",
         "text",
         encoder,
         text,
+        usual_sources(features),
         facts=_facts(recipe, f"training split; names in {len(spoken.y_ZYE)} languages"),
     )
 
 
 def _facts(recipe: Recipe, data: str) -> dict[str, str]:
     return {"training": f"{recipe.to_config()}", "data": f"{', '.join(TRAIN_VENDORS)}; {data}"}
-
-
-def _log(progress: Progress) -> None:
-    if progress.history and progress.step % 250 == 0:
-        log.info("step %d %s", progress.step, progress.history[-1])
 
 
 if __name__ == "__main__":

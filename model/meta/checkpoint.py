@@ -22,7 +22,7 @@ from model.theta.meta_init import canonical_json
 from model.values.errors import BadCheckpoint
 from model.values.outside import check_depth, parse_tensor_file, raising_only
 
-FORMAT = "meta-training/1"
+FORMAT = "meta-training/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,10 @@ def check_identity(found: Mapping[str, Any], expected: Mapping[str, Any], where:
     differing = sorted(n for n in theirs | ours if theirs.get(n) != ours.get(n))
     if differing:
         each = [f"{n} is {theirs.get(n)!r} there and {ours.get(n)!r} here" for n in differing]
-        raise BadCheckpoint(f"{where} is of another training: {'; '.join(each)}")
+        raise BadCheckpoint(
+            f"{where} is of another training: {'; '.join(each)}. To continue it, ask for what it "
+            "was begun with; to begin anew, delete the file or name another with --checkpoint"
+        )
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +33,10 @@ from model.values.errors import BadMetaInit
 
 LOGARITHMS = "rates"
 """The learner's tensor that is positive, and kept as its logarithm."""
-ALWAYS_LEARNED = ("meta-sgd", "r2d2")
-"""Learners whose rates (penalties) are learned whatever the recipe says."""
+ALWAYS_LEARNED = ("meta-sgd", *learners.CLOSED_FORMS)
+"""Learners whose tensors are learned whatever the recipe says."""
+DIMS = ("source_dim", "target_dim")
+"""Settings of a generator that θ decides."""
 FIRST_ORDER_IS_A_SETTING = ("meta-sgd", "anil", "adam")
 
 
@@ -90,8 +93,9 @@ class MetaParameters(nn.Module):
         """Make parameters that begin with the values of a θ.
 
         Its learner and its generator are kept where the recipe has the same kind (and as many inner
-        steps); otherwise they begin afresh. Raises BadMetaInit when the recipe asks for another
-        mapping than the parent's.
+        steps, and no setting of the generator's that differs); otherwise they begin afresh, the
+        generator with the parent's settings where the recipe names none. Raises BadMetaInit when
+        the recipe asks for another mapping than the parent's.
         """
         for name in ("hidden_dim", "activation", "output_activation"):
             if getattr(parent, name) != getattr(recipe, name):
@@ -103,10 +107,7 @@ class MetaParameters(nn.Module):
         fresh = _fresh_learner(recipe, dims)
         same = parent.learner.kind == fresh.kind and _shapes(parent.learner) == _shapes(fresh)
         learner = replace(fresh, tensors=parent.learner.tensors) if same else fresh
-        if recipe.generator == "attention" == parent.generator.kind:
-            attention: Attention | None = Attention.from_spec(parent.generator, *dims)
-        else:
-            attention = _fresh_attention(recipe, dims)
+        attention = _attention_from(parent.generator, recipe, dims)
         mapping = {name: torch.from_numpy(array) for name, array in parent.mapping.items()}
         return cls(mapping, learner, attention, recipe, form)
 
@@ -119,7 +120,11 @@ class MetaParameters(nn.Module):
         tensors = {n: _to_used(n, tensor) for n, tensor in self.learner_tensors.items()}
         recipe = self.recipe
         return learners.build(
-            self.learner_config, tensors, recipe.activation, recipe.output_activation
+            self.learner_config,
+            tensors,
+            recipe.activation,
+            recipe.output_activation,
+            hidden_dim=recipe.hidden_dim,
         )
 
     def start(self, support: Support) -> Mlp:
@@ -152,7 +157,7 @@ class MetaParameters(nn.Module):
         if asked != "auto":
             return asked
         dims = (theta.w1.shape[1], len(theta.w1), len(theta.w2))
-        steps = 1 if recipe.learner == "r2d2" else recipe.inner_steps
+        steps = 1 if recipe.learner in learners.CLOSED_FORMS else recipe.inner_steps
         pays = cost_rule.hidden_pays(*dims, recipe.max_support, steps, cost_rule.TRAINING)
         return "hidden" if pays else "full"
 
@@ -167,6 +172,7 @@ class MetaParameters(nn.Module):
         target_modality: Modality = "vector",
         source_encoder: PartSpec | None = None,
         target_encoder: PartSpec | None = None,
+        usual_sources: PartSpec | None = None,
         parent: str | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> MetaInit:
@@ -189,6 +195,7 @@ class MetaParameters(nn.Module):
             generator=generator if self.attention is None else self.attention.spec(),
             source_encoder=source_encoder,
             target_encoder=target_encoder,
+            usual_sources=usual_sources,
             parent=parent,
             facts=facts or {},
         )
@@ -204,14 +211,31 @@ def _fresh_learner(recipe: Recipe, dims: tuple[int, int, int]) -> PartSpec:
     return spec
 
 
-def _fresh_attention(recipe: Recipe, dims: tuple[int, int, int]) -> Attention | None:
+def _fresh_attention(
+    recipe: Recipe, dims: tuple[int, int, int], settings: Mapping[str, Any] | None = None
+) -> Attention | None:
+    """Make the attention that the recipe asks for, if any; with these settings in place of the
+    recipe's."""
     if recipe.generator != "attention":
         return None
+    sizes = {"source_dim": dims[0], "target_dim": dims[2]}
     try:
-        config = AttentionConfig(source_dim=dims[0], target_dim=dims[2], **recipe.generator_config)
+        config = AttentionConfig(**sizes, **(settings or recipe.generator_config))
     except TypeError as error:
         raise ValueError(f"recipe: generator_config: {error}") from error
     return Attention.fresh(config, recipe.seed + 2)  # not the mapping's own numbers
+
+
+def _attention_from(
+    parent: PartSpec, recipe: Recipe, dims: tuple[int, int, int]
+) -> Attention | None:
+    if recipe.generator != "attention" or parent.kind != "attention":
+        return _fresh_attention(recipe, dims)
+    theirs = {n: v for n, v in parent.config.items() if n not in ("kind", *DIMS)}
+    ours = theirs | dict(recipe.generator_config)
+    if ours != theirs:
+        return _fresh_attention(recipe, dims, ours)
+    return Attention.from_spec(parent, *dims)
 
 
 def _shapes(spec: PartSpec) -> dict[str, tuple[int, ...]]:

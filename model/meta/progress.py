@@ -1,6 +1,6 @@
 """How far a training is: steps, losses and their history, and the learning rate that goes with it.
 
-Shared by the meta-training of θ and by the training of encoders. Progress is JSON-like throughout,
+Progress is JSON-like throughout,
 because checkpoints hold it.
 """
 
@@ -22,12 +22,35 @@ class Saving:
     """Steps between two checkpoints: the most that a crash costs."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingSchedule:
+    """How long a training goes on, and how its steps are taken."""
+
+    steps: int
+    warm_up: float = 0.05
+    """The share of the steps in which the rates rise; then they fall along half a cosine."""
+    max_gradient_norm: float = math.inf
+    averaging: float | None = None
+    """How much of each step's parameters goes into the moving average; None: no average."""
+    validate_every: int = 100
+    """Steps in a row of history; validation, where there is any, closes it."""
+    patience: int = 10
+    """How many validations without a new best end the training."""
+    max_skipped: int = 10
+    """The number of steps in a row that are not finite which ends the training."""
+    minutes: float | None = None
+    """After so long the training ends too, and its rates have fallen by then. The result then
+    depends on the machine's speed."""
+
+
 @dataclass(slots=True)
 class Progress:
     """Where a training stands."""
 
     step: int = 0
     """Steps done, the skipped ones included."""
+    steps: int = 0
+    """Steps after which the training is over, if nothing ends it earlier."""
     skipped: int = 0
     """Steps without effect, because their loss or gradient was not finite."""
     skipped_in_a_row: int = 0
@@ -37,7 +60,7 @@ class Progress:
     since_best: int = 0
     """Validations since the best one."""
     ended: str | None = None
-    """Why the training is over: "steps" or "patience"; None while it goes on."""
+    """Why the training is over: "steps", "patience" or "time"; None while it goes on."""
     recent: dict[str, float] = field(default_factory=dict)
     """Sums of figures since the last row of history, and their "count"."""
     history: list[dict[str, float]] = field(default_factory=list)

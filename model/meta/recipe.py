@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args
 
 from model.losses import MSE, Loss
 from model.meta.episodes import EpisodeSizes
+from model.meta.progress import TrainingSchedule
 from model.theta.meta_init import Activation, OutputActivation
 from model.values.errors import BadMetaInit
 
 GeneratorKind = Literal["mlp", "attention", "adversarial"]
-LearnerKind = Literal["maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2"]
+LearnerKind = Literal["maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2", "alpaca"]
 Condition = Literal["none", "support_mean"]
 
 COUNTS = (
@@ -71,12 +72,13 @@ class Recipe:
     inner_steps: int = 5
     inner_loss: Loss = MSE
     inner_rate: float | None = None
-    """Initial inner learning rates (r2d2: ridge penalties); None for what suits the dims, see
-    `model.inner.learners.fresh_learner`."""
+    """Initial inner learning rates (r2d2, alpaca: ridge penalties); None for what suits the dims,
+    see `model.inner.learners.fresh_learner`."""
     first_order: bool = False
     """For meta-sgd, anil and adam: whether inner gradients count as constants in the outer one."""
     learn_rates: bool = False
-    """Whether maml, fomaml, anil and adam learn their rates too; meta-sgd and r2d2 always do."""
+    """Whether maml, fomaml, anil and adam learn their rates too; meta-sgd, r2d2 and alpaca always
+    do, and alpaca its covariance factor."""
     outer_losses: tuple[Term, ...] = (Term(MSE), Term(Loss("infonce"), 0.2))
     hidden_dim: int = 128
     activation: Activation = "gelu"
@@ -90,6 +92,8 @@ class Recipe:
     """Outer steps, unless validation stops earlier."""
     rate: float = 2e-3
     """Peak outer learning rate (AdamW)."""
+    mapping_rate: float | None = None
+    """The same of θ's mapping alone, where it is to move less than its generator; None: `rate`."""
     epsilon: float = 0.5
     """For reptile, instead of `rate`: the peak of ε in θ += ε·(θ′ − θ)."""
     log_rate_rate: float = 4e-3
@@ -132,6 +136,8 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0.0 < value < math.inf:
                 raise ValueError(f"{name} is {value!r}, not a number above 0")
+        if self.mapping_rate is not None and not 0.0 < self.mapping_rate < math.inf:
+            raise ValueError(f"mapping_rate is {self.mapping_rate!r}, not a number above 0")
         if not self.outer_losses:
             raise ValueError("outer_losses is empty")
         if self.learner == "reptile" and self.generator != "mlp":
@@ -143,6 +149,18 @@ class Recipe:
     def episode_sizes(self, temporal: bool = False) -> EpisodeSizes:
         """Return the sizes of an episode. Raises ValueError where they do not fit together."""
         return EpisodeSizes(self.min_support, self.max_support, self.query, temporal)
+
+    def schedule(self) -> TrainingSchedule:
+        """Return how long the outer loop goes on, and how its steps are taken."""
+        return TrainingSchedule(
+            self.steps,
+            self.warm_up,
+            math.inf if self.learner == "reptile" else self.max_gradient_norm,
+            self.averaging,
+            self.validate_every,
+            self.patience,
+            self.max_skipped,
+        )
 
     def to_config(self) -> dict[str, Any]:
         """Return the recipe as a JSON-like dict, which `from_config` reads."""

@@ -1,38 +1,36 @@
-"""Meta-training of θ: outer steps over a source of episodes, until they no longer help.
+"""Meta-training of θ: the outer loop over a source of episodes, until it no longer helps.
 
 B = streams in batch, S = support pairs, Q = query pairs, D = source dim, E = target dim
 
-    draw -> share -> outer gradient -> sum over processes -> clip -> step -> average
-    every so often: validate the average, keep the best, write a checkpoint
+    draw -> share -> outer gradient -> sum over processes
 
-The result is a function of recipe, data, parent and the inner loop's form: a training that was
-killed at any moment and continued from its checkpoint gives the same bytes as one that was not, on
-the same machine with as many threads and processes.
+and `model.meta.loop` does the rest. The result is a function of recipe, data, parent and the inner
+loop's form, on the same machine with as many threads and processes.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim import SGD, AdamW, Optimizer
 
+from model.inner import learners
 from model.inner.cost_rule import Form
 from model.meta import adversary, distributed, outer
-from model.meta.checkpoint import (
-    Checkpoint,
-    check_identity,
-    read_checkpoint,
-    write_checkpoint,
-)
+from model.meta.adversary import Discriminator
 from model.meta.episodes import EpisodeBatch, EpisodeSource
+from model.meta.loop import run
 from model.meta.parameters import MetaParameters
-from model.meta.progress import Progress, Saving, cosine, seeded
+from model.meta.progress import Progress, Saving, seeded
 from model.meta.recipe import Recipe
 from model.meta.state import TrainingState
 from model.theta.meta_init import MetaInit, canonical_json
-from model.values.errors import BadData, Diverged
+from model.values.errors import BadData
+
+BETAS = (0.0, 0.9)
+"""Betas of the discriminator's AdamW. Without momentum, because it makes two sides that chase each
+other swing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +70,18 @@ def train_theta(
     cannot be read or is of another recipe, data, parent or form, Diverged when too many steps in a
     row are not finite.
     """
-    state = _begin(data, recipe, parent, form)
-    identity = _identity(data, recipe, parent, state.parameters.form)
-    if saving is not None:
-        _continue(state, saving.path, identity)
-    validation = _validation_batch(data, recipe)
-    while state.progress.ended is None:
-        _one_step(state, data.train)
-        if state.progress.step % recipe.validate_every == 0 or state.progress.step == recipe.steps:
-            _close_row(state, validation)
-        if saving is not None and state.progress.is_due(saving):
-            _save(state, saving.path, identity)
-        on_step(state.progress)
-    return MetaTrained(state.average if validation is None else state.best, state.progress)
+    parameters = _begin(data, recipe, parent, form)
+    training = _ThetaTraining(parameters, data)
+    run(
+        training.state,
+        recipe.schedule(),
+        training.accumulate,
+        training.validate if data.validation is not None else None,
+        saving,
+        _identity(data, recipe, parent, parameters.form),
+        on_step,
+    )
+    return MetaTrained(training.state.result, training.state.progress)
 
 
 def facts_of(trained: MetaTrained) -> dict[str, str]:
@@ -102,7 +99,7 @@ def facts_of(trained: MetaTrained) -> dict[str, str]:
     return {"recipe": canonical_json(recipe), "training": canonical_json(outcome)}
 
 
-def _begin(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -> TrainingState:
+def _begin(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -> MetaParameters:
     dims = (data.train.source_dim, data.train.target_dim)
     others = {} if parent is None else {parent.version: (parent.source_dim, parent.target_dim)}
     if data.validation is not None:
@@ -111,10 +108,8 @@ def _begin(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -> T
         if other != dims:
             raise BadData(f"{name} has source and target dims {other}, training data {dims}")
     if parent is None:
-        parameters = MetaParameters.fresh(*dims, recipe, form)
-    else:
-        parameters = MetaParameters.from_meta_init(parent, recipe, form)
-    return TrainingState(parameters, dims[1])
+        return MetaParameters.fresh(*dims, recipe, form)
+    return MetaParameters.from_meta_init(parent, recipe, form)
 
 
 def _identity(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -> dict[str, object]:
@@ -128,110 +123,70 @@ def _identity(data: Data, recipe: Recipe, parent: MetaInit | None, form: Form) -
     }
 
 
-def _continue(state: TrainingState, path: Path, identity: Mapping[str, object]) -> None:
-    here = read_checkpoint(path) if distributed.rank() == 0 else None
-    found = distributed.from_rank_0(here)
-    if found is not None:
-        checkpoint = Checkpoint.from_bytes(found, str(path))
-        check_identity(checkpoint.identity, identity, str(path))
-        state.restore(checkpoint, str(path))
+class _ThetaTraining:
+    """A training of θ under way: its state, and where its gradients come from."""
 
+    def __init__(self, parameters: MetaParameters, data: Data) -> None:
+        recipe = parameters.recipe
+        rival = None
+        if recipe.generator == "adversarial":
+            discriminator = Discriminator(data.train.target_dim, recipe)
+            rate = recipe.adversary.rate
+            rival = (
+                discriminator,
+                AdamW(discriminator.parameters(), lr=rate, betas=BETAS, weight_decay=0.0),
+            )
+        self._rival, self._source = rival, data.train
+        self.state = TrainingState(parameters, _optimiser(parameters), averaged=True, rival=rival)
+        self._judged: EpisodeBatch | None = None
+        if data.validation is not None:
+            generator = seeded(recipe.seed, "validation")
+            self._judged = data.validation.draw(generator, recipe.validation_streams)
 
-def _save(state: TrainingState, path: Path, identity: Mapping[str, object]) -> None:
-    if distributed.rank() == 0:
-        write_checkpoint(path, state.checkpoint(identity).to_bytes())
+    def accumulate(self, step: int) -> dict[str, float]:
+        """See `model.meta.loop.Accumulate`."""
+        recipe = self.state.module.recipe
+        generator = seeded(recipe.seed, "episodes", step)
+        batch = distributed.share(self._source.draw(generator, recipe.streams))
+        if self._rival is None:
+            losses = {"outer_loss": outer.accumulate(self.state.module, batch, recipe.streams)}
+        else:
+            losses = self._against(*self._rival, batch, step)
+        summed = distributed.sum_gradients(self.state.learned, torch.stack(list(losses.values())))
+        return dict(zip(losses, summed.tolist(), strict=True))
 
+    def validate(self, parameters: MetaParameters) -> dict[str, float]:
+        """Return the mean loss of the validation episodes, those of all processes."""
+        assert self._judged is not None
+        return {"validation_loss": validation_loss(parameters, self._judged)}
 
-def _one_step(state: TrainingState, source: EpisodeSource) -> None:
-    recipe, progress = state.recipe, state.progress
-    generator = seeded(recipe.seed, "episodes", progress.step)
-    batch = distributed.share(source.draw(generator, recipe.streams))
-    factor = cosine(progress.step / recipe.steps, recipe.warm_up)
-    for group in state.optimiser.param_groups:
-        group["lr"] = group["peak"] * factor
-    figures = _update(state, batch)
-    progress.step += 1
-    if all(map(math.isfinite, figures.values())):
-        progress.count(figures)
-        return
-    progress.skip()
-    if progress.skipped_in_a_row >= recipe.max_skipped:
-        raise Diverged(
-            f"{progress.skipped_in_a_row} outer steps in a row, up to step {progress.step} of "
-            f"{recipe.steps}, gave no finite loss and gradient ({figures}): "
-            "lower the rates, or take fewer inner steps"
-        )
-
-
-def _update(state: TrainingState, batch: EpisodeBatch) -> dict[str, float]:
-    """Make one step of everything that learns, unless its loss or gradient is not finite. Return
-    the step's figures."""
-    state.optimiser.zero_grad()
-    if state.discriminator is None:
-        loss = outer.accumulate(state.parameters, batch, state.recipe.streams)
-        figures = {"outer_loss": loss}
-    else:
-        figures = _against_discriminator(state, batch)
-    summed = distributed.sum_gradients(state.learned, torch.stack(list(figures.values())))
-    found = dict(zip(figures, summed.tolist(), strict=True))
-    limit = math.inf if state.recipe.learner == "reptile" else state.recipe.max_gradient_norm
-    found["gradient_norm"] = torch.nn.utils.clip_grad_norm_(state.learned, limit).item()
-    if all(map(math.isfinite, found.values())):
-        state.optimiser.step()
-        _move_average(state)
-    return found
-
-
-def _against_discriminator(state: TrainingState, batch: EpisodeBatch) -> dict[str, Tensor]:
-    """Make the discriminator's step on the outputs as they are, then add the outer gradient against
-    it. Return the losses, scalars."""
-    recipe, discriminator = state.recipe, state.discriminator
-    assert discriminator is not None
-    assert state.discriminator_optimiser is not None
-    here = len(batch.x_support_BSD) > 0
-    zero = torch.zeros(())
-    o_BQE = outer.adapted_outputs(state.parameters, batch) if here else zero
-    state.discriminator_optimiser.zero_grad()
-    loss = zero
-    if here:
-        loss = outer.accumulate_discriminator(
-            discriminator, batch, o_BQE, recipe.streams, recipe.adversary.penalty
-        )
-    loss = distributed.sum_gradients(discriminator.parameters(), loss.view(1))[0]
-    if bool(torch.isfinite(loss)):
-        state.discriminator_optimiser.step()
-    weight = adversary.weight_at(state.progress.step / recipe.steps, recipe)
-    paired = adversarial = zero
-    if here:
-        paired, adversarial = outer.accumulate_against(
-            state.parameters, discriminator, batch, o_BQE, recipe.streams, weight
-        )
-    # every process knows the whole discriminator loss: its share of it adds up to it again
-    share = loss / distributed.world()
-    return {"outer_loss": paired, "adversarial_loss": adversarial, "discriminator_loss": share}
-
-
-def _move_average(state: TrainingState) -> None:
-    """Move the average towards the parameters: as a plain mean at first, so that short trainings
-    do not stick to where they began."""
-    weight = max(state.recipe.averaging, 1.0 / (state.progress.step - state.progress.skipped + 1))
-    pairs = zip(state.average.parameters(), state.parameters.parameters(), strict=True)
-    for slow, fast in pairs:
-        slow.lerp_(fast.detach(), weight)
-
-
-def _close_row(state: TrainingState, validation: EpisodeBatch | None) -> None:
-    """Close the row of history, validate the average, keep it if it is the best, and end the
-    training where it is over."""
-    progress, recipe = state.progress, state.recipe
-    row = progress.close_row()
-    row["rate"] = float(state.optimiser.param_groups[0]["lr"])
-    if validation is not None:
-        row["validation_loss"] = validation_loss(state.average, validation)
-        if progress.judge(row["validation_loss"], recipe.patience):
-            state.best.load_state_dict(state.average.state_dict())
-    if progress.ended is None and progress.step >= recipe.steps:
-        progress.ended = "steps"
+    def _against(
+        self, discriminator: Discriminator, optimiser: Optimizer, batch: EpisodeBatch, step: int
+    ) -> dict[str, Tensor]:
+        """Make the discriminator's step on the outputs as they are, then add the outer gradient
+        against it. Return the losses, scalars."""
+        parameters, recipe = self.state.module, self.state.module.recipe
+        here = len(batch.x_support_BSD) > 0
+        zero = torch.zeros(())
+        o_BQE = outer.adapted_outputs(parameters, batch) if here else zero
+        optimiser.zero_grad()
+        loss = zero
+        if here:
+            loss = outer.accumulate_discriminator(
+                discriminator, batch, o_BQE, recipe.streams, recipe.adversary.penalty
+            )
+        loss = distributed.sum_gradients(discriminator.parameters(), loss.view(1))[0]
+        if bool(torch.isfinite(loss)):
+            optimiser.step()
+        weight = adversary.weight_at(step / recipe.steps, recipe)
+        paired = adversarial = zero
+        if here:
+            paired, adversarial = outer.accumulate_against(
+                parameters, discriminator, batch, o_BQE, recipe.streams, weight
+            )
+        # every process knows the whole discriminator loss: its share of it adds up to it again
+        share = loss / distributed.world()
+        return {"outer_loss": paired, "adversarial_loss": adversarial, "discriminator_loss": share}
 
 
 def validation_loss(parameters: MetaParameters, batch: EpisodeBatch) -> float:
@@ -246,8 +201,21 @@ def validation_loss(parameters: MetaParameters, batch: EpisodeBatch) -> float:
     return float(distributed.total(total)) / len(batch.x_support_BSD)
 
 
-def _validation_batch(data: Data, recipe: Recipe) -> EpisodeBatch | None:
-    if data.validation is None:
-        return None
-    generator = seeded(recipe.seed, "validation")
-    return data.validation.draw(generator, recipe.validation_streams)
+def _optimiser(parameters: MetaParameters) -> Optimizer:
+    """Return the optimiser of θ's mapping, of its generator and of what is learned as logarithms,
+    each with its peak rate."""
+    recipe = parameters.recipe
+    mapping = list(parameters.mapping.values())
+    if recipe.learner == "reptile":
+        return SGD([{"params": mapping, "lr": recipe.epsilon}])
+    generator = [] if parameters.attention is None else list(parameters.attention.parameters())
+    learner = parameters.learner_tensors.items()
+    logarithms = [p for n, p in learner if p.requires_grad and n != learners.FACTOR]
+    kinds = [
+        (mapping, recipe.mapping_rate or recipe.rate, recipe.weight_decay),
+        (generator, recipe.rate, recipe.weight_decay),
+        (logarithms, recipe.log_rate_rate, 0.0),
+    ]
+    return AdamW(
+        [{"params": p, "lr": rate, "weight_decay": decay} for p, rate, decay in kinds if p]
+    )

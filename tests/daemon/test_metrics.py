@@ -44,6 +44,7 @@ NOW_MS = 1_800_000_000_000
 UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss", "cores")
 COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
 COUNTED |= {"recovery_stalled", "meta_init_refused"}
+COUNTED |= {"canary", "canary_difference", "canary_log_e"}  # states, and numbers without a unit
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -94,7 +95,7 @@ def test_no_label_grows_with_the_streams() -> None:
     labels = {shape.label for shape in SHAPES.values()}
     assert labels <= {
         *(None, "stage", "when", "outcome", "reason", "service", "partition", "state"),
-        *("mapping", "call"),
+        *("mapping", "call", "action", "bet", "side"),
     }
 
 

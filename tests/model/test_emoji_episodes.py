@@ -10,7 +10,6 @@ import torch
 
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
-from model.emoji.step_budget import StepBudget
 from model.emoji.tenants import LOW_RANK_DIM
 from model.emoji.train_pictures import TRAIN_VENDORS
 from model.emoji.train_thetas import RECIPES, maml_theta
@@ -104,15 +103,3 @@ def test_meta_training_on_tenants_lowers_the_loss_and_sees_no_held_out_vendor() 
     assert (theta.source_modality, theta.target_dim) == ("image", LOW_RANK_DIM)
     assert theta.learner.kind == "meta-sgd"
     assert np.ptp(theta.learner.tensors["rates"]) > 0  # the rates were learned
-
-
-def test_a_budget_rises_falls_and_ends_by_steps_or_by_time() -> None:
-    budget = StepBudget(steps=100, minutes=None)
-    factors = []
-    while not budget.finished:
-        factors.append(budget.rate_factor())
-        budget.advance()
-    assert len(factors) == 100
-    assert max(factors) == factors[5] == 1.0
-    assert factors[-1] < 0.01
-    assert StepBudget(steps=100, minutes=1e-9).finished

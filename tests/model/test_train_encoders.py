@@ -23,13 +23,14 @@ from model.meta.encoders.content_episodes import (
     episodes_of_features,
 )
 from model.meta.encoders.content_store import ContentStore, Room, StoredSide
-from model.meta.encoders.state import EncodersState, Nets
+from model.meta.encoders.nets import Nets, optimiser_of
 from model.meta.encoders.stream_heads import HeadLoss, predictions
 from model.meta.encoders.trainable import CPU, Pass, features, parts_of, trainable
 from model.meta.encoders.trainable_cnn import TrainableCnn, blocks_for
 from model.meta.encoders.training import EncodersRecipe, TrainedEncoders, train_encoders
 from model.meta.episodes import EpisodeBatch
 from model.meta.progress import Saving
+from model.meta.state import TrainingState
 from model.retrieval import cosine_scores, euclidean_scores, relevance_from_labels, scores_of
 from model.theta.meta_init import Modality
 from model.theta.part import PartSpec
@@ -468,11 +469,12 @@ def test_patience_ends_a_training_that_gets_no_better_and_keeps_the_best(texts: 
 
 
 def test_the_best_nets_are_those_of_the_lowest_validation_loss() -> None:
-    state = EncodersState(Nets(TEXT, None, 1.0), 1.0, 0.0, 1.0)
+    nets = Nets(TEXT, None, 1.0)
+    state = TrainingState(nets, optimiser_of(nets, 1.0, 0.0, 1.0))
     for at, loss in enumerate([3.0, 1.0, float("nan"), 2.0, 1.0]):
         state.progress.step = at
         with torch.no_grad():
-            state.nets.log_penalty.fill_(at)
+            nets.log_penalty.fill_(at)
         state.judge(loss, patience=3)
     assert state.best.log_penalty.item() == 1.0
     assert (state.progress.best_loss, state.progress.best_step) == (1.0, 1)
@@ -494,7 +496,7 @@ def test_what_cannot_be_trained_is_refused(texts: Contents) -> None:
     with pytest.raises(BadMetaInit, match="'other'"):
         trainable(PartSpec({"kind": "other"}))
     broken = {**TEXT.tensors, "linear.bias": np.full(16, np.nan, np.float32)}
-    with pytest.raises(Diverged, match="10 steps of encoder training in a row"):
+    with pytest.raises(Diverged, match="10 outer steps in a row"):
         train_encoders(texts, PartSpec(TEXT.config, broken), None, SHORT)
 
 

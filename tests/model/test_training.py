@@ -79,7 +79,7 @@ def test_it_learns_and_repeats_itself() -> None:
     assert content(first) == content(again)
     assert history == again.progress.history
     assert history[-1]["validation_loss"] < 0.5 * history[0]["validation_loss"]
-    assert [row["step"] for row in history] == [10.0 * i for i in range(1, 7)]
+    assert [row["step"] for row in history] == [10.0 * i for i in range(7)]
     assert first.progress.ended == "steps"
     assert content(trained(replace(RECIPE, seed=1))) != content(first)
     facts = facts_of(first)
