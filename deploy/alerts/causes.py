@@ -131,7 +131,7 @@ def _crash(lab: Installation) -> None:
     for _ in range(RESTARTS):
         lab.workers[-1].kill()
         lab.start_worker(lab.targets[0])
-        wait_for("restart", lambda: lab.answers(lab.targets[0]), 40)
+        wait_for("restart", lambda: lab.answers(lab.targets[0]), 90)
         time.sleep(1.5)  # in which it is scraped
 
 
@@ -175,7 +175,6 @@ CAUSES = (
     Cause(
         "damaged", "the file of one of eight partitions cut", _cut_a_log, ("ServiceUnavailable",)
     ),
-    Cause("crashing", "SIGKILL three times", _crash, ("CrashLoop",)),
     Cause("topic", "the topic deleted and made anew", _make_the_topic_anew, ("LogReplaced",)),
     Cause(
         "flooded",
@@ -183,6 +182,7 @@ CAUSES = (
         _send_too_much,
         ("FallingBehind",),
     ),
+    Cause("crashing", "SIGKILL three times", _crash, ("CrashLoop",)),
 )
 NOT_STARTED = "absent-pod"
 """A target of Prometheus where nobody listens."""

@@ -204,6 +204,7 @@ WINDOWS_MOVED = Series(
         Query(rate("adaptd_windows_loaded_total"), "loaded"),
         Query(rate("adaptd_windows_evicted_total"), "evicted"),
         Query(rate("adaptd_windows_restored_total"), "restored"),
+        Query(rate("adaptd_windows_returned_total"), "returned"),
     ),
     unit="ops",
     width=6,
