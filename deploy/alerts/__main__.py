@@ -33,7 +33,7 @@ from deploy.prometheus.queries import all_rules
 from deploy.prometheus.server import CannotCheck, Prometheus, running_prometheus
 
 CALM_S = 20.0
-WAIT_S = 100.0
+WAIT_S = 300.0
 
 
 class Fired(NamedTuple):
