@@ -1,7 +1,11 @@
 # make demo   the main job, on a real Kafka, a real Redis and real pictures
 # make test   everything checked: lint, types, import contracts, tests
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
+# make alerts-check   every alert caused for real, at shortened times, and how long it takes
+# make scrape-cost    how long a scrape takes and how large it is, by streams
 # make chart  what is made from deploy/chart: its schema, its README, the plain manifests
+# make boards the dashboards' JSON, from deploy/grafana/*.py
+# make board-pictures   the dashboards as they look in health and in an outage
 # make deploy-check   the chart, the image (built and run), the manifests on a real API server
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
@@ -18,7 +22,8 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check \
-	tools chart chart-check deploy-check image-check cluster-check scaling-check clean
+	alerts-check scrape-cost tools boards board-pictures chart chart-check deploy-check image-check \
+	cluster-check scaling-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -104,6 +109,12 @@ meta-inits: encoders
 prometheus-check: $(READY)
 	@$(BIN)/python -m deploy.prometheus.check
 
+alerts-check: $(READY)
+	@$(BIN)/python -m deploy.alerts
+
+scrape-cost: $(READY)
+	@$(BIN)/python -m deploy.prometheus.scrape_cost
+
 # helm and kubectl, by hash; tests of the chart need helm
 TOOLS := build/tools
 
@@ -117,6 +128,12 @@ $(TOOLS)/helm: deploy/tools.lock | $(READY)
 
 chart: $(TOOLS)/helm
 	$(BIN)/python -m deploy.helm
+
+boards: $(READY)
+	$(BIN)/python -m deploy.grafana
+
+board-pictures: $(READY)
+	$(BIN)/python -m deploy.grafana.pictures
 
 chart-check: $(TOOLS)/helm
 	CI=true $(BIN)/pytest tests/deploy/test_chart.py $(if $(NAME),-k "$(NAME)")

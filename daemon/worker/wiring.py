@@ -42,8 +42,9 @@ from daemon.wire.canary import Canary
 from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
 from daemon.wire.topics import TopicInfo, faults, group_faults, mapping_bytes, specs
+from daemon.worker.cgroup import Cgroup
 from daemon.worker.clock import SystemClock
-from daemon.worker.memory import memory_limit, require_memory
+from daemon.worker.memory import require_memory
 from model.serving.engine import Engine
 from model.theta.info import ThetaInfo
 from model.theta.meta_init import MetaInit
@@ -95,7 +96,7 @@ def load_engine(settings: Settings) -> Engine:
     _require_dimensions(settings, engine.theta)
     theta = engine.theta
     size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
-    require_memory(settings, size, memory_limit())
+    require_memory(settings, size, Cgroup().memory_limit())
     return engine
 
 

@@ -196,7 +196,8 @@ class RedisWindowStore:
 
     def _raise_refusal(self, why: bytes, partition: int, epoch: int) -> NoReturn:
         self.verify({partition: epoch})
-        raise Unavailable("redis", f"lost its newest writes of partition {partition} ({why!r})")
+        detail = f"lost its newest writes of partition {partition} ({why!r})"
+        raise Unavailable("redis", detail, "lost_writes")
 
     def homes(self, streams: Sequence[str]) -> Mapping[str, Home]:
         """See WindowStore."""
@@ -306,7 +307,8 @@ class RedisWindowStore:
         if superseded := [p for p, owner in owned.items() if owner > epochs[p]]:
             raise Superseded(superseded)
         if lost := [p for p, owner in owned.items() if owner < epochs[p]]:
-            raise Unavailable("redis", f"lost the epochs of partitions {lost}; it was emptied")
+            detail = f"lost the epochs of partitions {lost}; it was emptied"
+            raise Unavailable("redis", detail, "lost_writes")
 
     def expire_all(self, partition: int) -> None:
         """Has every key of the partition expire in a moment. Raises Unavailable, Refused."""
