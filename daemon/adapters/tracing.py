@@ -52,7 +52,7 @@ def exported(instance: str, mappings_topic: str) -> Iterator[Tracing]:
         last.join(LAST_SPANS_S)
 
 
-def context_of(record: Record) -> Context | None:
+def trace_context_of(record: Record) -> Context | None:
     """Returns the trace context that a record's headers carry, None without a valid one."""
     for name, value in record.headers:
         if name == TRACEPARENT and value is not None:
@@ -72,7 +72,7 @@ class Tracing:
     def note(self, records: Mapping[int, Sequence[Record]]) -> None:
         """Remembers the contexts of these events."""
         for record in (record for of_partition in records.values() for record in of_partition):
-            if record.key is not None and (context := context_of(record)) is not None:
+            if record.key is not None and (context := trace_context_of(record)) is not None:
                 self.contexts.pop(record.key, None)  # so that it comes last
                 self.contexts[record.key] = context
         for key in list(islice(self.contexts, max(0, len(self.contexts) - MOST_CONTEXTS))):

@@ -7,15 +7,17 @@ of commits name, is replaced by that of the new one, as after a move to another 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import redis
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.errors import CoordinatorNotAvailableError, NoError
 from kafka.structs import OffsetAndMetadata
 
-from daemon.adapters.kafka_python.topics import coordinated
-from tests.faults.lab import Entry, Installation
+from tests.faults.lab import Entry, Installation, eventually
 
 TOPICS = ("events", "mappings", "dead_letters", "meta_inits")
 
@@ -132,14 +134,22 @@ def restore(state: State, lab: Installation) -> None:
         for p, (at, note) in state.offsets.items()
     }
     with KafkaAdminClient(bootstrap_servers=lab.kafka) as admin:
-        coordinated(lambda: admin.alter_group_offsets(lab.name, marks))
+        # a new Kafka's coordinator refuses for a moment
+        eventually(lambda: _taken(admin, lab.name, marks), 60)
     for partition, stream, entry_id, x, y, time_ms in state.entries:
         entries = lab.truth.entries.setdefault((partition, stream), [])
         entries.append(Entry(entry_id, x, y, time_ms))
 
 
+def _taken(admin: Any, group: str, marks: dict[TopicPartition, OffsetAndMetadata]) -> bool:
+    """Commits these, and returns whether Kafka has taken them all."""
+    with suppress(CoordinatorNotAvailableError):
+        return {*admin.alter_group_offsets(group, marks).values()} == {NoError}
+    return False
+
+
 def _produce(state: State, lab: Installation) -> None:
-    producer = KafkaProducer(bootstrap_servers=lab.kafka, acks="all")
+    producer = KafkaProducer(bootstrap_servers=lab.kafka, enable_idempotence=True)
     for r in state.records:
         name = topic_name(lab, r.topic)
         producer.send(name, r.value, r.key, r.headers, r.partition, r.timestamp_ms)
