@@ -98,7 +98,7 @@ def maml_theta(encoder: PartSpec, recipe: Recipe) -> MetaInit:
     source = TenantEpisodes(
         Pictures(features.x_YRD), features.u_YE, "low-rank", recipe.episode_sizes()
     )
-    trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
+    trained = train_theta(Data(source), recipe, on_step=lines_of(log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-lowrank-maml",
         "image",
@@ -115,7 +115,7 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
     x_YRD = cache_features(encoder, text_encoder.dim, recipe.seed).x_YRD
     source = LanguageEpisodes(Pictures(x_YRD), spoken, recipe.episode_sizes())
-    trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
+    trained = train_theta(Data(source), recipe, on_step=lines_of(log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
         "image",
