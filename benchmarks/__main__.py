@@ -115,6 +115,15 @@ def bench_retrieval(quick: Quick = False, out: Out = None) -> None:
     _bench("methods.retrieval", quick, out, {})
 
 
+@app.command("canary")
+def bench_canary(quick: Quick = False, out: Out = None) -> None:
+    """How often the judge of canaries promotes a θ that it must not, and after how many streams.
+
+    Fails when that is more often than it promises. A few seconds.
+    """
+    _bench("canary.judge_errors", quick, out, {})
+
+
 @app.command("report")
 def write_report(
     given: Annotated[File, typer.Option("--from", help="A folder with the JSON: no run.")] = None,

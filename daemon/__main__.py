@@ -23,6 +23,7 @@ from daemon.commands import meta_init, offsets
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.outputs import require_writable, writing
+from daemon.commands.plan import plan
 from daemon.commands.record import record
 from daemon.commands.send import send_file
 from daemon.commands.up import up
@@ -48,6 +49,7 @@ app.command("meta-train")(meta_train)
 app.command()(evaluate)
 app.command("send")(send_file)
 app.command()(up)
+app.command()(plan)
 
 ConfigFile = Annotated[
     Path | None,
@@ -137,14 +139,15 @@ def check_command(config_file: ConfigFile = None, allow_eviction: AllowEviction 
 
 @topics_app.command("create")
 def create_topics(config_file: ConfigFile = None) -> None:
-    """Make the topics that do not exist: of events, mappings, dead letters and θs.
+    """Make the topics that do not exist: of events, mappings, dead letters, θs and evidence.
 
-    The last is left out where ADAPTD_FOLLOW_META_INITS is off. Partitions (θs have one) and
-    replicas are the settings ADAPTD_TOPIC_PARTITIONS and ADAPTD_TOPIC_REPLICATION.
+    The last two are left out where ADAPTD_FOLLOW_META_INITS is off, the last where ADAPTD_CANARY
+    is. Partitions (those two have one) and replicas are the settings ADAPTD_TOPIC_PARTITIONS and
+    ADAPTD_TOPIC_REPLICATION.
     """
     settings = config.load_settings(config_file)
     from daemon.adapters.kafka_python.topics import KafkaTopics
-    from daemon.wire.topics import mapping_bytes, specs
+    from daemon.wire.topics import mapping_bytes, optional_specs, specs
     from model.theta.meta_init_file import load_meta_init, shipped
     from model.values.errors import BadMetaInit
 
@@ -155,7 +158,7 @@ def create_topics(config_file: ConfigFile = None) -> None:
     size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
     topics = KafkaTopics(settings)
     try:
-        for spec in specs(settings, size):
+        for spec in [*specs(settings, size), *optional_specs(settings)]:
             made = topics.create(spec)
             typer.echo(f"{spec.name}: {'created' if made else 'exists'}")
     finally:
@@ -204,7 +207,7 @@ def new_theta(
     ] = 128,
     generator: Annotated[str, typer.Option(help="mlp, attention or adversarial.")] = "mlp",
     learner: Annotated[
-        str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam or r2d2.")
+        str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2 or alpaca.")
     ] = "maml",
     loss: Annotated[str, typer.Option(help="mse, cosine, infonce or hinge.")] = "mse",
     activation: Annotated[str, typer.Option(help="relu, gelu, tanh or sigmoid.")] = "gelu",

@@ -39,6 +39,8 @@ MAX_PAIRS_PER_TURN = 200_000
 """Redis takes 2**20 arguments in a command, and a pair has five of them."""
 PRODUCER_LINGER_MS = 5
 """How long a producer waits for a batch to fill; part of the time that a delivery takes."""
+PUBLISH_BUDGET_MS = 5_000
+"""How long a turn begins further slices of mappings (`daemon.turn.publishing`)."""
 MAX_RECORD_BYTES = 64 * 2**20
 """The largest record that the adapters' producers take."""
 INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
@@ -98,6 +100,7 @@ TOPIC_SETTINGS = (
     "kafka_mappings_topic",
     "kafka_dead_letters_topic",
     "kafka_meta_inits_topic",
+    "kafka_evidence_topic",
 )
 
 
@@ -150,6 +153,9 @@ class Settings(BaseModel):
     kafka_meta_inits_topic: TopicName = "meta-inits"
     """The topic of published θs, which also says which of them is active. `adaptd meta-init` writes
     it. It must be compacted and have one partition."""
+    kafka_evidence_topic: TopicName = "meta-evidence"
+    """The topic that workers write to how a candidate θ does beside the active one. It must have
+    one partition and not be compacted."""
     kafka_offset_reset: Literal["earliest", "latest"] = "earliest"
     """Where a group begins to read that has never committed. Partitions and topics that are made
     later are read from their beginning."""
@@ -218,6 +224,10 @@ class Settings(BaseModel):
     meta_init_max_bytes: int = Field(33_554_432, ge=65_536, le=MAX_META_INIT_BYTES)
     """The largest θ that is published and followed. `adaptd topics create` makes the meta-inits
     topic take it."""
+    canary: Literal["off", "ask", "auto"] = "ask"
+    """What workers do with a candidate θ that `adaptd meta-init canary` has put on trial. ask: they
+    judge it on some streams, publish nothing of it, and leave its activation to a person. auto: one
+    that has won is activated, and put back if it then turns out to be worse. off: nothing."""
     source_modality: Modality | None = None
     """If set, the worker starts only with a θ that maps from this modality."""
     target_modality: Modality | None = None
@@ -271,7 +281,9 @@ class Settings(BaseModel):
     """The most streams that one turn adapts."""
     turn_interval_ms: int = Field(20, ge=0, le=1_000)
     """The shortest time between the beginnings of two turns. A turn has a fixed cost (a script per
-    partition, a commit), which the events that gather in this time share."""
+    partition, a commit), which the events that gather in this time share. Fewer than 64 events
+    gather for `ADAPTD_MAX_WAIT_MS` instead, if that is longer and at most 100, and are then adapted
+    in the turn that reads them. 0 lets no turn wait."""
     max_wait_ms: int = Field(50, ge=0, le=60_000)
     """How long a changed stream waits at most for a full batch, counted from its event's record
     time."""
@@ -342,14 +354,15 @@ class Settings(BaseModel):
                 f"ADAPTD_KAFKA_MAX_POLL_RECORDS ({self.kafka_max_poll_records}) must be at most "
                 f"{MAX_PAIRS_PER_TURN}, what Redis takes in one append"
             )
-        longest_ms = self.kafka_delivery_timeout_ms
+        longest_ms = PUBLISH_BUDGET_MS + self.kafka_delivery_timeout_ms
         longest_ms += 3 * self.kafka_timeout_ms + 2 * self.redis_timeout_ms
         if longest_ms > self.liveness_max_age_s * 1000:
             raise ValueError(
                 f"ADAPTD_LIVENESS_MAX_AGE_S = {self.liveness_max_age_s:g}: must be at least "
-                f"{longest_ms / 1000:g}, which is ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS, three times "
-                "ADAPTD_KAFKA_TIMEOUT_MS and twice ADAPTD_REDIS_TIMEOUT_MS, so that a service that "
-                "is away does not get the worker killed"
+                f"{longest_ms / 1000:g}, which is {PUBLISH_BUDGET_MS / 1000:g} s of publishing, "
+                "ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS, three times ADAPTD_KAFKA_TIMEOUT_MS and twice "
+                "ADAPTD_REDIS_TIMEOUT_MS, so that a service that is away does not get the worker "
+                "killed"
             )
         return self
 

@@ -40,9 +40,17 @@ MalformedReason = Literal[
 ]
 """Why an event cannot be used: a label of metrics and a header of dead letters."""
 RefusalReason = Literal[
-    "missing", "unreadable", "wrong_hash", "other_dimensions", "unusable", "unfit_topics"
+    "missing",
+    "unreadable",
+    "wrong_hash",
+    "other_dimensions",
+    "other_encoder",
+    "unusable",
+    "unfit_topics",
+    "no_evidence",
 ]
-"""Why a published θ cannot be served: a label of metrics."""
+"""Why a published θ cannot be served, or not be judged as a candidate (other_encoder and
+no_evidence: only that): a label of metrics."""
 
 
 class AdaptdError(Exception):

@@ -30,6 +30,7 @@ from safetensors.numpy import load
 
 Floats = NDArray[np.float32]
 Tensors = dict[str, Floats]
+FORMATS = ("adapted-mapping/1", "adapted-mapping/2")
 
 
 class BadMapping(ValueError):
@@ -209,6 +210,8 @@ def parse(value: bytes, thetas: Thetas | None = None) -> Mapping:
 
 def _parse(value: bytes, thetas: Thetas | None) -> Mapping:
     stored, facts = load(value), _metadata(value)
+    if facts["kind"] != "mlp" or facts["format"] not in FORMATS:
+        raise BadMapping(f"{facts['kind']!r} in format {facts['format']!r} is not known here")
     if content_hash(stored, facts) != facts["content_hash"]:
         raise BadMapping(f"the tensors of {facts.get('stream')!r} do not match their hash")
     tensors = in_single(stored)

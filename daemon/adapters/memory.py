@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from daemon.canary.port import EvidenceRead
 from daemon.errors import Misconfigured, Superseded, Unavailable
 from daemon.turn.pending import Done, Pending
 from daemon.turn.ports import (
@@ -423,3 +424,40 @@ class MemoryMetaInits:
 
     def close(self) -> None:
         """See MetaInits."""
+
+
+class MemoryEvidence:
+    """The EvidenceLog port on a list of records. `missing` says that there is no such topic."""
+
+    def __init__(self, log: list[MemoryRecord] | None = None) -> None:
+        self.log = [] if log is None else log
+        self.down = self.missing = False
+        self._since_ms: int | None = None
+        self._next = 0
+
+    def fault(self) -> str | None:
+        """See EvidenceLog."""
+        self._check()
+        return "topic 'meta-evidence' does not exist" if self.missing else None
+
+    def _check(self) -> None:
+        if self.down:
+            self.close()
+            raise Unavailable("kafka", "down")
+
+    def read(self, since_ms: int) -> EvidenceRead:
+        """See EvidenceLog."""
+        self._check()
+        if self.missing:
+            self.close()
+            raise Misconfigured("topic 'meta-evidence' does not exist")
+        begins = self._since_ms != since_ms
+        if begins:
+            later = (at for at, record in enumerate(self.log) if record.timestamp >= since_ms)
+            self._since_ms, self._next = since_ms, next(later, len(self.log))
+        records, self._next = self.log[self._next :], len(self.log)
+        return EvidenceRead(records, begins)
+
+    def close(self) -> None:
+        """See EvidenceLog."""
+        self._since_ms = None

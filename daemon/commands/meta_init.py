@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon import config
+from daemon.canary.operate import begin_watch
+from daemon.commands.canary import canary_command, print_standing
+from daemon.commands.thetas_topic import (
+    AsJson,
+    ConfigFile,
+    now_ms,
+    opened_topic,
+    time_told,
+    who,
+)
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas import operate
@@ -38,11 +44,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Version = Annotated[str, typer.Argument(help="A published version; `list` shows all of them.")]
 ChangeDimensions = Annotated[
     bool,
@@ -52,6 +53,9 @@ ChangeDimensions = Annotated[
         "refuse such a θ until they are restarted. Subscribers must be ready for it.",
     ),
 ]
+
+
+app.command("canary")(canary_command)
 
 
 @app.command()
@@ -66,7 +70,7 @@ def publish(
     """Publish a θ to the meta-inits topic. Publishing the same θ again changes nothing."""
     settings = config.load_settings(config_file)
     theta = _load(file, settings)
-    with _opened(settings) as topic:
+    with opened_topic(settings) as topic:
         new = operate.publish_theta(topic, theta, meta_init_to_bytes(theta))
         _say(f"{theta.version}: {'published' if new else 'was published already'}")
         if then_activate:
@@ -76,7 +80,8 @@ def publish(
 @app.command("list")
 def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
     """List every published θ: version, parent, hash, dimensions, time and evaluation."""
-    with _opened(config.load_settings(config_file)) as topic:
+    settings = config.load_settings(config_file)
+    with opened_topic(settings) as topic:
         found = topic.catalogue()
     if as_json:
         _print_json(_catalogue_json(found))
@@ -87,12 +92,13 @@ def list_published(as_json: AsJson = False, config_file: ConfigFile = None) -> N
         _say("no θ is published; adaptd meta-init publish FILE puts one there")
         return
     _console().print(published_table(found))
+    print_standing(settings, found)
 
 
 @app.command()
 def show(version: Version, as_json: AsJson = False, config_file: ConfigFile = None) -> None:
     """Show one θ, read back from the topic: parts, provenance, evaluation."""
-    with _opened(config.load_settings(config_file)) as topic:
+    with opened_topic(config.load_settings(config_file)) as topic:
         found = topic.catalogue()
         with _refusals():
             theta = read_theta(topic, found, version)
@@ -108,16 +114,16 @@ def activate(
     version: Version, change_dimensions: ChangeDimensions = False, config_file: ConfigFile = None
 ) -> None:
     """Make workers serve a published θ, after it was read back and found intact."""
-    with _opened(config.load_settings(config_file)) as topic:
+    with opened_topic(config.load_settings(config_file)) as topic:
         _activate(topic, version, change_dimensions)
 
 
 @app.command()
 def rollback(config_file: ConfigFile = None) -> None:
     """Make workers serve the θ that was active before the present one."""
-    with _opened(config.load_settings(config_file)) as topic:
+    with opened_topic(config.load_settings(config_file)) as topic:
         before = topic.catalogue().active
-        active = operate.rollback_theta(topic, by=_who(), now_ms=_now_ms())
+        active = operate.rollback_theta(topic, by=who(), now_ms=now_ms())
     left = f" instead of {before.version}" if before else ""
     _say(f"{active.version}: active again{left}")
 
@@ -125,7 +131,7 @@ def rollback(config_file: ConfigFile = None) -> None:
 @app.command()
 def delete(version: Version, config_file: ConfigFile = None) -> None:
     """Delete a θ from the topic, unless it is active."""
-    with _opened(config.load_settings(config_file)) as topic:
+    with opened_topic(config.load_settings(config_file)) as topic:
         operate.delete_theta(topic, version)
     _say(f"{version}: deleted")
 
@@ -133,21 +139,12 @@ def delete(version: Version, config_file: ConfigFile = None) -> None:
 def _activate(topic: MetaInits, version: str, change_dimensions: bool) -> None:
     before = topic.catalogue().active
     active, new = operate.activate_theta(
-        topic, version, by=_who(), now_ms=_now_ms(), change_dimensions=change_dimensions
+        topic, version, by=who(), now_ms=now_ms(), change_dimensions=change_dimensions
     )
     after = f", after {before.version}" if before and new else ""
     _say(f"{active.version}: {'active' if new else 'was active already'}{after}")
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[MetaInits]:
-    from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
-
-    topic = KafkaPythonMetaInits(settings, f"adaptd-meta-init-{_who()}")
-    try:
-        yield topic
-    finally:
-        topic.close()
+    if watch := begin_watch(topic, by=who(), now_ms=now_ms()):
+        _say(f"{watch.version} watches it: adaptd meta-init canary tells what it finds")
 
 
 @contextmanager
@@ -167,19 +164,6 @@ def _load(file: Path, settings: Settings) -> MetaInit:
         ) from e
 
 
-def _who() -> str:
-    """Return user and host, to tell people who activated a θ."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 # ---- output
 
 
@@ -197,12 +181,12 @@ def published_table(found: Catalogue) -> Table:
             one.content_hash[:12],
             Text(one.maps),
             Text(f"{one.generator}, {one.learner}"),
-            _when(one.published_at_ms),
+            time_told(one.published_at_ms),
             f"{one.nbytes / 1e6:.2f}",
             Text(scores_line(one.facts)),
         )
     if found.active:
-        at, by = _when(found.active.activated_at_ms), found.active.by
+        at, by = time_told(found.active.activated_at_ms), found.active.by
         table.caption = f"● {found.active.version} is active since {at}, by {by}"
     return table
 
@@ -257,7 +241,7 @@ def _theta_json(theta: MetaInit, found: Catalogue) -> dict[str, Any]:
         "activation": theta.activation,
         "output_activation": theta.output_activation,
         "encoder_version": theta.encoder_version,
-        "published_at": _when(entry.published_at_ms),
+        "published_at": time_told(entry.published_at_ms),
         "bytes": entry.nbytes,
         "tensors": {name: list(tensor.shape) for name, tensor in theta.tensors().items()},
         **parts,
@@ -273,6 +257,7 @@ def _catalogue_json(found: Catalogue) -> dict[str, Any]:
         "active": plain(found.active) if found.active else None,
         "fault": found.fault,
         "published": [plain(one) for one in found.published.values()],
+        "canary": asdict(found.canary) if found.canary else None,
     }
 
 
@@ -282,14 +267,6 @@ def _parsed(text: str) -> Any:
         return parse_json(text)
     except BadBytes:
         return text
-
-
-def _when(ms: int) -> str:
-    """Return a time for people; a record may hold any number."""
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"
 
 
 def _say(line: str) -> None:

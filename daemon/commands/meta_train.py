@@ -34,7 +34,9 @@ def meta_train(
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2. [default: fits]"),
+        typer.Option(
+            help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2, alpaca. [default: fits]"
+        ),
     ] = None,
     minutes: Annotated[
         float,

@@ -1,4 +1,7 @@
-"""Meta-trains a θ on events files, and evaluates it on streams that it never saw."""
+"""Meta-trains a θ on events files, and evaluates it on streams that it never saw.
+
+N = pairs of a stream, D = source dim
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from daemon.errors import Misconfigured
 from daemon.offline import dataset
@@ -29,8 +34,9 @@ from model.meta.recipe_choice import RecipeChoice, expected_minutes
 from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
 from model.meta.splits import DEFAULT_FRACTIONS, Fractions, Split, part_of
 from model.meta.training import Data, MetaTrained, facts_of, train_theta
-from model.theta.meta_init import MetaInit
+from model.theta.meta_init import MetaInit, usual_sources_of
 from model.theta.meta_init_file import load_meta_init
+from model.theta.part import PartSpec
 from model.values.errors import BadCheckpoint, BadData, BadMetaInit
 
 SHOWN = ("gated", "theta", "ridge")
@@ -166,7 +172,8 @@ def _meta_train(
     )
     if distributed.rank() > 0:
         return None
-    theta = _theta(trained, request, sides, parent)
+    usual = usual_sources_of(np.concatenate([stream.x_ND for stream in parts.train]))
+    theta = _theta(trained, request, sides, usual, parent)
     note(f"trained {theta.version}; judging on {len(parts.test)} test streams")
     figures, examples = _judged(theta, source, parts.test, request, gallery, note)
     advice = advice_for(
@@ -253,7 +260,11 @@ def _first_fault(reading: Reading) -> str:
 
 
 def _theta(
-    trained: MetaTrained, request: MetaTrainRequest, sides: Sides, parent: MetaInit | None
+    trained: MetaTrained,
+    request: MetaTrainRequest,
+    sides: Sides,
+    usual_sources: PartSpec | None,
+    parent: MetaInit | None,
 ) -> MetaInit:
     source, target = sides.source, sides.target
     encoders = {} if sides.trained is None else {"encoders": f"{request.encoders}, {request.fresh}"}
@@ -263,6 +274,7 @@ def _theta(
         target.modality,
         source.spec,
         target.spec,
+        usual_sources,
         parent=None if parent is None else parent.version,
         facts={
             **facts_of(trained),

@@ -8,6 +8,7 @@ from typing import Protocol
 from daemon.errors import RefusedMetaInit
 from daemon.thetas.port import MetaInits
 from daemon.wire.catalogue import Catalogue
+from model.theta.info import ThetaInfo
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import meta_init_from_bytes
 from model.values.errors import BadMetaInit
@@ -53,6 +54,18 @@ def signature_of(mapper: Mapper) -> ThetaSignature:
     return ThetaSignature(
         mapper.source_modality, mapper.source_dim, mapper.target_modality, mapper.target_dim
     )
+
+
+def require_candidate(candidate: MetaInit, active: MetaInit | ThetaInfo) -> None:
+    """Raises RefusedMetaInit unless the candidate can be judged beside the active θ: it must map
+    what that maps, and from the same features, for the windows hold those of the active θ."""
+    signature_of(active).require(candidate, candidate.version)
+    if candidate.encoder_version != active.encoder_version:
+        raise RefusedMetaInit(
+            "other_encoder",
+            f"θ {candidate.version} has encoder {candidate.encoder_version!r}, what is served has "
+            f"{active.encoder_version!r}: the windows hold other features than it needs",
+        )
 
 
 def active_theta(port: MetaInits, catalogue: Catalogue) -> MetaInit | None:

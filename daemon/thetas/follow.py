@@ -68,13 +68,16 @@ class Follower(Generic[T]):
         prepare: Callable[[MetaInit], T],
         signature: ThetaSignature,
         serving_hash: str,
+        beside: Callable[[Catalogue], None] = lambda _: None,
     ) -> None:
         """`prepare` makes a θ ready, and raises RefusedMetaInit or Unavailable. `signature` is
-        what an active θ must map, and `serving_hash` the content hash of the θ that is served."""
+        what an active θ must map, and `serving_hash` the content hash of the θ that is served.
+        `beside` is given what the topic says at each poll of the thread, and raises Unavailable."""
         self._topic = topic
         self._prepare = prepare
         self._signature = signature
         self._serving_hash = serving_hash
+        self._beside = beside
         self._answered: Question | None = None
         self._silent = False
         self._news: list[News[T]] = []
@@ -102,6 +105,7 @@ class Follower(Generic[T]):
         the topic does not exist. Raises Unavailable, and Misconfigured when it may not be read."""
         catalogue = self._topic.catalogue()
         self._compare(catalogue)
+        self._beside(catalogue)
         if catalogue.exists:
             self._silent = False
         else:

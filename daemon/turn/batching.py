@@ -102,13 +102,15 @@ class Schedule:
             for stream in [stream for stream in waiting if stream.partition == partition]:
                 self.forget(stream)
 
-    def pop_due(self, now: float, most: int | None = None) -> list[StreamId]:
+    def pop_due(
+        self, now: float, most: int | None = None, *, at_once: bool = False
+    ) -> list[StreamId]:
         """Removes at most `most` streams that are due from both queues (None: `max_batch`), and
-        returns them: those that have waited longest. Changed ones wait for a batch, deferred ones
-        only for their time.
+        returns them: those that have waited longest. Changed ones wait for a batch unless they
+        shall go `at_once`, deferred ones only for their time.
         """
         most = self._policy.max_batch if most is None else most
-        changed = bool(self._changed) and self._changed_wait_s(now) <= 0
+        changed = bool(self._changed) and (at_once or self._changed_wait_s(now) <= 0)
         due: list[StreamId] = []
         while len(due) < most:
             until = self._next_deferred()
@@ -126,11 +128,13 @@ class Schedule:
 
     def wait_s(self, now: float, at_most_s: float) -> float:
         """Returns how long the loop may wait for records before a stream is due."""
-        wait = at_most_s
-        if self._changed:
-            wait = min(wait, self._changed_wait_s(now))
+        wait = self.batch_wait_s(now, at_most_s)
         until = self._next_deferred()
         return wait if until is None else min(wait, max(0.0, until - now))
+
+    def batch_wait_s(self, now: float, at_most_s: float) -> float:
+        """Returns how long the loop may wait before the changed streams are due."""
+        return min(at_most_s, self._changed_wait_s(now)) if self._changed else at_most_s
 
     def _changed_wait_s(self, now: float) -> float:
         """Returns how long the changed streams still wait for a full batch."""

@@ -48,6 +48,11 @@ class Debts:
         """Returns how long the loop may wait before a stream is due."""
         return self._schedule.wait_s(now, at_most_s)
 
+    def batch_wait_s(self, now: float, at_most_s: float) -> float:
+        """Returns how long the loop may wait before the batch of changed streams is due. Streams
+        whose publish interval ends meanwhile are gathered too."""
+        return self._schedule.batch_wait_s(now, at_most_s)
+
     def mark_owed(self, event: Decoded, now: float, wall_ms: int) -> None:
         """Owes the event's stream a mapping that reflects it. A replayed event counts too: the
         worker that read it first may have died before it published.
@@ -88,10 +93,10 @@ class Debts:
             else:
                 self._owned[stream_id.partition].renewals.finish(stream_id.key)
 
-    def pop_due(self, now: float, most: int) -> list[StreamId]:
+    def pop_due(self, now: float, most: int, *, at_once: bool) -> list[StreamId]:
         """Returns at most `most` streams to adapt now; they are due no longer. Some may be
-        evicted."""
-        return self._schedule.pop_due(now, most)
+        evicted. `at_once`: changed streams do not wait for a full batch."""
+        return self._schedule.pop_due(now, most, at_once=at_once)
 
     def release_lost(self, ids: Iterable[StreamId]) -> list[StreamId]:
         """Returns the streams whose windows can be cut; the others are owed no more. Those were

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain
 
 from daemon.errors import Refused, Unavailable
-from daemon.turn.cadence import Cadence
+from daemon.turn.cadence import Cadence, TurnPace
 from daemon.turn.debts import Debts
 from daemon.turn.decoding import (
     Decoded,
@@ -36,7 +36,15 @@ from daemon.turn.ports import AdaptationEngine, Polled, Ports, WindowStore
 from daemon.turn.prequential import Prequential
 from daemon.turn.publishing import PUBLISH_BUDGET_S, PublishingPace
 from daemon.turn.renewals import RenewalPace
-from daemon.turn.report import Holdings, StreamMoved, TurnReport, Verdict, refused_event
+from daemon.turn.report import (
+    Holdings,
+    ShadowReport,
+    StreamMoved,
+    TurnReport,
+    Verdict,
+    refused_event,
+)
+from daemon.turn.shadow import Shadow
 from daemon.turn.storing import (
     NOTHING_STORED,
     append_all,
@@ -49,6 +57,8 @@ from daemon.turn.streams import StreamId, Streams
 from daemon.turn.window import Pair
 from daemon.wire.dead_letter import DeadLetter
 from daemon.wire.record import Message
+from model.values.episode import Adaptation
+from model.values.outside import described
 
 
 class Loop:
@@ -66,11 +76,12 @@ class Loop:
         self._streams = Streams(policy.shape, windows, policy.slots)
         self._debts = Debts(policy, self._streams, self._owned)
         self._prequential = Prequential(policy.prequential_streams, ports.engine)
+        self._shadow: Shadow | None = None
         self._stored = NOTHING_STORED
         self._streams_moved: list[StreamMoved] = []
         self._publishing = PublishingPace(policy.batch.max_batch, policy.publish_slice_bytes)
         self._renewing = RenewalPace(policy.batch.max_batch)
-        self._pacing = Cadence(policy.turn_interval_s, ports.clock.now())
+        self._pace = TurnPace(policy.turn_interval_s, policy.lull_s, ports.clock.now())
         self._verifying = Cadence(policy.verify_interval_s, ports.clock.now())
         self._turns = 0
 
@@ -97,6 +108,7 @@ class Loop:
             incumbents, challengers = adaptations[: len(windows)], adaptations[len(windows) :]
             report.suspected = self._streams.observe(windows, incumbents)
             verdicts = gate(batch, incumbents, challengers, self._streams.standard_errors)
+            self._judge_candidate(batch, incumbents, report)
         with self._stage(report, "save"):
             report.verdicts = self._save(verdicts, report)
         with self._stage(report, "publish"):
@@ -136,7 +148,17 @@ class Loop:
         self.recover()
         self._streams.use(engine.windows(self._policy.slots))
         self._prequential = Prequential(self._policy.prequential_streams, engine)
+        self._shadow = None
         return before
+
+    def shadow(self, shadow: Shadow | None) -> None:
+        """Judges this candidate beside the θ that is served from the next turn on, until another
+        θ is served; None: no candidate."""
+        self._shadow = shadow
+
+    def owns(self, partition: int) -> bool:
+        """Returns whether this worker owns the partition. May be called from any thread."""
+        return partition in self._owned
 
     # ---- the steps of a turn
 
@@ -165,9 +187,9 @@ class Loop:
     def _wait_for_pace(self) -> None:
         """Lets events gather, so that they share what a turn costs however few they are."""
         now = self._clock.now()
-        if (early_s := self._pacing.left_s(now)) > 0:
-            self._clock.sleep(self._debts.wait_s(now, early_s))
-        self._pacing.mark(self._clock.now())
+        if (early_s := self._pace.left_s(now)) > 0:
+            self._clock.sleep(self._debts.batch_wait_s(now, early_s))
+        self._pace.begin(self._clock.now())
 
     def _verify(self, report: TurnReport) -> None:
         """Checks at intervals, before anything else, that Kafka and Redis answer and that no
@@ -196,6 +218,7 @@ class Loop:
         for partition, read in report.offsets.items():
             self._owned[partition].next_offset = read.end
         report.events = len(decoded.events)
+        self._pace.read(report.events)
         report.dead_letters.update(letter.error.reason for letter in decoded.dead_letters)
         for letter in decoded.dead_letters:
             report.refused.setdefault(letter.error.reason, refused_event(letter))
@@ -232,7 +255,7 @@ class Loop:
         report.renewals = len(renewing)
         self._load(renewing, report)
         self._debts.mark_renewing(renewing, now)
-        popped = self._debts.pop_due(now, self._publishing.mappings)
+        popped = self._debts.pop_due(now, self._publishing.mappings, at_once=self._pace.is_lull)
         self._load(popped, report)  # a stream that waited for its publish interval may be evicted
         due = self._debts.release_lost(popped)
         return CutBatch(now, [self._cut_stream(each, now) for each in due])
@@ -280,9 +303,42 @@ class Loop:
             if number:  # the slices before this one took their time
                 self._check_tenures([verdict for _, verdict in outgoing if verdict], report)
             self._send(outgoing, cut_at, report)
+        self._send_evidence(report)
         left = self._still_owned(chosen)[len(report.published) :]
         self._debts.postpone(left, cut_at)
         self._publishing.ended(len(report.published), len(left))
+
+    def _judge_candidate(
+        self, batch: CutBatch, adaptations: Sequence[Adaptation], report: TurnReport
+    ) -> None:
+        """Judges the candidate, if there is one. Whatever goes wrong ends that, not the turn."""
+        if self._shadow is None:
+            return
+        began, streams = self._clock.now(), self._streams
+        try:
+            evidence, count = self._shadow.judge(
+                batch.due, adaptations, streams.pairs, streams.since
+            )
+        except Exception as e:  # a candidate from outside may break its engine in any way
+            report.shadow = ShadowReport(fault=described(e), reason="unusable")
+            self._shadow = None
+            return
+        now = self._clock.now()
+        took_s = now - began
+        self._shadow.spent(now, took_s, report.stages["adapt"])
+        report.shadow = ShadowReport(evidence, count, took_s)
+
+    def _send_evidence(self, report: TurnReport) -> None:
+        """Sends what was found out about the candidate. A topic that does not take it ends that,
+        not the turn: nothing that is served depends on it."""
+        if self._shadow is None or not report.shadow.evidence:
+            return
+        try:
+            self._outbox.send(report.shadow.evidence)
+            self._shadow.acknowledged()
+        except (Unavailable, Refused) as e:
+            report.shadow = ShadowReport(fault=str(e), reason="no_evidence")
+            self._shadow = None
 
     def _check_tenures(self, verdicts: Iterable[Verdict], report: TurnReport) -> None:
         """Loses the partitions of these that another worker has claimed: a worker that slept must
@@ -371,6 +427,8 @@ class Loop:
             self._streams.drop(partition)
             self._debts.drop(partition)
             self._prequential.drop(partition)
+            if self._shadow:
+                self._shadow.drop(partition)
 
     @contextmanager
     def _stage(self, report: TurnReport, name: str) -> Iterator[None]:

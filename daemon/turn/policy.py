@@ -15,6 +15,8 @@ IDLE_WAIT_S = 0.25
 DECODE_BUDGET_S = 5.0
 """After this long a turn decodes no further event and leaves the rest to the next turn: large
 pictures must not make a turn longer than the consumer group and the supervisor allow."""
+LONGEST_LULL_S = 0.1
+"""A poll may wait so long for its turn."""
 VERIFY_INTERVAL_S = 2.0
 """How often a worker asks, busy or idle, whether Kafka and Redis answer, whether its logs are still
 the same and whether another worker has claimed a partition. One that was superseded finds out
@@ -52,6 +54,14 @@ class LoopPolicy:
     """Of how many streams new pairs are scored by what was published."""
     drift: bool = True
     """Whether a stream that has changed loses the pairs from before."""
+
+    @property
+    def lull_s(self) -> float:
+        """The time between the beginnings of two turns while events are few: they wait as long for
+        a batch anyway. 0 where no turn waits for the next, or where batches wait for so long that
+        events must be stored before."""
+        wait_s = self.batch.max_wait_s
+        return wait_s if 0 < self.turn_interval_s <= wait_s <= LONGEST_LULL_S else 0.0
 
     @property
     def slots(self) -> int:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from daemon.config import PUBLISH_BUDGET_MS
 from daemon.wire.record import Message
 
 T = TypeVar("T")
 
 SLICE_BYTES = 16 * 1024 * 1024
 """Of a slice, at most, once it holds a message: at 10 s for a delivery a link of 14 Mbit/s does."""
-PUBLISH_BUDGET_S = 5.0
+PUBLISH_BUDGET_S = PUBLISH_BUDGET_MS / 1000
 """After this long a turn begins no further slice and leaves the other mappings to the next turn: a
 slow broker must not make a turn longer than the consumer group and the supervisor allow."""
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from daemon.errors import MalformedReason
+from daemon.errors import MalformedReason, RefusalReason
 from daemon.turn.streams import StreamId
 from daemon.wire.dead_letter import DeadLetter
+from daemon.wire.record import Message
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
 
@@ -167,6 +168,21 @@ class Holdings:
     """Streams whose mapping is still to be made with the θ that is served."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowReport:
+    """What a turn did to judge a candidate θ."""
+
+    evidence: Sequence[Message] = ()
+    adaptations: int = 0
+    seconds: float = 0.0
+    fault: str = ""
+    """What ended the judging, if something did."""
+    reason: RefusalReason = "unusable"
+
+
+NOTHING_SHADOWED = ShadowReport()
+
+
 @dataclass(slots=True)
 class TurnReport:
     """One turn in figures. Times are in seconds."""
@@ -195,6 +211,7 @@ class TurnReport:
     """Of new pairs of sampled streams."""
     suspected: int = 0
     """How many streams are suspected to have changed that were not before."""
+    shadow: ShadowReport = NOTHING_SHADOWED
     renewals: int = 0
     """How many renewals of mappings began."""
     verdicts: list[Verdict] = field(default_factory=list)

@@ -19,6 +19,7 @@ import numpy as np
 
 from daemon.turn.ports import Windows
 from daemon.turn.window import BEFORE_ALL, Pair, PairId, WindowShape
+from model.values.arrays import FloatArray
 from model.values.drift import DriftWatch
 from model.values.episode import Adaptation, Cut
 from model.values.gate import Outcome
@@ -207,6 +208,10 @@ class Streams:
         query = self._shape.query_of(stream.pairs)
         stream.fresh = 0
         return Cut(stream.slot, stream.pairs - query, query, wanted)
+
+    def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
+        """Returns a copy of a cut's pairs, oldest first: x (N, D) and y (N, E)."""
+        return self._windows.pairs(cut)
 
     def since(self, cut: Cut) -> int:
         """Returns the offset of the oldest event in a cut."""

@@ -27,7 +27,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -42,6 +44,7 @@ from model.values.outside import parse_tensor_file, raising_only
 
 FORMAT = "adapted-mapping/1"
 FORMAT_2 = "adapted-mapping/2"
+KIND = "mlp"
 HEADER_PREFIX = "adaptd-"
 SAFETENSORS_DTYPES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16"}
 
@@ -51,9 +54,26 @@ StoredArray = NDArray[Any]
 """float32 or float16."""
 
 
+BadMappingReason = Literal[
+    "not_a_mapping",
+    "missing_fact",
+    "wrong_fact",
+    "unknown_format",
+    "wrong_hash",
+    "unknown_theta",
+    "wrong_shape",
+    "not_finite",
+]
+"""Why a mapping cannot be used: a label of a subscriber's metrics."""
+
+
 class BadMapping(ValueError):
     """A record's value is no adapted mapping, or one that cannot be applied; the message says
-    why."""
+    why, and `reason` says it in a word."""
+
+    def __init__(self, detail: str, reason: BadMappingReason = "not_a_mapping") -> None:
+        super().__init__(detail)
+        self.reason: BadMappingReason = reason
 
 
 def format_of(encoding: Encoding, dtype: Dtype) -> str:
@@ -139,6 +159,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return {name: str(value) for name, value in facts.items()}
 
 
+REQUIRED_FACTS = frozenset(f.name for f in msgspec.structs.fields(Facts) if f.required)
+"""What no record lacks; the other facts came later."""
+
+
 @dataclass(frozen=True, slots=True)
 class AdaptedMapping:
     """One stream's mapping as published; `runnable` returns the mapping to apply."""
@@ -194,23 +218,44 @@ def _safetensors(tensors: Mapping[str, StoredArray], metadata: Mapping[str, str]
 def decode_mapping(value: bytes) -> AdaptedMapping:
     """Parses a record's value; the tensors stay as they are stored. Raises BadMapping, whatever the
     bytes are: no mapping, an unknown format, tensors that do not match their content hash."""
-    with raising_only(BadMapping, "not an adapted mapping"):
+    with _refusing("not_a_mapping"):
         file = parse_tensor_file(value)
+    with _refusing("unknown_format"):
+        _check_known(file.metadata)
+    with _refusing(_fault_of(file.metadata)):
         facts = msgspec.convert(file.metadata, Facts, strict=False)
+    with _refusing("unknown_format"):
         _check_format(file.tensors, facts)
+    with _refusing("wrong_hash"):
         found = content_hash(file.tensors, facts.encoding, facts.dtype, facts.meta_init_hash)
         if found != facts.content_hash:
-            raise BadMapping(f"the tensors of {facts.stream!r} do not match their content hash")
-        return AdaptedMapping(file.tensors, facts)
+            raise ValueError(f"the tensors of {facts.stream!r} do not match their content hash")
+    return AdaptedMapping(file.tensors, facts)
+
+
+def _refusing(reason: BadMappingReason) -> AbstractContextManager[None]:
+    return raising_only(partial(BadMapping, reason=reason), "not an adapted mapping")
+
+
+def _check_known(metadata: Mapping[str, str]) -> None:
+    """Raises ValueError where the record says itself that it is of a later kind than these."""
+    for name, known in {"format": (FORMAT, FORMAT_2), "kind": (KIND,)}.items():
+        if (found := metadata.get(name, known[0])) not in known:
+            raise ValueError(f"its {name} is {found!r}; known here: {', '.join(known)}")
+
+
+def _fault_of(metadata: Mapping[str, str]) -> BadMappingReason:
+    """Returns what is wrong with facts that cannot be converted."""
+    return "wrong_fact" if metadata.keys() >= REQUIRED_FACTS else "missing_fact"
 
 
 def _check_format(tensors: Mapping[str, StoredArray], facts: Facts) -> None:
     if facts.format != format_of(facts.encoding, facts.dtype):
         kind = f"{facts.encoding} in {facts.dtype} as {facts.format!r}"
-        raise BadMapping(f"its kind is not known here: {kind}")
+        raise ValueError(f"its kind is not known here: {kind}")
     dtypes = {str(tensor.dtype) for name, tensor in tensors.items() if name != SCALES}
     if dtypes - {facts.dtype}:
-        raise BadMapping(f"{sorted(dtypes)} instead of {facts.dtype}")
+        raise ValueError(f"{sorted(dtypes)} instead of {facts.dtype}")
 
 
 def runnable(
@@ -223,8 +268,10 @@ def runnable(
     """
     facts = mapping.facts
     if facts.encoding == "lowrank" and theta is None:
-        raise BadMapping(f"{facts.stream!r} needs θ {facts.meta_init} ({facts.meta_init_hash})")
-    with raising_only(BadMapping, f"the mapping of {facts.stream!r}"):
+        needed = f"{facts.stream!r} needs θ {facts.meta_init} ({facts.meta_init_hash})"
+        raise BadMapping(needed, "unknown_theta")
+    unfit = partial(BadMapping, reason="wrong_shape")
+    with raising_only(unfit, f"the mapping of {facts.stream!r}"):
         if theta is not None and facts.encoding == "lowrank":
             return multiplied_out(mapping.tensors, theta)
         return _whole(in_single(mapping.tensors), facts)
@@ -236,5 +283,5 @@ def _whole(tensors: Mapping[str, FloatArray], facts: Facts) -> Mapping[str, Floa
     wanted = {"w1": (h, d), "b1": (h,), "w2": (e, h), "b2": (e,)}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != wanted:
-        raise BadMapping(f"shapes {found}, its facts ask for {wanted}")
+        raise ValueError(f"shapes {found}, its facts ask for {wanted}")
     return tensors

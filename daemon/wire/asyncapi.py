@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from daemon.wire import adapted_mapping, dead_letter, meta_init, paired_event
+from daemon.wire.canary import CANDIDATE_KEY, Canary
 from daemon.wire.catalogue import Active
+from daemon.wire.evidence import StreamEvidence
 
 REFS = "#/components/schemas/{name}"
 STREAM_KEY = "The stream's id, UTF-8."
@@ -21,8 +23,9 @@ STREAM_KEY = "The stream's id, UTF-8."
 
 def asyncapi_document() -> dict[str, Any]:
     """Returns the document: AsyncAPI 3.0, with the topics under their default names."""
-    (event, facts, active), schemas = msgspec.json.schema_components(
-        [paired_event.PairedEvent, adapted_mapping.Facts, Active], ref_template=REFS
+    kinds = [paired_event.PairedEvent, adapted_mapping.Facts, Active, Canary, StreamEvidence]
+    (event, facts, active, canary, evidence), schemas = msgspec.json.schema_components(
+        kinds, ref_template=REFS
     )
     schemas = json.loads(json.dumps(schemas))  # a default may be a tuple
     mapping_headers = {
@@ -87,6 +90,23 @@ def asyncapi_document() -> dict[str, Any]:
                         "payload": active,
                         "bindings": _key(meta_init.ACTIVE_KEY),
                     },
+                    "candidate": {
+                        "contentType": "application/json",
+                        "payload": canary,
+                        "bindings": _key(CANDIDATE_KEY),
+                    },
+                },
+            },
+            "meta-evidence": {
+                "description": "Written and read by workers: whether a candidate θ is better than "
+                "the active one, once for each stream that judges. Not compacted, one partition; "
+                "the first record of a key counts.",
+                "messages": {
+                    "record": {
+                        "contentType": paired_event.MSGPACK,
+                        "payload": evidence,
+                        "bindings": _key("<content hash of the candidate>/<stream>, UTF-8."),
+                    }
                 },
             },
         },
@@ -96,6 +116,8 @@ def asyncapi_document() -> dict[str, Any]:
             "putAside": _operation("send", "paired-events-dlq"),
             "followMetaInits": _operation("receive", "meta-inits"),
             "publishMetaInits": _operation("send", "meta-inits"),
+            "tellEvidence": _operation("send", "meta-evidence"),
+            "readEvidence": _operation("receive", "meta-evidence"),
         },
         "components": {"schemas": schemas},
     }

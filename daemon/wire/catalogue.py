@@ -1,9 +1,11 @@
-"""What the meta-inits topic says: the published θs, and which of them is active. Pure."""
+"""What the meta-inits topic says: which θs are published, active and on trial. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from daemon.wire.canary import Canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,7 @@ class Catalogue:
     """Why the record that names the active θ cannot be read, if there is such a record."""
     exists: bool = True
     """Whether the topic exists."""
+    canary: Canary | None = None
+    """The newest canary, running or ended."""
+    canary_fault: str | None = None
+    """Why the record of the canary cannot be read, if there is such a record."""

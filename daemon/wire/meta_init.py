@@ -3,6 +3,7 @@
     key                value                           headers
     <version>          θ, a safetensors file           its facts, `adaptd-...`
     @active            JSON: `Active`
+    @candidate         JSON: `daemon.wire.canary.Canary`
     <version>          none: θ was deleted
 
 The topic has one partition, so that an activation follows the publication in order, and it is
@@ -17,6 +18,7 @@ from dataclasses import replace
 
 import msgspec
 
+from daemon.wire.canary import CANDIDATE_KEY, decode_canary
 from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from daemon.wire.record import Headers, Record
 from model.theta.meta_init import MetaInit
@@ -53,6 +55,8 @@ def with_record(catalogue: Catalogue, record: Record) -> Catalogue:
     key = _key(record.key)
     if key == ACTIVE_KEY:
         return _with_active(catalogue, record.value)
+    if key == CANDIDATE_KEY:
+        return _with_canary(catalogue, record.value)
     if key is None or key.startswith("@"):
         return catalogue
     others = {v: p for v, p in catalogue.published.items() if v != key}
@@ -78,6 +82,19 @@ def _with_active(catalogue: Catalogue, value: bytes | None) -> Catalogue:
     except BadBytes as e:
         return replace(catalogue, active=None, fault=f"the record {ACTIVE_KEY!r}: {e}")
     return replace(catalogue, active=active, fault=None)
+
+
+def _with_canary(catalogue: Catalogue, value: bytes | None) -> Catalogue:
+    """The larger epoch counts: a writer that was deposed may come late."""
+    if value is None:
+        return replace(catalogue, canary=None, canary_fault=None)
+    try:
+        canary = decode_canary(value)
+    except BadBytes as e:
+        return replace(catalogue, canary=None, canary_fault=f"the record {CANDIDATE_KEY!r}: {e}")
+    if catalogue.canary and canary.epoch < catalogue.canary.epoch:
+        return catalogue
+    return replace(catalogue, canary=canary, canary_fault=None)
 
 
 def encode_active(active: Active) -> bytes:

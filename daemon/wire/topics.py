@@ -96,6 +96,35 @@ def meta_inits_spec(settings: Settings) -> TopicSpec:
     )
 
 
+EVIDENCE_RETENTION_MS = 7 * 86_400_000
+"""Longer than a canary may last (`daemon.canary.operate`)."""
+
+
+def evidence_spec(settings: Settings) -> TopicSpec:
+    """Returns the topic of evidence. It is not compacted: the first record of a key counts."""
+    return TopicSpec(
+        name=settings.kafka_evidence_topic,
+        partitions=1,
+        replication=settings.topic_replication,
+        config={"cleanup.policy": "delete", "retention.ms": str(EVIDENCE_RETENTION_MS)},
+        must_fit=0,
+        one_partition=True,
+        rights=frozenset({"READ", "WRITE", CONFIGS}),
+    )
+
+
+def optional_specs(settings: Settings) -> list[TopicSpec]:
+    """Returns the topics that `adaptd topics create` makes besides, and without which the daemon
+    serves as well."""
+    canaries = settings.follow_meta_inits and settings.canary != "off"
+    return [evidence_spec(settings)] if canaries else []
+
+
+def evidence_topic_fault(spec: TopicSpec, found: Mapping[str, TopicInfo]) -> str | None:
+    """Returns in a line what keeps workers from using the topic of evidence."""
+    return next(faults([spec], found), None)
+
+
 def faults(wanted: list[TopicSpec], found: Mapping[str, TopicInfo]) -> Iterator[str]:
     """Yields one line for everything that would lose data or stop the daemon later."""
     for spec in wanted:

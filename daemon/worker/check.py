@@ -20,7 +20,14 @@ from daemon.errors import AdaptdError
 from daemon.thetas.active import active_theta, signature_of
 from daemon.turn.ports import Append
 from daemon.turn.window import Pair, PairId
-from daemon.wire.topics import faults, group_faults, least_kafka_acls, mapping_bytes, specs
+from daemon.wire.topics import (
+    faults,
+    group_faults,
+    least_kafka_acls,
+    mapping_bytes,
+    optional_specs,
+    specs,
+)
 from daemon.worker.wiring import eviction_fault, load_engine, open_store
 from model.serving.engine import Engine
 from model.values.outside import described
@@ -57,7 +64,7 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
 def least_rights(settings: Settings) -> Iterator[str]:
     """Yields the rights that a worker needs, for whoever grants them: a line each."""
     yield "least rights in Kafka (ACL):"
-    for line in least_kafka_acls(settings, specs(settings, 0)):
+    for line in least_kafka_acls(settings, [*specs(settings, 0), *optional_specs(settings)]):
         yield f"  {line}"
     yield "least rights in Redis (ACL SETUSER), +info and +config|get only for what it evicts:"
     yield f"  {least_redis_acl(settings.redis_prefix)}"
@@ -95,6 +102,7 @@ def _kafka(settings: Settings, mapping_size: int) -> Iterator[Finding]:
     topics = KafkaTopics(settings)
     try:
         found = topics.describe(spec.name for spec in wanted)
+        besides = topics.describe(spec.name for spec in optional_specs(settings))
         group = topics.group_rights(settings.kafka_group_id)
     finally:
         topics.close()
@@ -105,6 +113,8 @@ def _kafka(settings: Settings, mapping_size: int) -> Iterator[Finding]:
     if not wrong:
         shown = ", ".join(f"{t.name} ({t.partitions} partitions)" for t in found.values())
         yield Finding("topics", True, shown)
+    for line in faults(optional_specs(settings), besides):
+        yield Finding("canaries", True, f"cannot be judged: {line}")
     refused = list(group_faults(settings, group))
     for line in refused:
         yield Finding("group", False, line)

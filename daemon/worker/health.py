@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from daemon.canary.judge import CanaryStanding
 from daemon.errors import Outage
 from daemon.turn.report import TurnReport
+from daemon.wire.canary import Canary
 from daemon.worker.recovery import RecoveryProgress
 
 
@@ -46,6 +48,8 @@ class Snapshot:
     """Content hash of the θ that is served."""
     meta_init_refused: Mapping[str, str] | None = None
     """Version, reason and detail of the active θ while it cannot be served."""
+    canary: Mapping[str, object] | None = None
+    """Which candidate θ is on trial, and how it stands by all workers' evidence."""
 
 
 class Health:
@@ -112,6 +116,14 @@ class Health:
     def refused(self, refusal: Mapping[str, str] | None) -> None:
         """Records that the active θ cannot be served; None when that is no longer so."""
         self.snapshot = replace(self.snapshot, meta_init_refused=refusal)
+
+    def canary(self, canary: Canary | None, standing: CanaryStanding | None) -> None:
+        """Records how the canary stands; None when there is none any more."""
+        trial = None
+        if canary is not None:
+            shown = {"version": canary.version, "against": canary.against, "watch": canary.watch}
+            trial = shown | (standing.known() if standing else {})
+        self.snapshot = replace(self.snapshot, canary=trial)
 
     def stopping(self) -> None:
         """Records that the worker has left its loop."""

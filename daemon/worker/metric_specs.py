@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
+from daemon.canary.follow import Action
 from daemon.errors import MalformedReason, RefusalReason, Service
 from daemon.turn.report import STAGES, Replaced, ScoredMapping
 from model.values.gate import Outcome
@@ -46,6 +47,10 @@ CounterName = Literal[
     "partitions_lost",
     "meta_init_swaps",
     "meta_init_refusals",
+    "shadow_adaptations",
+    "shadow_seconds",
+    "canary_refusals",
+    "canary_actions",
     "device_faults",
     "logs_replaced",
     "records_gone",
@@ -61,6 +66,10 @@ GaugeName = Literal[
     "ready",
     "recovery_stalled",
     "meta_init_refused",
+    "canary",
+    "canary_streams",
+    "canary_difference",
+    "canary_log_e",
     "last_turn_timestamp_seconds",
 ]
 
@@ -134,6 +143,17 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     "meta_init_refusals": MetricSpec(
         "Active θs that could not be served, by reason; the θ before is served on.", "reason"
     ),
+    "shadow_adaptations": MetricSpec(
+        "Adaptations made to judge a candidate θ beside the served one."
+    ),
+    "shadow_seconds": MetricSpec("Time that judging a candidate θ took, in seconds."),
+    "canary_refusals": MetricSpec(
+        "Candidate θs that this worker could not judge, by reason; what is served is served on.",
+        "reason",
+    ),
+    "canary_actions": MetricSpec(
+        "What this worker has done because of a canary's verdict (ADAPTD_CANARY=auto).", "action"
+    ),
     "device_faults": MetricSpec(
         "Batches halved because the device's memory was full (out_of_memory), and GPUs given up "
         "for the CPU (lost).",
@@ -172,6 +192,23 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
         "windows as fast as they are restored."
     ),
     "meta_init_refused": MetricSpec("1 while the active θ cannot be served and another θ is."),
+    "canary": MetricSpec(
+        "1 for the state of the canary, 0 for the others: a candidate is judged (open), has won or "
+        "lost; or a promoted θ is watched (watched), has held, or is worse than the θ before it "
+        "(worse). Absent without a canary.",
+        "state",
+    ),
+    "canary_streams": MetricSpec("Streams that have said whether the candidate is better."),
+    "canary_difference": MetricSpec(
+        "The mean over these streams of (active - candidate) / (active + candidate), of losses: "
+        "above 0 where the candidate is better; with few pairs (cold), with all (full).",
+        "side",
+    ),
+    "canary_log_e": MetricSpec(
+        "The decimal logarithm of the capital of a bet of the judge, and of what the first and the "
+        "third must reach (needed).",
+        "bet",
+    ),
     "last_turn_timestamp_seconds": MetricSpec("When the last turn ended, Unix time."),
 }
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
@@ -189,6 +226,8 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "mappings_published": OUTCOMES,
     "unavailable": get_args(Service),
     "meta_init_refusals": get_args(RefusalReason),
+    "canary_refusals": get_args(RefusalReason),
+    "canary_actions": get_args(Action),
     "device_faults": ("out_of_memory", "lost"),
     "logs_replaced": get_args(Replaced),
 }

@@ -20,8 +20,10 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from daemon.canary.judge import CanaryStanding
 from daemon.errors import RefusalReason, Service
 from daemon.turn.report import PairScore, TurnReport, Verdict
+from daemon.wire.canary import Canary
 from daemon.worker.metric_specs import (
     COUNTERS,
     GAUGES,
@@ -40,6 +42,23 @@ LARGEST_LOSS = 1e6
 """A larger loss counts as this one: beside a sum of 1e37 the losses of years would round to
 nothing, and the mean would stand still until the next restart."""
 LOSSES: Sequence[Literal["support_loss", "query_loss"]] = ("support_loss", "query_loss")
+SMALLEST_CAPITAL = 1e-300
+"""Of a bet: all that is less is as good as lost."""
+CANARY_GAUGES: Sequence[GaugeName] = (
+    "canary",
+    "canary_streams",
+    "canary_difference",
+    "canary_log_e",
+)
+CANARY_STATES: Mapping[tuple[bool, str], str] = {
+    (False, "open"): "open",
+    (False, "won"): "won",
+    (False, "lost"): "lost",
+    (True, "open"): "watched",
+    (True, "won"): "held",
+    (True, "lost"): "worse",
+}
+"""How the state is called, by whether the canary is a watch and by its verdict."""
 
 
 class Metrics:
@@ -91,6 +110,13 @@ class Metrics:
             self.registry.register(self._gauges[name])
         return self._gauges[name]
 
+    def _forget(self, name: GaugeName) -> None:
+        """Shows a gauge no longer, until it is known again."""
+        if name in self._known:
+            self._known.remove(name)
+            self.registry.unregister(self._gauges[name])
+            self._gauges[name] = _unknown_gauge(name, GAUGES[name])
+
     def _histogram(self, name: HistogramName) -> Histogram:
         shape = HISTOGRAMS[name]
         labels = [shape.label] if shape.label else []
@@ -126,6 +152,30 @@ class Metrics:
     def settled(self) -> None:
         """Shows that no active θ is refused."""
         self._gauge("meta_init_refused").set(0)
+
+    def candidate_refused(self, reason: RefusalReason) -> None:
+        """Counts a candidate that cannot be judged."""
+        self._counters["canary_refusals"].labels(reason).inc()
+
+    def canary_acted(self, action: str) -> None:
+        """Counts what was done because of a verdict."""
+        self._counters["canary_actions"].labels(action).inc()
+
+    def canary_judged(self, canary: Canary | None, standing: CanaryStanding | None) -> None:
+        """Shows how the canary stands; nothing when there is none."""
+        if canary is None or standing is None:
+            for name in CANARY_GAUGES:
+                self._forget(name)
+            return
+        state = CANARY_STATES[canary.watch, standing.verdict]
+        for each in CANARY_STATES.values():
+            self._gauge("canary").labels(each).set(each == state)
+        self._gauge("canary_streams").set(standing.streams)
+        for side in ("cold", "full"):
+            self._gauge("canary_difference").labels(side).set(getattr(standing, side))
+        for bet in ("better", "worse", "safe", "harmful", "needed"):
+            capital = max(getattr(standing, bet), SMALLEST_CAPITAL)
+            self._gauge("canary_log_e").labels(bet).set(math.log10(capital))
 
     def watch_gpu(self, allocated_bytes: Callable[[], float]) -> None:
         """Exports how much of the device's memory is in use."""
@@ -192,6 +242,8 @@ class Metrics:
         for outcome, count in tally(p.outcome for p in report.published).items():
             self._counters["mappings_published"].labels(outcome.value).inc(count)
         self._counters["device_faults"].labels("out_of_memory").inc(report.batch_splits)
+        self._counters["shadow_adaptations"].inc(report.shadow.adaptations)
+        self._counters["shadow_seconds"].inc(report.shadow.seconds)
         self._counters["drift_suspected"].inc(report.suspected)
         self._counters["drift_confirmed"].inc(sum(v.shortened for v in report.verdicts))
         for verdict in report.verdicts:

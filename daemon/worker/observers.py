@@ -10,6 +10,14 @@ from dataclasses import asdict, dataclass
 import torch
 from structlog.stdlib import BoundLogger
 
+from daemon.canary.follow import (
+    CanaryActed,
+    CanaryJudged,
+    CanaryNews,
+    CandidateGone,
+    CandidateReady,
+    CandidateRefused,
+)
 from daemon.errors import Outage
 from daemon.thetas.follow import Agreement, Refusal, Silence
 from daemon.turn.report import TurnReport
@@ -75,6 +83,24 @@ class Observers:
             case Silence():
                 self.logger.warning("meta_inits_not_followed", detail=news.detail)
 
+    def on_canary(self, news: CanaryNews[Engine]) -> None:
+        """A candidate θ, or what is known about it, has news; what is served does not change."""
+        match news:
+            case CandidateReady():
+                shown = {"version": news.canary.version, "against": news.canary.against}
+                self.logger.info("canary_begins", **shown, watch=news.canary.watch)
+            case CandidateGone():
+                self.logger.info("canary_ends")
+            case CandidateRefused():
+                self.metrics.candidate_refused(news.reason)
+                self.logger.error("canary_refused", **asdict(news))
+            case CanaryJudged():
+                self.metrics.canary_judged(news.canary, news.standing)
+                self.health.canary(news.canary, news.standing)
+            case CanaryActed():
+                self.metrics.canary_acted(news.action)
+                self.logger.warning("canary_acted", **asdict(news))
+
     def finished(self, report: TurnReport, *, joined: bool) -> None:
         """A turn was finished. `joined`: whether the group has assigned partitions."""
         at = time.time()
@@ -82,6 +108,10 @@ class Observers:
         with self._stalls_told():
             self.health.finished(report, joined=joined, now=time.monotonic(), at=at)
         self.turns.finished(report)
+        if report.shadow.fault:
+            self.metrics.candidate_refused(report.shadow.reason)
+            detail = {"reason": report.shadow.reason, "detail": report.shadow.fault}
+            self.logger.error("canary_refused", **detail)
 
 
 def engine_facts(engine: Engine) -> dict[str, object]:

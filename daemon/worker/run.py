@@ -17,6 +17,12 @@ from typing import TypeVar
 import torch
 
 from daemon.backoff import Backoff
+from daemon.canary.follow import (
+    CanaryFollower,
+    CandidateGone,
+    CandidateReady,
+    CandidateRefused,
+)
 from daemon.config import Settings
 from daemon.errors import Refused, Unavailable
 from daemon.thetas.follow import Follower, Ready
@@ -34,7 +40,8 @@ from daemon.worker.observers import Observers, engine_facts
 from daemon.worker.stopping import Stop
 from daemon.worker.wiring import (
     Successor,
-    follower,
+    candidate_shadow,
+    followers,
     load_engine,
     loop_policy,
     message_builder,
@@ -70,7 +77,7 @@ def serve(settings: Settings) -> int:
         http = HttpServer(settings.http_host, settings.http_port, metrics.registry, health)
         stack.callback(http.close)
         logger.info("starting", http=http.url, **engine_facts(engine))
-        following = _follower(settings, engine, instance, stack)
+        following, canaries = _followers(settings, engine, instance, stack)
         if following and _retried(following.poll_catalogue, observers, stop) is not None:
             engine = _first_engine(following, engine, observers)
         redis = _retried(lambda: require_redis(settings), observers, stop)
@@ -82,10 +89,13 @@ def serve(settings: Settings) -> int:
             logger.info("connected", topic=settings.kafka_events_topic, **told)
             messages = message_builder(settings, engine)
             loop = Loop(loop_policy(settings, engine), ports, messages, instance)
+            worker = Worker(loop, ports, engine, settings, canaries)
+            if canaries:
+                canaries.led_by(lambda: loop.owns(0))
+                canaries.serves(engine.theta)
             if following:
                 following.start(engine.theta)
             _spare_the_garbage_collector()
-            worker = Worker(loop, ports, engine, settings)
             _turn_until_stopped(worker, following, observers, stop)
         health.stopping()
         logger.info("stopping")
@@ -129,11 +139,20 @@ class Worker:
     ports: Ports
     engine: Engine
     settings: Settings
+    canaries: CanaryFollower[Engine] | None = None
 
     def change_to(self, successor: Successor) -> None:
-        """Serves another engine from the next turn on."""
+        """Serves another engine from the next turn on. It has no candidate beside it yet."""
         self.loop.serve(successor.engine, successor.store, successor.messages).close()
         self.engine = successor.engine
+        if self.canaries:
+            self.canaries.serves(successor.engine.theta)
+
+    def judge(self, ready: CandidateReady[Engine]) -> None:
+        """Judges a candidate from the next turn on, if it is to be judged beside what is served."""
+        if ready.canary.against_hash == self.engine.theta.content_hash:
+            found = candidate_shadow(self.settings, ready.canary, self.engine, ready.engine)
+            self.loop.shadow(found)
 
 
 def _turn_until_stopped(
@@ -144,6 +163,7 @@ def _turn_until_stopped(
         try:
             if following:
                 _change_over(following, worker, observers)
+            _follow_canaries(worker, observers)
             report = _turn(worker, observers)
         except (Unavailable, Refused) as e:  # a right that was withdrawn may be given back
             failures += 1
@@ -156,6 +176,8 @@ def _turn_until_stopped(
             failures = 0
             if report is not None:
                 observers.finished(report, joined=worker.ports.source.joined())
+                if report.shadow.fault and worker.canaries:
+                    worker.canaries.failed()
     with suppress(Unavailable, Refused):  # what is not committed is read again
         worker.loop.finish()
 
@@ -175,14 +197,16 @@ def _turn(worker: Worker, observers: Observers) -> TurnReport | None:
 # ---- the θ that is active in the meta-inits topic
 
 
-def _follower(
+def _followers(
     settings: Settings, engine: Engine, instance: str, stack: ExitStack
-) -> Follower[Successor] | None:
+) -> tuple[Follower[Successor] | None, CanaryFollower[Engine] | None]:
     if not settings.follow_meta_inits:
-        return None
-    following = follower(settings, engine, instance)
+        return None, None
+    following, canaries = followers(settings, engine, instance)
+    if canaries:
+        stack.callback(canaries.close)
     stack.callback(following.close)
-    return following
+    return following, canaries
 
 
 def _first_engine(
@@ -207,6 +231,19 @@ def _change_over(following: Follower[Successor], worker: Worker, observers: Obse
             observers.serves(worker.engine, swapped=True)
         else:
             observers.on_news(news)
+
+
+def _follow_canaries(worker: Worker, observers: Observers) -> None:
+    """Judges, between two turns, a candidate that is ready, or stops to."""
+    if worker.canaries is None:
+        return
+    for news in worker.canaries.news():
+        match news:
+            case CandidateReady():
+                worker.judge(news)
+            case CandidateGone() | CandidateRefused():
+                worker.loop.shadow(None)
+        observers.on_canary(news)
 
 
 # ---- what metrics and /status begin with

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from daemon.adapters.kafka_python.aside import KafkaPythonReader
+from daemon.adapters.kafka_python.evidence import KafkaPythonEvidence
 from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.adapters.kafka_python.outbox import KafkaPythonOutbox
 from daemon.adapters.kafka_python.source import KafkaPythonEventSource
@@ -24,6 +25,8 @@ from daemon.adapters.kafka_python.topics import KafkaTopics
 from daemon.adapters.redis.info import RedisInfo, describe
 from daemon.adapters.redis.keys import WindowLayout
 from daemon.adapters.redis.windows import RedisWindowStore
+from daemon.canary.assignment import shadows
+from daemon.canary.follow import CanaryFollower
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas.active import signature_of
@@ -33,7 +36,9 @@ from daemon.turn.messages import MessageBuilder, Topics
 from daemon.turn.ownership import StartPolicy
 from daemon.turn.policy import LoopPolicy
 from daemon.turn.ports import EventSource, Outbox, Ports, WindowStore
+from daemon.turn.shadow import Shadow
 from daemon.turn.window import WindowShape
+from daemon.wire.canary import Canary
 from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
 from daemon.wire.topics import TopicInfo, faults, group_faults, mapping_bytes, specs
@@ -114,31 +119,74 @@ def _require_dimensions(settings: Settings, theta: ThetaInfo) -> None:
             )
 
 
-def follower(settings: Settings, engine: Engine, instance: str) -> Follower[Successor]:
-    """Returns a follower of the meta-inits topic, not started. `engine` serves the configured θ.
+def followers(
+    settings: Settings, engine: Engine, instance: str
+) -> tuple[Follower[Successor], CanaryFollower[Engine] | None]:
+    """Returns a follower of the meta-inits topic, not started, and the follower of canaries that it
+    calls, unless those are off. `engine` serves the configured θ.
 
     An active θ must map what the settings say, or what the θ maps that the settings name; the
     shipped θ does not bind an active one.
     """
     wanted = signature_of(engine.theta if settings.meta_init else settings)
     topic = KafkaPythonMetaInits(settings, f"{instance}-meta-inits")
-    serving_hash = engine.theta.content_hash
-    return Follower(topic, lambda theta: successor(settings, theta), wanted, serving_hash)
+    canaries = None
+    if settings.canary != "off":
+        canaries = CanaryFollower(
+            (topic, KafkaPythonEvidence(settings, f"{instance}-evidence")),
+            lambda theta: candidate_engine(settings, theta),
+            SystemClock().wall_ms,
+            f"canary@{instance}" if settings.canary == "auto" else None,
+        )
+    following = Follower(
+        topic,
+        lambda theta: successor(settings, theta),
+        wanted,
+        engine.theta.content_hash,
+        canaries.poll if canaries else lambda _: None,
+    )
+    return following, canaries
+
+
+def candidate_engine(settings: Settings, theta: MetaInit) -> Engine:
+    """Makes a candidate ready to be judged. Raises RefusedMetaInit, Unavailable."""
+    engine = _usable_engine(settings, theta)
+    _require_fit_topics(settings, engine)
+    return engine
+
+
+def candidate_shadow(settings: Settings, canary: Canary, serving: Engine, ours: Engine) -> Shadow:
+    """Returns what judges a canary's candidate, which `ours` serves, beside the served θ."""
+    return Shadow(
+        canary,
+        partial(shadows, canary),
+        (serving, ours),
+        loop_policy(settings, serving).shape,
+        settings.kafka_evidence_topic,
+    )
 
 
 def successor(settings: Settings, theta: MetaInit) -> Successor:
     """Makes another θ ready to be served. Raises RefusedMetaInit, Unavailable."""
+    engine = _usable_engine(settings, theta)
+    events_topic = _require_fit_topics(settings, engine)
+    store = open_store(settings, engine, events_topic.incarnation)
+    return Successor(engine, store, message_builder(settings, engine))
+
+
+def _usable_engine(settings: Settings, theta: MetaInit) -> Engine:
     try:
-        engine = _engine(settings, theta)
+        return _engine(settings, theta)
     except Exception as e:  # whatever a θ from outside breaks, the θ before is served on
         detail = f"θ {theta.version}: {type(e).__name__}: {e}"
         raise RefusedMetaInit("unusable", detail) from e
+
+
+def _require_fit_topics(settings: Settings, engine: Engine) -> TopicInfo:
     try:
-        events_topic = require_topics(settings, engine)
+        return require_topics(settings, engine)
     except Misconfigured as e:
-        raise RefusedMetaInit("unfit_topics", f"θ {theta.version}: {e}") from e
-    store = open_store(settings, engine, events_topic.incarnation)
-    return Successor(engine, store, message_builder(settings, engine))
+        raise RefusedMetaInit("unfit_topics", f"θ {engine.theta.version}: {e}") from e
 
 
 def on_cpu(settings: Settings, lost: Engine) -> Successor:

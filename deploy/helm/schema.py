@@ -115,6 +115,8 @@ LIMITS: dict[str, Schema] = {
     "autoscaling.maxReplicas": whole(1),
     "autoscaling.fallbackReplicas": whole(1),
     "autoscaling.lagThreshold": whole(1),
+    "autoscaling.lagSeconds": whole(0),
+    "autoscaling.prometheusAddress": {"type": "string", "pattern": "^(https?://.+)?$"},
     "autoscaling.pollingInterval": whole(1),
     "autoscaling.scaleDownStabilizationSeconds": whole(0, 3_600),
     "autoscaling.authenticationRef": NAME,

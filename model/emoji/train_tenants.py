@@ -42,7 +42,7 @@ from model.emoji.train_pictures import TRAIN_VENDORS, EncoderRecipe, train_encod
 from model.encoders.image import ImageEncoder, normalised
 from model.inner import learners
 from model.mappings.mlp import Mlp, apply, apply_batched
-from model.theta.meta_init import MetaInit
+from model.theta.meta_init import MetaInit, usual_sources_of
 from model.theta.meta_init_file import save_meta_init
 from model.theta.part import PartSpec
 from model.theta.part_file import load_encoder
@@ -167,8 +167,18 @@ def _recall_at_1(o_BQE: Tensor, y_BQE: Tensor) -> float:
     return ((distance_BQQ <= own_BQ1).sum(2) == 1).float().mean().item()
 
 
+def usual_sources(features: Features) -> PartSpec | None:
+    """Return the mean and spread of all these pictures, as a part of the θ trained on them."""
+    return usual_sources_of(features.x_YRD.flatten(0, 1).numpy())
+
+
 def as_meta_init(
-    trained: TenantModel, recipe: TenantRecipe, encoder: PartSpec, name: str, facts: dict[str, str]
+    trained: TenantModel,
+    recipe: TenantRecipe,
+    encoder: PartSpec,
+    usual: PartSpec | None,
+    name: str,
+    facts: dict[str, str],
 ) -> MetaInit:
     """Return θ with its generator and its encoder, as it is published."""
     theta: Mlp = trained.theta()
@@ -187,6 +197,7 @@ def as_meta_init(
         learner=learners.fresh_learner("maml", *dims, steps=1, rate=IDLE_RATE),
         generator=trained.attention.spec(),
         source_encoder=encoder,
+        usual_sources=usual,
         facts=facts,
     )
     return replace(meta_init, version=f"{name}-{meta_init.content_hash[:8]}")
@@ -275,7 +286,8 @@ def main() -> None:
         "evaluation": tenant_fact(rows),
         "evaluation_unseen_concepts": tenant_fact(unseen),
     }
-    save_meta_init(as_meta_init(trained, recipe, encoder, arguments.out.stem, facts), arguments.out)
+    usual, name = usual_sources(features), arguments.out.stem
+    save_meta_init(as_meta_init(trained, recipe, encoder, usual, name, facts), arguments.out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
 from model.emoji.tenants import LOW_RANK_DIM
 from model.emoji.train_pictures import TRAIN_VENDORS
-from model.emoji.train_tenants import cache_features
+from model.emoji.train_tenants import cache_features, usual_sources
 from model.emoji.training_episodes import (
     LanguageEpisodes,
     Pictures,
@@ -104,6 +104,7 @@ def maml_theta(encoder: PartSpec, recipe: Recipe) -> MetaInit:
         "image",
         "vector",
         encoder,
+        usual_sources=usual_sources(features),
         facts=_facts(recipe, "training split; synthetic low-rank tenants"),
     )
 
@@ -113,8 +114,8 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
     text_encoder = encoder_from(text, "text", int(text.config["dim"]), CPU)
     concepts = [int(c) for c in emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")]
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
-    x_YRD = cache_features(encoder, text_encoder.dim, recipe.seed).x_YRD
-    source = LanguageEpisodes(Pictures(x_YRD), spoken, recipe.episode_sizes())
+    features = cache_features(encoder, text_encoder.dim, recipe.seed)
+    source = LanguageEpisodes(Pictures(features.x_YRD), spoken, recipe.episode_sizes())
     trained = train_theta(Data(source), recipe, on_step=lines_of(log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
@@ -122,6 +123,7 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
         "text",
         encoder,
         text,
+        usual_sources(features),
         facts=_facts(recipe, f"training split; names in {len(spoken.y_ZYE)} languages"),
     )
 

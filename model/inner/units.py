@@ -19,6 +19,10 @@ pairs: their mean says little, and to subtract it always costs much. In between 
 *The scale* is the root mean square of what is left of the support: of targets always. Sources that
 lie within a factor of FAMILIAR of unit size are what a trained θ has met: it keeps them.
 
+*A trained θ's sources* had a mean μ and a spread ρ, which it may tell (`UsualSources`). A stream is
+then moved to μ and not to 0: z = w·(m − r·μ), so that x̂ has the mean μ where w = 1. F is measured
+from r·μ, the scale is that at which x̂ has the spread ρ, and little is left to USUAL: NEAR_USUAL.
+
 *A θ that was never meta-trained* knows nothing of sources. It gets all of them standardised: their
 whole mean is subtracted, and their scale is always divided by.
 """
@@ -32,6 +36,8 @@ from model.inner.learner import Support
 from model.mappings.mlp import Mlp
 
 USUAL = 0.35
+NEAR_USUAL = 0.1
+"""The same of sources, around the mean of those that θ was trained on."""
 FAMILIAR = 1.25
 LEAST_AROUND = 2.0**-20
 """What pairs may differ by at least, in their mean's size: constant targets give a constant."""
@@ -53,6 +59,25 @@ class Units(NamedTuple):
 
     source: SideUnits
     target: SideUnits
+
+
+class UsualSources(NamedTuple):
+    """The sources that a θ was trained on."""
+
+    mean_D: Tensor
+    """μ."""
+    spread: float
+    """ρ: the root mean squared distance from μ in one dimension."""
+
+
+class UsualSums(NamedTuple):
+    """What usual sources are to a stream's own."""
+
+    onto_B: Tensor
+    """m·μ."""
+    own: Tensor
+    """μ·μ, a scalar."""
+    spread: float
 
 
 class Frame(NamedTuple):
@@ -84,21 +109,43 @@ def target_units(sums: Sums, dim: int) -> SideUnits:
     return SideUnits(scale_B, share_B)
 
 
-def source_units(sums: Sums, dim: int, *, standardise: bool) -> SideUnits:
-    """Returns the units of sources: of a θ that wants all `standardise`d, or of a trained one."""
+def source_units(
+    sums: Sums, dim: int, *, standardise: bool, usual: UsualSums | None = None
+) -> SideUnits:
+    """Returns the units of sources: of a θ that wants all `standardise`d, or of a trained one, with
+    what is `usual` for it where it tells."""
     if standardise:
         share_B = (sums.n_B > 1).to(sums.mean_B.dtype)
         return SideUnits(_usable(_size(sums, dim, share_B)), share_B)
+    if usual is not None:
+        return _beside_usual(sums, dim, usual)
     share_B = _share(sums)
-    scale_B = _usable(_size(sums, dim, share_B))
+    return SideUnits(_familiar(_size(sums, dim, share_B)), share_B)
+
+
+def _beside_usual(sums: Sums, dim: int, usual: UsualSums) -> SideUnits:
+    n_B, around_B, mean_B = sums
+    spread_B = (around_B / (dim * (n_B - 1.0).clamp(min=1.0))).sqrt()
+    guess_B = _familiar(spread_B / usual.spread)
+    away_B = mean_B + guess_B * (guess_B * usual.own - 2.0 * usual.onto_B)
+    share_B = _share(Sums(n_B, around_B, away_B.clamp(min=0.0)), NEAR_USUAL)
+    # of n usual sources with this share of their mean subtracted
+    left_B, square = (1.0 - share_B).square(), usual.spread**2
+    shares_B = 1.0 / n_B.clamp(min=1.0)
+    expected_B = square * (1.0 - shares_B) + left_B * (square * shares_B + usual.own / dim)
+    return SideUnits(_familiar(_size(sums, dim, share_B) / expected_B.sqrt()), share_B)
+
+
+def _familiar(size_B: Tensor) -> Tensor:
+    scale_B = _usable(size_B)
     familiar_B = (scale_B <= FAMILIAR) & (scale_B >= 1.0 / FAMILIAR)
-    return SideUnits(torch.where(familiar_B, 1.0, scale_B), share_B)
+    return torch.where(familiar_B, 1.0, scale_B)
 
 
-def _share(sums: Sums) -> Tensor:
+def _share(sums: Sums, usual: float = USUAL) -> Tensor:
     n_B, around_B, mean_B = sums
     variance_B = around_B / (n_B - 1.0).clamp(min=1.0)
-    expected_B = (1.0 / n_B.clamp(min=1.0) + USUAL) * variance_B
+    expected_B = (1.0 / n_B.clamp(min=1.0) + usual) * variance_B
     share_B = 1.0 - (expected_B / mean_B).square()
     return torch.where((n_B > 1) & (expected_B < mean_B), share_B, 0.0)
 
@@ -115,17 +162,23 @@ def _usable(size_B: Tensor) -> Tensor:
     return torch.where(usable_B, size_B, 1.0)
 
 
-def frame_of(support: Support, *, standardise: bool) -> Frame:
+def frame_of(support: Support, *, standardise: bool, usual: UsualSources | None = None) -> Frame:
     """Returns the frame of every stream's pairs. Padding is ignored.
 
-    `standardise` says that θ was never meta-trained.
+    `standardise` says that θ was never meta-trained; `usual` are the sources that it was trained
+    on, where it tells.
     """
     x_BSD, y_BSE, real_BS = support.cleaned()
     x_mean_B1D, y_mean_B1E = _mean(x_BSD, real_BS), _mean(y_BSE, real_BS)
     source = source_units(
-        _sums(x_BSD, x_mean_B1D, real_BS), x_BSD.shape[2], standardise=standardise
+        _sums(x_BSD, x_mean_B1D, real_BS),
+        x_BSD.shape[2],
+        standardise=standardise,
+        usual=None if usual is None else _beside(usual, x_mean_B1D),
     )
     target = target_units(_sums(y_BSE, y_mean_B1E, real_BS), y_BSE.shape[2])
+    if usual is not None and not standardise:
+        x_mean_B1D = x_mean_B1D - source.scale_B.view(-1, 1, 1) * usual.mean_D
     centre_B1D = _shared(source, x_mean_B1D) if moves_any(source) else None
     return Frame(Units(source, target), centre_B1D, _shared(target, y_mean_B1E))
 
@@ -139,6 +192,11 @@ def moves_any(units: SideUnits) -> bool:
 def mean_target(support: Support) -> Tensor:
     """Returns the mean of each stream's targets (B, 1, E); 0 without pairs."""
     return _mean(support.cleaned().y_BSE, support.real_BS)
+
+
+def _beside(usual: UsualSources, mean_B1D: Tensor) -> UsualSums:
+    onto_B = (mean_B1D.squeeze(1) * usual.mean_D).sum(1)
+    return UsualSums(onto_B, usual.mean_D.square().sum(), usual.spread)
 
 
 def _mean(t_BSX: Tensor, real_BS: Tensor) -> Tensor:

@@ -24,11 +24,12 @@ def apply_numpy(
 
     With "none" for σ it is a linear mapping.
     """
-    h_NH = _sigma(x_ND @ tensors["w1"].T + tensors["b1"], activation)
-    return _sigma(h_NH @ tensors["w2"].T + tensors["b2"], output_activation)
+    h_NH = activated(x_ND @ tensors["w1"].T + tensors["b1"], activation)
+    return activated(h_NH @ tensors["w2"].T + tensors["b2"], output_activation)
 
 
-def _sigma(z: FloatArray, activation: OutputActivation) -> FloatArray:
+def activated(z: FloatArray, activation: OutputActivation) -> FloatArray:
+    """Returns an activation's values at these numbers, in the same shape."""
     match activation:
         case "none":
             return z

@@ -33,8 +33,8 @@ from model.values.errors import BadMetaInit
 
 LOGARITHMS = "rates"
 """The learner's tensor that is positive, and kept as its logarithm."""
-ALWAYS_LEARNED = ("meta-sgd", "r2d2")
-"""Learners whose rates (penalties) are learned whatever the recipe says."""
+ALWAYS_LEARNED = ("meta-sgd", *learners.CLOSED_FORMS)
+"""Learners whose tensors are learned whatever the recipe says."""
 DIMS = ("source_dim", "target_dim")
 """Settings of a generator that θ decides."""
 FIRST_ORDER_IS_A_SETTING = ("meta-sgd", "anil", "adam")
@@ -120,7 +120,11 @@ class MetaParameters(nn.Module):
         tensors = {n: _to_used(n, tensor) for n, tensor in self.learner_tensors.items()}
         recipe = self.recipe
         return learners.build(
-            self.learner_config, tensors, recipe.activation, recipe.output_activation
+            self.learner_config,
+            tensors,
+            recipe.activation,
+            recipe.output_activation,
+            hidden_dim=recipe.hidden_dim,
         )
 
     def start(self, support: Support) -> Mlp:
@@ -153,7 +157,7 @@ class MetaParameters(nn.Module):
         if asked != "auto":
             return asked
         dims = (theta.w1.shape[1], len(theta.w1), len(theta.w2))
-        steps = 1 if recipe.learner == "r2d2" else recipe.inner_steps
+        steps = 1 if recipe.learner in learners.CLOSED_FORMS else recipe.inner_steps
         pays = cost_rule.hidden_pays(*dims, recipe.max_support, steps, cost_rule.TRAINING)
         return "hidden" if pays else "full"
 
@@ -168,6 +172,7 @@ class MetaParameters(nn.Module):
         target_modality: Modality = "vector",
         source_encoder: PartSpec | None = None,
         target_encoder: PartSpec | None = None,
+        usual_sources: PartSpec | None = None,
         parent: str | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> MetaInit:
@@ -190,6 +195,7 @@ class MetaParameters(nn.Module):
             generator=generator if self.attention is None else self.attention.spec(),
             source_encoder=source_encoder,
             target_encoder=target_encoder,
+            usual_sources=usual_sources,
             parent=parent,
             facts=facts or {},
         )

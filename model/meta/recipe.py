@@ -13,7 +13,7 @@ from model.theta.meta_init import Activation, OutputActivation
 from model.values.errors import BadMetaInit
 
 GeneratorKind = Literal["mlp", "attention", "adversarial"]
-LearnerKind = Literal["maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2"]
+LearnerKind = Literal["maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2", "alpaca"]
 Condition = Literal["none", "support_mean"]
 
 COUNTS = (
@@ -72,12 +72,13 @@ class Recipe:
     inner_steps: int = 5
     inner_loss: Loss = MSE
     inner_rate: float | None = None
-    """Initial inner learning rates (r2d2: ridge penalties); None for what suits the dims, see
-    `model.inner.learners.fresh_learner`."""
+    """Initial inner learning rates (r2d2, alpaca: ridge penalties); None for what suits the dims,
+    see `model.inner.learners.fresh_learner`."""
     first_order: bool = False
     """For meta-sgd, anil and adam: whether inner gradients count as constants in the outer one."""
     learn_rates: bool = False
-    """Whether maml, fomaml, anil and adam learn their rates too; meta-sgd and r2d2 always do."""
+    """Whether maml, fomaml, anil and adam learn their rates too; meta-sgd, r2d2 and alpaca always
+    do, and alpaca its covariance factor."""
     outer_losses: tuple[Term, ...] = (Term(MSE), Term(Loss("infonce"), 0.2))
     hidden_dim: int = 128
     activation: Activation = "gelu"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
+from model.inner import learners
 from model.inner.cost_rule import Form
 from model.meta import adversary, distributed, outer
 from model.meta.adversary import Discriminator
@@ -224,7 +225,8 @@ def _optimiser(parameters: MetaParameters) -> Optimizer:
     if recipe.learner == "reptile":
         return SGD([{"params": mapping, "lr": recipe.epsilon}])
     generator = [] if parameters.attention is None else list(parameters.attention.parameters())
-    logarithms = [p for p in parameters.learner_tensors.values() if p.requires_grad]
+    learner = parameters.learner_tensors.items()
+    logarithms = [p for n, p in learner if p.requires_grad and n != learners.FACTOR]
     kinds = [
         (mapping, recipe.mapping_rate or recipe.rate, recipe.weight_decay),
         (generator, recipe.rate, recipe.weight_decay),

@@ -34,6 +34,7 @@ from model.inner.cost_rule import Form
 from model.inner.generators import generator_of
 from model.inner.hidden.learners import descend_by
 from model.inner.hidden.projected import terms
+from model.inner.units import UsualSources
 from model.mappings.mlp import Mlp
 from model.serving.device_faults import lost_device_told
 from model.serving.full_form import FullForm, InFull
@@ -100,14 +101,16 @@ class Engine:
             meta_init.activation,
             meta_init.output_activation,
             extra_steps,
+            meta_init.hidden_dim,
         )
         self._loss = losses.judged_by(learners.loss_of(meta_init.learner.config))
         self._info = info_of(meta_init, self._loss.kind)
         mapping = with_idle_units(meta_init.mapping, meta_init.activation)
         self._theta = Mlp(**{name: self._to_device(tensor) for name, tensor in mapping.items()})
+        self._usual = self._usual_sources()
         self._full_form = FullForm(
             meta_init,
-            InFull(self._theta, generator, self._learner, self._loss, self._order),
+            InFull(self._theta, generator, self._learner, self._loss, self._order, self._usual),
             (support_capacity, query_capacity),
             self._chunk,
         )
@@ -210,6 +213,7 @@ class Engine:
             self._order,
             theta.hidden_dim,
             standardise=theta.standardises_sources,
+            usual=self._usual,
             keeps_small_sources=not bool(theta.mapping["b1"].any()),
         )
 
@@ -240,6 +244,13 @@ class Engine:
                 theta.target_encoder, theta.target_modality, theta.target_dim, self._device
             ),
         }
+
+    def _usual_sources(self) -> UsualSources | None:
+        """Those that θ tells; none where it has all standardised."""
+        told = self._meta_init.usual_sources
+        if told is None or self._meta_init.standardises_sources:
+            return None
+        return UsualSources(self._to_device(told.tensors["mean"]), told.tensors["spread"].item())
 
     def _to_device(self, array: NDArray[np.generic]) -> Tensor:
         return torch.tensor(array, device=self._device)

@@ -19,6 +19,7 @@ from model import losses
 from model.inner.generators import Generator
 from model.inner.learner import Learner, Support, adapt, finite
 from model.inner.units import (
+    UsualSources,
     frame_of,
     in_frame,
     mean_target,
@@ -54,6 +55,8 @@ class InFull(NamedTuple):
     """What losses are told in: mse or cosine."""
     order: tuple[Candidate, ...]
     """The candidates from the first incumbent to the last challenger (`model.serving.judging`)."""
+    usual: UsualSources | None
+    """The sources that θ was trained on, where it tells; None where all are standardised."""
 
 
 class Fitted(NamedTuple):
@@ -115,7 +118,11 @@ class FullForm:
 
     def _fitted(self, support: Support) -> Fitted:
         """θ′ of every stream, adapted to its support in units of its pairs."""
-        frame = frame_of(support, standardise=self._meta_init.standardises_sources)
+        frame = frame_of(
+            support,
+            standardise=self._meta_init.standardises_sources,
+            usual=self._in_full.usual,
+        )
         if self._meta_init.output_activation != "none":
             frame = with_whole_targets(frame)
         framed = in_frame(support, frame)

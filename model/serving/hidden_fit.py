@@ -12,7 +12,8 @@ of θ the second layer is again [W2, b2]·(I + n″) + yᵀ·v″ with
 
 where c = w·yᵀ·1/S. But then θ's own second layer is added in full and subtracted again but for a
 part s of it: what rounding does to the factors grows by 1/s. So a scale below LEAST_SCALE has no
-such form. Neither has a first layer with r ≠ 1. With r = 1 and z = w·xᵀ·1/S it is W1 + a″ᵀ·x with
+such form. Neither has a first layer with r ≠ 1, nor one whose sources were moved to the mean of
+θ's usual ones, which is no sum of the stream's. With r = 1 and z = w·xᵀ·1/S it is W1 + a″ᵀ·x with
 
     a″ = a − w·1·(1ᵀ·a)/S,   β″ = β − (W1 + a″ᵀ·x)·z
 """
@@ -47,12 +48,17 @@ class SideUnit(NamedTuple):
 
     scale: float
     share: float
+    usual_X: FloatArray | None = None
+    """The mean to which it was moved, where that is not 0."""
 
     def centre(self, t_SX: FloatArray) -> FloatArray:
         """Returns what was subtracted from these support pairs (X)."""
         if not self.share:
             return np.zeros_like(t_SX[:0].sum(0))
-        return np.asarray(np.float32(self.share) * t_SX.mean(0), np.float32)
+        mean_X = t_SX.mean(0)
+        if self.usual_X is not None:
+            mean_X = mean_X - np.float32(self.scale) * self.usual_X
+        return np.asarray(np.float32(self.share) * mean_X, np.float32)
 
     def put(self, t_SX: FloatArray) -> FloatArray:
         """Returns the support pairs in these units (S, X)."""
@@ -90,7 +96,8 @@ class HiddenFit:
     ) -> LowRank | None:
         """Returns it as factors of θ, given the pairs and θ's mapping; None where a scale has no
         such form."""
-        if self.target.scale < LEAST_SCALE or self.source.scale != 1.0:
+        source, moved = self.source, self.source.share and self.source.usual_X is not None
+        if self.target.scale < LEAST_SCALE or source.scale != 1.0 or moved:
             return None
         made = self._without_padding(x_SD, y_SE, len(theta["b1"]))
         a_SH, beta_H, n_GG, v_SG = made.a_SH, made.beta_H, made.n_GG, made.v_SG

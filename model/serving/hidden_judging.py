@@ -1,7 +1,7 @@
 """A chunk of streams in hidden space: adapted in units of its pairs, and judged, by Grams alone.
 
 B = streams in batch (a chunk), S = support pairs (padded), Q = query pairs (padded), N = pairs of a
-stream (S + Q)
+stream (S + Q), D = source dim
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from model.inner.hidden.projected import (
     Means,
     Projected,
     Terms,
+    UsualProducts,
     in_units,
     less_bias,
     means_of,
     units_of,
 )
 from model.inner.hidden.result import mean_onto, pair_outputs
-from model.inner.units import Units
+from model.inner.units import Units, UsualSources
 from model.losses import Loss
 from model.serving.judging import Judged, Measures, PairLosses, judged, measures_of, standing
 from model.theta.meta_init import Activation
@@ -59,6 +60,8 @@ class InnerLoop:
     """H without idle units."""
     standardise: bool
     """Whether all sources are standardised (`model.inner.units`)."""
+    usual: UsualSources | None
+    """The sources that θ was trained on, where it tells; None where all are standardised."""
     keeps_small_sources: bool
     """Whether b1 is 0, so that W1·x + b1 holds the smallest W1·x exactly."""
 
@@ -75,9 +78,18 @@ class Descended(NamedTuple):
     descent: Descent
 
 
-def descend_in_units(inner: InnerLoop, raw: Projected, workspace: Workspace) -> Descended:
-    """Adapts every stream to its support, in units of its pairs."""
-    means, terms = means_of(raw), inner.terms
+def descend_in_units(
+    inner: InnerLoop, raw: Projected, onto_usual_BN: Tensor | None, workspace: Workspace
+) -> Descended:
+    """Adapts every stream to its support, in units of its pairs; `onto_usual_BN` are μ·x, where
+    there is a usual mean μ."""
+    terms, usual = inner.terms, None
+    if inner.usual is not None and onto_usual_BN is not None:
+        mean_D = inner.usual.mean_D
+        usual = UsualProducts(
+            onto_usual_BN, terms.w1 @ mean_D, mean_D.square().sum(), inner.usual.spread
+        )
+    means = means_of(raw, usual)
     dims = (terms.w1.shape[1], len(terms.w2))
     units = units_of(raw, means, dims, standardise=inner.standardise)
     projected = in_units(terms, raw, means, units)

@@ -2,13 +2,15 @@
 
 Z = slots, W = window size, R = rows (new pairs, a chunk of them to project), D = source dim,
 E = target dim, X = source or target dim, H = hidden units, G = H + 1, B = streams in batch (a
-chunk), S = support pairs (capacity), Q = query pairs (capacity), N = pairs of a stream (S + Q)
+chunk), S = support pairs (capacity), Q = query pairs (capacity), N = pairs of a stream (S + Q),
+I = inputs of a layer, O = outputs of a layer
 
 What lies in memory of a slot (`model.inner.hidden.descent` says what for):
 
     x, y                       (W, D), (W, E)    the features, in host memory or spilled
     p = W1·x + b1, r = W2ᵀ·y   (W, H) each       on the device
     t = y·b2, before           (W) each          before: the pair's loss by θ
+    μ·x                        (W)               where θ tells the mean μ of its usual sources
     g = x·xᵀ, γ = y·yᵀ         (W, W) each
 
 A new pair costs its own projections (one matrix product for all that arrive together) and one row
@@ -16,8 +18,8 @@ and column of each Gram; nothing else moves. Adapting gathers a slot's rows in o
 touches no feature; those are read again to publish, and for streams that hidden space is too coarse
 for, which are adapted and judged in full.
 
-What holds for bits: p and r are made in chunks of ROWS rows always, a Gram's number is a sum over
-products in one fixed order wherever its pairs lie (`numpy.einsum`, row by row), and pairs are
+What holds for bits: products with θ's matrices are made in chunks of ROWS rows always, a Gram's
+number is a sum over products in one fixed order wherever its pairs lie (`dots`), and pairs are
 gathered by age: so the ring's turning, a restart, or what else arrived changes nothing.
 """
 
@@ -41,14 +43,15 @@ from model.serving.hidden_fit import HiddenFit, HostFactors, SideUnit
 from model.serving.hidden_judging import InnerLoop, descend_in_units, judge_chunk
 from model.serving.judging import Judged
 from model.serving.lazy import LazyTensors
-from model.serving.projections import New, Projections, gram_rows
+from model.serving.projections import New, Projections, dots, gram_rows
 from model.serving.windows import RawWindows, Slots, stream_bytes
 from model.values.arrays import FloatArray, aligned
 from model.values.episode import Adaptation, Candidate, Cut, Episode
 from model.values.low_rank import LowRank
 
-ROWS = 32
-"""Pairs are projected so many at a time, whatever the number that arrived."""
+ROWS = 16
+"""Pairs are projected so many at a time, whatever the number that arrived. As many as let each
+chunk begin at a cache line."""
 
 
 class HiddenWindows:
@@ -71,7 +74,15 @@ class HiddenWindows:
         self._chunk, self._in_full = chunk, in_full
         self._device = inner.terms.w1.device
         self._b2_E = inner.terms.b2.cpu().numpy()
-        self._projections = Projections(raw.capacity, raw.size, len(inner.terms.w1), self._device)
+        self._w1_DH = inner.terms.w1.T.contiguous()
+        self._usual_D = None if inner.usual is None else inner.usual.mean_D.cpu().numpy()
+        self._projections = Projections(
+            raw.capacity,
+            raw.size,
+            len(inner.terms.w1),
+            self._device,
+            usual=inner.usual is not None,
+        )
         self._workspace, self._judging, self._room = Workspace(), JudgingSpace(), FactorRoom()
         self._generation = 0
         self.batch_splits = 0
@@ -98,48 +109,40 @@ class HiddenWindows:
     ) -> None:
         """Takes new pairs in, a stream's in order. Raises DeviceLost."""
         self._generation += 1
-        x_RD, y_RE = np.stack(x_D), np.stack(y_E)
-        rows = np.array(self._raw.append(slots, x_RD, y_RE), np.int64)
-        if (rows < 0).any():
-            x_RD, y_RE, rows = x_RD[rows >= 0], y_RE[rows >= 0], rows[rows >= 0]
+        x_RD, y_RE = _whole(x_D), _whole(y_E)
+        rows = np.array(self._raw.append(slots, x_RD[: len(slots)], y_RE[: len(slots)]), np.int64)
+        if (rows < 0).any():  # displaced by later ones of the same call
+            (kept,) = np.nonzero(rows >= 0)
+            x_RD, y_RE, rows = _whole([*x_RD[kept]]), _whole([*y_RE[kept]]), rows[kept]
         g_RW = gram_rows(self._raw.x_ZWD, rows, x_RD)
         gamma_RW = gram_rows(self._raw.y_ZWE, rows, y_RE)
-        yy_R = gamma_RW[np.arange(len(rows)), rows % self._raw.size]
+        yy_R = np.zeros(len(y_RE), np.float32)
+        yy_R[: len(rows)] = gamma_RW[np.arange(len(rows)), rows % self._raw.size]
         with lost_device_told():
-            rows_R = self._put(rows)
-            self._projections.put(rows_R, self._projected(x_RD, y_RE, yy_R))
+            rows_R, new = self._put(rows), self._projected(x_RD, y_RE, yy_R)
+            self._projections.put(rows_R, New(*(part[: len(rows)] for part in new)))
             self._projections.put_grams(rows_R, self._put(g_RW), self._put(gamma_RW))
 
     def _projected(self, x_RD: FloatArray, y_RE: FloatArray, yy_R: FloatArray) -> New:
-        chunks = zip(*map(self._rows_of, (x_RD, y_RE, yy_R)), strict=True)
-        made = zip(*(self._projected_rows(*chunk) for chunk in chunks), strict=True)
-        return New(*(torch.cat(part)[: len(x_RD)] for part in made))
-
-    def _projected_rows(self, x_RD: Tensor, y_RE: Tensor, yy_R: Tensor) -> New:
+        """What is made once of new pairs; whole chunks of them."""
         terms, inner = self._terms, self._inner
-        p_RH = torch.addmm(terms.b1, x_RD, terms.w1.T)
-        r_RH, t_R = y_RE @ terms.w2, y_RE @ terms.b2
-        nothing = p_RH.new_zeros(1, 0, len(p_RH))
-        real_R = torch.ones_like(yy_R, dtype=torch.bool)
+        p_RH = _times(self._put(x_RD), self._w1_DH).add_(terms.b1)
+        r_RH, t_R = _times(self._put(y_RE), terms.w2), self._put(dots(y_RE, self._b2_E))
+        nothing = p_RH.new_zeros(1, 0, 1)
         alone = Projected(
             p_RH.unsqueeze(0),
             r_RH.unsqueeze(0),
             t_R.unsqueeze(0),
             nothing,
             nothing,
-            yy_R.unsqueeze(0),
-            real_R.unsqueeze(0),
+            self._put(yy_R).unsqueeze(0),
+            torch.ones_like(t_R, dtype=torch.bool).unsqueeze(0),
         )
         less_b2 = less_bias(terms, alone)
-        before_1R = losses_of_theta(terms, less_b2, inner.loss, inner.activation)
-        return New(p_RH, r_RH, t_R, before_1R[0])
-
-    def _rows_of(self, array_RX: FloatArray) -> Sequence[Tensor]:
-        """The array in chunks of ROWS rows, 0 beyond the end."""
-        whole = np.zeros((aligned(len(array_RX), ROWS), *array_RX.shape[1:]), np.float32)
-        whole[: len(array_RX)] = array_RX
-        chunks: Sequence[Tensor] = torch.split(self._put(whole), ROWS)
-        return chunks
+        before_1R = losses_of_theta(terms, less_b2, inner.loss, inner.activation, _times)
+        usual_D = self._usual_D
+        onto_usual_R = torch.zeros_like(t_R) if usual_D is None else self._put(dots(x_RD, usual_D))
+        return New(p_RH, r_RH, t_R, before_1R[0], onto_usual_R)
 
     def pairs(self, cut: Cut) -> tuple[FloatArray, FloatArray]:
         """Returns a copy of a slot's pairs, x and y. Raises ValueError as `RawWindows.pairs`."""
@@ -170,8 +173,8 @@ class HiddenWindows:
     @torch.inference_mode()
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         judges = [self._raw.judges(cut) for cut in cuts]
-        raw, before_BN = self._projections.gather(self._rows(cuts), self._support)
-        found = descend_in_units(self._inner, raw, self._workspace)
+        raw, before_BN, usual_BN = self._projections.gather(self._rows(cuts), self._support)
+        found = descend_in_units(self._inner, raw, usual_BN, self._workspace)
         streams, coarse = judge_chunk(
             self._inner, found, before_BN, self._put(self._padded(judges)), self._judging
         )
@@ -210,8 +213,8 @@ class HiddenWindows:
         self, cuts: Sequence[Cut], capacity: int, room: FactorRoom | None = None
     ) -> list[HiddenFit | None]:
         """θ′ of every cut, adapted to its support; None where that is not finite."""
-        raw, _ = self._projections.gather(self._rows(cuts, (capacity, 0)), capacity)
-        found = descend_in_units(self._inner, raw, self._workspace)
+        raw, _, usual_BN = self._projections.gather(self._rows(cuts, (capacity, 0)), capacity)
+        found = descend_in_units(self._inner, raw, usual_BN, self._workspace)
         descent = found.descent
         into = room.take(descent) if room else None
         made = factors(self._terms, found.projected, descent, into)
@@ -220,8 +223,12 @@ class HiddenWindows:
         finite = descent.healthy_B.tolist()
         units = torch.stack([unit_B for side in found.units for unit_B in side], 1).tolist()
         return [
-            HiddenFit(cut, own, SideUnit(*unit[:2]), SideUnit(*unit[2:])) if is_finite else None
-            for cut, own, unit, is_finite in zip(cuts, each, units, finite, strict=True)
+            HiddenFit(cut, own, SideUnit(r, source, self._usual_D), SideUnit(s, target))
+            if is_finite
+            else None
+            for cut, own, (r, source, s, target), is_finite in zip(
+                cuts, each, units, finite, strict=True
+            )
         ]
 
     def _rows(self, cuts: Sequence[Cut], capacities: tuple[int, int] | None = None) -> Slots:
@@ -299,3 +306,18 @@ class HiddenWindows:
 
     def _put(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def _whole(rows_X: Sequence[FloatArray]) -> FloatArray:
+    """The rows, and rows of 0 that make the last chunk whole."""
+    whole = np.zeros((aligned(len(rows_X), ROWS), len(rows_X[0])), np.float32)
+    np.stack(rows_X, out=whole[: len(rows_X)])
+    return whole
+
+
+def _times(left_RI: Tensor, right_IO: Tensor) -> Tensor:
+    """The product of whole chunks of rows and a matrix, chunk by chunk."""
+    made_RO = left_RI.new_empty(len(left_RI), right_IO.shape[1])
+    for rows, made in zip(torch.split(left_RI, ROWS), torch.split(made_RO, ROWS), strict=True):
+        torch.mm(rows, right_IO, out=made)
+    return made_RO

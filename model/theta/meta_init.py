@@ -1,6 +1,6 @@
 """The meta-init θ: the mapping that all streams start from, as one value. No torch here.
 
-H = hidden units, D = source dim, E = target dim, K = inner steps
+R = rows (contents), H = hidden units, D = source dim, E = target dim, K = inner steps
 
 The mapping is f(x) = σo(W2·σ(W1·x + b1) + b2), σ the activation and σo the output activation. With
 it goes everything that was meta-learned for it: the generator that makes a stream's starting point,
@@ -44,6 +44,7 @@ reads. Raise it when the same content becomes another array: then windows of the
 are not used, and events are read again. It is no part of a θ, whose hash stays what it was."""
 
 STANDARDISED = "standardised"
+MEAN_AND_SPREAD = "mean-and-spread"
 SHARED = PartSpec({"kind": "mlp"})
 """The generator with which every stream starts at θ itself."""
 
@@ -70,6 +71,9 @@ class MetaInit:
     """None when source contents are vectors of `source_dim`, used as they are."""
     target_encoder: PartSpec | None = None
     """None when target contents are vectors of `target_dim`, used as they are."""
+    usual_sources: PartSpec | None = None
+    """The mean (D) and the spread (1) of the features that it was trained on (`usual_sources_of`);
+    None where that is not known."""
     parent: str | None = None
     """The version of the θ that training began from; None when it began from random weights."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -82,12 +86,14 @@ class MetaInit:
 
     @property
     def parts(self) -> dict[str, PartSpec]:
-        """The generator, the learner and the encoders that there are, by name."""
+        """The generator, the learner, and of the encoders and usual sources what there is, by
+        name."""
         named = {
             "generator": self.generator,
             "learner": self.learner,
             "source_encoder": self.source_encoder,
             "target_encoder": self.target_encoder,
+            "usual_sources": self.usual_sources,
         }
         return {name: part for name, part in named.items() if part is not None}
 
@@ -131,6 +137,18 @@ class MetaInit:
         header: dict[str, Any] = {name: getattr(self, name) for name in _NAMES}
         header |= {name: dict(part.config) for name, part in self.parts.items()}
         return header | {"facts": dict(self.facts)}
+
+
+def usual_sources_of(x_RD: FloatArray) -> PartSpec | None:
+    """Returns the mean of features (R, D) and their spread, the root mean squared distance from it
+    in one dimension, as a part of the θ that is trained on them; None where all are equal."""
+    x_RD = x_RD.astype(np.float64)
+    mean_D = x_RD.mean(0)
+    spread = np.sqrt(np.square(x_RD - mean_D).mean(keepdims=True).reshape(1)).astype(np.float32)
+    if not (np.isfinite(spread[0]) and spread[0] > 0):
+        return None
+    tensors = {"mean": mean_D.astype(np.float32), "spread": spread}
+    return PartSpec({"kind": MEAN_AND_SPREAD}, tensors)
 
 
 def fresh_meta_init(
@@ -205,11 +223,26 @@ def _check_tensors(meta_init: MetaInit) -> None:
         found = meta_init.mapping[name].shape
         if found != shape:
             raise BadMetaInit(f"mapping.{name} has shape {found}, its dims ask for {shape}")
+    _check_usual_sources(meta_init.usual_sources, d)
     for name, tensor in meta_init.tensors().items():
         if tensor.dtype != np.float32:
             raise BadMetaInit(f"{name} is {tensor.dtype}, not float32")
         if not np.isfinite(tensor).all():
             raise BadMetaInit(f"{name} holds NaN or infinity")
+
+
+def _check_usual_sources(part: PartSpec | None, source_dim: int) -> None:
+    if part is None:
+        return
+    if dict(part.config) != {"kind": MEAN_AND_SPREAD}:
+        raise BadMetaInit(f"usual_sources has config {dict(part.config)}")
+    found = {name: tensor.shape for name, tensor in part.tensors.items()}
+    if found != {"mean": (source_dim,), "spread": (1,)}:
+        raise BadMetaInit(
+            f"usual_sources has tensors {found}, not mean ({source_dim},), spread (1,)"
+        )
+    if not part.tensors["spread"][0] > 0:
+        raise BadMetaInit("usual_sources.spread must be positive")
 
 
 def _digest(tensors: Mapping[str, FloatArray], facts: Mapping[str, Any]) -> str:

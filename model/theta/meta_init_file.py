@@ -1,8 +1,9 @@
 """Writes θ as a safetensors file, or as the same bytes for a Kafka record, and reads it back.
 
-The tensors are those of the mapping (`mapping.*`), the generator, the learner and the encoders
-(`generator.*`, `learner.*`, `source_encoder.*`, `target_encoder.*`). The metadata holds all other
-facts and a hash over everything. Tensors are float32, but stored as float16 where that loses
+The tensors are those of the mapping (`mapping.*`) and of the parts: the generator, the learner, the
+encoders, and the mean and spread of the sources it was trained on (`generator.*`, `learner.*`,
+`source_encoder.*`, `target_encoder.*`, `usual_sources.*`). The metadata holds all other facts and a
+hash over everything. Tensors are float32, but stored as float16 where that loses
 nothing: an encoder whose weights were rounded to float16 takes half the room. Equal θs give equal
 bytes. Nothing is ever pickled.
 """
@@ -24,7 +25,7 @@ from model.values.outside import TensorFile, parse_json, parse_tensor_file, rais
 
 FORMAT = "meta-init/2"
 MAX_BYTES = 256 * 2**20
-PARTS = ("generator", "learner", "source_encoder", "target_encoder")
+PARTS = ("generator", "learner", "source_encoder", "target_encoder", "usual_sources")
 SHIPPED = ("emoji-lowrank", "emoji-lowrank-maml", "emoji-both", "emoji-names")
 """Names of the θs that ship with adaptd; the first one that fits is taken."""
 

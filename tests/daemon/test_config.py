@@ -110,7 +110,7 @@ def test_a_bad_value_is_one_line_with_name_value_and_what_is_allowed(
         ),
         (
             {"ADAPTD_KAFKA_TIMEOUT_MS": "30000"},
-            "ADAPTD_LIVENESS_MAX_AGE_S = 60: must be at least 110, which is",
+            "ADAPTD_LIVENESS_MAX_AGE_S = 60: must be at least 115, which is",
         ),
         (
             {"ADAPTD_KAFKA_DELIVERY_TIMEOUT_MS": "5004"},

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from daemon.adapters.memory import MemoryOutbox, MemoryShelf
 from daemon.errors import Unavailable
 from daemon.turn.decoding import decode_record
-from daemon.turn.ports import Side, Windows
+from daemon.turn.ports import EventSource, Polled, Side, Windows
 from daemon.turn.report import STAGES, OffsetRange, TurnReport, Verdict
 from daemon.turn.streams import StreamId
 from daemon.wire.record import Message
@@ -425,19 +426,90 @@ def test_fewer_events_than_that_wait_no_longer_than_they_may(world: World) -> No
 
 
 def test_turns_begin_apart_but_what_is_due_is_not_kept_waiting(world: World) -> None:
-    worker = Worker(world, policy(turn_interval_s=0.02, max_wait_s=0.025))
+    worker = Worker(world, policy(turn_interval_s=0.2, max_wait_s=0.25))
     worker.begin()
     began = world.clock.now()
     worker.turn()
-    assert world.clock.now() == pytest.approx(began + 0.02)
+    assert world.clock.now() == pytest.approx(began + 0.2)
     world.feed("a", 3)
     worker.turn()
     assert world.mappings() == []
     worker.turn()
-    assert world.clock.now() == pytest.approx(began + 0.04 + 0.005)  # no longer than max_wait
+    assert world.clock.now() == pytest.approx(began + 0.4 + 0.05)  # no longer than max_wait
     assert versions(world, "a") == [2]
     worker.turn(after_s=5.0)
-    assert world.clock.now() == pytest.approx(began + 5.045)  # one that is late sleeps no more
+    assert world.clock.now() == pytest.approx(began + 5.45)  # one that is late sleeps no more
+
+
+class Trickle:
+    """A source whose events come one by one, 5 ms apart, of ten streams in turn."""
+
+    def __init__(self, world: World, port: EventSource) -> None:
+        self._world, self._port, self._came = world, port, itertools.count()
+        self._next_s = world.clock.now()
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        while self._next_s <= self._world.clock.now():
+            key, number = f"s{next(self._came) % 10}", int(1000 * self._next_s)
+            value = event(pair_of(key, number))
+            partition = partition_of(key)
+            self._world.topic.produce(partition, key.encode(), value, timestamp_ms=number)
+            self._next_s += 0.005
+        return self._port.poll(timeout_s, max_records)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+
+def turns_of_trickle(world: World, publish_interval_s: float) -> list[TurnReport]:
+    """The turns of a second in which events come one by one."""
+    worker = Worker(
+        world,
+        policy(
+            turn_interval_s=0.02,
+            max_wait_s=0.05,
+            max_batch=100,
+            publish_interval_s=publish_interval_s,
+        ),
+        source=lambda port: cast(EventSource, Trickle(world, port)),
+    )
+    reports, begins = [], world.clock.now() + 1.0
+    while world.clock.now() < begins + 1.0:
+        report = worker.turn(after_s=0.001)  # what a turn takes
+        reports += [report] if world.clock.now() >= begins else []
+    return reports
+
+
+def test_few_events_gather_before_a_turn_and_are_adapted_in_it(world: World) -> None:
+    reports = turns_of_trickle(world, publish_interval_s=0.0)
+    assert len(reports) <= 21
+    latencies = [each.latency_s or 0.0 for report in reports for each in report.published]
+    assert len(latencies) >= 190
+    assert max(latencies) <= 0.052
+    assert sum(latencies) / len(latencies) < 0.03
+
+
+def test_streams_whose_publish_interval_ends_gather_for_a_turn_too(world: World) -> None:
+    reports = turns_of_trickle(world, publish_interval_s=0.5)
+    assert len(reports) <= 21
+    assert 18 <= sum(len(report.published) for report in reports) <= 20  # ten streams, twice
+
+
+def test_an_event_alone_is_adapted_in_the_turn_that_reads_it(world: World) -> None:
+    worker = Worker(world, policy(turn_interval_s=0.02, max_wait_s=0.05))
+    worker.begin()
+    world.feed("a", 3)
+    assert len(worker.turn(after_s=1.0).published) == 1
+
+
+def test_many_events_wait_for_their_batch(world: World) -> None:
+    worker = Worker(world, policy(turn_interval_s=0.02, max_wait_s=0.05, max_batch=200))
+    worker.begin()
+    for number in range(30):
+        world.feed(f"s{number}", 3)
+    world.clock.at += 0.021
+    assert worker.turn().verdicts == []
+    assert len(worker.turn().verdicts) == 30
 
 
 def test_what_an_event_waited_in_kafka_is_part_of_the_wait_for_a_batch(world: World) -> None:

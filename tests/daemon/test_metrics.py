@@ -32,6 +32,7 @@ NOW_MS = 1_800_000_000_000
 UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
 COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
 COUNTED |= {"recovery_stalled", "meta_init_refused"}
+COUNTED |= {"canary", "canary_difference", "canary_log_e"}  # states, and numbers without a unit
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -81,7 +82,8 @@ def test_no_label_grows_with_the_streams() -> None:
     assert not any("a-stream" in sample.labels.values() for sample in samples)
     labels = {shape.label for shape in SHAPES.values()}
     assert labels <= {
-        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state", "mapping")
+        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state", "mapping"),
+        *("action", "bet", "side"),
     }
 
 

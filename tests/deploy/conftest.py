@@ -52,6 +52,18 @@ def helm() -> str:
         return needed(None, str(e))
 
 
+@pytest.fixture(scope="session")
+def compose_parser() -> str:
+    """The path of a program that reads compose files with docker compose's own parser."""
+    from deploy.check.base import CannotTry
+    from deploy.check.go import go_program
+
+    try:
+        return str(go_program(ROOT / "deploy" / "check" / "compose"))
+    except CannotTry as e:
+        return needed(None, str(e))
+
+
 def needed(path: str | None, why_not: str) -> str:
     """A program's path; without it the test is skipped, but fails in CI."""
     if path is None and os.environ.get("CI"):

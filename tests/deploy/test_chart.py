@@ -169,6 +169,24 @@ TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"sec
             "Lower",
         ),
         (
+            {"autoscaling": {"enabled": True}, "settings": {"publish_interval_ms": 60_000}},
+            "autoscaling.pollingInterval",
+            "Set it to more than 61",
+        ),
+        (
+            {"autoscaling": {"enabled": True, "lagSeconds": 30}},
+            "autoscaling.lagSeconds",
+            "lagSeconds to 0",
+        ),
+        (
+            {
+                "autoscaling": {"enabled": True},
+                "settings": {"kafka_sasl_mechanism": "PLAIN", "kafka_sasl_username": "u", **SASL},
+            },
+            "autoscaling.authenticationRef",
+            "Name a TriggerAuthentication",
+        ),
+        (
             {"terminationGracePeriodSeconds": 85},
             "terminationGracePeriodSeconds",
             "Set it to 90",
@@ -422,15 +440,38 @@ def test_network_peers_reach_the_workers_policy_and_the_topics_jobs(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("helm")
-def test_keda_scales_on_lag_but_not_on_a_partition_that_stands_still(tmp_path: Path) -> None:
+def test_keda_scales_on_lag_up_to_the_partitions(tmp_path: Path) -> None:
     found = rendered(tmp_path, autoscaling={"enabled": True, "maxReplicas": 8})
     spec = found["ScaledObject", "adaptd"]["spec"]
     assert spec["maxReplicaCount"] <= Settings.model_construct().topic_partitions
     (trigger,) = spec["triggers"]
-    assert trigger["metadata"]["excludePersistentLag"] == "true"
-    assert trigger["metadata"]["limitToPartitionsWithLag"] == "true"
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    assert trigger["useCachedMetrics"] is True
     assert "replicas" not in found["Deployment", "adaptd"]["spec"]
+
+
+@pytest.mark.usefixtures("helm")
+def test_the_age_of_one_partition_that_stands_still_adds_no_workers(
+    tmp_path: Path, promtool: str
+) -> None:
+    given = {"enabled": True, "lagSeconds": 30, "prometheusAddress": "http://prometheus:9090"}
+    _, trigger = rendered(tmp_path, autoscaling=given)["ScaledObject", "adaptd"]["spec"]["triggers"]
+    assert trigger["metadata"]["threshold"] == "30"
+    owed = 'adaptd_oldest_owed_seconds{namespace="default",job="adaptd",partition="%d",pod="%s"}'
+    ages = [9_000, 2, 2, 2, 2, 2, 2, 2]
+    series = [{"series": owed % (p, "a"), "values": f"{age}"} for p, age in enumerate(ages)]
+    series.append({"series": owed % (1, "before"), "values": "1"})  # of the owner before
+    wanted = {
+        "expr": trigger["metadata"]["query"],
+        "eval_time": "0m",
+        "exp_samples": [{"labels": "{}", "value": 2}],
+    }
+    (tmp_path / "no_rules.yaml").write_text("groups: []")
+    test = {"input_series": series, "promql_expr_test": [wanted]}
+    file = tmp_path / "test.yaml"
+    file.write_text(json.dumps({"rule_files": ["no_rules.yaml"], "tests": [test]}))
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("helm")

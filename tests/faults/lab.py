@@ -93,16 +93,17 @@ class Pairs:
 class Spring:
     """An endless source of events: each stream has a linear map of its own, so adapting helps."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._rng = np.random.default_rng(seed)
+    def __init__(self, seed: int = 0, dims: tuple[int, int] = (SOURCE_DIM, TARGET_DIM)) -> None:
+        self._rng, self._dims = np.random.default_rng(seed), dims
         self._maps: dict[str, NDArray[np.float64]] = {}
         self._time_ms = 1_700_000_000_000
 
     def event(self, stream: str, pairs: int = 1, scale: float = 1.0) -> Pairs:
         self._time_ms += 7
-        xs = [self._rng.standard_normal(SOURCE_DIM) * scale for _ in range(pairs)]
+        source_dim, target_dim = self._dims
+        xs = [self._rng.standard_normal(source_dim) * scale for _ in range(pairs)]
         map_ED = self._maps.setdefault(
-            stream, 2 * self._rng.standard_normal((TARGET_DIM, SOURCE_DIM)) / SOURCE_DIM**0.5
+            stream, 2 * self._rng.standard_normal((target_dim, source_dim)) / source_dim**0.5
         )
         ys = [map_ED @ x + 1 for x in xs]
         to_vectors = [tuple(v.astype(np.float32) for v in vs) for vs in (xs, ys)]
@@ -210,6 +211,7 @@ class Installation:
             "kafka_mappings_topic": f"{self.name}-mappings",
             "kafka_dead_letters_topic": f"{self.name}-dlq",
             "kafka_meta_inits_topic": f"{self.name}-meta-inits",
+            "kafka_evidence_topic": f"{self.name}-evidence",
             "kafka_session_timeout_ms": 6_000,
             "kafka_timeout_ms": 3_000,
             "kafka_max_poll_records": 50,

@@ -29,7 +29,7 @@ FACTORS = {
     }.items()
 }
 FACTS = {
-    **{"format": "adapted-mapping/2", "dtype": "float32", "encoding": "full"},
+    **{"format": "adapted-mapping/2", "kind": "mlp", "dtype": "float32", "encoding": "full"},
     **{"stream": "s", "epoch": "7", "version": "9", "meta_init_hash": "t"},
     **{"source_dim": str(D), "hidden_dim": str(H), "target_dim": str(E)},
     **{"activation": "relu", "output_activation": "none", "outcome": "adapted"},
@@ -90,6 +90,9 @@ WRONG_FACTS = [
     *({"epoch": epoch} for epoch in ("", "x", "-1", "1.5", "1" * 5_000, str(2**63))),
     {"activation": "swish"},
     {"hidden_dim": "5"},
+    {"format": "adapted-mapping/3"},
+    {"kind": "rnn"},
+    {"kind": None},
     {"encoding": "lowrank"},
     {"encoding": "lowrank", "meta_init_hash": "another"},
     {"encoding": "lowrank", "meta_init_hash": None},

@@ -30,7 +30,7 @@ LOSSES = [
     Loss("hinge", margin=0.9, symmetric=True),
 ]
 ACTIVATIONS: tuple[AnyActivation, ...] = ("none", "relu", "gelu", "tanh", "sigmoid")
-KINDS = ("full", "head", "ridge")
+KINDS = ("full", "head", "ridge", "kernel")
 LENGTHS = [8, 1, 5, 0, 3]
 GARBAGE = [float("nan"), float("inf"), 3e38]
 
@@ -103,6 +103,17 @@ def penalties_of(scene: Scene) -> Tensor:
     return torch.tensor([0.3, -0.7], dtype=scene.x_BND.dtype)
 
 
+def factor_of(kind: str, scene: Scene) -> Tensor | None:
+    """P of the learner alpaca, with fewer rows than columns."""
+    if kind != "kernel":
+        return None
+    hidden = len(scene.theta.b1)
+    drawn = torch.randn(
+        hidden // 2 + 1, hidden, generator=torch.Generator().manual_seed(5), dtype=torch.float64
+    )
+    return (drawn / hidden**0.5).to(scene.x_BND.dtype)
+
+
 def descent_of(
     kind: str, scene: Scene, objective: Objective, first_order: bool = False
 ) -> tuple[Terms, Projected, Descent]:
@@ -114,7 +125,7 @@ def descent_of(
     elif kind == "head":
         found = descend_head(made, projected, scene.rates_K4[:, 2:], objective, first_order)
     else:
-        found = solve_head(made, projected, penalties_of(scene), objective)
+        found = solve_head(made, projected, penalties_of(scene), objective, factor_of(kind, scene))
     return made, projected, found
 
 
@@ -124,7 +135,7 @@ def learner_of(kind: str, scene: Scene, objective: Objective, first_order: bool 
         return GradientSteps(scene.rates_K4, objective, first_order)
     if kind == "head":
         return HeadSteps(scene.rates_K4[:, 2:], objective, first_order)
-    return RidgeHead(penalties_of(scene), objective)
+    return RidgeHead(penalties_of(scene), objective, factor_of(kind, scene))
 
 
 def in_full(kind: str, scene: Scene, objective: Objective, first_order: bool = False) -> State:

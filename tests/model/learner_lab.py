@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 
 from model.inner.learner import Learner, State, Support, adapt
-from model.inner.learners import build
+from model.inner.learners import CLOSED_FORMS, build
 from model.losses import MSE, Loss, value
 from model.mappings.mlp import AnyActivation, Mlp, apply_batched, expand
 
 LOSSES = [Loss("mse"), Loss("cosine"), Loss("infonce", symmetric=True), Loss("hinge", margin=0.9)]
 OUTPUTS: tuple[AnyActivation, ...] = ("none", "relu", "gelu", "tanh", "sigmoid")
 D, H, E, K, S = 6, 16, 5, 3, 8
+RANK = 9
+"""Rows of alpaca's covariance factor."""
 LENGTHS = [8, 1, 5, 0, 3]
 POISONS = [float("nan"), float("inf"), -float("inf"), 1e30]
-FORMS = ("maml", "anil", "adam", "r2d2")
+FORMS = ("maml", "anil", "adam", "r2d2", "alpaca")
 """Kinds whose results differ: fomaml, reptile and meta-sgd adapt as maml does."""
-CASES = [c for c in product(FORMS, LOSSES, OUTPUTS) if c[0] != "r2d2" or c[2] == "none"]
+CASES = [c for c in product(FORMS, LOSSES, OUTPUTS) if c[0] not in CLOSED_FORMS or c[2] == "none"]
 
 
 def case_id(value: object) -> str:
@@ -46,8 +48,13 @@ def support_of(dtype: torch.dtype, lengths: list[int] = LENGTHS, seed: int = 2) 
 
 def tensors_of(kind: str, dtype: torch.dtype, steps: int = K) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(1)
-    if kind == "r2d2":
-        return {"log_penalties": torch.tensor([0.3, -0.7], dtype=dtype)}
+    if kind in CLOSED_FORMS:
+        tensors = {"log_penalties": torch.tensor([0.3, -0.7], dtype=dtype)}
+        if kind == "alpaca":
+            tensors["factor"] = 0.3 * torch.randn(RANK, H, generator=g, dtype=torch.float64).to(
+                dtype
+            )
+        return tensors
     scale = 0.02 if kind == "adam" else 0.3
     columns = 2 if kind == "anil" else 4
     rates = scale * (0.3 + torch.rand(steps, columns, generator=g, dtype=torch.float64))

@@ -24,7 +24,7 @@ from model.values.episode import Adaptation, Candidate, Cut
 
 DIMS = (12, 16, 6)
 N, Q = 9, 3
-HIDDEN_LEARNERS = ("maml", "fomaml", "reptile", "meta-sgd", "anil", "r2d2")
+HIDDEN_LEARNERS = ("maml", "fomaml", "reptile", "meta-sgd", "anil", "r2d2", "alpaca")
 
 Side = Callable[[FloatArray], FloatArray]
 as_is: Side = lambda t: t  # noqa: E731 - a column of the table below

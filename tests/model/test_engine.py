@@ -12,12 +12,12 @@ import torch
 from model.baselines.ridge import fit_ridge
 from model.emoji import drawings as emoji
 from model.inner import reference
-from model.inner.units import USUAL
+from model.inner.units import FAMILIAR, NEAR_USUAL, USUAL
 from model.mappings.mlp import Mlp
 from model.mappings.numpy_mlp import apply_numpy
 from model.serving.engine import Engine
 from model.serving.packing import every_pair
-from model.theta.meta_init import fresh_meta_init
+from model.theta.meta_init import fresh_meta_init, usual_sources_of
 from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.arrays import FloatArray
 from model.values.contents import Content
@@ -120,12 +120,35 @@ def frame_by_numpy(t_SX: FloatArray, *, whole_mean: bool) -> tuple[float, FloatA
     return (1.0 if abs(scale - 1.0) <= 2**-6 else scale), centre.astype(np.float32)
 
 
-def by_reference(x_SD: FloatArray, y_SE: FloatArray) -> Mlp:
+def frame_beside_usual(
+    x_SD: FloatArray, mean_D: FloatArray, spread: float
+) -> tuple[float, FloatArray]:
+    """Scale and centre of sources, by their definitions, of a θ that tells its usual ones."""
+
+    def familiar(scale: float) -> float:
+        return 1.0 if 1 / FAMILIAR <= scale <= FAMILIAR else scale
+
+    x, usual = x_SD.astype(np.float64), mean_D.astype(np.float64)
+    n, mean = len(x), x.mean(0)
+    variance = ((x - mean) ** 2).sum() / max(1, n - 1)
+    r = familiar(float(np.sqrt(variance / x.shape[1])) / spread)
+    effect = ((mean - r * usual) ** 2).sum() / max(variance, 1e-30)
+    share = max(0.0, 1 - ((1 / n + NEAR_USUAL) / effect) ** 2) if n > 1 else 0.0
+    left = np.sqrt(((x - share * mean) ** 2).mean())
+    # the same of n usual sources: the mean of so many scatters by a part 1/n of their variance
+    around, own = spread**2 * (1 - 1 / n), spread**2 / n + (usual**2).mean()
+    r = familiar(float(left / np.sqrt(around + (1 - share) ** 2 * own)))
+    return r, (share * (mean - r * usual)).astype(np.float32)
+
+
+def by_reference(
+    x_SD: FloatArray, y_SE: FloatArray, source: tuple[float, FloatArray] | None = None
+) -> Mlp:
     """θ′ of a θ that was never meta-trained, by autograd, one stream alone, in units of its
-    pairs."""
+    pairs; of sources in other units, where these are given."""
     theta = Mlp(**{name: torch.tensor(tensor) for name, tensor in THETA.mapping.items()})
     (r, z_D), (s, c_E) = (
-        frame_by_numpy(x_SD, whole_mean=True),
+        source or frame_by_numpy(x_SD, whole_mean=True),
         frame_by_numpy(y_SE, whole_mean=False),
     )
     x, y = (torch.tensor(t.astype(np.float32)) for t in ((x_SD - z_D) / r, (y_SE - c_E) / s))
@@ -152,6 +175,34 @@ def test_adaptations_are_the_references_in_order(scale: float, shift: float) -> 
             atol = 1e-5 * float(tensor.abs().max())
             np.testing.assert_allclose(adapted.tensors[name], tensor, rtol=1e-5, atol=atol)
         assert adapted.finite
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(1.0, 0.0), (100.0, 0.0), (1e-4, 0.0), (1.0, 1.0), (1.0, 9.0), (50, -99.0)]
+)
+def test_sources_are_moved_to_the_usual_ones_of_a_trained_theta(scale: float, shift: float) -> None:
+    rng = np.random.default_rng(4)
+    mean_D = rng.standard_normal(7)
+    usual = usual_sources_of((1.2 * rng.standard_normal((500, 7)) + mean_D).astype(np.float32))
+    assert usual is not None
+    told = usual.tensors["mean"], float(usual.tensors["spread"][0])
+    trained = replace(THETA, usual_sources=usual, facts={"training": "a test's"})
+    engine = Engine(trained, "cpu", support_capacity=6, query_capacity=2)
+    drawn = [episode(1 + seed % 6, seed % 3, seed) for seed in range(12)]
+    episodes = [
+        replace(
+            each,
+            x_support_SD=((each.x_support_SD + mean_D) * scale + shift).astype(np.float32),
+            x_query_QD=((each.x_query_QD + mean_D) * scale + shift).astype(np.float32),
+        )
+        for each in drawn
+    ]
+    for given, adapted in zip(episodes, engine.adapt(episodes), strict=True):
+        x_ND, y_NE = every_pair(given)
+        expected = by_reference(x_ND, y_NE, frame_beside_usual(x_ND, *told))
+        for name, tensor in expected._asdict().items():
+            atol = 2e-5 * float(tensor.abs().max())
+            np.testing.assert_allclose(adapted.tensors[name], tensor, rtol=2e-5, atol=atol)
 
 
 def test_losses_are_those_of_theta_and_of_the_mapping_adapted_to_the_support() -> None:

@@ -17,6 +17,7 @@ from model.inner.hidden.judging import Seen, adapted_seen, ridge_seen, theta_see
 from model.inner.hidden.losses import RawTargets, losses_out_of_units
 from model.inner.hidden.projected import (
     Projected,
+    UsualProducts,
     in_units,
     less_bias,
     means_of,
@@ -26,7 +27,7 @@ from model.inner.hidden.projected import (
 )
 from model.inner.hidden.result import factors, mean_onto, pair_outputs, weights_of
 from model.inner.learner import Support
-from model.inner.units import frame_of, in_frame, mean_target, out_of_frame
+from model.inner.units import UsualSources, frame_of, in_frame, mean_target, out_of_frame
 from model.losses import MSE, Loss, value
 from model.mappings.mlp import Mlp, apply_batched, expand
 from model.serving import rival
@@ -58,6 +59,20 @@ def raw_of(scene: Scene) -> Projected:
     return unbiased._replace(t_BN=scene.y_BNE @ made.b2)
 
 
+def usual_of(scene: Scene) -> UsualSources:
+    """Sources that θ says it was trained on."""
+    mean_D = torch.linspace(-0.7, 0.9, scene.x_BND.shape[2], dtype=scene.x_BND.dtype)
+    return UsualSources(mean_D, spread=1.6)
+
+
+def products(scene: Scene, usual: UsualSources | None) -> UsualProducts | None:
+    if usual is None:
+        return None
+    mean_D = usual.mean_D
+    own = mean_D.square().sum()
+    return UsualProducts(scene.x_BND @ mean_D, scene.theta.w1 @ mean_D, own, usual.spread)
+
+
 class Adapted(NamedTuple):
     """θ′ in both forms."""
 
@@ -66,16 +81,18 @@ class Adapted(NamedTuple):
     mlp: Mlp
 
 
-def adapted(scene: Scene, loss: Loss, judge: Loss, *, standardise: bool) -> Adapted:
+def adapted(
+    scene: Scene, loss: Loss, judge: Loss, usual: UsualSources | None, *, standardise: bool
+) -> Adapted:
     made, raw, objective = terms(scene.theta), raw_of(scene), Objective(loss, "gelu", "none")
-    means = means_of(raw)
+    means = means_of(raw, products(scene, usual))
     units, mean = units_of(raw, means, dims(scene), standardise=standardise), means.target
     projected = in_units(made, raw, means, units)
     descent = descend(made, projected, scene.rates_K4, objective)
     outputs = pair_outputs(made, projected, descent)
     om_BN = outputs.onto(mean_onto(projected, mean, units.target, outputs.c.a.shape[2]))
     targets = RawTargets(units.target, mean, om_BN, raw.yy_BN)
-    frame = frame_of(scene.pairs, standardise=standardise)
+    frame = frame_of(scene.pairs, standardise=standardise, usual=usual)
     framed = in_frame(scene.pairs, frame).cleaned()
     in_full = weights_of(made, factors(made, projected, descent), framed.x_BSD, framed.y_BSE)
     return Adapted(
@@ -104,19 +121,23 @@ def same(found: Seen, expected: Seen, scene: Scene) -> None:
         torch.testing.assert_close(one[real_BQ], other[real_BQ], atol=1e-9 * size.item(), rtol=1e-9)
 
 
-STANDARDISE = pytest.mark.parametrize("standardise", [False, True])
+EXPECTED = pytest.mark.parametrize(
+    ("standardise", "tells_usual"), [(False, False), (True, False), (False, True)]
+)
+"""What θ expects of sources: none, that all are standardised, or those that it tells."""
 
 
-@STANDARDISE
+@EXPECTED
 @pytest.mark.parametrize("move", MOVES, ids=str)
 def test_projections_in_units_are_those_of_pairs_in_units(
-    move: tuple[float, float], standardise: bool
+    move: tuple[float, float], standardise: bool, tells_usual: bool
 ) -> None:
     scene, made = moved(*move), terms(moved(*move).theta)
     raw = raw_of(scene)
-    means = means_of(raw)
+    usual = usual_of(scene) if tells_usual else None
+    means = means_of(raw, products(scene, usual))
     units = units_of(raw, means, dims(scene), standardise=standardise)
-    frame = frame_of(scene.pairs, standardise=standardise)
+    frame = frame_of(scene.pairs, standardise=standardise, usual=usual)
     for side, expected_side in zip(units, frame.units, strict=True):
         for one, other in zip(side, expected_side, strict=True):
             torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-7)
@@ -132,12 +153,15 @@ def test_projections_in_units_are_those_of_pairs_in_units(
     torch.testing.assert_close(less.r_BNH[scene.real_BN], whole.r_BNH[scene.real_BN])
 
 
-@STANDARDISE
+@EXPECTED
 @pytest.mark.parametrize(("loss", "judge"), list(product((MSE, Loss("infonce")), JUDGES)), ids=str)
 @pytest.mark.parametrize("move", MOVES, ids=str)
-def test_the_adapted(move: tuple[float, float], loss: Loss, judge: Loss, standardise: bool) -> None:
+def test_the_adapted(
+    move: tuple[float, float], loss: Loss, judge: Loss, standardise: bool, tells_usual: bool
+) -> None:
     scene = moved(*move, loss)
-    found = adapted(scene, loss, judge, standardise=standardise)
+    usual = usual_of(scene) if tells_usual else None
+    found = adapted(scene, loss, judge, usual, standardise=standardise)
     o_BNE = apply_batched(found.mlp, scene.x_BND, "gelu")
     same(found.seen, seen_in_full(scene, o_BNE), scene)
     expected_BN = per_pair(judge, o_BNE, scene)

@@ -1,7 +1,7 @@
 """Windows in hidden space adapt as the engine adapts whole episodes, whatever their history.
 
 N = pairs of a stream, S = support pairs, Q = query pairs, D = source dim, H = hidden units,
-E = target dim, G = H + 1
+E = target dim, G = H + 1, R = rows (pairs)
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from model.mappings.numpy_mlp import apply_numpy
 from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
 from model.serving.hidden_windows import HiddenWindows
-from model.theta.meta_init import MetaInit
+from model.theta.meta_init import MetaInit, usual_sources_of
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Cut, Episode
 
@@ -26,7 +26,7 @@ SUPPORT, QUERY = 6, 3
 SIZE = SUPPORT + QUERY
 DIMS = (37, 19, 21)
 """D, H, E: none of them a multiple of a cache line."""
-KINDS = ("maml", "anil", "r2d2")
+KINDS = ("maml", "anil", "r2d2", "alpaca")
 
 
 def theta(learner: str = "maml", loss: Loss = MSE, *, trained: bool = True) -> MetaInit:
@@ -35,6 +35,13 @@ def theta(learner: str = "maml", loss: Loss = MSE, *, trained: bool = True) -> M
     biases = {name: rng.standard_normal(len(made.mapping[name])) for name in ("b1", "b2")}
     mapping = dict(made.mapping) | {n: b.astype(np.float32) for n, b in biases.items()}
     return replace(made, mapping=mapping, facts={"training": "a test's"} if trained else made.facts)
+
+
+def telling_usual_sources(made: MetaInit) -> MetaInit:
+    """The θ as one that was trained on such sources as `pair` makes, around another mean."""
+    mean_D = np.linspace(-0.9, 1.4, DIMS[0], dtype=np.float32)
+    x_RD = np.stack([pair(number)[0] for number in range(64)])
+    return replace(made, usual_sources=usual_sources_of(1.4 * (x_RD - x_RD.mean(0)) + mean_D))
 
 
 def engine(theta: MetaInit, *, ridge: bool = True) -> Engine:
@@ -103,6 +110,7 @@ def test_sources_of_any_size_and_place(move: tuple[float, float], trained: bool)
     """Of a θ with and without a bias beside which small sources would be lost."""
     for made in (theta(trained=trained), fresh_theta_of_kind(DIMS, steps=3)):
         same_as_the_engine(made, *move)
+        same_as_the_engine(telling_usual_sources(made), *move)
 
 
 def same_as_the_engine(made: MetaInit, factor: float = 1.0, shift: float = 0.0) -> None:
@@ -141,7 +149,7 @@ def same_as_the_engine(made: MetaInit, factor: float = 1.0, shift: float = 0.0) 
 def test_history_changes_no_bit(batches: list[list[tuple[int, int]]], slot: int) -> None:
     """The pairs of one slot, in whatever batches and among whatever others they came, and wherever
     the ring stood, give what they give when they come alone into a fresh slot."""
-    whole = engine(theta())
+    whole = engine(telling_usual_sources(theta()))
     lived, fresh = windows_of(whole), windows_of(whole)
     numbered = [
         [(s, 50 * i + j) for j, (s, _) in enumerate(batch)] for i, batch in enumerate(batches)
@@ -158,6 +166,23 @@ def test_history_changes_no_bit(batches: list[list[tuple[int, int]]], slot: int)
     assert np.array(losses(found)).tobytes() == np.array(losses(expected)).tobytes()
     for name, tensor in expected.tensors.items():
         assert found.tensors[name].tobytes() == tensor.tobytes(), name
+
+
+def test_how_many_pairs_come_at_once_changes_no_bit() -> None:
+    whole = engine(theta())
+    windows = [windows_of(whole, capacity=40) for _ in range(3)]
+    arrived = [(slot, 100 * slot + i) for slot in range(40) for i in range(SIZE + 1)]
+    by_turns = sorted(arrived, key=lambda pair: pair[1] % 100)
+    for made, batches in zip(
+        windows, ([arrived], [by_turns], [[each] for each in arrived]), strict=True
+    ):
+        feed(made, batches)
+    found = [made.adapt([cut(slot, SIZE) for slot in range(40)]) for made in windows]
+    for together, mixed, alone in zip(*found, strict=True):
+        for other in (mixed, alone):
+            assert np.array(losses(other)).tobytes() == np.array(losses(together)).tobytes()
+            for name, tensor in together.tensors.items():
+                assert other.tensors[name].tobytes() == tensor.tobytes(), name
 
 
 def test_a_slot_that_was_let_go_shows_nothing_of_the_stream_before() -> None:

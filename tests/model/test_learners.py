@@ -17,7 +17,7 @@ from torch import Tensor
 from model.inner import learners, reference
 from model.inner.adam import AdamSteps
 from model.inner.learner import Support
-from model.inner.learners import KINDS, build, fresh_learner
+from model.inner.learners import CLOSED_FORMS, KINDS, build, fresh_learner
 from model.inner.sgd import GradientSteps
 from model.losses import MSE, Loss
 from model.mappings.mlp import AnyActivation, Mlp, apply, expand
@@ -46,7 +46,7 @@ NO_EPS = 1e-30
 def alone(kind: str, loss: Loss, output: AnyActivation, x_ND: Tensor, y_NE: Tensor) -> Mlp:
     """θ′ of one stream without padding."""
     dtype = x_ND.dtype
-    if kind == "r2d2":
+    if kind in CLOSED_FORMS:
         return normal_equations(theta_of(dtype), x_ND, y_NE, tensors_of(kind, dtype))
     rates = tensors_of(kind, dtype)["rates"]
     if kind == "anil":
@@ -69,14 +69,16 @@ def torch_adam(
 
 
 def normal_equations(theta: Mlp, x_ND: Tensor, y_NE: Tensor, tensors: Mapping[str, Tensor]) -> Mlp:
-    """(H̃ᵀH̃ + Λ)⁻¹(H̃ᵀY + Λ·W̃₀), in the primal, in numpy."""
+    """V of W2 = W2₀ + V·P and b2 = b2₀ + v: (Φ̃ᵀΦ̃ + Λ)⁻¹·Φ̃ᵀ(Y − O₀), in the primal, in numpy."""
     h = torch.nn.functional.gelu(x_ND @ theta.w1.T + theta.b1).numpy()
-    h1 = np.concatenate([h, np.ones((len(h), 1))], axis=1)
-    prior = np.concatenate([theta.w2.numpy().T, theta.b2.numpy()[None]])
+    factor = tensors["factor"].numpy() if "factor" in tensors else np.identity(H)
+    phi = np.concatenate([h @ factor.T, np.ones((len(h), 1))], axis=1)
+    left_over = y_NE.numpy() - h @ theta.w2.numpy().T - theta.b2.numpy()
     penalties = np.exp(tensors["log_penalties"].numpy())
-    ridge = np.diag([*[penalties[0]] * H, penalties[1]])
-    head = np.linalg.solve(h1.T @ h1 + ridge, h1.T @ y_NE.numpy() + ridge @ prior)
-    w2, b2 = torch.from_numpy(head[:H].T.copy()), torch.from_numpy(head[H].copy())
+    ridge = np.diag([*[penalties[0]] * len(factor), penalties[1]])
+    moved = np.linalg.solve(phi.T @ phi + ridge, phi.T @ left_over)
+    w2 = theta.w2 + torch.from_numpy(moved[:-1].T @ factor)
+    b2 = theta.b2 + torch.from_numpy(moved[-1])
     return Mlp(theta.w1, theta.b1, w2.to(x_ND.dtype), b2.to(x_ND.dtype))
 
 
@@ -208,6 +210,9 @@ PENALTIES = {"log_penalties": torch.zeros(2)}
         ({"kind": "r2d2"}, RATES, "not log_penalties"),
         ({"kind": "r2d2"}, {"log_penalties": torch.zeros(3)}, r"shape \(3,\)"),
         ({"kind": "r2d2"}, {"log_penalties": torch.full((2,), 31.0)}, "beyond 30"),
+        ({"kind": "alpaca"}, PENALTIES, "not log_penalties, factor"),
+        ({"kind": "alpaca"}, PENALTIES | {"factor": torch.zeros(H)}, "shape"),
+        ({"kind": "alpaca"}, PENALTIES | {"factor": torch.full((2, H), torch.nan)}, "NaN"),
     ],
 )
 def test_what_cannot_be_is_named(
@@ -215,6 +220,12 @@ def test_what_cannot_be_is_named(
 ) -> None:
     with pytest.raises(BadMetaInit, match=message):
         build(config, tensors, "gelu", "none")
+
+
+def test_alpaca_refuses_a_factor_that_is_not_of_its_hidden_units() -> None:
+    tensors = PENALTIES | {"factor": torch.zeros(3, H + 1)}
+    with pytest.raises(BadMetaInit, match="factor has shape"):
+        build({"kind": "alpaca"}, tensors, "gelu", "none", hidden_dim=H)
 
 
 def test_r2d2_refuses_an_output_activation() -> None:

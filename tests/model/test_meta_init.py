@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as write_safetensors
 
 from model.encoders.image import config_of
-from model.theta.meta_init import READINGS, MetaInit, fresh_meta_init
+from model.theta.meta_init import READINGS, MetaInit, fresh_meta_init, usual_sources_of
 from model.theta.meta_init_file import (
     FORMAT,
     load_meta_init,
@@ -40,7 +40,14 @@ def with_encoder() -> MetaInit:
     return dataclasses.replace(THETA, source_modality="image", source_encoder=encoder)
 
 
-@pytest.mark.parametrize("theta", [THETA, with_encoder()], ids=["vectors", "pictures"])
+def with_usual_sources() -> MetaInit:
+    x_RD = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
+    return dataclasses.replace(THETA, usual_sources=usual_sources_of(3.0 * x_RD + 2.0))
+
+
+@pytest.mark.parametrize(
+    "theta", [THETA, with_encoder(), with_usual_sources()], ids=["vectors", "pictures", "usual"]
+)
 def test_what_is_saved_is_loaded_and_saved_the_same(theta: MetaInit, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     save_meta_init(theta, first)
@@ -66,6 +73,43 @@ def test_what_float16_can_hold_takes_half_the_room_and_comes_back_the_same() -> 
     assert saved >= 2 * (rounded["w1"].size + rounded["w2"].size)
 
 
+def test_usual_sources_are_mean_and_root_mean_squared_distance() -> None:
+    part = usual_sources_of(np.array([[1.0, 2.0], [3.0, 6.0]], np.float32))
+    assert part is not None
+    assert part.tensors["mean"].tolist() == [2.0, 4.0]
+    assert part.tensors["spread"].tolist() == [np.float32(np.sqrt((1 + 4 + 1 + 4) / 4))]
+    assert usual_sources_of(np.ones((3, 2), np.float32)) is None
+    assert with_usual_sources().encoder_version == THETA.encoder_version
+    assert with_usual_sources().content_hash != THETA.content_hash
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        (PartSpec({"kind": "other"}, {}), "config"),
+        (PartSpec({"kind": "mean-and-spread"}, {}), "tensors"),
+        (usual_sources_of(np.eye(4, dtype=np.float32)), "tensors"),
+        (
+            PartSpec(
+                {"kind": "mean-and-spread"},
+                {"mean": np.zeros(5, np.float32), "spread": np.zeros(1, np.float32)},
+            ),
+            "positive",
+        ),
+        (
+            PartSpec(
+                {"kind": "mean-and-spread"},
+                {"mean": np.full(5, np.nan, np.float32), "spread": np.ones(1, np.float32)},
+            ),
+            "NaN",
+        ),
+    ],
+)
+def test_usual_sources_that_do_not_fit_are_refused(part: PartSpec, why: str) -> None:
+    with pytest.raises(BadMetaInit, match=why):
+        dataclasses.replace(THETA, usual_sources=part)
+
+
 def test_fresh_is_its_seed() -> None:
     assert fresh_meta_init(5, 3).content_hash == fresh_meta_init(5, 3).content_hash
     assert fresh_meta_init(5, 3).content_hash != fresh_meta_init(5, 3, seed=1).content_hash
@@ -78,7 +122,8 @@ def test_another_reading_of_contents_is_another_encoder_version_of_the_same_thet
     before, content_hash = theta.encoder_version, theta.content_hash
     # what they were while pictures were read as stored, whatever EXIF said of them
     assert before != "d446e6143032"
-    assert content_hash.startswith("d9ebc4c1131a")
+    older = dataclasses.replace(theta, version="emoji-lowrank-5b053ec8", usual_sources=None)
+    assert older.content_hash.startswith("d9ebc4c1131a")
     monkeypatch.setitem(cast(Any, READINGS), "image", 3)
     assert theta.encoder_version != before
     assert theta.content_hash == content_hash

@@ -98,21 +98,21 @@ def test_first_order_is_a_setting_and_moves_no_bit_of_the_result(kind: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("kind", "loss"), [*product(("anil", "adam", "r2d2"), LOSSES)], ids=case_id
+    ("kind", "loss"), [*product(("anil", "adam", "r2d2", "alpaca"), LOSSES)], ids=case_id
 )
 def test_the_outer_gradient_equals_finite_differences(kind: str, loss: Loss) -> None:
     support, query = support_of(torch.float64, [4, 2]), support_of(torch.float64, [3, 3], seed=9)
-    (name, own), *_ = tensors_of(kind, torch.float64).items()
+    own = tensors_of(kind, torch.float64)
     settings = {"eps": 1e-3} if kind == "adam" else {}
 
     def outer(*leaves: Tensor) -> Tensor:
         config = {"kind": kind, "loss": loss.config()} | settings
-        learner = build(config, {name: leaves[4]}, "tanh", "none")
+        learner = build(config, dict(zip(own, leaves[4:], strict=True)), "tanh", "none")
         mlp = run(learner, support, Mlp(*leaves[:4])).mlp
         o = apply_batched(mlp, query.x_BSD, "tanh")
         return value(loss, o, query.y_BSE, query.real_BS).sum()
 
-    leaves = tuple(t.requires_grad_() for t in (*theta_of(torch.float64), own))
+    leaves = tuple(t.requires_grad_() for t in (*theta_of(torch.float64), *own.values()))
     assert torch.autograd.gradcheck(outer, leaves, fast_mode=True)
 
 

@@ -7,10 +7,13 @@ would fall through.
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
+from model.emoji import drawings as emoji
 from model.emoji.evaluate import shipped_thetas
 from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
+from model.emoji.streams import FeatureCache
 from model.emoji.tables import COMMANDS, TABLES
 from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.result_table import ResultTable
@@ -39,6 +42,17 @@ def test_it_is_small_and_says_how_it_was_made(name: str) -> None:
     theta = load_meta_init(shipped(name))
     assert theta.source_modality == "image"
     assert {"training", "data"} <= set(theta.facts)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_it_tells_what_sources_it_was_trained_on(name: str) -> None:
+    theta = load_meta_init(shipped(name))
+    drawings = emoji.sheet("noto")[emoji.drawn_by("noto", "train")]
+    x_RD = FeatureCache().pictures(theta, "noto", drawings)
+    assert theta.usual_sources is not None
+    mean_D, spread = (theta.usual_sources.tensors[n] for n in ("mean", "spread"))
+    assert np.square(x_RD.mean(0) - mean_D).sum() < 0.01 * x_RD.shape[1] * spread[0] ** 2
+    assert np.sqrt(np.square(x_RD - mean_D).mean()) == pytest.approx(spread[0], rel=0.02)
 
 
 def test_low_rank_tenants_are_known_from_five_pairs() -> None:

@@ -181,6 +181,7 @@ def test_killed_in_either_loop_it_goes_on_to_the_same_theta(events: Path, tmp_pa
     continued = meta_train_recorded(asked, on_encoder_step=seen.append)
     assert continued is not None
     assert continued.theta.content_hash == whole.theta.content_hash
+    assert whole.theta.usual_sources is not None
     assert not seen  # finished encoders are not trained again
     assert continued.facts == whole.facts
 

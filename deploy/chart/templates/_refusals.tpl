@@ -52,6 +52,16 @@
 {{- if gt (int .fallbackReplicas) (int .maxReplicas) }}
 - autoscaling.fallbackReplicas: {{ .fallbackReplicas }} is more than autoscaling.maxReplicas, {{ .maxReplicas }}. Lower it.
 {{- end }}
+{{- $held := addf (divf (default 1000 $s.publish_interval_ms) 1000) (divf (default 1000 $s.adapt_latest_ms) 1000) }}
+{{- if ge $held (float64 .pollingInterval) }}
+- autoscaling.pollingInterval: {{ .pollingInterval }} s, but offsets wait up to {{ $held }} s for their mappings (settings.publish_interval_ms and adapt_latest_ms), so KEDA would take every partition for one that stands still. Set it to more than {{ $held }}.
+{{- end }}
+{{- if and .lagSeconds (not .prometheusAddress) }}
+- autoscaling.lagSeconds: {{ .lagSeconds }}, but autoscaling.prometheusAddress is not set, where the seconds are asked. Set it, or lagSeconds to 0.
+{{- end }}
+{{- if and (ne (default "PLAINTEXT" $s.kafka_security_protocol) "PLAINTEXT") (not .authenticationRef) }}
+- autoscaling.authenticationRef: not set, but settings.kafka_security_protocol is {{ $s.kafka_security_protocol }}, so KEDA could not ask for the lag. Name a TriggerAuthentication.
+{{- end }}
 {{- end }}
 {{- else if gt (int .Values.replicas) $partitions }}
 - replicas: {{ .Values.replicas }} workers, but settings.topic_partitions is {{ $partitions }}: the others would idle. Lower it, or set settings.topic_partitions to what the events topic has.

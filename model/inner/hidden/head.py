@@ -1,7 +1,8 @@
-"""The head alone in hidden space: ANIL's steps and R2D2's closed form.
+"""The head alone in hidden space: ANIL's steps, R2D2's and ALPaCA's closed form.
 
 B = streams in batch, S = support pairs (padded), H = hidden units, E = target dim, K = inner steps,
-A = anchors, V = spanning rows (S + A)
+A = anchors, V = spanning rows (S + A), U = numbers of an embedding (rows of the covariance
+factor)
 
 *How to think about it.* W1 and b1 stay, so hidden features are those of θ at every step. All steps
 together move W2 by combinations of D_kᵀ·H with one H, and D_k lies in the span of θ's own outputs
@@ -31,6 +32,7 @@ from model.inner.hidden.coefficients import (
 from model.inner.hidden.descent import Descent, finite_streams
 from model.inner.hidden.losses import direction
 from model.inner.hidden.projected import Chunk, Projected, Terms, chunk_of
+from model.inner.ridge_head import kernel_features
 from model.losses import MSE
 
 
@@ -67,26 +69,32 @@ def descend_head(
 
 
 def solve_head(
-    terms: Terms, projected: Projected, log_penalties_2: Tensor, objective: Objective
+    terms: Terms,
+    projected: Projected,
+    log_penalties_2: Tensor,
+    objective: Objective,
+    factor_UH: Tensor | None = None,
 ) -> Descent:
     """Solves for W2 and b2 in closed form, and returns θ′ (Bertinetto et al. 2019).
 
-    The penalties and the equation are those of `model.inner.ridge_head`; the loss is the mse
-    whatever `objective` says. Differentiable. Raises ValueError for an output activation.
+    With a covariance factor that is ALPaCA's. The penalties and the equations are those of
+    `model.inner.ridge_head`; the loss is the mse whatever `objective` says. Differentiable. Raises
+    ValueError for an output activation.
     """
     chunk = chunk_of(terms, projected, objective._replace(loss=MSE))
     real_BS1 = chunk.real_BS.unsqueeze(2)
     h_BSH = apply_sigma(objective.activation, chunk.p_BSH).masked_fill(~real_BS1, 0.0)
     precision_w, precision_b = (-log_penalties_2).exp().unbind()
     ones_BS1 = real_BS1.to(h_BSH.dtype)
-    gram_BSS = torch.bmm(h_BSH, h_BSH.transpose(1, 2)) * precision_w
+    phi_BSU, moved_BSH = kernel_features(h_BSH, factor_UH)
+    gram_BSS = torch.bmm(phi_BSU, phi_BSU.transpose(1, 2)) * precision_w
     gram_BSS = gram_BSS + torch.bmm(ones_BS1, ones_BS1.transpose(1, 2)) * precision_b
     minus_SS = minus_targets(gram_BSS.shape[1], gram_BSS.dtype, gram_BSS.device)
     # −(I + …)⁻¹ on real pairs: the residual Y − O is minus that of which θ's c is [I, −I]
     inverse_BSS = torch.linalg.solve_ex(gram_BSS - minus_SS, ones_BS1 * minus_SS).result
     c_BSV = torch.cat([inverse_BSS, -inverse_BSS], 2)
     sums_B1V = c_BSV.sum(1, keepdim=True) * precision_b
-    return _descent(chunk, h_BSH, c_BSV * precision_w, sums_B1V, objective)
+    return _descent(chunk, h_BSH, c_BSV * precision_w, sums_B1V, objective, moved_BSH)
 
 
 class Among(NamedTuple):
@@ -120,9 +128,14 @@ def _products(among: Among, o: Columns) -> Columns:
 
 
 def _descent(
-    chunk: Chunk, h_BSH: Tensor, steps_BSV: Tensor, sums_B1V: Tensor, objective: Objective
+    chunk: Chunk,
+    h_BSH: Tensor,
+    steps_BSV: Tensor,
+    sums_B1V: Tensor,
+    objective: Objective,
+    moved_BSH: Tensor | None = None,
 ) -> Descent:
-    """θ′, from coefficients on Ô_0 = H·W2ᵀ and the anchors."""
+    """θ′, from coefficients on Ô_0 = H·W2ᵀ and the anchors; W2 moves by H's rows, or others."""
     size = h_BSH.shape[1]
     c_BSV, sums_B1V = (
         torch.cat([torch.bmm(v[:, :, :size], h_BSH), v[:, :, size:]], 2)
@@ -131,4 +144,5 @@ def _descent(
     a_BSH = torch.zeros_like(h_BSH)
     # coefficients need not have met the targets
     healthy_B = finite_streams(torch.cat([sums_B1V, chunk.at.gram_BAA.sum(1, keepdim=True)], 2))
-    return Descent(a_BSH, a_BSH[:, 0], head_of(h_BSH, c_BSV, sums_B1V), healthy_B, objective)
+    head = head_of(h_BSH if moved_BSH is None else moved_BSH, c_BSV, sums_B1V)
+    return Descent(a_BSH, a_BSH[:, 0], head, healthy_B, objective)

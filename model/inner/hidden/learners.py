@@ -1,7 +1,8 @@
 """Which descent a learner asks for, and the fastest way to run it on the device where θ lies.
 
 B = streams in batch, S = support pairs, N = pairs of a stream, H = hidden units, K = inner steps,
-J = rows of all inner steps, V = spanning rows
+J = rows of all inner steps, V = spanning rows, U = numbers of an embedding (rows of the covariance
+factor)
 
 On a CPU the torch form serves as it is. On a GPU a fused kernel (`model.inner.hidden.triton`) does
 what it can. Of what it cannot, the torch form launches some 20 kernels a step: on a small chunk
@@ -52,8 +53,10 @@ def descend_by(learner: Learner, terms: Terms) -> Descend | None:
             return _captured(
                 terms, lambda projected, _: descend_head(terms, projected, rates, objective)
             )
-        case RidgeHead(log_penalties, objective):
-            return lambda projected, _: solve_head(terms, projected, log_penalties, objective)
+        case RidgeHead(log_penalties, objective, factor_UH):
+            return lambda projected, _: solve_head(
+                terms, projected, log_penalties, objective, factor_UH
+            )
         case _:
             return None
 
@@ -69,8 +72,10 @@ def outer_descend_by(learner: Learner) -> OuterDescend | None:
             return lambda terms, projected: descend_head(
                 terms, projected, rates, objective, first_order
             )
-        case RidgeHead(log_penalties, objective):
-            return lambda terms, projected: solve_head(terms, projected, log_penalties, objective)
+        case RidgeHead(log_penalties, objective, factor_UH):
+            return lambda terms, projected: solve_head(
+                terms, projected, log_penalties, objective, factor_UH
+            )
         case _:
             return None
 

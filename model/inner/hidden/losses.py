@@ -34,6 +34,7 @@ the judgement: the descent errs no more than there, for D·W2 is one difference 
 which cancels, is multiplied with a step.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -173,17 +174,21 @@ def cosine_losses(oo_BN: Tensor, oy_BN: Tensor, yy_BN: Tensor, real_BN: Tensor) 
 
 
 def losses_of_theta(
-    terms: Terms, projected: Projected, loss: Loss, activation: AnyActivation
+    terms: Terms,
+    projected: Projected,
+    loss: Loss,
+    activation: AnyActivation,
+    mm: Callable[[Tensor, Tensor], Tensor] = torch.mm,
 ) -> Tensor:
     """Returns the loss by θ (B, N) of every pair, support and query alike, alone in its stream.
 
     It depends on the pair alone, so it can be made once, when the pair arrives. `loss` is mse or
-    cosine (`model.losses.judged_by`).
+    cosine (`model.losses.judged_by`); `mm` multiplies rows, one for each pair, with a matrix.
     """
     h_BNH = apply_sigma(activation, projected.p_BNH)
-    f_BNH = torch.mm(h_BNH.view(-1, len(terms.m_HH)), terms.m_HH).view(h_BNH.shape)
-    oo_BN, oy_BN = (h_BNH * f_BNH).sum(2), (h_BNH * projected.r_BNH).sum(2)
-    return losses_from(terms, projected, Outputs(oo_BN, oy_BN, h_BNH @ terms.w2b_H), loss)
+    f_BNH = mm(h_BNH.view(-1, len(terms.m_HH)), terms.m_HH).view(h_BNH.shape)
+    products = (h_BNH * f_BNH, h_BNH * projected.r_BNH, h_BNH * terms.w2b_H)
+    return losses_from(terms, projected, Outputs(*(each.sum(2) for each in products)), loss)
 
 
 def unreliable(terms: Terms, projected: Projected, loss: Loss, *losses_BN: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ means and c a share of m:
     W1·x̂ + b1 = (p − w·(p̄ − b1))/r + (1 − 1/r)·b1,  x̂·x̂′ = (x − w·x̄)·(x′ − w·x̄)/r²
     ŷ·W2 = (y − c)·W2/s − b2·W2,  ŷ·b2 = (y − c)·b2/s − b2·b2
     ŷ·ŷ′ = (y − c)·(y′ − c)/s² − (y − c)·b2/s − (y′ − c)·b2/s + b2·b2
+
+Where θ tells the mean μ of its usual sources, w·μ is added to x̂: its products come from x·μ.
 """
 
 from typing import NamedTuple
@@ -32,6 +34,7 @@ from model.inner.units import (
     SideUnits,
     Sums,
     Units,
+    UsualSums,
     moves_any,
     source_units,
     target_units,
@@ -136,6 +139,18 @@ def project_to_learn(terms: Terms, x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor
     )
 
 
+class UsualProducts(NamedTuple):
+    """μ, the mean of the sources that θ was trained on, by its products."""
+
+    x_BN: Tensor
+    """μ·x_n; 0 on padded pairs."""
+    p_H: Tensor
+    """W1·μ."""
+    own: Tensor
+    """μ·μ, a scalar."""
+    spread: float
+
+
 class SourceMean(NamedTuple):
     """x̄, the mean of the support's sources, by its products."""
 
@@ -145,6 +160,10 @@ class SourceMean(NamedTuple):
     """x̄·x̄."""
     p_B1H: Tensor
     """W1·x̄ + b1."""
+    usual: UsualProducts | None
+    """None where θ does not tell its usual sources, or has all standardised."""
+    onto_usual_B: Tensor
+    """x̄·μ; 0 where that is None."""
 
 
 class TargetMean(NamedTuple):
@@ -167,7 +186,7 @@ class Means(NamedTuple):
     target: TargetMean
 
 
-def means_of(raw: Projected) -> Means:
+def means_of(raw: Projected, usual: UsualProducts | None = None) -> Means:
     """Returns the support's means from projections of x and y themselves."""
     size = raw.g_BSN.shape[1]
     share_BS = support_share(raw)
@@ -176,7 +195,13 @@ def means_of(raw: Projected) -> Means:
     x_own_B, y_own_B = ((share_BS * t[:, :size]).sum(1) for t in (x_BN, y_BN))
     p_B1H, r_B1H = (torch.bmm(share_B1S, t[:, :size]) for t in (raw.p_BNH, raw.r_BNH))
     t_B = (share_BS * raw.t_BN[:, :size]).sum(1)
-    return Means(SourceMean(x_BN, x_own_B, p_B1H), TargetMean(y_BN, y_own_B, r_B1H, t_B))
+    onto_usual_B = torch.zeros_like(t_B)
+    if usual is not None:
+        onto_usual_B = (share_BS * usual.x_BN[:, :size]).sum(1)
+    return Means(
+        SourceMean(x_BN, x_own_B, p_B1H, usual, onto_usual_B),
+        TargetMean(y_BN, y_own_B, r_B1H, t_B),
+    )
 
 
 def support_share(projected: Projected) -> Tensor:
@@ -194,8 +219,13 @@ def units_of(raw: Projected, means: Means, dims: tuple[int, int], *, standardise
     n_B = raw.real_BN[:, :size].sum(1).to(raw.p_BNH.dtype)
     grams = ((raw.g_BSN, means.source.own_B), (raw.gamma_BSN, means.target.own_B))
     source, target = (_sums(n_B, gram_BSN, own_B) for gram_BSN, own_B in grams)
+    beside = None
+    if means.source.usual is not None:
+        usual = means.source.usual
+        beside = UsualSums(means.source.onto_usual_B, usual.own, usual.spread)
     return Units(
-        source_units(source, dims[0], standardise=standardise), target_units(target, dims[1])
+        source_units(source, dims[0], standardise=standardise, usual=beside),
+        target_units(target, dims[1]),
     )
 
 
@@ -220,6 +250,12 @@ def _sources_in_units(
     moved_BNH = raw.p_BNH - share_B1.unsqueeze(2) * (mean.p_B1H - terms.b1)
     p_BNH = moved_BNH / scale_B11 + (1.0 - 1.0 / scale_B11) * terms.b1
     g_BSN = _less_mean(raw.g_BSN, mean.x_BN, mean.own_B, share_B1) / scale_B11 / scale_B11
+    if mean.usual is not None:
+        usual, size = mean.usual, raw.g_BSN.shape[1]
+        p_BNH = p_BNH + share_B1.unsqueeze(2) * usual.p_H
+        less_BN = usual.x_BN - share_B1 * mean.onto_usual_B.unsqueeze(1)
+        moved_BN = share_B1 * (less_BN / scale_B11.squeeze(2) + 0.5 * share_B1 * usual.own)
+        g_BSN = g_BSN + moved_BN[:, :size].unsqueeze(2) + moved_BN.unsqueeze(1)
     return raw._replace(
         p_BNH=p_BNH.masked_fill(~raw.real_BN.unsqueeze(2), 0.0),
         g_BSN=g_BSN.masked_fill(~_real_products(raw), 0.0),

@@ -1,0 +1,3 @@
+module adaptd.example/reader
+
+go 1.19
