@@ -19,7 +19,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits sounds evaluate prometheus-check \
-	tools chart chart-check deploy-check image-check cluster-check clean
+	tools chart chart-check deploy-check image-check cluster-check scaling-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -43,7 +43,7 @@ lock:
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	$(COMPILE) $(UPGRADE) --all-extras --output-file requirements.lock pyproject.toml
-	$(COMPILE) --extra librdkafka --constraint requirements.lock \
+	$(COMPILE) --extra librdkafka --extra tracing --constraint requirements.lock \
 		--output-file deploy/requirements.lock pyproject.toml
 
 demo: $(READY)
@@ -101,6 +101,10 @@ meta-inits: encoders
 		--out $(THETAS)/emoji-lowrank-maml.safetensors
 	$(BIN)/python -m model.emoji.train_thetas names --encoder-from $(TRAINED)/cnn.safetensors \
 		--text-from $(TRAINED)/text.safetensors --out $(THETAS)/emoji-names.safetensors
+	$(BIN)/python -m model.emoji.clean_encoder --encoder-from $(TRAINED)/cnn.safetensors \
+		--out $(TRAINED)/cnn-clean.safetensors
+	$(BIN)/python -m model.emoji.train_thetas languages --encoder-from $(TRAINED)/cnn-clean.safetensors \
+		--out $(THETAS)/emoji-languages-32.safetensors
 
 sounds: $(READY)
 	$(BIN)/python -m model.emoji.train_sounds --out model/emoji/data/spoken.safetensors
@@ -125,7 +129,7 @@ chart: $(TOOLS)/helm
 chart-check: $(TOOLS)/helm
 	CI=true $(BIN)/pytest tests/deploy/test_chart.py $(if $(NAME),-k "$(NAME)")
 
-deploy-check: $(TOOLS)/helm image-check cluster-check
+deploy-check: $(TOOLS)/helm image-check cluster-check scaling-check
 	CI=true $(BIN)/pytest tests/deploy
 
 image-check: $(READY)
@@ -133,6 +137,9 @@ image-check: $(READY)
 
 cluster-check: $(TOOLS)/helm
 	$(BIN)/python -m deploy.check.cluster
+
+scaling-check: $(TOOLS)/helm
+	$(BIN)/python -m deploy.check.scaling
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "adapt-cuda": ["adapt", "--device", "cuda"],
     "stream": ["stream"],
     "windows": ["windows"],
+    "cliffs": ["cliffs"],
 }
 """By the name of the JSON that each writes, in the page's order."""
 TEMPLATE = Path(__file__).with_name("report.md.j2")

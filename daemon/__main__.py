@@ -205,7 +205,7 @@ def new_theta(
     hidden_dim: Annotated[
         int, typer.Option(min=1, max=MAX_DIM, help="Units of the hidden layer.")
     ] = 128,
-    generator: Annotated[str, typer.Option(help="mlp, attention or adversarial.")] = "mlp",
+    generator: Annotated[str, typer.Option(help="mlp, attention, mixture or adversarial.")] = "mlp",
     learner: Annotated[
         str, typer.Option(help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2 or alpaca.")
     ] = "maml",

@@ -266,8 +266,9 @@ class Settings(BaseModel):
     adapted to its pairs since then alone; if that mapping is clearly better on the newest pairs,
     the window loses the older ones, in Redis too."""
     max_resident_streams: int = Field(20_000, ge=1, le=10_000_000)
-    """How many windows are kept in memory. Beyond that, the least recently changed are evicted.
-    Redis keeps them; reading one back costs as much as several events."""
+    """How many windows are kept in memory. Beyond that, windows are evicted: of two chosen by
+    chance the one that changed longer ago. Redis keeps them; reading one back costs as much as
+    several events, and many of those are logged as `memory_too_small`."""
     window_memory_mib: int = Field(0, ge=0, le=16_777_216)
     """If set, no more windows are kept in memory than fit into this many MiB, together with what
     the engine keeps beside them. 0 leaves the number to max_resident_streams."""
@@ -330,6 +331,10 @@ class Settings(BaseModel):
     """The least severe lines that are logged; debug logs a line for every published mapping."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """json is for machines, console for people. auto is console if stderr is a terminal."""
+    tracing: bool = False
+    """Sends spans by OTLP over HTTP to where OTEL_EXPORTER_OTLP_ENDPOINT says: one for each stage
+    of a turn, and one for each mapping of an event that came with a trace context (the header
+    `traceparent`), which the mapping then carries on. Needs the extra `tracing`."""
     instance: str | None = Field(None, max_length=128)
     """The name of this worker in logs and turn ids; if unset, host name, process and start time.
     With a name of your own, turn ids repeat after a restart."""

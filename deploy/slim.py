@@ -1,7 +1,9 @@
 """Removes from an environment what the image never runs: `python slim.py SITE_PACKAGES`.
 
-That is C headers, static libraries, and the test suites that numpy, sympy and networkx install. It
-prints how much was freed, and the packages that take the most room afterwards.
+That is C headers, static libraries, CUDA's libraries that torch does not link to, and the test
+suites that numpy, sympy and networkx install. Where there is no C compiler, triton goes as well: it
+builds a part of itself with one when a GPU is first used. The script prints how much was freed, and
+the packages that take the most room afterwards.
 """
 
 import shutil
@@ -9,12 +11,22 @@ import sys
 from pathlib import Path
 
 HEADERS = ("torch/include", "nvidia/*/include", "numpy/_core/include", "triton/_C/include")
+CUDA_UNUSED = (
+    "nvidia/*/lib/libcusolverMg.so*",  # several GPUs in one solver
+    "nvidia/*/lib/libnvperf_*.so*",  # the profiler's counters
+    "nvidia/nvshmem/lib/nvshmem_*.so*",  # transports between machines
+    "nvidia/nvshmem/lib/*.bc",
+    "nvidia/*/bin",
+)
+COMPILERS = ("cc", "gcc", "clang")
+TRITON = ("triton", "triton-*.dist-info")
 TESTS_OF = ("numpy", "sympy", "networkx", "mpmath")
 
 
 def removable(site: Path) -> list[Path]:
     """Returns the folders and files under `site` that nothing at run time reads."""
-    found = [path for pattern in HEADERS for path in site.glob(pattern)]
+    patterns = (*HEADERS, *CUDA_UNUSED, *(() if any(map(shutil.which, COMPILERS)) else TRITON))
+    found = [path for pattern in patterns for path in site.glob(pattern)]
     found += [path for name in TESTS_OF for path in (site / name).rglob("tests") if path.is_dir()]
     return sorted({*found, *site.rglob("*.a")})
 

@@ -3,6 +3,8 @@
 - backlog: many large mappings are owed at once, and the time for a delivery is short. The turn's
   mappings must not be one delivery: that is never acknowledged, and begins anew for ever.
 - trickle: events come one by one, and every turn is for a few of them.
+- evicted: more streams are busy than fit into memory, so that windows are read back from Redis. A
+  few more must cost a little more.
 - swap: another θ is activated while events come. All mappings are made anew, and events must not
   wait behind them.
 """
@@ -23,7 +25,7 @@ from benchmarks.output import Benchmark, NoFigures, Report, Say
 from benchmarks.process import Process
 from benchmarks.stream.drain import Bench
 from benchmarks.stream.latency import Mapped, Sent, freshness, nearest_rank
-from benchmarks.stream.plan import StreamPlan, StreamScenario
+from benchmarks.stream.plan import EVERY_EVENT, StreamPlan, StreamScenario
 from benchmarks.stream.stream import PACKAGES, PATIENT
 from benchmarks.stream.topics import Offsets, Place, Reader, made_topics, place_of, prefill
 from benchmarks.stream.worker_process import Watched
@@ -38,6 +40,7 @@ from model.theta.meta_init import MetaInit, fresh_meta_init
 from model.theta.meta_init_file import meta_init_to_bytes
 
 MIB = 2**20
+RETURNED = "adaptd_windows_returned_total"
 ALL_EVENTS = {"publish_interval_ms": 0}
 
 
@@ -45,7 +48,7 @@ ALL_EVENTS = {"publish_interval_ms": 0}
 class CliffsPlan:
     """How much of each is measured."""
 
-    only: tuple[str, ...] = ("backlog", "trickle", "swap")
+    only: tuple[str, ...] = ("backlog", "trickle", "evicted", "swap")
     backlog_streams: int = 900
     backlog_dim: int = 2048  # a mapping in full has 2 MB
     delivery_timeout_ms: int = 1_500
@@ -53,6 +56,10 @@ class CliffsPlan:
     trickle_dim: int = 512
     trickle_rate: float = 200.0  # events per second
     trickle_s: float = 20.0
+    evicted_streams: int = 2_000
+    evicted_events: int = 16_000  # beyond those that fill windows; they come in rounds
+    evicted_s: float = 4.0
+    working_sets: tuple[float, ...] = (1.0, 1.1, 2.0)  # streams over what fits into memory
     swap_streams: int = 10_000
     swap_dim: int = 64
     swap_rate: float = 100.0  # events per second
@@ -66,6 +73,9 @@ QUICK = CliffsPlan(
     backlog_dim=256,
     trickle_streams=50,
     trickle_s=3.0,
+    evicted_streams=60,
+    evicted_events=600,
+    evicted_s=0.5,
     swap_streams=200,
     swap_rate=50.0,
     swap_s=8.0,
@@ -76,7 +86,7 @@ QUICK = CliffsPlan(
 def cliffs_figures(plan: CliffsPlan, say: Say) -> Report:
     """Measures each cliff on a real Kafka and a real Redis of their own. Raises NoFigures,
     ServicesUnavailable, Unavailable."""
-    cases = {"backlog": backlog, "trickle": trickle, "swap": swap}
+    cases = {"backlog": backlog, "trickle": trickle, "evicted": evicted, "swap": swap}
     if unknown := sorted(set(plan.only) - set(cases)):
         raise NoFigures(f"no case {', '.join(unknown)}; have {', '.join(cases)}")
     with ExitStack() as stack:
@@ -150,6 +160,37 @@ def trickle(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Rep
         "mean_latency_ms": rounded(statistics.fmean(waited_ms)),
     }
     say(f"trickle: {found}")
+    return found
+
+
+def evicted(plan: CliffsPlan, services: Services, folder: Path, say: Say) -> Report:
+    """Returns the CPU time per event, and how many windows were read back for each, by how many
+    times as many streams there are as fit into memory."""
+    sized = StreamPlan(
+        streams=plan.evicted_streams,
+        dim=plan.trickle_dim,
+        events=plan.evicted_events,
+        least_events=min(4_000, plan.evicted_events // 4),
+        seed=plan.seed,
+    )
+    bench = _bench(sized, services, folder)
+    settings = bench.settings(StreamScenario("adaptd"))
+    names = {settings.kafka_events_topic, settings.kafka_meta_inits_topic}
+    spent: dict[float, float] = {}
+    found: Report = {"streams": sized.streams}
+    with made_topics(settings, bench.largest_mapping, names):
+        prefill(settings, sized.workload(), bench.prefilled)
+        for times in plan.working_sets:
+            resident = {"max_resident_streams": round(sized.streams / times)}
+            scenario = StreamScenario("adaptd", EVERY_EVENT | resident)
+            drain = bench.drain(scenario, sized.first_interval_ms, plan.evicted_s)
+            spent[times] = drain.cpu_us_per_event("worker")
+            name = f"working_set_{100 * times:.0f}_percent"
+            found[f"{name}_cpu_us_per_event"] = rounded(spent[times])
+            found[f"{name}_read_back_per_event"] = rounded(drain.per_event(RETURNED))
+            if times > 1.0:
+                found[f"{name}_over_all_in_memory"] = rounded(spent[times] / spent[1.0])
+    say(f"evicted: {found}")
     return found
 
 

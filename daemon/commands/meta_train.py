@@ -30,7 +30,7 @@ def meta_train(
         Path | None, typer.Option("--recipe", help="TOML file of recipe settings.")
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="mlp, attention or adversarial. [default: fits]")
+        str | None, typer.Option(help="mlp, attention, mixture or adversarial. [default: fits]")
     ] = None,
     learner: Annotated[
         str | None,

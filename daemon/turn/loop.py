@@ -398,7 +398,9 @@ class Loop:
     # ---- between the steps
 
     def _load(self, ids: Iterable[StreamId], report: TurnReport) -> None:
-        report.loaded += load_missing(self._store, self._streams, ids)
+        loaded = load_missing(self._store, self._streams, ids)
+        report.loaded += loaded.windows
+        report.returned += loaded.returned
 
     def _evict(self, report: TurnReport) -> None:
         """Makes room in memory, and reports what is held after that."""

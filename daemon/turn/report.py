@@ -201,6 +201,8 @@ class TurnReport:
     """The first of them, by reason."""
     loaded: int = 0
     """How many windows were read back from the store."""
+    returned: int = 0
+    """How many streams came back into memory that had been evicted."""
     restored: Mapping[int, Sequence[str]] = field(default_factory=dict)
     """Streams by partition whose windows the store had lost and got again from memory."""
     evicted: int = 0

@@ -112,16 +112,24 @@ def shorten_all(store: WindowStore, verdicts: Iterable[Verdict], owned: Ownershi
     return lost
 
 
-def load_missing(store: WindowStore, streams: Streams, ids: Iterable[StreamId]) -> int:
+class Loaded(NamedTuple):
+    """What came into memory from the store."""
+
+    windows: int
+    returned: int
+    """Streams that were in memory some time before."""
+
+
+def load_missing(store: WindowStore, streams: Streams, ids: Iterable[StreamId]) -> Loaded:
     """Adds those of the streams that are not in memory, with the windows that the store has.
-    Returns how many windows were found. Raises Unavailable."""
+    Raises Unavailable."""
     missing: dict[int, list[str]] = {}
     for stream_id in dict.fromkeys(ids):
         if stream_id not in streams:
             missing.setdefault(stream_id.partition, []).append(stream_id.key)
-    found = 0
+    found = returned = 0
     for partition, keys in missing.items():
         kept = store.load(partition, keys)
-        streams.add({StreamId(partition, key): pairs for key, pairs in kept.items()})
+        returned += streams.add({StreamId(partition, key): pairs for key, pairs in kept.items()})
         found += sum(map(bool, kept.values()))
-    return found
+    return Loaded(found, returned)

@@ -10,6 +10,7 @@ interval.
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from model.values.drift import DriftWatch
 from model.values.episode import Adaptation, Cut
 from model.values.gate import Outcome
 
+DRAWS = 16
+"""At most, for two streams of which one is evicted: more are needed where hardly any is idle."""
 REMEMBERED = 4
 """Evicted streams that are remembered for each slot: about 2 KB a slot, little beside a window."""
 
@@ -73,6 +76,8 @@ class Stream:
     """When the newest pair happened (ms, UTC)."""
     fresh: int = 0
     """How many events have come since the stream was last adapted."""
+    changed_in: int = 0
+    """The number of the last `Streams.slide` that had an event of it."""
     last: LastPublication | None = None
     unpublished_since_ms: int | None = None
     """Record time (ms, UTC) of the oldest event that no published mapping reflects yet."""
@@ -100,13 +105,17 @@ class Stream:
 
 
 class Streams:
-    """The streams in memory, the least recently changed first; the store has all streams."""
+    """The streams in memory; the store has all streams."""
 
     def __init__(self, shape: WindowShape, windows: Windows, slots: int) -> None:
         """`slots` is how many streams there is room for."""
         self._shape = shape
         self._windows = windows
-        self._streams: OrderedDict[StreamId, Stream] = OrderedDict()
+        self._streams: dict[StreamId, Stream] = {}
+        self._by_slot: list[StreamId | None] = []
+        """Of the slots that were ever used."""
+        self._slides = 0
+        self._random = random.Random(0)
         self._watch = DriftWatch(slots, shape.size)
         self._free = list(reversed(range(slots)))
         self._evicted: OrderedDict[StreamId, Stream] = OrderedDict()
@@ -139,21 +148,26 @@ class Streams:
             raise ValueError(f"{len(self._streams)} streams have pairs in other windows")
         self._windows = windows
 
-    def add(self, kept: Mapping[StreamId, Sequence[Pair]]) -> None:
+    def add(self, kept: Mapping[StreamId, Sequence[Pair]]) -> int:
         """Adds streams with the pairs that the store kept of them; new streams have none. Those
-        that were evicted go on as if they had stayed.
+        that were evicted go on as if they had stayed. Returns how many of those there are.
 
         Each gets the slot that was freed last: no more slots are ever touched than there were
         streams at one time.
         """
+        returned = 0
         for stream_id in kept:
             slot = self._free.pop()
             self._windows.clear(slot)
             self._watch.clear(slot)
             before = self._evicted.pop(stream_id, None)
+            returned += before is not None
             self._streams[stream_id] = before.returned(slot) if before else Stream(stream_id, slot)
+            self._by_slot += [None] * (slot + 1 - len(self._by_slot))
+            self._by_slot[slot] = stream_id
         for slid in self.slide(kept.items()):
             self.mark_stored(slid.stream)
+        return returned
 
     def mark_stored(self, stream_id: StreamId) -> int:
         """Notes that the store is asked to have all pairs of the window. Returns how many it had
@@ -164,16 +178,16 @@ class Streams:
 
     def slide(self, arrived: Iterable[tuple[StreamId, Sequence[Pair]]]) -> list[Slid]:
         """Adds pairs to their streams' windows, all in one append, and returns what each item did.
-        These streams are now the most recently changed. Raises KeyError for a stream that is not
-        in memory."""
+        Raises KeyError for a stream that is not in memory."""
         slots: list[int] = []
         rings: list[int] = []
         fresh: list[Pair] = []
         slid: list[Slid] = []
         size = self._shape.size
+        self._slides += 1
         for stream_id, pairs in arrived:
-            self._streams.move_to_end(stream_id)
             stream = self._streams[stream_id]
+            stream.changed_in = self._slides
             new = [pair for pair in pairs if stream.count_in(pair, self._shape)]
             slots += [stream.slot] * len(new)
             rings += [at % size for at in range(stream.added - len(new), stream.added)]
@@ -263,20 +277,38 @@ class Streams:
         return ids
 
     def evict(self, most: int, busy: Callable[[StreamId], bool]) -> int:
-        """Removes the least recently changed streams until `most` are left, except the busy ones.
-        Returns how many it removed. They come back from the store with their next event, or when
-        they are due. Of those evicted, a limited number is remembered, the last."""
-        surplus = len(self._streams) - most
-        if surplus <= 0:
-            return 0
-        idle = (stream_id for stream_id in self._streams if not busy(stream_id))
-        gone = [stream_id for stream_id, _ in zip(idle, range(surplus), strict=False)]
-        self._evicted |= {stream_id: self._streams[stream_id] for stream_id in gone}
+        """Removes streams until `most` are left, except the busy ones. Returns how many it removed.
+        They come back from the store with their next event, or when they are due. Of those
+        evicted, a limited number is remembered, the last.
+
+        Of two streams chosen by chance the one goes that changed longer ago. Where events come in
+        rounds, the one that changed longest ago is the very next to be needed: of a tenth more
+        streams than fit each would be read back at each of its events, and so it is every fourth.
+        """
+        gone = 0
+        while len(self._streams) > most and (chosen := self._chosen(busy)) is not None:
+            self._evicted[chosen] = self._streams[chosen]
+            self._remove([chosen])
+            gone += 1
         while len(self._evicted) > self._most_evicted:
             self._evicted.popitem(last=False)
-        self._remove(gone)
-        return len(gone)
+        return gone
+
+    def _chosen(self, busy: Callable[[StreamId], bool]) -> StreamId | None:
+        """Returns the stream to evict next; None where all are busy."""
+        drawn: set[StreamId] = set()
+        for _ in range(DRAWS):
+            stream_id = self._random.choice(self._by_slot)
+            if stream_id is not None and not busy(stream_id):
+                drawn.add(stream_id)
+            if len(drawn) == 2:
+                break
+        if not drawn:
+            return next((each for each in self._streams if not busy(each)), None)
+        return min(drawn, key=lambda each: (self._streams[each].changed_in, each))
 
     def _remove(self, ids: Iterable[StreamId]) -> None:
         for stream_id in ids:
-            self._free.append(self._streams.pop(stream_id).slot)
+            slot = self._streams.pop(stream_id).slot
+            self._free.append(slot)
+            self._by_slot[slot] = None

@@ -26,6 +26,9 @@ SHOWN_STREAMS = 10
 """How many streams of a partition a line of the log names."""
 MOST_STREAMS_NAMED = 5
 """Of those that a turn finds in a second partition: partitions that were added move thousands."""
+THRASH_INTERVAL_S, THRASH_SHARE, LEAST_RETURNED = 60.0, 0.1, 100
+"""Memory is too small where within so many seconds more evicted streams came back than this share
+of the events, and more than so many."""
 DEAD_LETTER_INTERVAL_S = 10.0
 """At most one dead letter of each reason is shown in this time: a broken producer makes thousands
 in a second, and they are alike."""
@@ -88,6 +91,8 @@ class TurnLog:
         self._now = now
         self._shown_at: dict[MalformedReason, float] = {}
         self._not_shown: Counter[MalformedReason] = Counter()
+        self._returned = self._events = 0
+        self._thrash_from = now()
 
     def finished(self, report: TurnReport) -> None:
         """Logs a line for a turn in which something happened, and at debug one for each mapping."""
@@ -103,6 +108,7 @@ class TurnLog:
             shown = {p: list(keys)[:SHOWN_STREAMS] for p, keys in report.restored.items()}
             count = sum(map(len, report.restored.values()))
             self._log.warning("windows_restored", turn=report.turn, count=count, streams=shown)
+        self._thrash(report)
         if not (report.offsets or report.verdicts):
             return
         if report.batch_splits:
@@ -158,6 +164,23 @@ class TurnLog:
                 streams=len(report.streams_moved),
                 what_to_do="if no partitions were added, give all producers the same partitioner",
             )
+
+    def _thrash(self, report: TurnReport) -> None:
+        """Logs, once a minute, that windows are evicted and read back again and again."""
+        self._returned += report.returned
+        self._events += report.events
+        if self._now() - self._thrash_from < THRASH_INTERVAL_S:
+            return
+        if self._returned > max(THRASH_SHARE * self._events, LEAST_RETURNED):
+            self._log.warning(
+                "memory_too_small",
+                returned=self._returned,
+                events=self._events,
+                resident=report.holdings.streams,
+                what_to_do="raise ADAPTD_MAX_RESIDENT_STREAMS (and ADAPTD_WINDOW_MEMORY_MIB, if it "
+                "is set), or add workers",
+            )
+        self._returned, self._events, self._thrash_from = 0, 0, self._now()
 
     def _show_some(self, report: TurnReport) -> None:
         """Logs the first dead letter of each reason that none was shown of for a while."""

@@ -41,6 +41,7 @@ CounterName = Literal[
     "mappings_published",
     "windows_loaded",
     "windows_evicted",
+    "windows_returned",
     "windows_restored",
     "unavailable",
     "partitions_claimed",
@@ -131,6 +132,10 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     "mappings_published": MetricSpec("Mappings acknowledged by Kafka, by outcome.", "outcome"),
     "windows_loaded": MetricSpec("Windows read back from Redis."),
     "windows_evicted": MetricSpec("Windows removed from memory; Redis still has them."),
+    "windows_returned": MetricSpec(
+        "Evicted streams that came back into memory; many beside the events say that memory is too "
+        "small for the streams, see ADAPTD_MAX_RESIDENT_STREAMS."
+    ),
     "windows_restored": MetricSpec(
         "Windows that Redis had lost, in part or whole, and got again from memory."
     ),

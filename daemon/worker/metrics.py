@@ -279,6 +279,7 @@ class Metrics:
         held = report.holdings
         self._counters["windows_loaded"].inc(report.loaded)
         self._counters["windows_evicted"].inc(report.evicted)
+        self._counters["windows_returned"].inc(report.returned)
         self._counters["windows_restored"].inc(sum(map(len, report.restored.values())))
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))

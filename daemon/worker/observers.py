@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from structlog.stdlib import BoundLogger
@@ -27,6 +28,9 @@ from daemon.worker.metrics import Metrics
 from model.serving.engine import Engine
 from model.values.errors import DeviceLost
 
+if TYPE_CHECKING:
+    from daemon.adapters.tracing import Tracing  # imports OpenTelemetry, which is an extra
+
 
 @dataclass(frozen=True, slots=True)
 class Observers:
@@ -36,6 +40,7 @@ class Observers:
     turns: TurnLog
     metrics: Metrics
     health: Health
+    tracing: Tracing | None = None
 
     def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """A turn, or the start, ended early."""
@@ -108,6 +113,8 @@ class Observers:
         with self._stalls_told():
             self.health.finished(report, joined=joined, now=time.monotonic(), at=at)
         self.turns.finished(report)
+        if self.tracing is not None:
+            self.tracing.turn_ended(report, at)
         if report.shadow.fault:
             self.metrics.candidate_refused(report.shadow.reason)
             detail = {"reason": report.shadow.reason, "detail": report.shadow.fault}

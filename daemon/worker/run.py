@@ -47,7 +47,9 @@ from daemon.worker.wiring import (
     message_builder,
     on_cpu,
     open_ports,
+    open_tracing,
     require_redis,
+    traced,
 )
 from model.serving.engine import Engine
 from model.values.errors import DeviceLost
@@ -72,8 +74,9 @@ def serve(settings: Settings) -> int:
     metrics.watch_ready(lambda: health.ready()[0])
     within_s = settings.stop_timeout_s
     stop.enforce(within_s, lambda: logger.warning("stopped_unfinished", after_s=within_s))
-    observers = Observers(logger, TurnLog(logger), metrics, health)
     with ExitStack() as stack:
+        tracing = stack.enter_context(open_tracing(settings, instance))
+        observers = Observers(logger, TurnLog(logger), metrics, health, tracing)
         http = HttpServer(settings.http_host, settings.http_port, metrics.registry, health)
         stack.callback(http.close)
         logger.info("starting", http=http.url, **engine_facts(engine))
@@ -88,7 +91,8 @@ def serve(settings: Settings) -> int:
             told = {"redis": redis.version, "evicts": redis.eviction}
             logger.info("connected", topic=settings.kafka_events_topic, **told)
             messages = message_builder(settings, engine)
-            loop = Loop(loop_policy(settings, engine), ports, messages, instance)
+            policy = loop_policy(settings, engine)
+            loop = Loop(policy, traced(ports, tracing), messages, instance)
             worker = Worker(loop, ports, engine, settings, canaries)
             if canaries:
                 canaries.led_by(lambda: loop.owns(0))

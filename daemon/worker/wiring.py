@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ from model.theta.meta_init_file import load_meta_init, shipped
 from model.values.episode import Cut
 from model.values.errors import BadMetaInit
 from model.values.outside import described
+
+if TYPE_CHECKING:
+    from daemon.adapters.tracing import Tracing  # imports OpenTelemetry, which is an extra
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -205,6 +208,34 @@ def _warm(engine: Engine) -> None:
     windows = engine.windows(1)
     windows.append([0, 0], [x_D, x_D], [y_E, y_E])
     windows.adapt([Cut(0, 1, 1)])
+
+
+@contextmanager
+def open_tracing(settings: Settings, instance: str) -> Iterator[Tracing | None]:
+    """Sends spans for the block where the settings ask for it, and imports OpenTelemetry only then.
+    Raises Misconfigured when it is not installed."""
+    if not settings.tracing:
+        yield None
+        return
+    try:
+        from daemon.adapters.tracing import exported
+    except ImportError as e:
+        raise Misconfigured(
+            f"ADAPTD_TRACING = True: {e}; run pip install '.[tracing]' in the folder that adaptd "
+            "was installed from"
+        ) from e
+    with exported(instance, settings.kafka_mappings_topic) as tracing:
+        yield tracing
+
+
+def traced(ports: Ports, tracing: Tracing | None) -> Ports:
+    """Returns the ports with a source and an outbox that carry trace contexts on."""
+    if tracing is None:
+        return ports
+    from daemon.adapters.tracing import TracedEventSource, TracedOutbox
+
+    source, outbox = TracedEventSource(ports.source, tracing), TracedOutbox(ports.outbox, tracing)
+    return replace(ports, source=source, outbox=outbox)
 
 
 @contextmanager

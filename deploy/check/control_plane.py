@@ -45,7 +45,7 @@ def built_plane() -> str:
     wanted = re.search(r"k8s.io/kubernetes (v[\d.]+)", (SOURCE / "go.mod").read_text())
     assert wanted
     version = f"k8s.io/component-base/version.gitVersion={wanted[1]}"
-    return str(go_program(SOURCE, f"-ldflags=-s -w -X {version}"))
+    return str(go_program(SOURCE, "-trimpath", f"-ldflags=-s -w -X {version}"))
 
 
 class Cluster:

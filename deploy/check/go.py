@@ -21,7 +21,7 @@ def go_program(source: Path, *flags: str) -> Path:
         raise CannotTry(f"no go on PATH: it builds {source.name}")
     print(f"building {source.name} with Go", flush=True)  # noqa: T201
     program.parent.mkdir(parents=True, exist_ok=True)
-    words = ["nice", "-n", "10", "go", "build", "-p", "2", "-trimpath", *flags]
+    words = ["nice", "-n", "10", "go", "build", "-p", "2", *flags]
     if subprocess.run([*words, "-o", str(program), "."], cwd=source, check=False).returncode != 0:
         raise CannotTry(f"go could not build {source}")
     return program

@@ -102,6 +102,8 @@ LIMITS: dict[str, Schema] = {
     "extraEnvFrom": LIST,
     "extraVolumes": NAMED,
     "extraVolumeMounts": NAMED,
+    "extraContainers": NAMED,
+    "extraInitContainers": NAMED,
     "extraObjects": {"type": "array", "items": {"type": ["object", "string"]}},
     "podDisruptionBudget.maxUnavailable": {
         "type": ["integer", "string"],

@@ -10,6 +10,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
+
 from model.emoji.train_tenants import cache_features, usual_sources
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, save_meta_init
@@ -33,10 +35,11 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Add to θs what sources they were trained on.")
     parser.add_argument("files", type=Path, nargs="+")
+    console = Console(soft_wrap=True)
     for path in parser.parse_args().files:
         theta = with_usual_sources(load_meta_init(path))
         save_meta_init(theta, path)
-        print(f"wrote {path}: {theta.version}")  # noqa: T201 — the command's output
+        console.print(f"wrote {path}: {theta.version}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from model.evaluate import methods
 from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.methods import Method, Outputs
 from model.inner import batched
+from model.inner.generators import CONDITIONED
 from model.mappings.mlp import Mlp, apply
 from model.meta.episodes import EpisodeSizes, EpisodeSource
 from model.meta.progress import seeded
@@ -50,7 +51,7 @@ def closed_form_choices(table: EmojiTable, theta: MetaInit) -> Choices:
     if theta.source_dim >= theta.target_dim:
         first = FirstDims(theta.target_dim)
         found = on_shared(first, f"the encoder's first {first.dims} features") | found
-    if table.family is None and theta.source_dim == theta.target_dim:
+    if table.family is None and not table.spaces and theta.source_dim == theta.target_dim:
         found = {"encoders as they are": {"": methods.constant(lambda x_RD: x_RD)}} | found
     return found
 
@@ -121,7 +122,7 @@ def ceiling_choices(table: EmojiTable, thetas: Mapping[str, MetaInit], first: Me
     if first.source_dim >= dim:
         features[f"the encoder's first {dim} features"] = FirstDims(dim)
     for name, theta in thetas.items():
-        if theta.generator.kind == "attention" and theta.encoder_version == first.encoder_version:
+        if theta.generator.kind in CONDITIONED and theta.encoder_version == first.encoder_version:
             features[f"{name}'s u(x)"] = _u(theta)
     known = {n: _with_matrix(mapping, table.family, dim) for n, mapping in features.items()}
     return {"ceiling": known} if known else {}

@@ -33,6 +33,8 @@ HELD_OUT_VENDOR = "twemoji"
 """Never trained on: every reported figure is on its drawings, unless it says otherwise."""
 
 Split = Literal["train", "validation", "rest"]
+Vectors = Literal["universal", "clean"]
+"""Which embedding of concepts: of names in all languages, or in those that are trained on."""
 
 _DATA = Path(__file__).parent / "data"
 
@@ -104,10 +106,19 @@ def universal() -> FloatArray:
 
 
 @cache
-def concept_vectors(dim: int) -> FloatArray:
-    """Return the first `dim` columns of the universal embedding, scaled to norm √dim (Y, dim);
+def clean() -> FloatArray:
+    """Return the same without the languages that θs are judged on (Y, 64); see
+    `model.emoji.language_spaces`. Read-only."""
+    embedding_YU: FloatArray = np.load(_DATA / "clean64.npy").astype(np.float32)
+    embedding_YU.flags.writeable = False
+    return embedding_YU
+
+
+@cache
+def concept_vectors(dim: int, vectors: Vectors = "universal") -> FloatArray:
+    """Return the first `dim` columns of an embedding of concepts, scaled to norm √dim (Y, dim);
     read-only."""
-    columns_YE = universal()[:, :dim]
+    columns_YE = (universal() if vectors == "universal" else clean())[:, :dim]
     norms_Y1 = np.linalg.norm(columns_YE, axis=1, keepdims=True)
     vectors_YE: FloatArray = (columns_YE / norms_Y1 * np.sqrt(dim)).astype(np.float32)
     vectors_YE.flags.writeable = False

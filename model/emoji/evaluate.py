@@ -137,7 +137,7 @@ def tables_for(theta: MetaInit, name: str) -> tuple[EmojiTable, ...]:
 
 
 def _fits(theta: MetaInit, table: EmojiTable) -> bool:
-    target = "text" if table.family is None else "vector"
+    target = "text" if table.family is None and not table.spaces else "vector"
     if (theta.source_modality, theta.target_modality) != ("image", target):
         return False
-    return table.family is None or theta.target_dim == table.dim
+    return target == "text" or theta.target_dim == table.dim

@@ -18,6 +18,7 @@ from torch import Tensor
 from model.baselines.joint import JointRecipe
 from model.emoji import baselines as emoji_baselines
 from model.emoji import drawings as emoji
+from model.emoji import language_spaces
 from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
 from model.emoji.baselines import Choices
@@ -253,6 +254,9 @@ class EmojiTest:
         pixels = emoji_streams.noisy(emoji.sheet(table.vendor)[concepts_N], table.noise, seed=0)
         name = f"{table.vendor} {table.split} {table.noise}"
         x_ND = self._cache.pictures(theta, name, pixels)
+        if table.spaces:
+            languages = self._languages(language_spaces.languages(trained=False))
+            return emoji_streams.space_streams(concepts_N, x_ND, languages, theta.target_dim)
         if table.family is None:
             every = emoji_names.HELD_OUT_LANGUAGES
             if table.languages == "trained":

@@ -109,7 +109,7 @@ def untuned_thetas(thetas: Mapping[str, MetaInit]) -> dict[str, MetaInit]:
 def _rows(
     name: str, theta: MetaInit, cache: FeatureCache, options: UntunedOptions
 ) -> Iterator[DataRow]:
-    streams = _streams(name, theta, cache, options.tenants)
+    streams = held_out_streams(name, theta, cache, options.tenants)
     compared = compared_methods(theta, options.plan)
     for transformation in TRANSFORMATIONS:
         episodes = transformed_episodes(streams, transformation, options.plan)
@@ -124,7 +124,11 @@ def _rows(
         yield DataRow(name, moving.name, _cells(windows | own, {None: judged}))
 
 
-def _streams(name: str, theta: MetaInit, cache: FeatureCache, tenants: int) -> list[RecordedStream]:
+def held_out_streams(
+    name: str, theta: MetaInit, cache: FeatureCache, tenants: int
+) -> list[RecordedStream]:
+    """Return streams of tenants never trained on, with the held-out vendor's pictures of all
+    concepts of the training split."""
     vendor = emoji.HELD_OUT_VENDOR
     concepts_N = emoji.drawn_by(vendor, "train")
     x_ND = cache.pictures(theta, f"{vendor} train 0.0", emoji.sheet(vendor)[concepts_N])
@@ -135,7 +139,7 @@ def _streams(name: str, theta: MetaInit, cache: FeatureCache, tenants: int) -> l
 def _static_note(name: str, theta: MetaInit, cache: FeatureCache, options: UntunedOptions) -> str:
     """How many windows are cut of tenants that do not change."""
     engine = comparison.engine_for(theta, replace(options.plan, sizes=(SUPPORT_PAIRS,)))
-    streams = _streams(name, theta, cache, options.static_tenants)
+    streams = held_out_streams(name, theta, cache, options.static_tenants)
     rng = _generator(options.seed, "static", name)
     found = cuts_of(engine, static_windows(streams, rng))
     return f"static tenants, {name}: {found.cuts} windows cut in {found.pairs:,} pairs"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.emoji import drawings as emoji
 from model.emoji import names as emoji_names
+from model.emoji.language_spaces import read_spaces
 from model.emoji.tables import EmojiTable
 from model.emoji.tenants import TENANT_SEED, Family, Tenant
 from model.emoji.training_episodes import (
@@ -113,6 +114,22 @@ def language_streams(
         y_NE = cache.texts(theta, f"{language} {_digest_of(called)}", texts)
         times_N = np.zeros(len(rows), np.int64)
         streams.append(RecordedStream(language, x_ND[rows], y_NE, times_N, _labels(called)))
+    return streams
+
+
+def space_streams(
+    concepts_N: IndexArray, x_ND: FloatArray, languages: Sequence[str], dim: int
+) -> list[RecordedStream]:
+    """Make a stream per language: pictures, and vectors in the space that the language's names
+    make."""
+    spaces = read_spaces(languages, concepts_N.tolist(), dim)
+    streams = []
+    y_ZNE, known_ZN = spaces.y_ZYE.numpy(), spaces.known_ZY.numpy()
+    for language, y_NE, known_N in zip(languages, y_ZNE, known_ZN, strict=True):
+        called, times_N = concepts_N[known_N], np.zeros(int(known_N.sum()), np.int64)
+        streams.append(
+            RecordedStream(language, x_ND[known_N], y_NE[known_N], times_N, _labels(called))
+        )
     return streams
 
 

@@ -24,6 +24,10 @@ class EmojiTable:
     family: Family | None = "low-rank"
     """None where streams are languages."""
     languages: Literal["trained", "held out"] = "trained"
+    spaces: bool = False
+    """Whether a language's targets are the space that its names make, by
+    `model.emoji.language_spaces`, of languages that nothing was trained on; otherwise they are
+    encoded names."""
     split: Split = "train"
     vendor: str = HELD_OUT_VENDOR
     noise: float = 0.0
@@ -58,6 +62,25 @@ _NEITHER = (
     _neither(_FOR_BOTH, _BOTH, "linear", "a random linear map"),
     _neither(_FOR_BOTH, _BOTH, "permutation", "a permutation of the dimensions"),
 )
+
+
+def _spaces(dim: int, thetas: tuple[str, ...], split: Split = "train") -> EmojiTable:
+    unseen = split != "train"
+    return EmojiTable(
+        f"languages-{dim}" + ("-unseen" if unseen else ""),
+        f"Languages that nothing was trained on, each with a space of its own, {dim} dimensions"
+        + (", concepts never trained on" if unseen else ""),
+        thetas,
+        dim,
+        None,
+        spaces=True,
+        split=split,
+        setting=None if unseen else f"languages, {dim}",
+        against_ridge=True,
+    )
+
+
+_SPACES_LOW = ("emoji-languages-32", "emoji-lowrank", "emoji-lowrank-maml")
 
 TABLES: tuple[EmojiTable, ...] = (
     EmojiTable(
@@ -118,6 +141,10 @@ TABLES: tuple[EmojiTable, ...] = (
         baselines="ridge",
         against_ridge=True,
     ),
+    _spaces(_BOTH, _FOR_BOTH),
+    _spaces(_LOW, _SPACES_LOW),
+    _spaces(64, ("emoji-names",)),
+    _spaces(_LOW, _SPACES_LOW, "validation"),
     EmojiTable(
         "names",
         "Image to name: streams are languages, not synthetic",
@@ -154,6 +181,7 @@ COMMANDS: dict[str, str] = {
     "emoji-lowrank-maml": f"{_EMOJI} maml --encoder-from FILE",
     "emoji-both": f"{_TENANTS} --families both",
     "emoji-names": f"{_EMOJI} names --encoder-from FILE --text-from FILE",
+    "emoji-languages-32": f"{_EMOJI} languages --dim 32 --encoder-from FILE",
 }
 """The command that trains each shipped θ, without --out; FILE is the encoder, or a θ that has
 it."""

@@ -177,9 +177,9 @@ def train_features(
 
     def accumulate(step: int) -> dict[str, float]:
         v_N = torch.randint(len(features.u_YE), (recipe.pictures,), generator=generator)
-        x_ND = _pictures(features, v_N, recipe.feature_noise, generator)
+        x_ND = noisy_pictures(features, v_N, recipe.feature_noise, generator)
         u_NE = apply(model.theta(), x_ND, recipe.activation)
-        loss = _feature_loss(u_NE, v_N, features, recipe)
+        loss = feature_loss(u_NE, v_N, features, recipe)
         torch.autograd.backward(loss)
         return {"outer_loss": loss.item()}
 
@@ -212,11 +212,11 @@ def outer_loss(
         return _query_loss(o_BQE + bias, candidates_BYE, recipe)
 
     final_B = query_loss_B(read.matrix_BEE, read.bias_BE)
-    family_B = _for_its_own(query_loss_B(read.family_BEE, 0.0), final_B)
+    family_B = for_its_own(query_loss_B(read.family_BEE, 0.0), final_B)
     rotation_B = query_loss_B(read.rotation_BEE, 0.0)
     parts_B = final_B + recipe.family_weight * family_B + recipe.rotation_weight * rotation_B
     half = recipe.pictures // 2
-    shared = _feature_loss(u_NE[:half], batch.v_N[:half], features, recipe)
+    shared = feature_loss(u_NE[:half], batch.v_N[:half], features, recipe)
     true_BSE = features.u_YE[batch.v_N][batch.support_BS]
     wrong_BS = (read.u_BSE[:, :, : recipe.dim] - true_BSE).square().mean(2)
     repair = (wrong_BS * batch.real_BS).sum() / (batch.real_BS.sum() + 1)
@@ -236,7 +236,7 @@ def draw(features: Features, recipe: TenantRecipe, generator: torch.Generator) -
     empty_B = torch.rand(recipe.tenants, generator=generator) < recipe.empty
     length_B = length_B.ceil().masked_fill(empty_B, 0.0)
     return OuterBatch(
-        x_ND=_pictures(features, v_N, recipe.tenant_noise, generator),
+        x_ND=noisy_pictures(features, v_N, recipe.tenant_noise, generator),
         v_N=v_N,
         matrix_BEE=torch.cat(list(_draw_tenants(recipe, generator))),
         support_BS=draws_BN.argsort(1)[:, :longest] + recipe.query,
@@ -278,7 +278,9 @@ def _rotations(count: int, dim: int, generator: torch.Generator) -> Tensor:
     return torch.cat([q_BEE[:, :, :1] * torch.linalg.det(q_BEE)[:, None, None], q_BEE[:, :, 1:]], 2)
 
 
-def _pictures(features: Features, v_N: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def noisy_pictures(
+    features: Features, v_N: Tensor, noise: float, generator: torch.Generator
+) -> Tensor:
     """Return features (N, D) of one picture of each concept, with noise but at the norm they
     had."""
     a_N = torch.randint(features.x_YRD.shape[1], v_N.shape, generator=generator)
@@ -290,8 +292,8 @@ def _pictures(features: Features, v_N: Tensor, noise: float, generator: torch.Ge
     return functional.normalize(noisy_ND, dim=1) * norm_N1
 
 
-def _feature_loss(u_NE: Tensor, v_N: Tensor, features: Features, recipe: TenantRecipe) -> Tensor:
-    cosine_NY = _unit(u_NE) @ _unit(features.u_YE).T
+def feature_loss(u_NE: Tensor, v_N: Tensor, features: Features, recipe: TenantRecipe) -> Tensor:
+    cosine_NY = unit(u_NE) @ unit(features.u_YE).T
     squared_error = (u_NE - features.u_YE[v_N]).square().mean()
     return squared_error + functional.cross_entropy(cosine_NY / recipe.feature_temperature, v_N)
 
@@ -300,19 +302,19 @@ def _query_loss(o_BQE: Tensor, candidates_BYE: Tensor, recipe: TenantRecipe) -> 
     """Return each tenant's loss (B); the first Q candidates are the queries' own targets."""
     query = o_BQE.shape[1]
     squared_error_B = (o_BQE - candidates_BYE[:, :query]).square().mean((1, 2))
-    cosine_BQY = torch.bmm(_unit(o_BQE), _unit(candidates_BYE).transpose(1, 2))
+    cosine_BQY = torch.bmm(unit(o_BQE), unit(candidates_BYE).transpose(1, 2))
     truth_BQ = torch.arange(query).expand(o_BQE.shape[:2])
     logits_BYQ = cosine_BQY.transpose(1, 2) / recipe.temperature
     retrieval_BQ = functional.cross_entropy(logits_BYQ, truth_BQ, reduction="none")
     return squared_error_B + retrieval_BQ.mean(1)
 
 
-def _for_its_own(family_B: Tensor, final_B: Tensor) -> Tensor:
+def for_its_own(family_B: Tensor, final_B: Tensor) -> Tensor:
     """Return the learned family's loss, softly bounded by the final one plus 3, so that a tenant
     that is plainly not of the family does not shape it."""
     bound_B = final_B.detach() + 3.0
     return -2.0 * torch.logsumexp(torch.stack([-family_B / 2.0, -bound_B / 2.0]), dim=0)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1, eps=1e-6)

@@ -181,7 +181,9 @@ def _trained(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpe
     return model.eval().folded(vectors_YU, recipe).rounded()
 
 
-def training_pictures() -> tuple[Tensor, Tensor, Tensor]:
+def training_pictures(
+    vectors: emoji.Vectors = "universal",
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return drawings (R, P, P, 3), each one's place among the training concepts (R), and those
     concepts' vectors (Y, U)."""
     train_Y = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train")
@@ -190,7 +192,7 @@ def training_pictures() -> tuple[Tensor, Tensor, Tensor]:
     chosen = {vendor: emoji.drawn_by(vendor, "train") for vendor in TRAIN_VENDORS}
     pictures = np.concatenate([emoji.sheet(v)[indices] for v, indices in chosen.items()])
     concept_R = np.concatenate([place[indices] for indices in chosen.values()])
-    vectors_YU: NDArray[np.float32] = emoji.concept_vectors(FEATURES)[train_Y]
+    vectors_YU: NDArray[np.float32] = emoji.concept_vectors(FEATURES, vectors)[train_Y]
     return torch.from_numpy(pictures), torch.from_numpy(concept_R), torch.from_numpy(vectors_YU)
 
 

@@ -5,10 +5,14 @@ E = target dim
 
     python -m model.emoji.train_thetas maml  --encoder-from FILE --out FILE
     python -m model.emoji.train_thetas names --encoder-from FILE --text-from FILE --out FILE
+    python -m model.emoji.train_thetas languages --dim 32 --encoder-from FILE --out FILE
 
 maml: emoji pictures into low-rank tenants' spaces, by exact second-order gradient steps with
 learned rates (Meta-SGD per tensor), beside which the attention generator's θ is judged.
 names: emoji pictures to what a language calls them; a stream is a language.
+languages: emoji pictures into a space that a language's names alone make
+(`model.emoji.language_spaces`), by a head with a learned prior covariance. Give it the encoder of
+`model.emoji.clean_encoder`.
 
 Both take the image encoder as it is. Nothing here sees the held-out vendor, the held-out languages,
 or a concept outside the training split.
@@ -25,7 +29,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from model.emoji import drawings as emoji
+from model.emoji import language_spaces
 from model.emoji import names as emoji_names
+from model.emoji.language_spaces import read_spaces
 from model.emoji.tenants import LOW_RANK_DIM
 from model.emoji.train_pictures import TRAIN_VENDORS
 from model.emoji.train_tenants import cache_features, usual_sources
@@ -62,7 +68,11 @@ MAML = Recipe(
 )
 FORM: Form = "full"
 """The form in which the θs that ship were trained, so that they come out byte for byte."""
-RECIPES = {"maml": MAML, "names": replace(MAML, inner_steps=3, steps=1_000)}
+RECIPES = {
+    "maml": MAML,
+    "names": replace(MAML, inner_steps=3, steps=1_000),
+    "languages": replace(MAML, learner="alpaca", steps=400),
+}
 
 
 def main() -> None:
@@ -74,6 +84,7 @@ def main() -> None:
         "--encoder-from", type=Path, required=True, help="the image encoder, or a θ that has it"
     )
     parser.add_argument("--text-from", type=Path, help="names: the text encoder, likewise")
+    parser.add_argument("--dim", type=int, default=LOW_RANK_DIM, help="languages: of their spaces")
     parser.add_argument("--steps", type=int, help="outer steps, instead of the recipe's")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler()])
@@ -85,6 +96,8 @@ def main() -> None:
         recipe = Recipe.from_config(recipe.to_config() | {"steps": arguments.steps})
     if arguments.kind == "maml":
         theta = maml_theta(encoder, recipe)
+    elif arguments.kind == "languages":
+        theta = languages_theta(encoder, recipe, arguments.dim)
     else:
         theta = names_theta(encoder, load_encoder(arguments.text_from, "text"), recipe)
     log.info("trained in %.0f s of a core", time.process_time() - started)
@@ -125,6 +138,23 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
         text,
         usual_sources(features),
         facts=_facts(recipe, f"training split; names in {len(spoken.y_ZYE)} languages"),
+    )
+
+
+def languages_theta(encoder: PartSpec, recipe: Recipe, dim: int) -> MetaInit:
+    """Meta-train the θ from pictures into spaces of `dim` dimensions that languages have."""
+    concepts = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train").tolist()
+    spaces = read_spaces(language_spaces.languages(trained=True), concepts, dim)
+    features = cache_features(encoder, dim, recipe.seed)
+    source = LanguageEpisodes(Pictures(features.x_YRD), spaces, recipe.episode_sizes())
+    trained = train_theta(Data(source), recipe, on_step=lines_of(log.info), form=FORM)
+    return trained.parameters.meta_init(
+        f"emoji-languages-{dim}",
+        "image",
+        "vector",
+        encoder,
+        usual_sources=usual_sources(features),
+        facts=_facts(recipe, f"training split; spaces of {len(spaces.y_ZYE)} languages"),
     )
 
 

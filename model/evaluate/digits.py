@@ -5,12 +5,13 @@ D = source dim (64 pixels), E = target dim
 
 A stream pairs pictures of handwritten digits with its own rotation of one embedding of the ten
 classes, and a little noise. What a newcomer gets from `adaptd new-theta` is compared with ridge
-regression as a newcomer would fit it: on the whole window, its penalty by leave-one-out.
+regression as a newcomer would fit it: on the whole window, its penalty by leave-one-out. So is a θ
+that was meta-trained on other streams, of other pictures (`model.evaluate.digits_training`).
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from model.baselines.fit import MapTo
 from model.evaluate import comparison
 from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.data_rows import DataCell, DataRow, data_cell
+from model.evaluate.digits_training import RECIPE, DigitsEpisodes, trained_on_digits
 from model.evaluate.episodes import GATE_PAIRS, MetaTestEpisode
 from model.evaluate.methods import Method
 from model.evaluate.result_table import ResultTable
@@ -50,6 +52,10 @@ class DigitsOptions:
     queries: int = 200
     """Further pictures that a stream is judged on."""
     seed: int = 0
+    sizes: tuple[int, ...] = (5, 16, 64)
+    """Pairs to adapt a meta-trained θ to."""
+    steps: int = 400
+    """Outer steps of its training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +101,51 @@ def judge_digits(options: DigitsOptions) -> ResultTable:
     ):
         streams = digit_streams(x_ND, digit_N, options)
         rows.append(DataRow("new-theta", name, (_cell(compared, streams, options.events),)))
+    rows.append(_meta_trained(unit_ND, digit_N, options))
     return ResultTable(
         DIGITS,
         f"scikit-learn's digits, {options.events} events of each stream, a new θ",
         options.streams,
-        notes=("ridge: on all events, its penalty by leave-one-out; R@1 is among ten classes",),
+        notes=(
+            "ridge: on all events, its penalty by leave-one-out; R@1 is among ten classes",
+            f"meta-trained: {options.steps} steps on half of the pictures, judged on the others "
+            f"with {' / '.join(map(str, options.sizes))} pairs to adapt to",
+        ),
         data_rows=tuple(rows),
         cpu_s=time.process_time() - began,
     )
 
 
+def _meta_trained(x_ND: FloatArray, digit_N: Digits, options: DigitsOptions) -> DataRow:
+    half = np.arange(len(x_ND)) % 2 == 0
+    source = DigitsEpisodes(
+        x_ND[half],
+        digit_N[half],
+        _class_vectors(options.seed).astype(np.float32),
+        NOISE,
+        RECIPE.episode_sizes(),
+    )
+    theta = trained_on_digits(source, options.steps, options.seed)
+    engine = comparison.engine_for(theta, MetaTestPlan((max(options.sizes),)))
+    compared = comparison.meta_learned(engine) | {"ridge": ridge_of_window}
+    cells = []
+    for pairs in options.sizes:
+        sized = replace(options, events=pairs + GATE_PAIRS)
+        streams = digit_streams(x_ND[~half], digit_N[~half], sized)
+        cells.append(_cell(compared, streams, pairs))
+    return DataRow("meta-trained", "pictures of unit length", tuple(cells))
+
+
 def digit_streams(x_ND: FloatArray, digit_N: Digits, options: DigitsOptions) -> list[DigitsStream]:
     """Make the streams: what is random about one depends on the seed and its number alone."""
-    shared = np.random.default_rng(options.seed)
-    class_YE = shared.standard_normal((CLASSES, TARGET_DIM))
-    class_YE *= np.sqrt(TARGET_DIM) / np.linalg.norm(class_YE, axis=1, keepdims=True)
+    class_YE = _class_vectors(options.seed)
     return [_stream(x_ND, digit_N, class_YE, n, options) for n in range(options.streams)]
+
+
+def _class_vectors(seed: int) -> NDArray[np.float64]:
+    class_YE = np.random.default_rng(seed).standard_normal((CLASSES, TARGET_DIM))
+    class_YE *= np.sqrt(TARGET_DIM) / np.linalg.norm(class_YE, axis=1, keepdims=True)
+    return class_YE
 
 
 def _stream(

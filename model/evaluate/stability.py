@@ -19,6 +19,7 @@ from model.evaluate.episodes import MetaTestEpisode
 from model.evaluate.intervals import Interval
 from model.evaluate.scoring import scored, summarised
 from model.inner import learners
+from model.inner.generators import CONDITIONED
 from model.serving.engine import Engine
 from model.theta.meta_init import MAX_STEPS, MetaInit
 from model.theta.part import PartSpec
@@ -59,9 +60,9 @@ def stability(
     """Judge extra steps by θ's own learner first, then by every kind of learner, untrained, on θ's
     mapping."""
     own = theta.learner.config["kind"]
-    thetas = {} if theta.generator.kind == "attention" else {f"{own} (trained)": theta}
-    if theta.generator.kind == "attention":
-        thetas = {f"attention, then {own}": theta}
+    thetas = {} if theta.generator.kind in CONDITIONED else {f"{own} (trained)": theta}
+    if theta.generator.kind in CONDITIONED:
+        thetas = {f"{theta.generator.kind}, then {own}": theta}
     dims = (theta.source_dim, theta.hidden_dim, theta.target_dim)
     plain = replace(theta, generator=PartSpec({"kind": "mlp"}))
     thetas |= {k: replace(plain, learner=learners.fresh_learner(k, *dims)) for k in learners.KINDS}

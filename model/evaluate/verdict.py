@@ -48,8 +48,8 @@ def advice_for(
     if ended_by_steps:
         longer = "--steps" if minutes is None else f"--minutes {2 * minutes:g}"
         tried.append(f"a longer training ({longer})")
-    if theta.generator.kind != "attention" and theta.target_dim <= WIDEST_ATTENTION:
-        tried.append("--generator attention")
+    if theta.target_dim <= WIDEST_ATTENTION:
+        tried += [f"--generator {k}" for k in ("attention", "mixture") if k != theta.generator.kind]
     return _listed(tried, "or") or "a recipe of your own (--recipe), or fewer noisy pairs"
 
 

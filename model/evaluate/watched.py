@@ -29,9 +29,12 @@ class WatchedStreams:
         self.cuts = 0
         """How often a window lost its older pairs."""
 
-    def adapt(self, episodes: Sequence[MetaTestEpisode], pairs: int) -> list[Adaptation]:
+    def adapt(
+        self, episodes: Sequence[MetaTestEpisode], pairs: int, *, wanted: bool = True
+    ) -> list[Adaptation]:
         """Returns what the gate goes by of each stream, whose whole window is given and has so many
-        new pairs. A stream that has changed is adapted from then on to the pairs since."""
+        new pairs. A stream that has changed is adapted from then on to the pairs since. Where no
+        mapping is `wanted`, none learns from the query."""
         for slot in range(len(episodes)):
             self._watch.append([slot] * pairs, range(self._pairs, self._pairs + pairs))
             self._held[slot] = min(self._held[slot] + pairs, self._size)
@@ -45,9 +48,8 @@ class WatchedStreams:
             for cut in cuts
             if (challenge := self._watch.challenge(cut, LEAST_SUPPORT)) is not None
         }
-        found = self._engine.adapt(
-            [_newest(episodes[c.slot], c) for c in (*cuts, *second.values())]
-        )
+        given = [_newest(episodes[c.slot], c) for c in (*cuts, *second.values())]
+        found = self._engine.adapt(given, [wanted] * len(given))
         self._observe(cuts, found[: len(cuts)])
         for challenge, adaptation in zip(second.values(), found[len(cuts) :], strict=True):
             slot = challenge.slot
@@ -83,7 +85,7 @@ def cuts_of(engine: Engine, windows: Iterable[Sequence[MetaTestEpisode]]) -> Cut
         size = len(own[0].x_SD) + len(own[0].x_gate_ND)
         if streams is None:
             streams = WatchedStreams(engine, len(own), size)
-        streams.adapt(own, size if turns == 1 else 1)
+        streams.adapt(own, size if turns == 1 else 1, wanted=False)
         count = len(own)
     return Cuts(turns * count, streams.cuts) if streams else Cuts(0, 0)
 

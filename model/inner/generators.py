@@ -4,8 +4,9 @@ B = streams in batch, S = support pairs (padded), D = source dim, H = hidden uni
 
 `mlp` starts every stream at θ. `adversarial` does too: its discriminator took part in
 meta-training alone (`model.meta.outer`). `attention` reads the support pairs
-(`model.mappings.attention`). The learner goes on from there, and what comes out is a plain `Mlp` in
-every case.
+(`model.mappings.attention`); so does `mixture`, which has a kernel on hidden units beside
+(`model.mappings.prior_mixture`). The learner goes on from there, and what comes out is a plain
+`Mlp` in every case.
 """
 
 from typing import Protocol
@@ -15,10 +16,16 @@ import torch
 from model.inner.learner import Support
 from model.mappings.attention import Attention
 from model.mappings.mlp import Mlp, expand
+from model.mappings.prior_mixture import Mixture
 from model.theta.meta_init import Activation, MetaInit
 from model.values.errors import BadMetaInit
 
-KINDS = ("mlp", "attention", "adversarial")
+KINDS = ("mlp", "attention", "mixture", "adversarial")
+CONDITIONED: dict[str, type[Attention] | type[Mixture]] = {
+    "attention": Attention,
+    "mixture": Mixture,
+}
+"""Kinds that read the support."""
 
 
 class Generator(Protocol):
@@ -42,7 +49,7 @@ class Shared:
 class Conditioned:
     """Moves θ by the support pairs before the first step (`model.mappings.attention`)."""
 
-    def __init__(self, attention: Attention, activation: Activation) -> None:
+    def __init__(self, attention: Attention | Mixture, activation: Activation) -> None:
         self._attention = attention
         self._activation = activation
 
@@ -59,12 +66,14 @@ def generator_of(meta_init: MetaInit, device: torch.device) -> Generator:
     spec = meta_init.generator
     if spec.kind not in KINDS:
         raise BadMetaInit(f"generator kind is {spec.kind!r}, not one of {', '.join(KINDS)}")
-    if spec.kind != "attention":
+    if spec.kind not in CONDITIONED:
         if spec.tensors or set(spec.config) != {"kind"}:
             raise BadMetaInit(f"a generator of kind {spec.kind!r} has no settings and no tensors")
         return Shared()
     if meta_init.output_activation != "none":
-        raise BadMetaInit("a generator of kind 'attention' needs the output activation 'none'")
+        raise BadMetaInit(f"a generator of kind {spec.kind!r} needs the output activation 'none'")
     dims = (meta_init.source_dim, meta_init.hidden_dim, meta_init.target_dim)
-    attention = Attention.from_spec(spec, *dims).to(device).eval().requires_grad_(False)
+    attention = (
+        CONDITIONED[spec.kind].from_spec(spec, *dims).to(device).eval().requires_grad_(False)
+    )
     return Conditioned(attention, meta_init.activation)

@@ -134,7 +134,8 @@ def _fresh_factor(hidden_dim: int) -> FloatArray:
     if hidden_dim <= MAX_RANK:
         return np.identity(hidden_dim, np.float32)
     drawn_UH = np.random.default_rng(0).standard_normal((MAX_RANK, hidden_dim))
-    return (drawn_UH / np.sqrt(MAX_RANK)).astype(np.float32)
+    factor_UH: FloatArray = (drawn_UH / np.sqrt(MAX_RANK)).astype(np.float32)
+    return factor_UH
 
 
 def _fresh_rates(

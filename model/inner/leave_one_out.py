@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.inner.neighbours import missed
+
 PENALTIES = (0.001, 0.01, 0.15)
 """λ in units of κ."""
 TIE = 1e-3
@@ -34,6 +36,8 @@ class Dual(NamedTuple):
     """(K/κ + 1·1ᵀ/n + λ/κ·I)⁻¹; NaN where it cannot be computed."""
     unit_B: Tensor
     """κ, or 1 where that is 0 or no number."""
+    missed_BS: Tensor
+    """1 for each pair which the fit to all others maps nearer to another pair's target, else 0."""
 
 
 def fit_dual(k_BSS: Tensor, c_BSS: Tensor, real_BS: Tensor) -> Dual:
@@ -48,7 +52,13 @@ def fit_dual(k_BSS: Tensor, c_BSS: Tensor, real_BS: Tensor) -> Dual:
     inverse_YBSS = _inverses(base_BSS, penalties_Y)
     constant_YBS = share_BS / (1.0 + penalties_Y).view(-1, 1, 1)
     best_B = _best(_left_out(inverse_YBSS, unit_c_BSS, constant_YBS, real_BS))
-    return Dual(inverse_YBSS[best_B, torch.arange(len(k_BSS), device=best_B.device)], unit_B)
+    streams_B = torch.arange(len(k_BSS), device=best_B.device)
+    inverse_BSS, constant_BS = (t[best_B, streams_B] for t in (inverse_YBSS, constant_YBS))
+    own_BS = inverse_BSS.diagonal(dim1=1, dim2=2) - constant_BS
+    # what the fit to all others makes of pair i, y_i − e_i, onto every target
+    onto_BSS = unit_c_BSS - torch.bmm(inverse_BSS, unit_c_BSS) / own_BS.unsqueeze(2)
+    squares_BS = unit_c_BSS.diagonal(dim1=1, dim2=2)
+    return Dual(inverse_BSS, unit_B, missed(onto_BSS, squares_BS, real_BS))
 
 
 def mean_diagonal(gram_BSS: Tensor, n_B: Tensor) -> Tensor:

@@ -36,8 +36,9 @@ No operation reads across streams.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ from model.mappings.set_encoder import (
     weighted,
 )
 from model.theta.part import PartSpec
-from model.values.arrays import aligned
+from model.values.arrays import FloatArray, aligned
 from model.values.errors import BadMetaInit
 
 KIND = "attention"
@@ -130,6 +131,13 @@ class Readout(NamedTuple):
     """R2."""
     u_BSE: Tensor
     """u(x) of the support as repaired."""
+    real_BS: Tensor
+    w_BS: Tensor
+    """Weights of the pairs."""
+    known: Evidence
+    explained_B1: Tensor
+    """How well R1 explains all of a stream's pairs, and how well R2 does."""
+    refit_B1: Tensor
 
 
 class FoundRotations(NamedTuple):
@@ -211,10 +219,21 @@ class Attention(nn.Module):
             fits = (found.fit_BS, fit_of(pairs, found.rotation_BEE))
             w_BS = self._weights(self.weight_anew, known, real_BS, *fits)
             found = self._find(self.prior_anew, pairs, known, w_BS, found.a_BL)
-        matrix_BEE, bias_BE = self._ridge_step(pairs, known, found)
+        refit_B1 = explained_of(found.w_BS, fit_of(pairs, found.rotation_BEE), known)
+        matrix_BEE, bias_BE = self._ridge_step(pairs, known, found, refit_B1)
         unit = math.sqrt(self.config.target_dim)
         rotations = (found.family_BEE, found.rotation_BEE)
-        return Readout(matrix_BEE, bias_BE * unit, *rotations, pairs.u_BSE * unit)
+        return Readout(
+            matrix_BEE,
+            bias_BE * unit,
+            *rotations,
+            pairs.u_BSE * unit,
+            real_BS,
+            found.w_BS,
+            known,
+            found.explained_B1,
+            refit_B1,
+        )
 
     def spec(self) -> PartSpec:
         """Returns the generator as a part of θ, which `from_spec` reads."""
@@ -229,19 +248,10 @@ class Attention(nn.Module):
 
         θ's hidden dim is free: the generator sees only x and u(x).
         """
-        config = _read_config(spec, source_dim, target_dim)
+        config = read_config(spec.config, KIND, source_dim, target_dim)
         with torch.device("meta"):  # shapes are judged before memory is taken
             attention = cls(config)
-        expected = {n: tuple(t.shape) for n, t in attention.state_dict().items()}
-        found = {n: t.shape for n, t in spec.tensors.items()}
-        if found != expected:
-            wrong = sorted(n for n in found | expected if found.get(n) != expected.get(n))
-            raise BadMetaInit(f"attention: tensors missing, unknown or of wrong shape: {wrong}")
-        for name, array in spec.tensors.items():
-            if array.dtype != np.float32 or not np.isfinite(array).all():
-                raise BadMetaInit(f"attention: {name} is not finite float32")
-        tensors = {n: torch.tensor(array) for n, array in spec.tensors.items()}
-        attention.load_state_dict(tensors, assign=True)
+        load_exactly(attention, spec.tensors, KIND)
         return attention
 
     def _pairs(self, u_BSE: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Pairs:
@@ -305,9 +315,8 @@ class Attention(nn.Module):
         return seen._replace(u_BSE=u_BSE.masked_fill(~seen.real_BS.unsqueeze(2), 0.0))
 
     def _ridge_step(
-        self, pairs: Pairs, known: Evidence, found: FoundRotations
+        self, pairs: Pairs, known: Evidence, found: FoundRotations, refit: Tensor
     ) -> tuple[Tensor, Tensor]:
-        refit = explained_of(found.w_BS, fit_of(pairs, found.rotation_BEE), known)
         count, kept, spread = known.count_B1, known.kept_B1, known.spread_B1
         products = (refit * count, spread * count)
         evidence = (refit, found.explained_B1, count, kept, spread, *products)
@@ -321,10 +330,27 @@ def _bounded_exp(logarithms: Tensor) -> Tensor:
     return logarithms.clamp(-MAX_LOG, MAX_LOG).exp()
 
 
-def _read_config(spec: PartSpec, source_dim: int, target_dim: int) -> AttentionConfig:
-    settings = dict(spec.config)
-    if (kind := settings.pop("kind", None)) != KIND:
-        raise BadMetaInit(f"generator kind is {kind!r}, not {KIND!r}")
+def load_exactly(module: nn.Module, tensors: Mapping[str, FloatArray], kind: str) -> None:
+    """Loads tensors into a module of this kind. Raises BadMetaInit unless they are its own."""
+    expected = {n: tuple(t.shape) for n, t in module.state_dict().items()}
+    found = {n: t.shape for n, t in tensors.items()}
+    if found != expected:
+        wrong = sorted(n for n in found | expected if found.get(n) != expected.get(n))
+        raise BadMetaInit(f"{kind}: tensors missing, unknown or of wrong shape: {wrong}")
+    for name, array in tensors.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise BadMetaInit(f"{kind}: {name} is not finite float32")
+    module.load_state_dict({n: torch.tensor(array) for n, array in tensors.items()}, assign=True)
+
+
+def read_config(
+    settings: Mapping[str, Any], kind: str, source_dim: int, target_dim: int
+) -> AttentionConfig:
+    """Returns the attention's sizes of a generator of this kind. Raises BadMetaInit unless they fit
+    θ's dims."""
+    settings = dict(settings)
+    if (found_kind := settings.pop("kind", None)) != kind:
+        raise BadMetaInit(f"generator kind is {found_kind!r}, not {kind!r}")
     names = {field.name for field in fields(AttentionConfig)}
     if set(settings) != names:
         raise BadMetaInit(f"attention: config has {sorted(settings)}, not {sorted(names)}")

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from model.inner import learners
 from model.inner.generators import KINDS
+from model.inner.learners import MAX_RANK
 from model.losses import MSE, Loss
 from model.mappings.attention import Attention, AttentionConfig
+from model.mappings.prior_mixture import Mixture
 from model.theta.meta_init import Activation, MetaInit, OutputActivation, fresh_meta_init
 from model.theta.part import PartSpec
 from model.values.errors import BadMetaInit
@@ -38,14 +40,18 @@ def fresh_theta_of_kind(
         version="-".join([base.version, generator, learner, loss.kind]),
         activation=activation,
         output_activation=output_activation,
-        generator=_generator(generator, source_dim, target_dim, seed),
+        generator=_generator(generator, dims, seed),
         learner=learners.fresh_learner(learner, *dims, steps, loss),
     )
 
 
-def _generator(kind: str, source_dim: int, target_dim: int, seed: int) -> PartSpec:
+def _generator(kind: str, dims: tuple[int, int, int], seed: int) -> PartSpec:
+    source_dim, hidden_dim, target_dim = dims
     if kind == "attention":
         return Attention.fresh(AttentionConfig(source_dim, target_dim), seed).spec()
+    if kind == "mixture":
+        config = AttentionConfig(source_dim, target_dim)
+        return Mixture.fresh(config, hidden_dim, min(hidden_dim, MAX_RANK), seed).spec()
     if kind not in KINDS:
         raise BadMetaInit(f"generator kind is {kind!r}, not one of {', '.join(KINDS)}")
     return PartSpec({"kind": kind})

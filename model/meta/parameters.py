@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from model.inner import cost_rule, learners
 from model.inner.cost_rule import Form
+from model.inner.generators import CONDITIONED
 from model.inner.hidden.learners import outer_descend_by
 from model.inner.hidden.projected import terms
 from model.inner.hidden.result import hidden_space_outputs
 from model.inner.learner import Learner, Support, adapt
 from model.mappings.attention import Attention, AttentionConfig
 from model.mappings.mlp import Mlp, apply_batched, expand
+from model.mappings.prior_mixture import Mixture
 from model.meta.recipe import Recipe
 from model.theta.meta_init import MetaInit, Modality
 from model.theta.part import PartSpec
@@ -48,7 +50,7 @@ class MetaParameters(nn.Module):
         self,
         mapping: Mapping[str, Tensor],
         learner: PartSpec,
-        attention: Attention | None,
+        attention: Attention | Mixture | None,
         recipe: Recipe,
         form: Form = "auto",
     ) -> None:
@@ -213,29 +215,32 @@ def _fresh_learner(recipe: Recipe, dims: tuple[int, int, int]) -> PartSpec:
 
 def _fresh_attention(
     recipe: Recipe, dims: tuple[int, int, int], settings: Mapping[str, Any] | None = None
-) -> Attention | None:
-    """Make the attention that the recipe asks for, if any; with these settings in place of the
-    recipe's."""
-    if recipe.generator != "attention":
+) -> Attention | Mixture | None:
+    """Make the attention or mixture that the recipe asks for, if any; with these settings in place
+    of the recipe's."""
+    if recipe.generator not in CONDITIONED:
         return None
-    sizes = {"source_dim": dims[0], "target_dim": dims[2]}
+    own = {"source_dim": dims[0], "target_dim": dims[2], **(settings or recipe.generator_config)}
+    mixed = recipe.generator == "mixture"
+    rank = own.pop("rank", min(dims[1], learners.MAX_RANK)) if mixed else 0
     try:
-        config = AttentionConfig(**sizes, **(settings or recipe.generator_config))
+        config = AttentionConfig(**own)
     except TypeError as error:
         raise ValueError(f"recipe: generator_config: {error}") from error
-    return Attention.fresh(config, recipe.seed + 2)  # not the mapping's own numbers
+    seed = recipe.seed + 2  # not the mapping's own numbers
+    return Mixture.fresh(config, dims[1], rank, seed) if mixed else Attention.fresh(config, seed)
 
 
 def _attention_from(
     parent: PartSpec, recipe: Recipe, dims: tuple[int, int, int]
-) -> Attention | None:
-    if recipe.generator != "attention" or parent.kind != "attention":
+) -> Attention | Mixture | None:
+    if recipe.generator not in CONDITIONED or parent.kind != recipe.generator:
         return _fresh_attention(recipe, dims)
     theirs = {n: v for n, v in parent.config.items() if n not in ("kind", *DIMS)}
     ours = theirs | dict(recipe.generator_config)
     if ours != theirs:
         return _fresh_attention(recipe, dims, ours)
-    return Attention.from_spec(parent, *dims)
+    return CONDITIONED[parent.kind].from_spec(parent, *dims)
 
 
 def _shapes(spec: PartSpec) -> dict[str, tuple[int, ...]]:

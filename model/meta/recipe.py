@@ -12,7 +12,7 @@ from model.meta.progress import TrainingSchedule
 from model.theta.meta_init import Activation, OutputActivation
 from model.values.errors import BadMetaInit
 
-GeneratorKind = Literal["mlp", "attention", "adversarial"]
+GeneratorKind = Literal["mlp", "attention", "mixture", "adversarial"]
 LearnerKind = Literal["maml", "fomaml", "reptile", "meta-sgd", "anil", "adam", "r2d2", "alpaca"]
 Condition = Literal["none", "support_mean"]
 
@@ -66,8 +66,8 @@ class Recipe:
 
     generator: GeneratorKind = "mlp"
     generator_config: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `model.mappings.attention.AttentionConfig` other than the dims; what is not there
-    has its default."""
+    """Fields of `model.mappings.attention.AttentionConfig` other than the dims, and of a mixture
+    `rank`; what is not there has its default."""
     learner: LearnerKind = "maml"
     inner_steps: int = 5
     inner_loss: Loss = MSE
@@ -147,8 +147,8 @@ class Recipe:
             raise ValueError("outer_losses is empty")
         if self.learner == "reptile" and self.generator != "mlp":
             raise ValueError("reptile moves θ alone: it goes with the generator mlp")
-        if self.generator == "attention" and self.output_activation != "none":
-            raise ValueError("the generator attention needs the output activation none")
+        if self.generator in ("attention", "mixture") and self.output_activation != "none":
+            raise ValueError(f"the generator {self.generator} needs the output activation none")
         self.episode_sizes()  # which checks the sizes of support and query
 
     def episode_sizes(self, temporal: bool = False) -> EpisodeSizes:

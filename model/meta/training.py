@@ -227,8 +227,10 @@ def _optimiser(parameters: MetaParameters) -> Optimizer:
     generator = [] if parameters.attention is None else list(parameters.attention.parameters())
     learner = parameters.learner_tensors.items()
     logarithms = [p for n, p in learner if p.requires_grad and n != learners.FACTOR]
+    factor = [p for n, p in learner if p.requires_grad and n == learners.FACTOR]
     kinds = [
         (mapping, recipe.mapping_rate or recipe.rate, recipe.weight_decay),
+        (factor, recipe.rate, recipe.weight_decay),
         (generator, recipe.rate, recipe.weight_decay),
         (logarithms, recipe.log_rate_rate, 0.0),
     ]

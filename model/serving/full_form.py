@@ -17,7 +17,9 @@ from torch import Tensor
 
 from model import losses
 from model.inner.generators import Generator
+from model.inner.hidden.halves import Grams, halves_seen
 from model.inner.learner import Learner, Support, adapt, finite
+from model.inner.neighbours import missed
 from model.inner.units import (
     UsualSources,
     frame_of,
@@ -29,7 +31,18 @@ from model.inner.units import (
 from model.losses import Loss
 from model.mappings.mlp import Mlp, apply_batched
 from model.serving import rival
-from model.serving.judging import Judged, PairLosses, judged, measured, standing
+from model.serving.judging import (
+    HalvesCosines,
+    Judged,
+    PairLosses,
+    SupportMissed,
+    asks_support,
+    halves_cosines,
+    judged,
+    measured,
+    measures_of,
+    standing,
+)
 from model.serving.lazy import LazyTensors
 from model.serving.packing import (
     every_pair,
@@ -38,7 +51,7 @@ from model.serving.packing import (
     support_pairs,
     without_idle_units,
 )
-from model.serving.repeats import digests, new_to
+from model.serving.repeats import digests, new_to, single
 from model.theta.meta_init import MetaInit
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Candidate, Episode
@@ -94,9 +107,14 @@ class FullForm:
     def _adapt_chunk(self, episodes: Sequence[Episode], wanted: Sequence[bool]) -> list[Adaptation]:
         support = self._pack([support_pairs(e) for e in episodes], self._support_capacity)
         query = self._pack([query_pairs(e) for e in episodes], self._query_capacity)
-        judges = [new_to(digests(e.x_support_SD), digests(e.x_query_QD)) for e in episodes]
+        known = [digests(e.x_support_SD) for e in episodes]
+        judges = [
+            new_to(own, digests(e.x_query_QD)) for own, e in zip(known, episodes, strict=True)
+        ]
+        singles = [single(own) for own in known]
         fitted = self._fitted(support)
-        found = self._judged(fitted, support, query, self._real(judges, query))
+        pairs = (self._real(singles, support), self._real(judges, query))
+        found = self._judged(fitted, support, query, pairs)
         wins = {
             winner: [
                 (b, episodes[b])
@@ -135,21 +153,30 @@ class FullForm:
         return Fitted(mlp, state.healthy_B & finite(mlp))
 
     def _judged(
-        self, fitted: Fitted, support: Support, query: Support, judges_BQ: Tensor
+        self, fitted: Fitted, support: Support, query: Support, judging: tuple[Tensor, Tensor]
     ) -> list[Judged]:
+        """`judging` are the pairs of the support (B, S) and of the query (B, Q) that judge."""
         before = Mlp(*(t.expand(len(support.x_BSD), *t.shape[1:]) for t in self.unadapted))
         outputs = {
             Candidate.ADAPTED: self._outputs(fitted.mlp, query),
             Candidate.THETA: self._outputs(before, query),
         }
-        for kind, fit in rival.FITS.items():
-            if kind in self._in_full.order:
-                outputs[kind] = rival.predict(fit(support), query.x_BSD)
+        on_support_BSE, found = self._outputs(fitted.mlp, support), None
+        if Candidate.RIDGE in self._in_full.order:
+            ridge, missed_BS = rival.fit_leaving_out(support)
+            outputs[Candidate.RIDGE] = rival.predict(ridge, query.x_BSD)
+            if asks_support(self._in_full.order):
+                found = SupportMissed(_missed(on_support_BSE, support), missed_BS, judging[0])
+        halves = None
+        if Candidate.PROCRUSTES in self._in_full.order:
+            rotation = rival.fit_about_zero(support)
+            outputs[Candidate.PROCRUSTES] = rival.predict(rotation, query.x_BSD)
+            halves = _halves(support, judging[0])
         losses = {name: self._losses(o_BQE, query) for name, o_BQE in outputs.items()}
         no_losses_BQ = torch.full_like(query.x_BSD[:, :, 0], torch.nan)
         pair_losses = PairLosses(
             self._losses(self._outputs(before, support), support),
-            self._losses(self._outputs(fitted.mlp, support), support),
+            self._losses(on_support_BSE, support),
             losses[Candidate.THETA],
             losses[Candidate.ADAPTED],
             losses.get(Candidate.RIDGE, no_losses_BQ),
@@ -171,7 +198,7 @@ class FullForm:
         return judged(
             pair_losses,
             (support.real_BS, query.real_BS),
-            standing(self._in_full.order, measures, judges_BQ),
+            standing(self._in_full.order, measures, judging[1], found, halves),
         )
 
     def _refitted(
@@ -296,3 +323,28 @@ class FullForm:
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         return torch.tensor(array, device=self._device)
+
+
+def _missed(o_BSE: Tensor, support: Support) -> Tensor:
+    """1 for each output that is nearer to another pair's target than to its own, else 0 (B, S)."""
+    _, y_BSE, real_BS = support.cleaned()
+    mean_B1E = mean_target(support)
+    o_BSE, y_BSE = o_BSE - mean_B1E, y_BSE - mean_B1E
+    return missed(torch.bmm(o_BSE, y_BSE.transpose(1, 2)), y_BSE.square().sum(2), real_BS)
+
+
+def _halves(support: Support, single_BS: Tensor) -> HalvesCosines:
+    x_BSD, y_BSE, real_BS = support.cleaned()
+    real_BS1, n_B11 = real_BS.unsqueeze(2), real_BS.sum(1).clamp(min=1).view(-1, 1, 1)
+    x_mean_B1D, y_mean_B1E = (t.sum(1, keepdim=True) / n_B11 for t in (x_BSD, y_BSE))
+    x_around_BSD = (x_BSD - x_mean_B1D).masked_fill(~real_BS1, 0.0)
+    y_around_BSE = (y_BSE - y_mean_B1E).masked_fill(~real_BS1, 0.0)
+    seen = halves_seen(_grams(x_around_BSD, y_around_BSE, real_BS), _grams(x_BSD, y_BSE, real_BS))
+    every_B = torch.ones_like(real_BS[:, 0])
+    ridge, procrustes = (measures_of(s.squared_BQ, *s, every_B, real_BS) for s in seen)
+    return halves_cosines(ridge, procrustes, single_BS)
+
+
+def _grams(x_BSD: Tensor, y_BSE: Tensor, real_BS: Tensor) -> Grams:
+    g_BSS, gamma_BSS = (torch.bmm(t, t.transpose(1, 2)) for t in (x_BSD, y_BSE))
+    return Grams(g_BSS, gamma_BSS, real_BS)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.inner.hidden.descent import Descent
+from model.inner.hidden.halves import Grams, halves_seen
 from model.inner.hidden.judging import (
     Seen,
     adapted_seen,
@@ -37,7 +38,17 @@ from model.inner.hidden.projected import (
 from model.inner.hidden.result import mean_onto, pair_outputs
 from model.inner.units import Units, UsualSources
 from model.losses import Loss
-from model.serving.judging import Judged, Measures, PairLosses, judged, measures_of, standing
+from model.serving.judging import (
+    Judged,
+    Measures,
+    PairLosses,
+    SupportMissed,
+    asks_support,
+    halves_cosines,
+    judged,
+    measures_of,
+    standing,
+)
 from model.theta.meta_init import Activation
 from model.values.episode import Candidate
 
@@ -96,6 +107,15 @@ def descend_in_units(
     return Descended(raw, means, units, projected, inner.descend(projected, workspace))
 
 
+class Judging(NamedTuple):
+    """The pairs that judge."""
+
+    query_BQ: Tensor
+    """Those whose source is not in the support."""
+    single_BS: Tensor
+    """Support pairs whose source no other has."""
+
+
 class JudgedChunk(NamedTuple):
     """What was found of each stream."""
 
@@ -105,7 +125,7 @@ class JudgedChunk(NamedTuple):
 
 
 def judge_chunk(
-    inner: InnerLoop, found: Descended, before_BN: Tensor, judges_BQ: Tensor, space: JudgingSpace
+    inner: InnerLoop, found: Descended, before_BN: Tensor, pairs: Judging, space: JudgingSpace
 ) -> JudgedChunk:
     """Judges θ′ beside θ, whose losses are `before_BN`, and the linear maps."""
     terms, loss, (raw, means, units, projected, descent) = inner.terms, inner.loss, found
@@ -122,9 +142,11 @@ def judge_chunk(
         Candidate.ADAPTED: adapted_seen(terms, raw, projected, made.own, targets),
         Candidate.THETA: theta_seen(terms, raw, mean, inner.activation),
     }
-    ridge_BQ = torch.full_like(after_BN[:, size:], torch.nan)
+    ridge_BQ, support = torch.full_like(after_BN[:, size:], torch.nan), None
     if Candidate.RIDGE in inner.order:
-        seen[Candidate.RIDGE], ridge_BQ = ridge_seen(raw, mean, len(terms.w2), loss)
+        seen[Candidate.RIDGE], ridge_BQ, missed_BS = ridge_seen(raw, mean, len(terms.w2), loss)
+        if asks_support(inner.order):
+            support = SupportMissed(made.support_missed(projected), missed_BS, pairs.single_BS)
     if Candidate.PROCRUSTES in inner.order:
         seen[Candidate.PROCRUSTES] = procrustes_seen(raw, mean)
     measures = {
@@ -134,7 +156,13 @@ def judge_chunk(
     losses = PairLosses(
         before_BN[:, :size], after_BN[:, :size], before_BN[:, size:], after_BN[:, size:], ridge_BQ
     )
-    streams = judged(losses, (real_BS, real_BQ), standing(inner.order, measures, judges_BQ))
+    halves = None
+    if Candidate.PROCRUSTES in inner.order:
+        grams = Grams(raw.g_BSN[:, :, :size], raw.gamma_BSN[:, :, :size], real_BS)
+        ridge, rotation = (_measures(s, every_B, real_BS) for s in halves_seen(grams, grams))
+        halves = halves_cosines(ridge, rotation, pairs.single_BS)
+    stand = standing(inner.order, measures, pairs.query_BQ, support, halves)
+    streams = judged(losses, (real_BS, real_BQ), stand)
     own_BN = after_BN
     if loss.kind == "mse":
         own_BN = after_BN / units.target.scale_B.square().unsqueeze(1)

@@ -40,7 +40,7 @@ from model.inner.hidden.result import FactorRoom, factors
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
 from model.serving.hidden_fit import HiddenFit, HostFactors, SideUnit
-from model.serving.hidden_judging import InnerLoop, descend_in_units, judge_chunk
+from model.serving.hidden_judging import InnerLoop, Judging, descend_in_units, judge_chunk
 from model.serving.judging import Judged
 from model.serving.lazy import LazyTensors
 from model.serving.projections import New, Projections, dots, gram_rows
@@ -172,12 +172,13 @@ class HiddenWindows:
 
     @torch.inference_mode()
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
-        judges = [self._raw.judges(cut) for cut in cuts]
+        judges, singles = zip(*(self._raw.judges(cut) for cut in cuts), strict=True)
+        pairs = Judging(
+            self._put(_padded(judges, self._query)), self._put(_padded(singles, self._support))
+        )
         raw, before_BN, usual_BN = self._projections.gather(self._rows(cuts), self._support)
         found = descend_in_units(self._inner, raw, usual_BN, self._workspace)
-        streams, coarse = judge_chunk(
-            self._inner, found, before_BN, self._put(self._padded(judges)), self._judging
-        )
+        streams, coarse = judge_chunk(self._inner, found, before_BN, pairs, self._judging)
         refits = self._refits(
             [
                 cut
@@ -192,12 +193,6 @@ class HiddenWindows:
             else self._adaptation(cut, own, refits.get(cut), int(own_judges.sum()))
             for cut, own, is_coarse, own_judges in zip(cuts, streams, coarse, judges, strict=True)
         ]
-
-    def _padded(self, judges: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-        padded_BQ = np.zeros((len(judges), self._query), np.bool_)
-        for row_Q, own_Q in zip(padded_BQ, judges, strict=True):
-            row_Q[: len(own_Q)] = own_Q
-        return padded_BQ
 
     def _refits(
         self, chosen: Sequence[Cut], room: FactorRoom | None = None
@@ -321,3 +316,10 @@ def _times(left_RI: Tensor, right_IO: Tensor) -> Tensor:
     for rows, made in zip(torch.split(left_RI, ROWS), torch.split(made_RO, ROWS), strict=True):
         torch.mm(rows, right_IO, out=made)
     return made_RO
+
+
+def _padded(pairs: Sequence[NDArray[np.bool_]], capacity: int) -> NDArray[np.bool_]:
+    padded_BN = np.zeros((len(pairs), capacity), np.bool_)
+    for row_N, own_N in zip(padded_BN, pairs, strict=True):
+        row_N[: len(own_N)] = own_N
+    return padded_BN

@@ -1,4 +1,5 @@
-"""Which query pairs may judge: those whose source is not one of the support's.
+"""Which pairs may judge: query pairs whose source is not one of the support's, and of the support
+those whose source no other pair has.
 
 R = rows, S = support pairs, Q = query pairs, D = source dim, X = source or target dim
 """
@@ -22,6 +23,13 @@ def digests(x_RD: FloatArray) -> Digests:
 def new_to(support_S: Digests, query_Q: Digests) -> NDArray[np.bool_]:
     """Returns which query rows are none of the support's (Q)."""
     return np.isin(query_Q, support_S, invert=True)
+
+
+def single(support_S: Digests) -> NDArray[np.bool_]:
+    """Returns which rows are no other row's too (S)."""
+    _, row_S, count = np.unique(support_S, return_inverse=True, return_counts=True)
+    alone_S: NDArray[np.bool_] = count[row_S] == 1
+    return alone_S
 
 
 @cache

@@ -42,9 +42,15 @@ class Rival(NamedTuple):
 
 
 def fit(support: Support) -> Rival:
+    """Returns ridge regression as `fit_leaving_out` fits it."""
+    return fit_leaving_out(support)[0]
+
+
+def fit_leaving_out(support: Support) -> tuple[Rival, Tensor]:
     """Fits ridge regression to every stream; one without pairs predicts 0.
 
-    A stream's NaN or infinity stays its own.
+    Returns it, and 1 for each pair (B, S) which the fit to all others maps nearer to another pair's
+    target than to its own. A stream's NaN or infinity stays its own.
     """
     real_BS1 = support.real_BS.unsqueeze(2)
     x_BSD, x_mean_B1D = _centred(support.x_BSD, real_BS1)
@@ -52,7 +58,8 @@ def fit(support: Support) -> Rival:
     k_BSS, c_BSS = (torch.bmm(t, t.transpose(1, 2)) for t in (x_BSD, y_BSE))
     dual = fit_dual(k_BSS, c_BSS, support.real_BS)
     alpha_BSE = torch.bmm(dual.inverse_BSS, y_BSE)
-    return Rival(x_BSD / dual.unit_B.view(-1, 1, 1), alpha_BSE, x_mean_B1D, y_mean_B1E)
+    fitted = Rival(x_BSD / dual.unit_B.view(-1, 1, 1), alpha_BSE, x_mean_B1D, y_mean_B1E)
+    return fitted, dual.missed_BS
 
 
 def fit_about_zero(support: Support) -> Rival:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.serving.device_faults import in_parts, lost_device_told
-from model.serving.repeats import digests, new_to
+from model.serving.repeats import digests, new_to, single
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Cut, Episode
 
@@ -120,10 +120,12 @@ class RawWindows:
         """Returns a copy of the support alone, x and y. Raises ValueError as `episode` does."""
         return self._rows(cut, cut.support)
 
-    def judges(self, cut: Cut) -> NDArray[np.bool_]:
-        """Returns which query pairs have a source that is not in the support (Q)."""
+    def judges(self, cut: Cut) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Returns which query pairs have a source that is not in the support (Q), and which support
+        pairs one that is in no other (S)."""
         own_N = self._digests_ZW[cut.slot].take(self._places(cut, cut.support + cut.query))
-        return new_to(own_N[: cut.support], own_N[cut.support :])
+        support_S = own_N[: cut.support]
+        return new_to(support_S, own_N[cut.support :]), single(support_S)
 
     def _rows(self, cut: Cut, pairs: int) -> tuple[FloatArray, FloatArray]:
         """x and y of the cut's oldest pairs."""

@@ -27,7 +27,7 @@ class ThetaInfo:
     encoder_version: str
     """Features of different encoder versions must not meet in one window."""
     generator: str
-    """What makes a stream's starting point: mlp, attention or adversarial."""
+    """What makes a stream's starting point: mlp, attention, mixture or adversarial."""
     learner: str
     """How a stream is adapted: maml, anil, r2d2, ..."""
     loss: str

@@ -16,6 +16,13 @@ CLEARLY = 2.0
 """Standard errors by which one must be better than another to take its place."""
 
 
+LEAST_PAIRS = 3
+"""Two differences are nearly equal too often by chance: any mean is then many standard errors."""
+OF_THREE = 0.84
+"""Standard errors of three pairs count for so much: chance brings a mean to 2.4 of them as often as
+to 2 of four pairs' (Student's t)."""
+
+
 class Outcome(Enum):
     """What the gate decided about one adaptation."""
 
@@ -59,9 +66,10 @@ def prefers(challenger: Adaptation, incumbent: Adaptation, standard_errors: floa
 
 def clearly_lower(one_Q: FloatArray, other_Q: FloatArray, standard_errors: float = CLEARLY) -> bool:
     """Returns whether the one's losses are lower than the other's by more than chance: the mean of
-    the differences is more than so many of its standard errors. Fewer than two say nothing about
-    chance."""
+    the differences is more than so many of its standard errors; those OF_THREE count for less.
+    Fewer than LEAST_PAIRS say nothing about chance."""
     gain_Q = other_Q.astype(np.float64) - one_Q
-    if len(gain_Q) < 2 or not np.isfinite(gain_Q).all():
+    if len(gain_Q) < LEAST_PAIRS or not np.isfinite(gain_Q).all():
         return False
-    return bool(gain_Q.mean() > standard_errors * gain_Q.std(ddof=1) / np.sqrt(len(gain_Q)))
+    counted = standard_errors / (OF_THREE if len(gain_Q) == LEAST_PAIRS else 1.0)
+    return bool(gain_Q.mean() > counted * gain_Q.std(ddof=1) / np.sqrt(len(gain_Q)))

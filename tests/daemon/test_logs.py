@@ -205,3 +205,17 @@ def test_people_get_no_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "hello" in text
     with pytest.raises(json.JSONDecodeError):
         json.loads(text)
+
+
+def test_memory_that_is_too_small_is_told_once_a_minute(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+    log = logs.TurnLog(logs.configure("info", "json", "worker-7"), lambda: now[0])
+    for second in range(150):
+        now[0] = float(second)
+        returned = 30 if second < 70 else 5  # of 100 events
+        log.finished(TurnReport(f"t-{second}", events=100, returned=returned))
+    told = [x for x in lines(capsys.readouterr().err) if x["event"] == "memory_too_small"]
+    assert [(x["returned"], x["events"]) for x in told] == [(30 * 61, 6_100)]
+    assert "ADAPTD_MAX_RESIDENT_STREAMS" in told[0]["what_to_do"]

@@ -1,9 +1,9 @@
-"""Streams in memory: their windows hold the newest pairs in order, whatever is replayed; the least
-recently changed go first, the busy are spared, and slots are used again."""
+"""Streams in memory: their windows hold the newest pairs in order, whatever is replayed; those that
+changed long ago rather go, the busy are spared, and slots are used again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -119,11 +119,44 @@ def test_a_slot_used_again_shows_nothing_of_the_stream_before() -> None:
     assert seen.offsets(b) == ([20, 21], [22])
 
 
-def test_the_least_recently_changed_go_first() -> None:
-    streams = held("abcd")
+def test_of_two_the_less_recently_changed_goes() -> None:
+    streams = held("ab")
     streams.slide([(StreamId(1, "a"), ())])
-    assert streams.evict(2, busy=lambda _id: False) == 2
-    assert keys(streams) == "da"
+    assert streams.evict(1, busy=lambda _id: False) == 1
+    assert keys(streams) == "a"
+
+
+def returned_share(order: Iterable[int], most: int) -> float:
+    """The share of a second half of events whose stream had been evicted."""
+    streams, events = Seen(slots=most + 1).streams, list(order)
+    returned = 0
+    for at, number in enumerate(events):
+        stream_id = StreamId(0, str(number))
+        if stream_id in streams:
+            streams.slide([(stream_id, ())])
+        else:
+            returned += streams.add({stream_id: ()}) * (at >= len(events) // 2)
+        streams.evict(most, busy=lambda _id: False)
+    return returned / (len(events) - len(events) // 2)
+
+
+def test_a_few_more_streams_than_fit_cost_little_though_they_come_in_rounds() -> None:
+    assert returned_share([*range(110)] * 12, most=100) < 0.35
+    assert returned_share([*range(100)] * 12, most=100) == 0.0
+
+
+def test_busy_streams_stay_while_others_pass_through() -> None:
+    rng = np.random.default_rng(0)
+    mixed = [int(rng.integers(50)) if rng.random() < 0.9 else 1_000 + at for at in range(4_000)]
+    assert returned_share(mixed, most=100) < 0.1
+
+
+def test_the_only_idle_one_of_many_is_found() -> None:
+    streams = Seen(slots=500).streams
+    for number in range(400):
+        streams.add({StreamId(0, str(number)): ()})
+    assert streams.evict(0, busy=lambda stream_id: stream_id.key != "321") == 1
+    assert StreamId(0, "321") not in streams
 
 
 def test_the_busy_are_spared_and_the_next_idle_goes_instead() -> None:

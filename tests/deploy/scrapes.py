@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from daemon.canary.judge import CanaryJudge
 from daemon.turn.report import STAGES, Holdings, Publication, TurnReport, Verdict
 from daemon.turn.streams import StreamId
 from daemon.worker.metrics import Metrics
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
+from tests.canary.lab import CANARY
 from tests.daemon.lab import LinearEngine
 
 THETA = replace(
@@ -47,6 +49,7 @@ def metrics_after(turns: int, now: float = 1_700_000_000.0) -> Metrics:
     metrics = Metrics()
     metrics.serves(THETA, "cpu")
     metrics.watch_ready(lambda: True)
+    metrics.canary_judged(CANARY, CanaryJudge(CANARY).standing())
     for number in range(turns):
         metrics.record(turn(number), now)
     return metrics

@@ -257,6 +257,8 @@ TLS_URL = {"settings": {"redis_url": "redis://r:6379/0"}, "tls": {"redis": {"sec
             "prometheusRule.disabled",
             "Correct the name",
         ),
+        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels", "Leave it out"),
+        ({"settings": {"tracing": True}}, "networkPolicy.extraEgress", "OTEL_EXPORTER"),
         ({"settings": {"device": "cuda"}}, "settings.device", "Set profile to cuda"),
         ({"profile": "cuda", "settings": {"device": "cpu"}}, "settings.device", "profile to cpu"),
         ({"settings": {"torch_threads": 4}}, "settings.torch_threads", "Raise the limit"),
@@ -318,6 +320,7 @@ def test_contradictions_are_refused_with_what_to_do(
                 **SASL,
             }
         },
+        {"secret": {"name": "s"}, "settings": {"kafka_sasl_mechanism": "PLAIN", **SASL}},
         {"replicas": 8},
         {"replicas": 0},
         {
@@ -400,8 +403,10 @@ def test_a_digest_wins_over_a_tag(tmp_path: Path) -> None:
 def test_extras_reach_the_pod(tmp_path: Path) -> None:
     given = yaml.safe_load(EVERYTHING.read_text())
     spec = pod(tmp_path, **given)
-    container = spec["containers"][0]
+    container = spec["containers"][-1]
     assert container["env"] == given["extraEnv"]
+    assert [each["name"] for each in spec["initContainers"]] == ["fetch"]
+    assert [each["name"] for each in spec["containers"]] == ["agent", "adaptd"]
     assert given["extraEnvFrom"][0] in container["envFrom"]
     assert container["envFrom"][-1] == {"secretRef": {"name": "adaptd-env", "optional": False}}
     assert given["extraVolumes"][0] in spec["volumes"]
@@ -409,6 +414,17 @@ def test_extras_reach_the_pod(tmp_path: Path) -> None:
     assert spec["imagePullSecrets"] == given["imagePullSecrets"]
     assert all(c["matchLabelKeys"] for c in spec["topologySpreadConstraints"])
     assert rendered(tmp_path, **given)["ConfigMap", "adaptd-more"]["data"] == {"of": "adaptd"}
+
+
+@pytest.mark.usefixtures("helm")
+def test_a_device_among_the_extras_is_the_workers_alone(tmp_path: Path) -> None:
+    more = [{"name": "ADAPTD_DEVICE", "value": "cuda:1"}, {"name": "A", "value": "b"}]
+    found = rendered(tmp_path, profile="cuda", extraEnv=more)
+    worker = found["Deployment", "adaptd"]["spec"]["template"]["spec"]["containers"][0]
+    assert worker["env"] == more
+    for each in (found["Job", "adaptd-topics"]["spec"]["template"], found["Pod", "adaptd-check"]):
+        env = each["spec"]["containers"][0]["env"]
+        assert env == [{"name": "ADAPTD_DEVICE", "value": "cpu"}, more[1]]
 
 
 @pytest.mark.usefixtures("helm")

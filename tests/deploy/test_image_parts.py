@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from deploy import slim
 from deploy.sbom import document
 
@@ -35,12 +37,18 @@ def test_headers_static_libraries_and_tests_are_removed_and_nothing_else(tmp_pat
         "torch/lib/libtorch.so",
         "numpy/testing/__init__.py",
         "nvidia/x/lib/a.so",
+        "nvidia/cu13/lib/libcusolver.so.12",
+        "nvidia/nvshmem/lib/libnvshmem_host.so.3",
     ]
     removed = [
         "torch/include/torch.h",
         "nvidia/x/include/cuda.h",
         "nvidia/x/lib/libcudart_static.a",
         "numpy/linalg/tests/test_linalg.py",
+        "nvidia/cu13/lib/libcusolverMg.so.12",
+        "nvidia/cu13/lib/libnvperf_host.so",
+        "nvidia/nvshmem/lib/libnvshmem_device_sm_90.bc",
+        "nvidia/nvshmem/lib/nvshmem_transport_ibrc.so.6",
     ]
     for name in kept + removed:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,3 +56,16 @@ def test_headers_static_libraries_and_tests_are_removed_and_nothing_else(tmp_pat
     slim.main(tmp_path)
     assert all((tmp_path / name).exists() for name in kept)
     assert not any((tmp_path / name).exists() for name in removed)
+
+
+@pytest.mark.parametrize(("compiler", "kept"), [("/usr/bin/cc", True), (None, False)])
+def test_triton_goes_where_it_could_not_build_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str | None, kept: bool
+) -> None:
+    for name in ("triton/__init__.py", "triton-3.9.0.dist-info/METADATA"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr("shutil.which", lambda _: compiler)
+    slim.main(tmp_path)
+    assert (tmp_path / "triton").exists() == kept
+    assert (tmp_path / "triton-3.9.0.dist-info").exists() == kept

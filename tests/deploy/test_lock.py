@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKED = {
     "requirements.lock": list(PROJECT["optional-dependencies"]),
-    "deploy/requirements.lock": ["librdkafka"],
+    "deploy/requirements.lock": ["librdkafka", "tracing"],
 }
 """Each lock, and the extras that it holds beside what the daemon needs."""
 

@@ -15,6 +15,7 @@ import torch
 from msgspec.structs import fields
 
 from daemon.adapters.memory import MemoryRecord
+from daemon.canary.judge import CanaryJudge
 from daemon.config import load_settings
 from daemon.errors import MalformedEvent, Misconfigured
 from daemon.offline.events_file import RecordedEvent, read_events
@@ -33,8 +34,10 @@ from daemon.wire.adapted_mapping import (
     format_of,
     runnable,
 )
+from daemon.wire.canary import encode_canary
 from daemon.wire.catalogue import Active, Catalogue
 from daemon.wire.dead_letter import DeadLetter, encode_dead_letter
+from daemon.wire.evidence import BadEvidence, decode_evidence, evidence_message
 from daemon.wire.paired_event import EventLimits, PairedEvent, Text, Video, WirePair, vector
 from model.meta.checkpoint import Checkpoint
 from model.theta.meta_init import MetaInit, canonical_json, fresh_meta_init
@@ -44,6 +47,7 @@ from model.theta.part_file import encoder_from_bytes, save_part
 from model.values.errors import BadCheckpoint, BadMetaInit
 from model.values.gate import Outcome
 from model.values.outside import BadBytes, parse_json, parse_tensor_file
+from tests.canary.lab import CANARY, evidence, judging
 from tests.fuzz.mutations import (
     mutated_bytes,
     mutated_json,
@@ -92,6 +96,8 @@ def readers(folder: Path) -> list[Reader]:
         Reader("mapping", _mapping, BadMapping, _mappings(), tensor_mutations),
         Reader("checkpoint", _checkpoint, BadCheckpoint, [_checkpoint_file()], tensor_mutations),
         Reader("active", _active, BadBytes, [wire.encode_active(ACTIVE)], json_mutations),
+        Reader("canary", _canary, BadBytes, [encode_canary(CANARY)], json_mutations),
+        Reader("evidence", _evidence, BadEvidence, [_evidence_record()], msgpack_mutations),
         Reader("catalogue", _catalogue, BadBytes, [b"v1", b"@active", b"12"], (mutated_bytes,)),
         Reader("event-json", _event_json, MalformedEvent, events_json, json_mutations),
         Reader("event-msgpack", _event_msgpack, MalformedEvent, events_msgpack, msgpack_mutations),
@@ -204,6 +210,26 @@ def _active(data: bytes) -> None:
     if catalogue.active:
         wire.encode_active(catalogue.active)
     assert len(catalogue.fault or "") < 1_000
+
+
+def _canary(data: bytes) -> None:
+    catalogue = wire.with_record(Catalogue(), MemoryRecord(3, 4, b"@candidate", data, []))
+    assert (catalogue.canary is None) == (catalogue.canary_fault is not None)
+    if catalogue.canary:
+        encode_canary(catalogue.canary)
+        CanaryJudge(catalogue.canary).standing()
+
+
+def _evidence_record() -> bytes:
+    return evidence_message("meta-evidence", CANARY, "s", evidence(0.5)).value or b""
+
+
+def _evidence(data: bytes) -> None:
+    key = f"{CANARY.content_hash}/{next(judging())}".encode()
+    judge = CanaryJudge(CANARY)
+    judge.observe(MemoryRecord(3, 2_000, key, data))
+    assert judge.standing().streams + judge.standing().refused <= 1
+    decode_evidence(MemoryRecord(3, 2_000, key, data))
 
 
 def _catalogue(data: bytes) -> None:

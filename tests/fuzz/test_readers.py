@@ -24,6 +24,8 @@ NAMES = (
     "mapping",
     "checkpoint",
     "active",
+    "canary",
+    "evidence",
     "catalogue",
     "event-json",
     "event-msgpack",

@@ -111,7 +111,8 @@ def factor_of(kind: str, scene: Scene) -> Tensor | None:
     drawn = torch.randn(
         hidden // 2 + 1, hidden, generator=torch.Generator().manual_seed(5), dtype=torch.float64
     )
-    return (drawn / hidden**0.5).to(scene.x_BND.dtype)
+    factor_UH: Tensor = (drawn / hidden**0.5).to(scene.x_BND.dtype)
+    return factor_UH
 
 
 def descent_of(

@@ -11,10 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeCV
 
 from model.baselines.ridge import fit_ridge
+from model.inner.neighbours import TIE, missed
 from model.mappings.numpy_mlp import apply_numpy
 from model.meta.fresh import fresh_theta_of_kind
 from model.serving.engine import Engine
@@ -52,12 +54,21 @@ def test_how_far_ahead_is_the_mean_gain_in_its_own_standard_errors(size: float) 
     assert errors_ahead(zeros_BQ, -gain_BQ, judges_BQ).item() == pytest.approx(-expected, rel=1e-5)
 
 
-def test_one_pair_says_nothing_and_pairs_that_do_not_judge_say_nothing() -> None:
-    one_BQ, other_BQ = torch.zeros(2, 3), torch.ones(2, 3)
-    judges_BQ = torch.tensor([[True, False, False], [True, True, False]])
-    one_BQ[1, 2] = torch.nan
+def test_two_pairs_say_nothing_and_pairs_that_do_not_judge_say_nothing() -> None:
+    one_BQ, other_BQ = torch.zeros(2, 4), torch.ones(2, 4)
+    judges_BQ = torch.tensor([[True, True, False, False], [True, True, True, False]])
+    one_BQ[1, 3] = torch.nan
     assert errors_ahead(one_BQ, other_BQ, judges_BQ).tolist() == [0.0, np.inf]
     assert errors_ahead(other_BQ, other_BQ, judges_BQ).tolist() == [0.0, 0.0]
+
+
+def test_three_pairs_need_as_much_as_students_t_says() -> None:
+    gains = np.array([0.5, 0.6, 0.3])
+    exceeded = stats.t.sf(2.0, df=3)
+    expected = 2.0 / stats.t.isf(exceeded, df=2) * stats.ttest_1samp(gains, 0.0).statistic
+    judges_BQ = torch.ones(1, 3, dtype=torch.bool)
+    found = errors_ahead(torch.zeros(1, 3), torch.tensor(gains)[None], judges_BQ)
+    assert found.item() == pytest.approx(expected, rel=5e-3)
 
 
 def test_measures_are_the_squared_error_and_the_cosine_about_the_mean() -> None:
@@ -277,13 +288,67 @@ def test_both_forms_measure_the_same_of_procrustes() -> None:
 @FORMS
 @pytest.mark.parametrize("repeated", [0, 1, 3, 4])
 def test_pairs_whose_source_is_in_the_support_do_not_judge(form: str, repeated: int) -> None:
-    episode = episode_of(20, 4)
-    x_QD = episode.x_query_QD.copy()
-    x_QD[:repeated] = episode.x_support_SD[3 : 3 + repeated]
-    found = adapt(theta_of(), replace(episode, x_query_QD=x_QD), form)
+    """No map makes these targets of their sources, but ridge regression has 9 by heart."""
+    episode = episode_of(9, 4)
+    rng = np.random.default_rng(1)
+    x_QD, y_QE = episode.x_query_QD.copy(), rng.standard_normal((4, DIMS[2])).astype(np.float32)
+    y_SE = rng.standard_normal((9, DIMS[2])).astype(np.float32)
+    x_QD[:repeated], y_QE[:repeated] = (t[3 : 3 + repeated] for t in (episode.x_support_SD, y_SE))
+    given = replace(episode, x_query_QD=x_QD, y_support_SE=y_SE, y_query_QE=y_QE)
+    found = adapt(theta_of(), given, form)
     assert found.judged_pairs == 4 - repeated
-    if repeated > 2:  # ridge knows them by heart
-        assert found.winner is ADAPTED
+    assert found.winner is ADAPTED
+
+
+@FORMS
+def test_ridge_takes_the_place_of_theta_where_it_finds_more_of_the_support(form: str) -> None:
+    """Left out, one by one. Repeated sources do not count."""
+    given = episode_of(20, 2)
+    x, y = given.x_support_SD.astype(np.float64), given.y_support_SE.astype(np.float64)
+    left_out = [
+        RidgeCV(alphas=[a * ((x - x.mean(0)) ** 2).sum(1).mean() for a in (0.001, 0.01, 0.15)])
+        .fit(np.delete(x, i, 0), np.delete(y, i, 0))
+        .predict(x[i : i + 1])
+        for i in range(20)
+    ]
+    found_by_ridge = np.mean(
+        [np.square(y - o).sum(1).argmin() == i for i, o in enumerate(left_out)]
+    )
+    assert found_by_ridge > 0.9
+    slow = theta_of(rate=0.01)  # learns hardly anything of the pairs
+    found = adapt(slow, given, form)
+    assert found.winner is RIDGE
+    assert found.ahead_squared == 0.0  # two pairs do not tell
+    repeated = replace(
+        given,
+        x_support_SD=np.concatenate([given.x_support_SD[:10]] * 2),
+        y_support_SE=np.concatenate([given.y_support_SE[:10]] * 2),
+    )
+    assert adapt(slow, repeated, form).winner is ADAPTED
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_what_is_found_of_the_support_is_the_nearest_target(scale: float) -> None:
+    rng = np.random.default_rng(2)
+    y = rng.standard_normal((3, 8, 4))
+    o = y + 0.7 * rng.standard_normal(y.shape)
+    y[:, 5] = y[:, 4]  # equal targets are all one's own
+    counts = (8, 6, 3)
+    expected = [
+        [
+            np.square(y[b, :n] - o[b, s]).sum(1).min()
+            < np.square(y[b, s] - o[b, s]).sum() - TIE * np.square(y[b, :n]).sum(1).mean()
+            for s in range(n)
+        ]
+        for b, n in enumerate(counts)
+    ]
+    o_BSE, y_BSE = torch.tensor(o * scale), torch.tensor(y * scale)
+    real_BS = torch.arange(8) < torch.tensor(counts)[:, None]
+    found_BS = missed(o_BSE @ y_BSE.transpose(1, 2), y_BSE.square().sum(2), real_BS)
+    for b, n in enumerate(counts):
+        assert found_BS[b, :n].tolist() == expected[b]
+    nothing = missed(torch.full((1, 2, 2), torch.nan), torch.ones(1, 2), torch.ones(1, 2) > 0)
+    assert nothing.tolist() == [[1.0, 1.0]]
 
 
 def test_a_zero_is_a_zero_whatever_its_sign() -> None:

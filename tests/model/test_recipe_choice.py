@@ -68,8 +68,11 @@ def test_advice_names_what_was_not_tried() -> None:
     theta = fresh_theta_of_kind((6, 10, 4))
     said = advice_for(theta, streams=12, ended_by_steps=True, minutes=10.0)
     assert said == (
-        "more streams to train on than 12, a longer training (--minutes 20) or "
-        "--generator attention"
+        "more streams to train on than 12, a longer training (--minutes 20), "
+        "--generator attention or --generator mixture"
     )
     attention = fresh_theta_of_kind((6, 10, 4), "attention")
-    assert "--recipe" in advice_for(attention, streams=99, ended_by_steps=False, minutes=None)
+    said = advice_for(attention, streams=99, ended_by_steps=False, minutes=None)
+    assert said == "--generator mixture"
+    wide = fresh_theta_of_kind((6, 10, 65))
+    assert "--recipe" in advice_for(wide, streams=99, ended_by_steps=False, minutes=None)

@@ -178,8 +178,10 @@ containers:
     env:
       - name: ADAPTD_DEVICE
         value: cpu # it adapts nothing
-      {{- with $root.Values.extraEnv }}
-      {{- toYaml . | nindent 6 }}
+      {{- range $root.Values.extraEnv }}
+      {{- if ne .name "ADAPTD_DEVICE" }}
+      - {{ toYaml . | nindent 8 | trim }}
+      {{- end }}
       {{- end }}
     envFrom:
       - configMapRef:

@@ -148,7 +148,7 @@
 {{- if not $s.kafka_oauth_token_provider }}
 - settings.kafka_sasl_mechanism: OAUTHBEARER needs a function that returns tokens. Set settings.kafka_oauth_token_provider.
 {{- end }}
-{{- else if not (and $s.kafka_sasl_mechanism $s.kafka_sasl_username) }}
+{{- else if not (and $s.kafka_sasl_mechanism (or $s.kafka_sasl_username .Values.secret.name .Values.extraEnv .Values.extraEnvFrom)) }}
 - settings.kafka_security_protocol: {{ $protocol }} needs settings.kafka_sasl_mechanism and settings.kafka_sasl_username, and ADAPTD_KAFKA_SASL_PASSWORD in the Secret.
 {{- end }}
 {{- end }}
@@ -183,6 +183,14 @@
 {{- if not (include "adaptd.portIsOpen" (list $port $.Values.networkPolicy.redis.ports)) }}
 - networkPolicy.redis.ports: port {{ $port }} of settings.redis_url is not among them, so workers could not reach Redis. Add it.
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if and $s.tracing .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) }}
+- networkPolicy.extraEgress: settings.tracing sends spans, but nothing lets them out. Add where OTEL_EXPORTER_OTLP_ENDPOINT (among extraEnv) leads.
+{{- end }}
+{{- range $name, $_ := .Values.podLabels }}
+{{- if has $name (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") }}
+- podLabels: {{ $name }} chooses the pods of this release. Leave it out.
 {{- end }}
 {{- end }}
 {{- range $monitor := list "podMonitor" "serviceMonitor" }}

@@ -59,10 +59,13 @@ class Seen(NamedTuple):
 
 
 class RidgeSeen(NamedTuple):
-    """What the judge sees of ridge regression, and its loss on the query pairs (B, Q)."""
+    """What the judge sees of ridge regression."""
 
     seen: Seen
     loss_BQ: Tensor
+    """Its loss on the query pairs."""
+    missed_BS: Tensor
+    """1 for each support pair that it does not find when that is left out, else 0."""
 
 
 def theta_seen(terms: Terms, raw: Projected, mean: TargetMean, activation: AnyActivation) -> Seen:
@@ -118,13 +121,14 @@ def ridge_seen(raw: Projected, mean: TargetMean, target_dim: int, loss: Loss) ->
     )
     if loss.kind == "mse":
         loss_BQ = (seen.squared_BQ / target_dim).masked_fill(~raw.real_BN[:, size:], 0.0)
-        return RidgeSeen(seen, loss_BQ)
+        return RidgeSeen(seen, loss_BQ, dual.missed_BS)
     mm_B1, my_BQ = mean.own_B.unsqueeze(1), mean.y_BN[:, size:]
     onto_mean_BQ = torch.bmm(w_BQS, (mean.y_BN[:, :size] - mm_B1).unsqueeze(2)).squeeze(2)
     oo_BQ = seen.oo_BQ + 2.0 * onto_mean_BQ + mm_B1
     oy_BQ = seen.oy_BQ + onto_mean_BQ + my_BQ
     real_BQ = raw.real_BN[:, size:]
-    return RidgeSeen(seen, cosine_losses(oo_BQ, oy_BQ, raw.yy_BN[:, size:], real_BQ))
+    loss_BQ = cosine_losses(oo_BQ, oy_BQ, raw.yy_BN[:, size:], real_BQ)
+    return RidgeSeen(seen, loss_BQ, dual.missed_BS)
 
 
 def procrustes_seen(raw: Projected, mean: TargetMean) -> Seen:

@@ -34,6 +34,7 @@ from model.inner.hidden.projected import (
     project_to_learn,
 )
 from model.inner.learner import Support
+from model.inner.neighbours import missed
 from model.inner.units import SideUnits
 from model.losses import Loss
 from model.mappings.mlp import Mlp
@@ -191,6 +192,17 @@ class PairOutputs(NamedTuple):
     own: Outputs
     c: Columns
     """ô as coefficients on V (B, N, H) and (B, N, A)."""
+    y: Columns
+    """ŷ's products with V."""
+
+    def support_missed(self, projected: Projected) -> Tensor:
+        """Returns 1 for each support pair whose output is nearer to another pair's target than to
+        its own, else 0 (B, S)."""
+        size = projected.g_BSN.shape[1]
+        c_h, c_a, y_h, y_a = (part[:, :size] for side in (self.c, self.y) for part in side)
+        onto_BSS = torch.bmm(c_h, y_h.transpose(1, 2))
+        onto_BSS = torch.baddbmm(onto_BSS, c_a, y_a.transpose(1, 2))
+        return missed(onto_BSS, projected.yy_BN[:, :size], projected.real_BN[:, :size])
 
     def onto(self, vector: Columns) -> Tensor:
         """Returns ô·v (B, N) of one vector v for each stream, from its products with V (B, 1,
@@ -221,7 +233,7 @@ def pair_outputs(
     y = _targets(projected, made.c)
     oy_BN = _dots(made.c.h, y.h, room.z_BNH) + _dots(made.c.a, y.a, u_BNA)
     ob_BN = made.c.h @ terms.w2b_H + _onto_bias(terms, projected, made.c.a)
-    return PairOutputs(Outputs(oo_BN, oy_BN, ob_BN), made.c)
+    return PairOutputs(Outputs(oo_BN, oy_BN, ob_BN), made.c, y)
 
 
 def mean_onto(projected: Projected, mean: TargetMean, units: SideUnits, anchors: int) -> Columns:
