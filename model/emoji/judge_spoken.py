@@ -18,7 +18,7 @@ import torch
 from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
 from model.baselines.shared import FirstDims, OnSharedFeatures
-from model.emoji.spoken import CONCEPTS, HELD_OUT_VOICES, LANGUAGES, said_by, spoken_concepts
+from model.emoji.spoken import CONCEPTS, HELD_OUT_VOICES, SPOKEN_LANGUAGES, said_by, spoken_concepts
 from model.emoji.tables import SPOKEN
 from model.emoji.tenants import TENANT_SEED, Tenant
 from model.emoji.train_sounds import heard
@@ -43,7 +43,7 @@ def judge_spoken(
     theta: MetaInit,
     encoder: PartSpec,
     plan: MetaTestPlan,
-    languages: tuple[str, ...] = LANGUAGES,
+    languages: tuple[str, ...] = SPOKEN_LANGUAGES,
     concepts: int = CONCEPTS,
 ) -> ResultTable:
     """Judge θ, with this audio encoder, beside closed forms. Raises BadData where espeak-ng is not

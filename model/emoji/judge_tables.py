@@ -25,7 +25,7 @@ from model.emoji.baselines import Choices
 from model.emoji.judge_embeddings import judge_embeddings
 from model.emoji.judge_spoken import SPOKEN_TITLE, judge_spoken
 from model.emoji.judge_untuned import UNTUNED_THETAS, UntunedOptions, judge_untuned, untuned_thetas
-from model.emoji.spoken import LANGUAGES, SPOKEN_ENCODER
+from model.emoji.spoken import SPOKEN_ENCODER, SPOKEN_LANGUAGES
 from model.emoji.streams import FeatureCache, part_version
 from model.emoji.tables import ALTERNATIVES, SPOKEN, STABILITY, TABLES, EmojiTable
 from model.emoji.train_tenants import cache_features
@@ -174,7 +174,7 @@ class EmojiTest:
 
     def spoken(self) -> ResultTable:
         """Judge the θ of low-rank tenants on spoken names."""
-        name, languages = "emoji-lowrank", LANGUAGES[: 1 if self._options.quick else None]
+        name, languages = "emoji-lowrank", SPOKEN_LANGUAGES[: 1 if self._options.quick else None]
         if name not in self._thetas:
             note = self._missing.get(name, f"θ {name} is not there")
             return ResultTable(SPOKEN, SPOKEN_TITLE, notes=(note,))

@@ -16,7 +16,7 @@ from model.emoji import names as emoji_names
 from model.values.contents import AudioClip
 from model.values.errors import BadData
 
-LANGUAGES = ("en", "de", "fr", "es", "it")
+SPOKEN_LANGUAGES = ("en", "de", "fr", "es", "it")
 VOICES = ("m1", "m2", "m4", "m5", "m6", "m8", "f1", "f2", "f4", "f5")
 """Variants of espeak-ng that an encoder is trained on."""
 HELD_OUT_VOICES = ("m3", "f3")
@@ -56,7 +56,9 @@ class Utterance:
 
 def spoken_concepts(count: int = CONCEPTS) -> list[int]:
     """Return the concepts that have a name in every spoken language, the first `count` of them."""
-    known = set.intersection(*(set(emoji_names.names_in(language)) for language in LANGUAGES))
+    known = set.intersection(
+        *(set(emoji_names.names_in(language)) for language in SPOKEN_LANGUAGES)
+    )
     return [c for c in emoji_names.concepts_of("train") if c in known][:count]
 
 

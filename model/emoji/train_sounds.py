@@ -23,7 +23,7 @@ from model.emoji import drawings as emoji
 from model.emoji.spoken import (
     CONCEPTS,
     HELD_OUT_VOICES,
-    LANGUAGES,
+    SPOKEN_LANGUAGES,
     VOICES,
     WORDS_PER_MINUTE,
     Utterance,
@@ -70,7 +70,7 @@ def training_utterances(recipe: SoundRecipe, seed: int) -> list[Utterance]:
     rng = np.random.default_rng(seed)
     return [
         Utterance(concept, language, str(voice), int(rng.integers(*WORDS_PER_MINUTE)))
-        for language in LANGUAGES
+        for language in SPOKEN_LANGUAGES
         for concept in spoken_concepts(recipe.concepts)
         for voice in rng.choice(VOICES, recipe.takes, replace=False)
     ]
@@ -133,7 +133,7 @@ def main() -> None:
     log.info("trained in %.0f s of a core", time.process_time() - started)
     encoder, concepts = AudioEncoder(spec, torch.device("cpu")), spoken_concepts(recipe.concepts)
     facts = {"training": f"seed {arguments.seed}, {recipe}", "voices": ", ".join(VOICES)}
-    for language in LANGUAGES:
+    for language in SPOKEN_LANGUAGES:
         recall = recall_of(encoder, HELD_OUT_VOICES[-1], language, concepts)
         facts[f"R@1 of {len(concepts)}, {language}+{HELD_OUT_VOICES[-1]}"] = f"{recall:.3f}"
     for name, fact in facts.items():

@@ -9,7 +9,7 @@ import pytest
 
 from model.emoji import spoken
 from model.emoji.judge_spoken import judge_spoken, with_ears
-from model.emoji.spoken import HELD_OUT_VOICES, LANGUAGES, VOICES, Utterance, spoken_concepts
+from model.emoji.spoken import HELD_OUT_VOICES, SPOKEN_LANGUAGES, VOICES, Utterance, spoken_concepts
 from model.emoji.train_sounds import SoundRecipe, train_sounds, training_utterances
 from model.encoders import audio
 from model.encoders.audio import AudioSizes
@@ -31,7 +31,7 @@ needs_espeak = pytest.mark.skipif(which(spoken.ESPEAK) is None, reason="espeak-n
 
 def test_held_out_voices_say_nothing_in_training() -> None:
     said = training_utterances(replace(SMALL, concepts=12), seed=0)
-    assert len(said) == 12 * len(LANGUAGES)
+    assert len(said) == 12 * len(SPOKEN_LANGUAGES)
     assert {u.voice for u in said} <= set(VOICES)
     assert not set(VOICES) & set(HELD_OUT_VOICES)
     assert said == training_utterances(replace(SMALL, concepts=12), seed=0)
