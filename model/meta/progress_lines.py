@@ -27,7 +27,7 @@ def lines_of(
     def on_step(progress: Progress) -> None:
         nonlocal begun, said, first, name
         if progress.name != name:  # another training; what a checkpoint had done took no time now
-            name, first = progress.name, max(0, progress.step - 1)
+            name, first = progress.name, progress.step
             begun = said = clock()
         now = clock()
         if now - said < every_s and progress.ended is None:

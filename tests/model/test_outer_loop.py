@@ -119,7 +119,7 @@ def test_lines_say_step_loss_and_time_now_and_then_and_at_the_end() -> None:
         on_step(progress)
     assert len(said) == 60
     assert said[0] == (
-        "θ: step 20 of 1,200, loss 1.500, validation loss 0.250, 10 s so far, at most 10 min to go"
+        "θ: step 21 of 1,200, loss 1.500, validation loss 0.250, 10 s so far, at most 10 min to go"
     )
     assert said[-1].endswith("ended by steps after 10 min")
     assert duration(4_000.0) == "1 h 7 min"
