@@ -81,7 +81,7 @@ def load_engine(settings: Settings) -> Engine:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     try:
-        engine = _engine(settings, load_meta_init(settings.meta_init or shipped()))
+        engine = engine_of(settings, load_meta_init(settings.meta_init or shipped()))
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
     except OSError as e:
@@ -99,7 +99,9 @@ def load_engine(settings: Settings) -> Engine:
     return engine
 
 
-def _engine(settings: Settings, theta: MetaInit, device: str | None = None) -> Engine:
+def engine_of(settings: Settings, theta: MetaInit, device: str | None = None) -> Engine:
+    """Returns an engine that serves θ as the settings say, and has adapted once. Raises whatever a
+    θ from outside breaks in it."""
     engine = Engine(
         theta,
         device or settings.device,
@@ -179,7 +181,7 @@ def successor(settings: Settings, theta: MetaInit) -> Successor:
 
 def _usable_engine(settings: Settings, theta: MetaInit) -> Engine:
     try:
-        return _engine(settings, theta)
+        return engine_of(settings, theta)
     except Exception as e:  # whatever a θ from outside breaks, the θ before is served on
         detail = f"θ {theta.version}: {type(e).__name__}: {e}"
         raise RefusedMetaInit("unusable", detail) from e
@@ -195,7 +197,7 @@ def _require_fit_topics(settings: Settings, engine: Engine) -> TopicInfo:
 def on_cpu(settings: Settings, lost: Engine) -> Successor:
     """Makes the same θ ready on the CPU, when its device is lost. Raises Unavailable,
     Misconfigured."""
-    engine = _engine(settings, lost.meta_init, "cpu")
+    engine = engine_of(settings, lost.meta_init, "cpu")
     events_topic = require_topics(settings, engine)
     store = open_store(settings, engine, events_topic.incarnation)
     return Successor(engine, store, message_builder(settings, engine))

@@ -244,6 +244,16 @@ class RedisWindowStore:
             for stream, entries in zip(streams, windows, strict=True)
         }
 
+    def look(self, partition: int, stream: str) -> Sequence[Pair]:
+        """Returns a window's pairs, oldest first, without claiming the partition: its owner goes on
+        and notices nothing. Raises Unavailable, Refused."""
+        key = self._keys.generation(partition)
+        with self._asking("look"):
+            generation = self._redis.get(key)
+        if isinstance(generation, bytes):
+            self._keys.generations[partition] = _number(generation, key)
+        return self.load(partition, [stream])[stream]
+
     def _pair(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Pair | None:
         """Returns an entry's pair, None for a damaged one. Memory then has fewer pairs than the
         window in Redis; the next append finds that, and the window is written again without it."""
