@@ -9,6 +9,7 @@
 # make deploy-check   the chart, the image (built and run), the manifests on a real API server
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
+# make sounds the audio encoder that ships, trained anew; needs espeak-ng
 # make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes hours
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check \
+.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits sounds evaluate prometheus-check \
 	alerts-check scrape-cost tools boards board-pictures chart chart-check deploy-check image-check \
 	cluster-check scaling-check clean
 
@@ -105,6 +106,9 @@ meta-inits: encoders
 		--out $(THETAS)/emoji-lowrank-maml.safetensors
 	$(BIN)/python -m model.emoji.train_thetas names --encoder-from $(TRAINED)/cnn.safetensors \
 		--text-from $(TRAINED)/text.safetensors --out $(THETAS)/emoji-names.safetensors
+
+sounds: $(READY)
+	$(BIN)/python -m model.emoji.train_sounds --out model/emoji/data/spoken.safetensors
 
 prometheus-check: $(READY)
 	@$(BIN)/python -m deploy.prometheus.check

@@ -168,7 +168,7 @@ def train_mixture(
             {"params": list(model.theta()), "lr": recipe.mapping_rate},
         ]
     )
-    state = TrainingState(model, optimiser, averaged=True)
+    state = TrainingState(model, optimiser, averaged=True, name="mixture")
 
     def accumulate(step: int) -> dict[str, float]:
         loss = mixture_loss(
@@ -180,7 +180,7 @@ def train_mixture(
     schedule = TrainingSchedule(
         recipe.steps, max_gradient_norm=recipe.max_gradient_norm, averaging=recipe.averaging
     )
-    run(state, schedule, accumulate, on_step=lines_of("mixture", log.info))
+    run(state, schedule, accumulate, on_step=lines_of(log.info))
     return state.result
 
 
@@ -189,7 +189,7 @@ def _languages_first(
 ) -> MetaParameters:
     sizes = recipe.languages.episode_sizes()
     source = LanguageEpisodes(Pictures(features.x_YRD), spaces, sizes)
-    on_step = lines_of("languages", log.info)
+    on_step = lines_of(log.info)
     return train_theta(Data(source), recipe.languages, on_step=on_step, form=FORM).parameters
 
 

@@ -169,6 +169,9 @@ STABILITY = "stability"
 UNTUNED = "untuned"
 EMBEDDINGS = "embeddings"
 """The table of transformed streams (`model.emoji.judge_untuned`)."""
+SPOKEN = "spoken"
+"""The table of spoken names (`model.emoji.judge_spoken`), which needs espeak-ng: made when asked
+for by name."""
 NAMES = (*(table.name for table in TABLES), STABILITY)
 
 _TENANTS = "python -m model.emoji.train_tenants --encoder-from FILE"
