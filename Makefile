@@ -1,10 +1,15 @@
 # make demo   the main job, on a real Kafka, a real Redis and real pictures
 # make test   everything checked: lint, types, import contracts, tests
 # make prometheus-check   every dashboard and alert query, on a real Prometheus
+# make alerts-check   every alert caused for real, at shortened times, and how long it takes
+# make scrape-cost    how long a scrape takes and how large it is, by streams
 # make chart  what is made from deploy/chart: its schema, its README, the plain manifests
+# make boards the dashboards' JSON, from deploy/grafana/*.py
+# make board-pictures   the dashboards as they look in health and in an outage
 # make deploy-check   the chart, the image (built and run), the manifests on a real API server
 # make evaluate   the shipped θs on emoji that they were never trained on, a new θ on digits
 # make meta-inits the encoders and the θs that ship, trained anew
+# make sounds the audio encoder that ships, trained anew; needs espeak-ng
 # make fuzz   spoilt inputs for every reader of bytes from outside; N=10000000 takes hours
 # make docs   the site of docs/, in build/site
 # make lock   requirements.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
@@ -17,8 +22,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits evaluate prometheus-check \
-	tools chart chart-check deploy-check image-check cluster-check scaling-check clean
+.PHONY: help setup lock demo test check fuzz docs bench gpu-check encoders meta-inits sounds evaluate prometheus-check \
+	alerts-check scrape-cost tools boards board-pictures chart chart-check deploy-check image-check \
+	cluster-check scaling-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -100,13 +106,18 @@ meta-inits: encoders
 		--out $(THETAS)/emoji-lowrank-maml.safetensors
 	$(BIN)/python -m model.emoji.train_thetas names --encoder-from $(TRAINED)/cnn.safetensors \
 		--text-from $(TRAINED)/text.safetensors --out $(THETAS)/emoji-names.safetensors
-	$(BIN)/python -m model.emoji.clean_encoder --encoder-from $(TRAINED)/cnn.safetensors \
-		--out $(TRAINED)/cnn-clean.safetensors
-	$(BIN)/python -m model.emoji.train_thetas languages --encoder-from $(TRAINED)/cnn-clean.safetensors \
-		--out $(THETAS)/emoji-languages-32.safetensors
+
+sounds: $(READY)
+	$(BIN)/python -m model.emoji.train_sounds --out model/emoji/data/spoken.safetensors
 
 prometheus-check: $(READY)
 	@$(BIN)/python -m deploy.prometheus.check
+
+alerts-check: $(READY)
+	@$(BIN)/python -m deploy.alerts
+
+scrape-cost: $(READY)
+	@$(BIN)/python -m deploy.prometheus.scrape_cost
 
 # helm and kubectl, by hash; tests of the chart need helm
 TOOLS := build/tools
@@ -121,6 +132,12 @@ $(TOOLS)/helm: deploy/tools.lock | $(READY)
 
 chart: $(TOOLS)/helm
 	$(BIN)/python -m deploy.helm
+
+boards: $(READY)
+	$(BIN)/python -m deploy.grafana
+
+board-pictures: $(READY)
+	$(BIN)/python -m deploy.grafana.pictures
 
 chart-check: $(TOOLS)/helm
 	CI=true $(BIN)/pytest tests/deploy/test_chart.py $(if $(NAME),-k "$(NAME)")

@@ -87,6 +87,22 @@ def bench_windows(
     _bench("windows.windows", quick, out, given, spill_dir=spill_dir)
 
 
+@app.command("subscriber")
+def bench_subscriber(
+    rate: Annotated[int | None, typer.Option(min=1, help="Mappings per second.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Of each form.")] = None,
+    streams: Annotated[int | None, typer.Option(min=1, help="Streams that are followed.")] = None,
+    quick: Quick = False,
+    out: Out = None,
+) -> None:
+    """The SDK's subscriber: from published to served, CPU time per mapping, memory per stream.
+
+    Starts a local Kafka of its own. A minute on two cores.
+    """
+    given = {"rate": rate, "seconds": seconds, "streams": streams}
+    _bench("subscriber.subscriber", quick, out, given)
+
+
 @app.command("forms")
 def bench_forms(
     fit: Annotated[bool, typer.Option("--fit", help="Fit the rule's constants here.")] = False,

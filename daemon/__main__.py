@@ -19,12 +19,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from daemon import config
-from daemon.commands import meta_init, offsets
+from daemon.commands import meta_init, offsets, streams
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
 from daemon.commands.outputs import require_writable, writing
 from daemon.commands.plan import plan
 from daemon.commands.record import record
+from daemon.commands.replay import replay_range
 from daemon.commands.send import send_file
 from daemon.commands.up import up
 from daemon.errors import Misconfigured, Unavailable
@@ -44,10 +45,13 @@ topics_app = typer.Typer(
 app.add_typer(topics_app, name="topics")
 app.add_typer(meta_init.app, name="meta-init")
 app.add_typer(offsets.app, name="offsets")
+app.add_typer(streams.app, name="streams")
 app.command()(record)
 app.command("meta-train")(meta_train)
 app.command()(evaluate)
 app.command("send")(send_file)
+app.command("explain")(streams.explain_stream)
+app.command("replay")(replay_range)
 app.command()(up)
 app.command()(plan)
 

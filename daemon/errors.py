@@ -51,6 +51,11 @@ RefusalReason = Literal[
 ]
 """Why a published θ cannot be served, or not be judged as a candidate (other_encoder and
 no_evidence: only that): a label of metrics."""
+AwayReason = Literal["no_answer", "refused", "elsewhere", "unwell", "lost_writes", "other_log"]
+"""Why a service cannot be worked with, a label of metrics: no answer in time; it refuses a
+credential or a right; it is a replica or otherwise the wrong server; it cannot serve now, for
+instance because its memory is full; it has lost what was written to it; it has another log than
+before."""
 
 
 class AdaptdError(Exception):
@@ -69,10 +74,11 @@ class MalformedEvent(AdaptdError):
 class Unavailable(AdaptdError):
     """A service did not answer, or refused a write that it should accept later."""
 
-    def __init__(self, service: Service, detail: str) -> None:
+    def __init__(self, service: Service, detail: str, reason: AwayReason = "no_answer") -> None:
         super().__init__(f"{service}: {detail}")
         self.service: Service = service
         self.detail = detail
+        self.reason: AwayReason = reason
 
 
 class Superseded(AdaptdError):
@@ -99,6 +105,8 @@ class Misconfigured(AdaptdError):
 
 class Refused(Misconfigured):
     """A service refuses this worker's credentials, its certificate, or something it asks for."""
+
+    reason: AwayReason = "refused"
 
     def __init__(self, service: Service, detail: str) -> None:
         super().__init__(f"{service}: {detail}")

@@ -308,7 +308,7 @@ class MemoryWindowStore:
         self.verify({partition: epoch})
         before = self._positions[partition]
         if self.shelf.positions.get(partition) != before:
-            raise Unavailable("redis", "lost its newest writes")
+            raise Unavailable("redis", "lost its newest writes", "lost_writes")
         lengths_before = {
             stream: len(self.shelf.windows.get((partition, stream), ())) for stream in lengths
         }
@@ -347,7 +347,7 @@ class MemoryWindowStore:
         """See WindowStore."""
         self.verify({partition: epoch})
         if self.shelf.positions.get(partition) != self._positions[partition]:
-            raise Unavailable("redis", "lost its newest writes")
+            raise Unavailable("redis", "lost its newest writes", "lost_writes")
         for stream, offset in since.items():
             window = self.shelf.windows.get((partition, stream), [])
             window[:] = [pair for pair in window if pair.id.offset >= offset]
@@ -374,7 +374,7 @@ class MemoryWindowStore:
         if superseded := [p for p, owner in owners.items() if owner > epochs[p]]:
             raise Superseded(superseded)
         if any(owner < epochs[p] for p, owner in owners.items()):
-            raise Unavailable("redis", "was emptied")
+            raise Unavailable("redis", "was emptied", "lost_writes")
 
     def close(self) -> None:
         """See WindowStore."""

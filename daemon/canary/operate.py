@@ -45,6 +45,8 @@ def begin_canary(
         require_candidate(candidate, read_theta(port, catalogue, active.version))
     except RefusedMetaInit as e:
         raise Misconfigured(str(e)) from e
+    if candidate.content_hash == active.content_hash:
+        raise Misconfigured(f"θ {version!r} has the content of the active one: nothing to judge")
     quarantined = before.quarantined if before else ()
     if candidate.content_hash in quarantined:
         raise Misconfigured(f"θ {version!r} was rolled back on evidence, and is tried no more")

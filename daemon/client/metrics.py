@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -23,6 +23,8 @@ class FollowedState:
     current: bool
     lag: int
     failures: Mapping[str, int]
+    snapshot_s: float
+    """When the last snapshot was written (Unix time); 0 for never."""
 
 
 class SubscriberMetrics:
@@ -51,11 +53,6 @@ class SubscriberMetrics:
             ["served_by"],
             registry=self.registry,
         )
-        self.snapshot_seconds = Gauge(
-            "adaptd_client_snapshot_timestamp_seconds",
-            "When the last snapshot was written",
-            registry=self.registry,
-        )
         self.registry.register(_Computed(newest, state, named))
 
     def render(self) -> bytes:
@@ -74,6 +71,8 @@ class _Computed(Collector):
         yield _gauge("connected", "1 while Kafka answers", state.connected)
         yield _gauge("current", "1 once the topic's end was reached", state.current)
         yield _gauge("lag_records", "Records of the topic not yet read", state.lag)
+        text = "When the last snapshot was written, 0 for never"
+        yield _gauge("snapshot_timestamp_seconds", text, state.snapshot_s)
         yield _gauge("streams", "Streams that are served by a mapping", len(newest))
         yield _counter("swaps", "Mappings that were put in place", newest.swaps)
         yield _counter("erased", "Streams that were erased", newest.erased)

@@ -137,11 +137,11 @@ class NewestMappings:
         followed: Selection = EVERY_STREAM,
         thetas: Iterable[ServedTheta] = (),
         *,
-        whole: bool = True,
+        keeps: bool = True,
     ) -> None:
-        """`thetas` are known from the start; `whole` keeps `lowrank` and float16 mappings
-        multiplied out, ready to apply."""
-        self._followed, self._whole = followed, whole
+        """`thetas` are known from the start; `keeps` keeps `lowrank` and float16 mappings
+        multiplied out once they were applied."""
+        self._followed, self._keeps = followed, keeps
         self._served: dict[str, ServedMapping] = {}
         self._waiting: dict[str, AdaptedMapping] = {}
         self._unseen: set[str] | None = None
@@ -228,7 +228,7 @@ class NewestMappings:
             return Ignored(why, f"{_order(facts)}; {_order(held.facts)} is served")
         if needs_theta(facts) and facts.meta_init_hash not in self.thetas:
             return self._awaiting_theta(stream, mapping)
-        self._served[stream] = servable(mapping, self.thetas, whole=self._whole)
+        self._served[stream] = servable(mapping, self.thetas, keeps=self._keeps)
         gap = held is not None and _is_gap(facts, held.facts)
         return Swapped(stream, self._served[stream], gap)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from safetensors.numpy import save
 
+from daemon.turn.messages import STARTS_AT_THETA
 from daemon.wire.adapted_mapping import (
     AdaptedMapping,
     BadMapping,
@@ -26,13 +27,11 @@ from model.mappings.numpy_mlp import activated, apply_numpy
 from model.theta.meta_init import MetaInit, OutputActivation
 from model.theta.meta_init_file import meta_init_from_bytes
 from model.values.arrays import FloatArray
-from model.values.low_rank import in_single
+from model.values.low_rank import SCALES, in_single
 from model.values.outside import parse_tensor_file
 
 LARGEST = 2**63 - 1
 """Of the numbers that order mappings."""
-STARTS_AT_THETA = frozenset({"mlp", "adversarial"})
-"""The generators of which θ's own tensors are the mapping of a stream without pairs."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,10 @@ class ServedTheta:
     that from pairs, they are not, and there is nothing to serve an unknown stream with."""
 
     @property
-    def source_dim(self) -> int:
-        """The dimensions of the features that it maps."""
-        return int(self.tensors["w1"].shape[1])
+    def dims(self) -> tuple[int, int, int]:
+        """D, H and E."""
+        hidden, source = self.tensors["w1"].shape
+        return source, hidden, len(self.tensors["b2"])
 
     @cached_property
     def w_EG(self) -> FloatArray:
@@ -62,7 +62,7 @@ class ServedTheta:
     def __call__(self, x: ArrayLike) -> FloatArray:
         """Maps source features (D,) or (R, D) to target features (E,) or (R, E). Raises ValueError
         for another shape."""
-        x_RD, single = as_rows(x, self.source_dim)
+        x_RD, single = as_rows(x, self.dims[0])
         y_RE = apply_numpy(self.tensors, x_RD, self.activation, self.output_activation)
         return y_RE[0] if single else y_RE
 
@@ -101,18 +101,22 @@ def theta_from_bytes(data: bytes) -> ServedTheta:
     return ServedTheta(tensors=file.tensors, **msgspec.structs.asdict(facts))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ServedMapping:
-    """One stream's mapping. It never changes: a newer one takes its place as a whole."""
+    """One stream's mapping. What it maps never changes: a newer one takes its place as a whole."""
 
-    facts: Facts
-    stored: Mapping[str, StoredArray]
-    """The tensors as they were published."""
-    theta: ServedTheta | None
-    """The θ that a `lowrank` mapping is added to."""
-    whole: Mapping[str, FloatArray] | None
-    """w1 (H, D), b1 (H), w2 (E, H), b2 (E), float32; None where only `stored` is kept, and each
-    call computes from that: in less memory, and more slowly."""
+    __slots__ = ("_keeps", "_whole", "facts", "stored", "theta")
+
+    def __init__(self, mapping: AdaptedMapping, theta: ServedTheta | None, *, keeps: bool) -> None:
+        """`theta` completes a `lowrank` mapping. `keeps` multiplies it out at the first call and
+        keeps that; otherwise each call computes from what was published: in less memory, and more
+        slowly."""
+        self.facts: Facts = mapping.facts
+        self.stored: Mapping[str, StoredArray] = mapping.tensors
+        """The tensors as they were published."""
+        self.theta = theta
+        self._keeps = keeps
+        plain = (self.facts.encoding, self.facts.dtype) == ("full", "float32")
+        self._whole: Mapping[str, Any] | None = mapping.tensors if plain else None
 
     def __call__(self, x: ArrayLike) -> FloatArray:
         """Maps source features (D,) or (R, D) to target features (E,) or (R, E); takes arrays of
@@ -123,15 +127,24 @@ class ServedMapping:
 
     def _mapped(self, x_RD: FloatArray) -> FloatArray:
         facts = self.facts
-        if self.whole is None and self.theta is not None:
+        if self._whole is None and self.theta is not None and not self._keeps:
             return _mapped_by_factors(self.theta, in_single(self.stored), x_RD, facts)
-        tensors = in_single(self.stored) if self.whole is None else self.whole
-        return apply_numpy(tensors, x_RD, facts.activation, facts.output_activation)
+        return apply_numpy(self.tensors(), x_RD, facts.activation, facts.output_activation)
+
+    def tensors(self) -> Mapping[str, FloatArray]:
+        """Returns w1 (H, D), b1 (H), w2 (E, H) and b2 (E), float32."""
+        whole = self._whole
+        if whole is None:
+            theta = self.theta.tensors if self.theta else None
+            whole = _read_only(runnable(self.published, theta))
+            if self._keeps:  # two threads may both get here, and make the same
+                self._whole = whole
+        return whole
 
     @property
     def nbytes(self) -> int:
         """The bytes of the tensors that are held for this stream alone."""
-        held = {id(t): t.nbytes for t in (*self.stored.values(), *(self.whole or {}).values())}
+        held = {id(t): t.nbytes for t in (*self.stored.values(), *(self._whole or {}).values())}
         return sum(held.values())
 
     @property
@@ -153,31 +166,44 @@ def require_order(facts: Facts) -> None:
 
 
 def servable(
-    mapping: AdaptedMapping, thetas: Mapping[str, ServedTheta], *, whole: bool = True
+    mapping: AdaptedMapping, thetas: Mapping[str, ServedTheta], *, keeps: bool = True
 ) -> ServedMapping:
     """Returns a decoded mapping ready to be applied: its shapes fit, and its numbers are finite.
-    `thetas` has θs by content hash; `whole` multiplies it out. Raises BadMapping."""
+    `thetas` has θs by content hash; for `keeps` see ServedMapping. Raises BadMapping."""
     facts, stored = mapping.facts, mapping.tensors
     theta = thetas.get(facts.meta_init_hash) if needs_theta(facts) else None
-    with np.errstate(all="ignore"):
-        tensors = runnable(mapping, theta.tensors if theta else None)
-        _require_dimensions(facts, tensors)
-        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-            raise BadMapping(f"{facts.stream!r} holds NaN or infinity", "not_finite")
-    if facts.encoding == "full" and facts.dtype == "float32":
-        tensors = stored  # no second copy
-    for tensor in (*stored.values(), *tensors.values()):
-        tensor.flags.writeable = False  # other threads read it
-    return ServedMapping(facts, stored, theta, tensors if whole else None)
+    if theta is None:
+        runnable(mapping)  # which checks the shapes, and that no θ is needed
+    else:
+        _require_fitting(mapping, theta)
+    if not all(np.isfinite(tensor).all() for tensor in stored.values()):
+        raise BadMapping(f"{facts.stream!r} holds NaN or infinity", "not_finite")
+    _read_only(stored)
+    return ServedMapping(mapping, theta, keeps=keeps)
 
 
-def _require_dimensions(facts: Facts, tensors: Mapping[str, FloatArray]) -> None:
-    """Raises BadMapping unless the tensors have the dimensions of the facts: those of a `lowrank`
-    mapping were only compared with θ's."""
-    wanted = (facts.hidden_dim, facts.source_dim, facts.target_dim)
-    found = (*tensors["w1"].shape, len(tensors["b2"]))
-    if found != wanted:
-        raise BadMapping(f"dimensions {found}, its facts say {wanted}", "wrong_shape")
+def _read_only(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Other threads read them."""
+    for tensor in tensors.values():
+        tensor.flags.writeable = False
+    return tensors
+
+
+def _require_fitting(mapping: AdaptedMapping, theta: ServedTheta) -> None:
+    """Raises BadMapping unless the factors can be added to θ, and θ has the dimensions of the
+    facts."""
+    facts, stored = mapping.facts, mapping.tensors
+    d, h, e = facts.source_dim, facts.hidden_dim, facts.target_dim
+    factors = {name: tensor.shape for name, tensor in stored.items() if name != SCALES}
+    s = next((shape[0] for name, shape in factors.items() if name in "xy" and shape), 0)
+    fitting = {"x": (s, d), "a": (s, h), "beta": (h,)}
+    fitting |= {"y": (s, e), "n": (h + 1, h + 1), "v": (s, h + 1)}
+    fits = all(fitting.get(name) == shape for name, shape in factors.items())
+    whole = all(factors.keys() >= {one, other} for one, other in ("ax", "vy") if one in factors)
+    scales = stored.get(SCALES)
+    scaled = scales is None or scales.shape == (len(factors),)
+    if not (fits and whole and scaled and theta.dims == (d, h, e)):
+        raise BadMapping(f"factors {factors} do not fit θ's {theta.dims}", "wrong_shape")
 
 
 def _mapped_by_factors(

@@ -115,14 +115,14 @@ class MappingSubscriber:
         follows all. `thetas` are files of θs to know besides those of the topic of θs; the first
         serves unknown streams until the topic names an active one. `snapshot` is a file to go on
         from after a restart, written every `snapshot_every_s` and at the end. `multiplied_out`
-        keeps compact mappings ready to apply, which takes more memory and less time.
+        keeps compact mappings ready to apply once they were: more memory, and less time.
 
         Raises BadMetaInit for a file that is no θ.
         """
         settings = kafka if isinstance(kafka, Settings) else Settings(kafka_bootstrap_servers=kafka)
         followed = selection(streams)
         given = read_thetas(map(Path, thetas))
-        self._newest = NewestMappings(followed, given, whole=multiplied_out)
+        self._newest = NewestMappings(followed, given, keeps=multiplied_out)
         self._standing_in = given[0] if given else None
         self._follower = LogFollower(
             settings,
@@ -255,7 +255,13 @@ class MappingSubscriber:
     def _state(self) -> FollowedState:
         follower = self._follower
         current = self._current.is_set()
-        return FollowedState(follower.connected, current, follower.lag, dict(self._failures))
+        return FollowedState(
+            follower.connected,
+            current,
+            follower.lag,
+            dict(self._failures),
+            follower.snapshot_written_ms / 1000,
+        )
 
     # ---- the thread
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -163,23 +164,41 @@ def _digits(seed: int, *, quick: bool, show: bool) -> tuple[list[ResultTable], d
     from model.evaluate.digits import DigitsOptions, judge_digits
     from model.values.errors import BadData
 
-    options = DigitsOptions(streams=4, seed=seed) if quick else DigitsOptions(seed=seed)
+    options = DigitsOptions(streams=4, seed=seed, steps=20) if quick else DigitsOptions(seed=seed)
     try:
         table = judge_digits(options)
     except BadData as e:
         raise Misconfigured(f"--digits: {e}") from e
     _show(table, show=show)
-    told = {"θ": "as adaptd new-theta makes it", "run": f"seed {seed}; {options.streams} streams"}
+    told = {
+        "θ": "as adaptd new-theta makes it; meta-trained in the last row",
+        "run": f"seed {seed}; {options.streams} streams",
+    }
     return [table], {"facts": told, "seeds": {"streams": seed, "theta": seed}}
 
 
 def _judged(evaluation: EmojiEvaluation, *, show: bool) -> Iterator[ResultTable]:
-    err = Console(stderr=True)
-    for title, judge in evaluation.steps():
-        with err.status(title):
+    err, begun, steps = Console(stderr=True), time.monotonic(), list(evaluation.steps())
+    for number, (title, judge) in enumerate(steps, start=1):
+        line = f"table {number} of {len(steps)}: {title}" + _to_go(begun, number - 1, len(steps))
+        if not err.is_terminal:
+            err.print(line, highlight=False, soft_wrap=True)
+        with err.status(line):
             table = judge()
         _show(table, show=show)
         yield table
+
+
+def _to_go(begun: float, done: int, tables: int) -> str:
+    """Return how long it has taken and may take yet, as if all tables took as long; nothing before
+    the first is done."""
+    from model.meta.progress_lines import duration
+
+    if not done:
+        return ""
+    passed = time.monotonic() - begun
+    to_go = passed / done * (tables - done)
+    return f", {duration(passed)} so far, about {duration(to_go)} to go"
 
 
 def _show(table: ResultTable, *, show: bool) -> None:

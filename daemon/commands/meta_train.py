@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +17,6 @@ from model.values.outside import described
 
 if TYPE_CHECKING:
     from daemon.offline.meta_train import MetaTrainRequest, MetaTrainResult
-    from model.meta.progress import Progress
     from model.meta.recipe import Recipe
 
 FLAGS = ("generator", "learner", "steps", "hidden_dim", "seed")
@@ -33,14 +30,18 @@ def meta_train(
         Path | None, typer.Option("--recipe", help="TOML file of recipe settings.")
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="mlp, attention, mixture or adversarial. [default: mlp]")
+        str | None, typer.Option(help="mlp, attention, mixture or adversarial. [default: fits]")
     ] = None,
     learner: Annotated[
         str | None,
         typer.Option(
-            help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2, alpaca. [default: maml]"
+            help="maml, fomaml, reptile, meta-sgd, anil, adam, r2d2, alpaca. [default: fits]"
         ),
     ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(min=0.1, help="About the most time, of a core, to choose a recipe for."),
+    ] = 10.0,
     steps: Annotated[int | None, typer.Option(min=1, help="The most outer steps.")] = None,
     hidden_dim: Annotated[int | None, typer.Option(min=1, help="Hidden units.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -108,17 +109,20 @@ def meta_train(
     from daemon.wire.paired_event import EventLimits
     from model.meta.encoders.training import EncodersRecipe
     from model.meta.progress import Saving
+    from model.meta.recipe_choice import RecipeChoice
 
     require_writable(out, report)
     flags = dict(zip(FLAGS, (generator, learner, steps, hidden_dim, seed), strict=True))
     settings = Settings()
     limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
-    recipe = _recipe(recipe_file, {n: v for n, v in flags.items() if v is not None})
+    given = {n: v for n, v in flags.items() if v is not None}
+    given, recipe = _recipe(recipe_file, given)
     request = MetaTrainRequest(
         events=tuple(events),
         name=name or out.stem,
         recipe=recipe,
         limits=limits,
+        choice=RecipeChoice(minutes, given),
         parent=parent,
         source_encoder=source_encoder,
         target_encoder=target_encoder,
@@ -131,7 +135,8 @@ def meta_train(
     _train(request, out, report, as_json=as_json)
 
 
-def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
+def _recipe(file: Path | None, flags: dict[str, Any]) -> tuple[dict[str, Any], Recipe]:
+    """Return the settings that are given, and a recipe of them. Raises Misconfigured."""
     from model.meta.recipe import Recipe
 
     try:
@@ -139,7 +144,7 @@ def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
     except (OSError, ValueError, RecursionError) as e:
         raise Misconfigured(f"{file}: not a readable TOML file: {e}") from e
     try:
-        return Recipe.from_config(config | flags)
+        return config | flags, Recipe.from_config(config | flags)
     except ValueError as e:
         raise Misconfigured(str(e)) from e
     except (TypeError, KeyError, AttributeError) as e:
@@ -149,6 +154,7 @@ def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
 def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json: bool) -> None:
     import torch
 
+    from daemon.commands.progress import showing_progress
     from daemon.commands.results_json import as_json as to_json
     from daemon.commands.results_page import training_curves, write_training_page
     from daemon.commands.results_tables import figures_table
@@ -159,10 +165,9 @@ def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json
     torch.set_num_threads(1)  # matrices this small gain nothing from a second
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # torchrun's rank
     try:
-        steps = {"meta-training": request.recipe.steps, "encoders": request.encoders.steps}
-        with _bars(console, steps) as (on_step, on_encoder_step):
-            note = partial(console.print, highlight=False)
-            result = meta_train_recorded(request, note, on_step, on_encoder_step)
+        note = partial(console.print, highlight=False, soft_wrap=True)
+        with showing_progress(console) as on_step:
+            result = meta_train_recorded(request, note, on_step, on_step)
     except Diverged as e:
         console.print(f"adaptd: meta-training diverged: {e}", highlight=False)
         raise typer.Exit(1) from e
@@ -183,6 +188,7 @@ def _train(request: MetaTrainRequest, out: Path, report: Path | None, *, as_json
         )
         console.print(f"wrote {report}", highlight=False)
     console.print(f"wrote {out}: {result.theta.version}", highlight=False)
+    console.print(result.verdict, highlight=False, soft_wrap=True)
     if as_json:
         typer.echo(to_json(_document(result)))
 
@@ -194,49 +200,8 @@ def _document(result: MetaTrainResult) -> dict[str, Any]:
         "theta": result.theta.version,
         "content_hash": result.theta.content_hash,
         "facts": result.facts,
+        "verdict": result.verdict,
         "history": result.progress.history,
         "encoder_history": [] if (went := result.sides.trained) is None else went.history,
         "figures": figures_document(result.figures),
     }
-
-
-@contextmanager
-def _bars(console: Console, steps: Mapping[str, int]) -> Iterator[list[Callable[[Any], None]]]:
-    """Show progress bars while the context lasts; yield, for each, the function to call after every
-    step. A bar appears with its first step."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-
-        def moving(name: str, total: int) -> Callable[[Any], None]:
-            line = bars.add_task(name, total=total, figures="", visible=False)
-
-            def on_step(progress: Any) -> None:
-                figures = _figures(progress)
-                bars.update(line, completed=progress.step, figures=figures, visible=True)
-
-            return on_step
-
-        yield [moving(name, total) for name, total in steps.items()]
-
-
-def _figures(progress: Progress) -> str:
-    if not progress.history:
-        return ""
-    row = progress.history[-1]
-    return "  ".join(
-        f"{name} {row[name]:.3f}" for name in ("outer_loss", "validation_loss") if name in row
-    )

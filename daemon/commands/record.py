@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +30,22 @@ def record(
     """
     from daemon.offline.events_file import is_json
     from daemon.offline.record import Recorded, record_topic
+    from model.meta.progress_lines import duration
 
     settings = config.load_settings(config_file)
     is_json(out)  # refuses a wrong name before Kafka is asked
 
+    begun = time.monotonic()
+
     def show(found: Recorded) -> None:
-        typer.echo(f"{found.events} events of {len(found.streams)} streams ...", err=True)
+        passed = time.monotonic() - begun
+        expected = found.expected if limit is None else min(limit, found.expected)
+        to_go = passed / found.events * max(0, expected - found.events)
+        typer.echo(
+            f"{found.events:,} of about {expected:,} events, of {len(found.streams):,} streams, "
+            f"{duration(passed)} so far, {duration(to_go)} to go",
+            err=True,
+        )
 
     found = record_topic(settings, out, limit, _milliseconds(since), show)
     left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(found.malformed.items()))

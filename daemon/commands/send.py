@@ -54,7 +54,7 @@ def send_file(
     settings = config.load_settings(config_file)
     if not dry_run:
         _require_topic(settings)
-    theta = _served(settings, ask_kafka=not dry_run)
+    theta = served_theta(settings, ask_kafka=not dry_run)
     reading = PairsForm(
         theta.source_modality,
         theta.target_modality,
@@ -116,7 +116,7 @@ def _require_topic(settings: Settings) -> None:
             raise Misconfigured(f"kafka: there is no topic {topic}: run adaptd topics create")
 
 
-def _served(settings: Settings, ask_kafka: bool) -> MetaInit:
+def served_theta(settings: Settings, ask_kafka: bool) -> MetaInit:
     """Returns the θ that workers serve: the active one, or the one in the settings. Raises
     Misconfigured when it cannot be had, and Unavailable."""
     from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits

@@ -24,11 +24,13 @@ from model.evaluate import comparison
 from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.examples import Example
 from model.evaluate.scoring import Figures
+from model.evaluate.verdict import advice_for, baseline_verdict
 from model.meta import distributed
 from model.meta.encoders.training import EncodersRecipe
 from model.meta.episodes import EpisodeSource
 from model.meta.progress import Progress, Saving
 from model.meta.recipe import Recipe
+from model.meta.recipe_choice import RecipeChoice, expected_minutes
 from model.meta.recorded_streams import RecordedEpisodes, RecordedStream
 from model.meta.splits import DEFAULT_FRACTIONS, Fractions, Split, part_of
 from model.meta.training import Data, MetaTrained, facts_of, train_theta
@@ -50,7 +52,10 @@ class MetaTrainRequest:
     events: tuple[Path, ...]
     name: str
     recipe: Recipe
+    """How θ is trained, if there is no `choice`; its seed splits the streams in any case."""
     limits: EventLimits
+    choice: RecipeChoice | None = None
+    """Chooses the recipe by the data's dims, with the same seed."""
     parent: Path | None = None
     """The file of a θ to go on from, with its encoders."""
     source_encoder: str | None = None
@@ -95,6 +100,8 @@ class MetaTrainResult:
     """Number of streams for training, validation and test."""
     figures: tuple[Figures, ...]
     examples: tuple[Example, ...]
+    verdict: str
+    """Whether θ beats the baselines, in a sentence."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -111,6 +118,7 @@ class MetaTrainResult:
             "first faults": "; ".join(read.examples) or "none",
             "encoders": how_trained(self.sides),
             "streams": ", ".join(f"{n} {name}" for name, n in self.streams.items()),
+            "verdict": self.verdict,
             "training": f"{went.step} outer steps ({went.ended}){best}; {went.skipped} skipped",
         }
 
@@ -153,6 +161,7 @@ def _meta_train(
     )
     note(f"{reading.pairs} pairs of {len(streams)} streams read")
     parts = request.split(streams, note)
+    request = _with_recipe(request, sides.target.dim, parent, note)
     sizes = request.recipe.episode_sizes(request.temporal)
     source = RecordedEpisodes(parts.train, sizes)
     validation = RecordedEpisodes(parts.validation, sizes) if parts.validation else None
@@ -167,6 +176,12 @@ def _meta_train(
     theta = _theta(trained, request, sides, usual, parent)
     note(f"trained {theta.version}; judging on {len(parts.test)} test streams")
     figures, examples = _judged(theta, source, parts.test, request, gallery, note)
+    advice = advice_for(
+        theta,
+        streams=len(parts.train),
+        ended_by_steps=trained.progress.ended == "steps",
+        minutes=None if request.choice is None else request.choice.minutes,
+    )
     return MetaTrainResult(
         _with_evaluation(theta, figures),
         trained.progress,
@@ -175,7 +190,31 @@ def _meta_train(
         {name: len(getattr(parts, name)) for name in ("train", "validation", "test")},
         figures,
         examples,
+        baseline_verdict(figures, advice),
     )
+
+
+def _with_recipe(
+    request: MetaTrainRequest,
+    target_dim: int,
+    parent: MetaInit | None,
+    note: Callable[[str], None],
+) -> MetaTrainRequest:
+    """Return the request with the recipe that it leaves to be chosen, and tell `note` what it is
+    and how long it may take."""
+    if request.choice is None:
+        return request
+    try:
+        recipe = request.choice.recipe(target_dim, parent)
+    except ValueError as e:
+        raise Misconfigured(str(e)) from e
+    expected = expected_minutes(recipe, target_dim)
+    note(
+        f"recipe: {recipe.generator}, {recipe.learner}, {recipe.hidden_dim} hidden units, "
+        f"{recipe.shared_steps:,} steps for shared features and {recipe.steps:,} outer steps: "
+        f"about {max(1.0, expected):.0f} min of a core at most, and it stops early"
+    )
+    return replace(request, recipe=recipe)
 
 
 def _sides(

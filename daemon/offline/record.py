@@ -20,6 +20,8 @@ from daemon.wire.paired_event import EventLimits
 class Recorded:
     """What a recording holds, and what was left out."""
 
+    expected: int = 0
+    """How many events there are to record at most."""
     events: int = 0
     streams: set[str] = field(default_factory=set)
     malformed: Counter[str] = field(default_factory=Counter)
@@ -64,7 +66,12 @@ def record_topic(
 
 def _events(settings: Settings, since_ms: int | None, found: Recorded) -> Iterator[RecordedEvent]:
     limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
-    for partition, kafka_record in read_topic(settings, settings.kafka_events_topic, since_ms):
+
+    def expect(offsets: int) -> None:
+        found.expected = offsets
+
+    topic = settings.kafka_events_topic
+    for partition, kafka_record in read_topic(settings, topic, since_ms, expect):
         try:
             event = paired_event.decode_event(kafka_record, partition, limits)
         except MalformedEvent as e:

@@ -68,7 +68,7 @@ class Debts:
             self._schedule.changed(stream.id, now - self._waited_s(event, wall_ms))
         else:
             self._schedule.defer(stream.id, due)
-        self._owned[stream.id.partition].hold(stream.id.key, event.offset)
+        self._owned[stream.id.partition].hold(stream.id.key, event.offset, event.recorded_ms)
         if stream.unpublished_since_ms is None:
             stream.unpublished_since_ms = event.recorded_ms
 

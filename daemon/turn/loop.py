@@ -406,14 +406,16 @@ class Loop:
         """Makes room in memory, and reports what is held after that."""
         most = self._policy.max_resident_streams
         report.evicted = self._streams.evict(most, self._debts.is_changed)
+        lag, now_ms = self._source.lag(), self._clock.wall_ms()
         report.holdings = Holdings(
             assigned=len(tuple(self._owned)),
             streams=len(self._streams),
             changed=self._debts.changed_count,
             deferred=self._debts.deferred_count,
             window_bytes=self._streams.window_bytes,
-            lag=self._source.lag(),
+            lag=lag,
             renewals=self._owned.renewals_left,
+            owed_since_ms=self._owned.owed_since_ms(lag, now_ms),
         )
 
     def _still_owned(self, verdicts: Iterable[Verdict]) -> list[Verdict]:

@@ -112,12 +112,14 @@ class Ownership:
         renewals = self._renewals(claims)
         for partition, state in states.items():
             try:
-                self._begin(partition, state, renewals.get(partition))
+                self._begin(partition, state, renewals.get(partition), now_ms)
             except Superseded as e:
                 self.lose(e.partitions, now)
         return {p: self._tenures[p].epoch for p in due if p in self._tenures}
 
-    def _begin(self, partition: int, state: PartitionState, renewals: Renewals | None) -> None:
+    def _begin(
+        self, partition: int, state: PartitionState, renewals: Renewals | None, now_ms: int
+    ) -> None:
         """Begins a tenure where `start_of` says. Raises Superseded, Unavailable."""
         state = self._anew_if_replaced(partition, state)
         epoch, topic_id = state.claim.epoch, state.topic_id
@@ -139,6 +141,7 @@ class Ownership:
             marked=renewals is None,
             note=state.log.note(),
             check=check,
+            claimed_ms=now_ms,
         )
         self._findings.moved += [start.moved] if start.moved else []
         self._findings.gone |= {partition: start.gone} if start.gone else {}
@@ -173,7 +176,7 @@ class Ownership:
     def _require_same_topic(self, logs: TopicLogs) -> None:
         if logs.topic_id != self._topic_id:
             detail = f"the events topic was made anew: its id was {self._topic_id}, and is now "
-            raise Unavailable("kafka", detail + logs.topic_id)
+            raise Unavailable("kafka", detail + logs.topic_id, "other_log")
 
     # ---- whether the logs are still those that were claimed
 
@@ -221,11 +224,26 @@ class Ownership:
     def _suspect(self, partition: int, what: str, read_up_to: int) -> NoReturn:
         self._suspected.add(partition)
         detail = f"partition {partition} was read up to offset {read_up_to}, and now {what}"
-        raise Unavailable("kafka", f"{detail}: its log is another one")
+        raise Unavailable("kafka", f"{detail}: its log is another one", "other_log")
 
     def mark_read(self, partition: int, last: Record) -> None:
         """Notes that a partition was decoded up to this record."""
         self._tenures[partition].mark_read(self._topic_id, last)
+
+    def owed_since_ms(self, lag: Mapping[int, int], now_ms: int) -> dict[int, int | None]:
+        """Returns, once at the end of a turn, the record time (ms, UTC) of each partition's oldest
+        event that is owed a mapping, be it read or not; None where no event is. `lag`: how many
+        offsets are not read yet. Leaves out a partition of which that is not known, unless an event
+        that was read is owed one."""
+        found: dict[int, int | None] = {}
+        for partition, tenure in self._tenures.items():
+            unread = lag.get(partition)
+            if unread is not None:
+                tenure.note_unread(unread, now_ms)
+            since_ms = tenure.owed_since_ms(unread, now_ms)
+            if unread is not None or since_ms is not None:
+                found[partition] = since_ms
+        return found
 
     def last_reads(self, partitions: Iterable[int]) -> dict[int, LastRead]:
         """Returns the last record that was read of each of these partitions."""

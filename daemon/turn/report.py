@@ -166,6 +166,9 @@ class Holdings:
     """Records not yet polled, by partition."""
     renewals: int = 0
     """Streams whose mapping is still to be made with the θ that is served."""
+    owed_since_ms: Mapping[int, int | None] = field(default_factory=dict)
+    """Record time (ms, UTC) of each partition's oldest event that is owed a mapping, be it read or
+    not; None where no event is. Partitions of which that is not known are not in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from daemon.turn.ports import Bounds, LastRead
 from daemon.turn.renewals import Renewals
-from daemon.turn.report import OffsetRange
+from daemon.turn.report import OffsetRange, latency_s
 from daemon.wire.record import Record, fingerprint
 
 Reset = Literal["earliest", "latest"]
@@ -57,6 +57,7 @@ class Tenure:
 
     __slots__ = (
         "_held",
+        "_newest_read_ms",
         "check",
         "committed",
         "epoch",
@@ -67,6 +68,7 @@ class Tenure:
         "note",
         "renewals",
         "start",
+        "unread_since_ms",
     )
 
     def __init__(
@@ -79,11 +81,13 @@ class Tenure:
         marked: bool = True,
         note: str = "",
         check: LastRead | None = None,
+        claimed_ms: int = 0,
     ) -> None:
         """`renewals`: the streams whose mapping may be of another θ, none by default. `marked`:
         whether the store knows that all mappings of the partition are of the θ that is served.
         `note`: is committed beside its offsets. `check`: the record that the first ones to come are
-        compared with, and that none of them before `start` counts beside."""
+        compared with, and that none of them before `start` counts beside. `claimed_ms`: when the
+        tenure begins (ms, UTC)."""
         self.epoch = epoch
         self.start = start
         self.note = note
@@ -95,7 +99,11 @@ class Tenure:
         self.committed = committed
         self.renewals = Renewals() if renewals is None else renewals
         self.marked = marked
-        self._held: dict[str, int] = {}
+        self._held: dict[str, tuple[int, int]] = {}
+        """The offset that each stream holds back, and the record time of its event."""
+        self.unread_since_ms = claimed_ms
+        """The oldest record that is not read yet, if there is one, was recorded about then."""
+        self._newest_read_ms: int | None = None
 
     def admit(self, records: Sequence[Record]) -> Sequence[Record] | None:
         """Returns the records, at least one and in order, that are to be decoded: all but those
@@ -139,8 +147,18 @@ class Tenure:
         """Notes that everything up to this record was decoded. It takes the check's place only once
         that is done: a later tenure must not miss what this one has not compared yet."""
         self.next_offset = last.offset + 1
+        self._newest_read_ms = last.timestamp
         if self.check is None:
             self.last_read = LastRead(topic_id, last.offset, fingerprint(last))
+
+    def note_unread(self, unread: int, now_ms: int) -> None:
+        """Notes, at the end of a turn, how many offsets are not read yet. The oldest of them came
+        after the newest record that was read, and after the last time that there were none."""
+        if not unread:
+            self.unread_since_ms = now_ms
+        elif self._newest_read_ms and latency_s(self._newest_read_ms, now_ms) is not None:
+            self.unread_since_ms = self._newest_read_ms
+        self._newest_read_ms = None
 
     def gone_before(self, beginning: int) -> OffsetRange | None:
         """Returns the offsets that retention removed before they were read, if there are any since
@@ -149,16 +167,26 @@ class Tenure:
         end = min(gap.end, beginning)
         return OffsetRange(gap.start, end) if gap.start < end else None
 
-    def hold(self, stream: str, offset: int) -> None:
-        """Holds the offset back until the stream is released. Offsets come in order, so the first
-        one held is the oldest."""
-        self._held.setdefault(stream, offset)
+    def hold(self, stream: str, offset: int, recorded_ms: int = 0) -> None:
+        """Holds the offset of an event that was recorded then (ms, UTC; 0 if that is not known)
+        back until the stream is released. Offsets come in order, so the first one held is the
+        oldest."""
+        self._held.setdefault(stream, (offset, recorded_ms))
 
     def release(self, stream: str) -> None:
         """Lets every offset go that is held back for the stream."""
         self._held.pop(stream, None)
 
+    def owed_since_ms(self, unread: int | None, now_ms: int) -> int | None:
+        """Returns the record time (ms, UTC) of the oldest event that is held back or not read yet;
+        None where there is none. `unread`: how many offsets are not read yet, None if that is not
+        known: then only those held back count."""
+        for _, recorded_ms in self._held.values():
+            known = latency_s(recorded_ms, now_ms) is not None
+            return recorded_ms if known else self.unread_since_ms
+        return self.unread_since_ms if unread else None
+
     @property
     def committable(self) -> int:
         """The offset that may be committed: the first one that a successor would have to read."""
-        return next(iter(self._held.values()), self.next_offset)
+        return next((offset for offset, _ in self._held.values()), self.next_offset)

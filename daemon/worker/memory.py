@@ -1,30 +1,10 @@
-"""How much memory this process may take, and whether the settings ask for more."""
+"""Whether the settings ask for more memory than this process may take."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 from daemon.config import MAX_RECORD_BYTES, Settings
 from daemon.errors import Misconfigured
 from daemon.wire.topics import ENVELOPE_BYTES
-
-CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-"""The limit of the container, by the second version of cgroups and by the first."""
-
-
-def memory_limit(cgroup_limits: tuple[Path, ...] = CGROUP_LIMITS) -> int:
-    """Returns the bytes that the container may take, or else those that the machine has."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in cgroup_limits:
-        try:
-            return min(machine, int(path.read_text()))
-        except (OSError, ValueError):  # there is none, or it says "max"
-            continue
-    return machine
 
 
 def require_memory(settings: Settings, mapping_size: int, limit: int) -> None:

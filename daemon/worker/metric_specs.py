@@ -12,11 +12,13 @@ from typing import Literal, NamedTuple, get_args
 from daemon.canary.follow import Action
 from daemon.errors import MalformedReason, RefusalReason, Service
 from daemon.turn.report import STAGES, Replaced, ScoredMapping
+from daemon.worker.timed_ports import CALLS, WAITS
 from model.values.gate import Outcome
 
 LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 STAGE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+CALL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 LOSS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 100.0)
 
 HistogramName = Literal[
@@ -28,6 +30,8 @@ HistogramName = Literal[
     "support_loss",
     "query_loss",
     "prequential_loss",
+    "kafka_call_seconds",
+    "redis_call_seconds",
 ]
 CounterName = Literal[
     "events",
@@ -44,6 +48,10 @@ CounterName = Literal[
     "windows_returned",
     "windows_restored",
     "unavailable",
+    "away_seconds",
+    "kafka_errors",
+    "redis_errors",
+    "cpu_throttled_seconds",
     "partitions_claimed",
     "partitions_lost",
     "meta_init_swaps",
@@ -61,9 +69,14 @@ CounterName = Literal[
 ]
 GaugeName = Literal[
     "consumer_lag_records",
+    "oldest_owed_seconds",
     "assigned_partitions",
     "streams",
     "window_bytes",
+    "memory_limit_bytes",
+    "cpu_limit_cores",
+    "gpu_memory_bytes",
+    "gpu_memory_limit_bytes",
     "ready",
     "recovery_stalled",
     "meta_init_refused",
@@ -103,7 +116,8 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
     ),
     "query_loss": MetricSpec(
         "θ's loss (mse or cosine) on the query pairs, from before anything learned from them, "
-        "before (θ) and after (θ′) the inner loop.",
+        "before (θ) and after (θ′) the inner loop, and of a linear map fitted to the support "
+        "(ridge).",
         "when",
         LOSS,
     ),
@@ -112,6 +126,14 @@ HISTOGRAMS: Mapping[HistogramName, MetricSpec] = {
         "them: of the mapping published last, of θ unadapted and of ridge regression.",
         "mapping",
         LOSS,
+    ),
+    "kafka_call_seconds": MetricSpec(
+        "Time in which Kafka answered a call of the worker; polls, which wait, are not in it.",
+        "call",
+        CALL_S,
+    ),
+    "redis_call_seconds": MetricSpec(
+        "Time in which Redis answered a call of the worker.", "call", CALL_S
     ),
 }
 COUNTERS: Mapping[CounterName, MetricSpec] = {
@@ -141,6 +163,17 @@ COUNTERS: Mapping[CounterName, MetricSpec] = {
     ),
     "unavailable": MetricSpec(
         "Turns that ended early because a service did not answer.", "service"
+    ),
+    "away_seconds": MetricSpec(
+        "Seconds that a service has been away, by reason, until a turn ends well. They count from "
+        "the last turn that did, once a turn is given up.",
+        "service",
+    ),
+    "kafka_errors": MetricSpec("Calls of the worker that Kafka did not answer or refused.", "call"),
+    "redis_errors": MetricSpec("Calls of the worker that Redis did not answer or refused.", "call"),
+    "cpu_throttled_seconds": MetricSpec(
+        "Seconds that the container was held back because it had used up its CPU; absent where the "
+        "kernel does not say."
     ),
     "partitions_claimed": MetricSpec("Partitions claimed by this worker."),
     "partitions_lost": MetricSpec("Partitions revoked by the group, or claimed by another worker."),
@@ -184,6 +217,11 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
         "does not answer.",
         "partition",
     ),
+    "oldest_owed_seconds": MetricSpec(
+        "Age of the oldest event that is owed a mapping, be it read or not, by partition; 0 where "
+        "no event is, absent while that is not known.",
+        "partition",
+    ),
     "assigned_partitions": MetricSpec("Partitions this worker owns."),
     "streams": MetricSpec(
         "Streams in memory (resident), waiting to be adapted (changed), waiting for the time of "
@@ -191,6 +229,12 @@ GAUGES: Mapping[GaugeName, MetricSpec] = {
         "state",
     ),
     "window_bytes": MetricSpec("Memory that the resident windows take once they are full."),
+    "memory_limit_bytes": MetricSpec(
+        "Memory that the process may take: of its container, or of the machine."
+    ),
+    "cpu_limit_cores": MetricSpec("CPUs that the container may use; absent where all of them."),
+    "gpu_memory_bytes": MetricSpec("GPU memory that tensors take."),
+    "gpu_memory_limit_bytes": MetricSpec("Memory of the GPU."),
     "ready": MetricSpec("1 when /readyz answers 200."),
     "recovery_stalled": MetricSpec(
         "1 while the worker recovers again and again and gets no further, or while Redis loses "
@@ -220,7 +264,7 @@ OUTCOMES = tuple(outcome.value for outcome in Outcome)
 KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = {
     "turn_stage_seconds": STAGES,
     "support_loss": ("before", "after"),
-    "query_loss": ("before", "after"),
+    "query_loss": ("before", "after", "ridge"),
     "prequential_loss": get_args(ScoredMapping),
     "prequential_pairs": get_args(ScoredMapping),
     "prequential_hits": get_args(ScoredMapping),
@@ -230,6 +274,10 @@ KNOWN_LABELS: Mapping[HistogramName | CounterName | GaugeName, Sequence[str]] = 
     "adaptations": OUTCOMES,
     "mappings_published": OUTCOMES,
     "unavailable": get_args(Service),
+    "kafka_call_seconds": tuple(call for call in CALLS["kafka"] if call not in WAITS),
+    "redis_call_seconds": CALLS["redis"],
+    "kafka_errors": CALLS["kafka"],
+    "redis_errors": CALLS["redis"],
     "meta_init_refusals": get_args(RefusalReason),
     "canary_refusals": get_args(RefusalReason),
     "canary_actions": get_args(Action),

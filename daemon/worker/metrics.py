@@ -21,9 +21,10 @@ from prometheus_client import (
 )
 
 from daemon.canary.judge import CanaryStanding
-from daemon.errors import RefusalReason, Service
-from daemon.turn.report import PairScore, TurnReport, Verdict
+from daemon.errors import Outage, RefusalReason, Service
+from daemon.turn.report import PairScore, Publication, TurnReport, Verdict
 from daemon.wire.canary import Canary
+from daemon.worker.collectors import LastTurn, Limits, ServicesAway
 from daemon.worker.metric_specs import (
     COUNTERS,
     GAUGES,
@@ -32,7 +33,6 @@ from daemon.worker.metric_specs import (
     CounterName,
     GaugeName,
     HistogramName,
-    MetricSpec,
 )
 from model.theta.info import ThetaInfo
 
@@ -41,6 +41,13 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside eve
 LARGEST_LOSS = 1e6
 """A larger loss counts as this one: beside a sum of 1e37 the losses of years would round to
 nothing, and the mean would stand still until the next restart."""
+ASKED: frozenset[CounterName] = frozenset({"away_seconds", "cpu_throttled_seconds"})
+"""Counters of `daemon.worker.collectors`."""
+CALL_SECONDS: Mapping[Service, HistogramName] = {
+    "kafka": "kafka_call_seconds",
+    "redis": "redis_call_seconds",
+}
+CALL_ERRORS: Mapping[Service, CounterName] = {"kafka": "kafka_errors", "redis": "redis_errors"}
 LOSSES: Sequence[Literal["support_loss", "query_loss"]] = ("support_loss", "query_loss")
 SMALLEST_CAPITAL = 1e-300
 """Of a bet: all that is less is as good as lost."""
@@ -70,9 +77,11 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self._histograms = {name: self._histogram(name) for name in HISTOGRAMS}
-        self._counters = {name: self._counter(name) for name in COUNTERS}
-        self._gauges = {name: _unknown_gauge(name, GAUGES[name]) for name in GAUGES}
-        self._known: set[GaugeName] = set()
+        self._counters = {name: self._counter(name) for name in COUNTERS if name not in ASKED}
+        self._gauges: dict[GaugeName, Gauge] = {}
+        self._last_turn = LastTurn(self.registry)
+        self._away = ServicesAway(self.registry)
+        Limits(self.registry)
         self._meta_init = Info("adaptd_meta_init", "The θ that is served.", registry=self.registry)
         built = Info("adaptd_build", "This build of adaptd.", registry=self.registry)
         built.info(dict(build or {"version": version("adaptd")}))
@@ -80,8 +89,6 @@ class Metrics:
         self._log_lines_counted = 0
         self._gauge("meta_init_refused").set(0)
         self._gauge("recovery_stalled").set(0)
-        self._lagging: set[int] = set()
-        """The partitions whose lag is shown."""
         self._show_zeros()
         # looked up once: the look-up of a label takes as long as the count
         self._losses = {
@@ -89,6 +96,7 @@ class Metrics:
             for kind in LOSSES
             for when in ("before", "after")
         }
+        self._ridge_loss = self._histograms["query_loss"].labels("ridge")
 
     def _show_zeros(self) -> None:
         made: dict[str, Counter | Histogram] = {}
@@ -105,17 +113,17 @@ class Metrics:
 
     def _gauge(self, name: GaugeName) -> Gauge:
         """Returns a gauge to set, and shows it from now on: a 0 would say more than is known."""
-        if name not in self._known:
-            self._known.add(name)
-            self.registry.register(self._gauges[name])
+        if name not in self._gauges:
+            shape = GAUGES[name]
+            labels = [shape.label] if shape.label else []
+            made = Gauge(f"adaptd_{name}", shape.help, labels, registry=self.registry)
+            self._gauges[name] = made
         return self._gauges[name]
 
     def _forget(self, name: GaugeName) -> None:
         """Shows a gauge no longer, until it is known again."""
-        if name in self._known:
-            self._known.remove(name)
-            self.registry.unregister(self._gauges[name])
-            self._gauges[name] = _unknown_gauge(name, GAUGES[name])
+        if (gauge := self._gauges.pop(name, None)) is not None:
+            self.registry.unregister(gauge)
 
     def _histogram(self, name: HistogramName) -> Histogram:
         shape = HISTOGRAMS[name]
@@ -177,12 +185,10 @@ class Metrics:
             capital = max(getattr(standing, bet), SMALLEST_CAPITAL)
             self._gauge("canary_log_e").labels(bet).set(math.log10(capital))
 
-    def watch_gpu(self, allocated_bytes: Callable[[], float]) -> None:
-        """Exports how much of the device's memory is in use."""
-        gauge = Gauge(
-            "adaptd_gpu_memory_bytes", "GPU memory that tensors take.", registry=self.registry
-        )
-        gauge.set_function(allocated_bytes)
+    def watch_gpu(self, allocated_bytes: Callable[[], float], limit_bytes: int) -> None:
+        """Exports how much of the device's memory is in use, and how much it has."""
+        self._gauge("gpu_memory_bytes").set_function(allocated_bytes)
+        self._gauge("gpu_memory_limit_bytes").set(limit_bytes)
 
     def device_lost(self) -> None:
         """Counts a GPU that was given up for the CPU."""
@@ -196,15 +202,26 @@ class Metrics:
         """Counts the log lines that were lost; `lost_lines` returns how many there were ever."""
         self._lost_log_lines = lost_lines
 
-    def gave_up(self, service: Service) -> None:
-        """Counts a turn that ended early. What waits in Kafka is not known until the next turn."""
-        self._gauge("consumer_lag_records").clear()
-        self._lagging = set()
-        self._counters["unavailable"].labels(service).inc()
+    def called(self, service: Service, call: str, seconds: float) -> None:
+        """Counts a call that the service has answered."""
+        self._histograms[CALL_SECONDS[service]].labels(call).observe(seconds)
+
+    def call_failed(self, service: Service, call: str) -> None:
+        """Counts a call that the service did not answer, or refused."""
+        self._counters[CALL_ERRORS[service]].labels(call).inc()
+
+    def gave_up(self, error: Outage) -> None:
+        """Counts a turn that ended early. What the worker holds, and what waits in Kafka, is not
+        known until a turn ends well."""
+        self._last_turn.unknown()
+        self._away.time = self._away.time.gave_up(error, self._away.monotonic())
+        self._counters["unavailable"].labels(error.service).inc()
 
     def record(self, report: TurnReport, ended_at: float) -> None:
         """Records the figures of a turn; `ended_at` is Unix time in seconds."""
         self._gauge("last_turn_timestamp_seconds").set(ended_at)
+        self._away.time = self._away.time.answered(self._away.monotonic())
+        self._last_turn.ended(report.holdings)
         self._histograms["turn_seconds"].observe(report.seconds)
         for stage, seconds in report.stages.items():
             self._histograms["turn_stage_seconds"].labels(stage).observe(seconds)
@@ -250,17 +267,26 @@ class Metrics:
             self._record_losses(verdict)
         for score in report.scores:
             self._record_score(score)
-        for publication in report.published:
-            if publication.renewal:
-                continue
-            if publication.latency_s is None:
-                self._counters["publications_without_latency"].inc()
-            else:
-                self._histograms["event_to_publish_seconds"].observe(publication.latency_s)
+        self._record_latencies([p for p in report.published if not p.renewal])
+
+    def _record_latencies(self, published: Sequence[Publication]) -> None:
+        """Records them all, and shows by an exemplar which record the slowest mapping of a turn
+        reflects: one a turn costs nothing, one a mapping would."""
+        latencies = [p.latency_s for p in published if p.latency_s is not None]
+        self._counters["publications_without_latency"].inc(len(published) - len(latencies))
+        if not latencies:
+            return
+        slowest = max(published, key=lambda p: -1.0 if p.latency_s is None else p.latency_s)
+        histogram = self._histograms["event_to_publish_seconds"]
+        for publication in published:
+            if publication.latency_s is not None:
+                shown = _record_of(publication) if publication is slowest else None
+                histogram.observe(publication.latency_s, shown)
 
     def _record_score(self, score: PairScore) -> None:
         if math.isfinite(score.loss):
-            self._histograms["prequential_loss"].labels(score.mapping).observe(score.loss)
+            loss = min(score.loss, LARGEST_LOSS)
+            self._histograms["prequential_loss"].labels(score.mapping).observe(loss)
         if score.first is not None:
             self._counters["prequential_pairs"].labels(score.mapping).inc()
             self._counters["prequential_hits"].labels(score.mapping).inc(score.first)
@@ -274,28 +300,18 @@ class Metrics:
             if math.isfinite(before) and math.isfinite(after):
                 at[kind, "before"].observe(min(before, LARGEST_LOSS))
                 at[kind, "after"].observe(min(after, LARGEST_LOSS))
+        if math.isfinite(losses.query_loss_ridge):
+            self._ridge_loss.observe(min(losses.query_loss_ridge, LARGEST_LOSS))
 
     def _record_holdings(self, report: TurnReport) -> None:
-        held = report.holdings
         self._counters["windows_loaded"].inc(report.loaded)
         self._counters["windows_evicted"].inc(report.evicted)
         self._counters["windows_returned"].inc(report.returned)
         self._counters["windows_restored"].inc(sum(map(len, report.restored.values())))
         self._counters["partitions_claimed"].inc(len(report.claimed))
         self._counters["partitions_lost"].inc(len(report.lost))
-        self._gauge("assigned_partitions").set(held.assigned)
-        self._gauge("streams").labels("resident").set(held.streams)
-        self._gauge("streams").labels("changed").set(held.changed)
-        self._gauge("streams").labels("deferred").set(held.deferred)
-        self._gauge("streams").labels("renewal").set(held.renewals)
-        self._gauge("window_bytes").set(held.window_bytes)
-        for partition in self._lagging - held.lag.keys():  # gone, or its end is not known
-            self._gauge("consumer_lag_records").remove(str(partition))
-        self._lagging = set(held.lag)
-        for partition, records in held.lag.items():
-            self._gauge("consumer_lag_records").labels(str(partition)).set(records)
 
 
-def _unknown_gauge(name: GaugeName, shape: MetricSpec) -> Gauge:
-    """Returns a gauge that is not shown yet."""
-    return Gauge(f"adaptd_{name}", shape.help, [shape.label] if shape.label else [], registry=None)
+def _record_of(publication: Publication) -> dict[str, str]:
+    """Returns the labels of an exemplar: the newest record that the mapping reflects."""
+    return {"partition": str(publication.stream.partition), "offset": str(publication.version)}

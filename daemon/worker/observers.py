@@ -44,7 +44,7 @@ class Observers:
 
     def gave_up(self, error: Outage, retry_in_s: float) -> None:
         """A turn, or the start, ended early."""
-        self.metrics.gave_up(error.service)
+        self.metrics.gave_up(error)
         with self._stalls_told():
             self.health.gave_up(error, time.monotonic())
         self.turns.gave_up(error, retry_in_s)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TypeVar
 
@@ -38,6 +38,7 @@ from daemon.worker.logs import TurnLog
 from daemon.worker.metrics import Metrics
 from daemon.worker.observers import Observers, engine_facts
 from daemon.worker.stopping import Stop
+from daemon.worker.timed_ports import timed
 from daemon.worker.wiring import (
     Successor,
     candidate_shadow,
@@ -87,13 +88,14 @@ def serve(settings: Settings) -> int:
         ports = _retried(
             lambda: stack.enter_context(open_ports(settings, engine, instance)), observers, stop
         )
+        ports = ports and _timed(ports, metrics)
         if ports is not None and redis is not None:
             told = {"redis": redis.version, "evicts": redis.eviction}
             logger.info("connected", topic=settings.kafka_events_topic, **told)
             messages = message_builder(settings, engine)
             policy = loop_policy(settings, engine)
             loop = Loop(policy, traced(ports, tracing), messages, instance)
-            worker = Worker(loop, ports, engine, settings, canaries)
+            worker = Worker(loop, ports, engine, settings, metrics, canaries)
             if canaries:
                 canaries.led_by(lambda: loop.owns(0))
                 canaries.serves(engine.theta)
@@ -122,6 +124,16 @@ def _retried(connect: Callable[[], T], observers: Observers, stop: Stop) -> T | 
     return None
 
 
+def _timed(ports: Ports, metrics: Metrics) -> Ports:
+    """Returns the ports, whose calls are counted."""
+    return replace(
+        ports,
+        source=timed(ports.source, "kafka", metrics),
+        store=timed(ports.store, "redis", metrics),
+        outbox=timed(ports.outbox, "kafka", metrics),
+    )
+
+
 def _spare_the_garbage_collector() -> None:
     """Makes searches for reference cycles rare. A turn makes tens of thousands of objects that
     reference counting frees, and a few for each stream that stay; by default the collector would
@@ -143,11 +155,13 @@ class Worker:
     ports: Ports
     engine: Engine
     settings: Settings
+    metrics: Metrics
     canaries: CanaryFollower[Engine] | None = None
 
     def change_to(self, successor: Successor) -> None:
         """Serves another engine from the next turn on. It has no candidate beside it yet."""
-        self.loop.serve(successor.engine, successor.store, successor.messages).close()
+        store = timed(successor.store, "redis", self.metrics)
+        self.loop.serve(successor.engine, store, successor.messages).close()
         self.engine = successor.engine
         if self.canaries:
             self.canaries.serves(successor.engine.theta)
@@ -259,7 +273,8 @@ def _metrics(settings: Settings, engine: Engine, sink: LogSink) -> Metrics:
     metrics.serves(engine.theta, engine.device)
     if engine.device.startswith("cuda"):
         device = engine.device  # not the engine, which may be followed by another one
-        metrics.watch_gpu(lambda: float(torch.cuda.memory_allocated(device)))
+        memory = int(torch.cuda.get_device_properties(device).total_memory)
+        metrics.watch_gpu(lambda: float(torch.cuda.memory_allocated(device)), memory)
     return metrics
 
 

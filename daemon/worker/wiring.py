@@ -42,8 +42,9 @@ from daemon.wire.canary import Canary
 from daemon.wire.mapping_body import MappingForm
 from daemon.wire.paired_event import EventLimits
 from daemon.wire.topics import TopicInfo, faults, group_faults, mapping_bytes, specs
+from daemon.worker.cgroup import Cgroup
 from daemon.worker.clock import SystemClock
-from daemon.worker.memory import memory_limit, require_memory
+from daemon.worker.memory import require_memory
 from model.serving.engine import Engine
 from model.theta.info import ThetaInfo
 from model.theta.meta_init import MetaInit
@@ -81,7 +82,7 @@ def load_engine(settings: Settings) -> Engine:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     try:
-        engine = _engine(settings, load_meta_init(settings.meta_init or shipped()))
+        engine = engine_of(settings, load_meta_init(settings.meta_init or shipped()))
     except BadMetaInit as e:
         raise Misconfigured(f"ADAPTD_META_INIT: {e}") from e
     except OSError as e:
@@ -95,11 +96,13 @@ def load_engine(settings: Settings) -> Engine:
     _require_dimensions(settings, engine.theta)
     theta = engine.theta
     size = mapping_bytes(theta.source_dim, theta.hidden_dim, theta.target_dim)
-    require_memory(settings, size, memory_limit())
+    require_memory(settings, size, Cgroup().memory_limit())
     return engine
 
 
-def _engine(settings: Settings, theta: MetaInit, device: str | None = None) -> Engine:
+def engine_of(settings: Settings, theta: MetaInit, device: str | None = None) -> Engine:
+    """Returns an engine that serves θ as the settings say, and has adapted once. Raises whatever a
+    θ from outside breaks in it."""
     engine = Engine(
         theta,
         device or settings.device,
@@ -179,7 +182,7 @@ def successor(settings: Settings, theta: MetaInit) -> Successor:
 
 def _usable_engine(settings: Settings, theta: MetaInit) -> Engine:
     try:
-        return _engine(settings, theta)
+        return engine_of(settings, theta)
     except Exception as e:  # whatever a θ from outside breaks, the θ before is served on
         detail = f"θ {theta.version}: {type(e).__name__}: {e}"
         raise RefusedMetaInit("unusable", detail) from e
@@ -195,7 +198,7 @@ def _require_fit_topics(settings: Settings, engine: Engine) -> TopicInfo:
 def on_cpu(settings: Settings, lost: Engine) -> Successor:
     """Makes the same θ ready on the CPU, when its device is lost. Raises Unavailable,
     Misconfigured."""
-    engine = _engine(settings, lost.meta_init, "cpu")
+    engine = engine_of(settings, lost.meta_init, "cpu")
     events_topic = require_topics(settings, engine)
     store = open_store(settings, engine, events_topic.incarnation)
     return Successor(engine, store, message_builder(settings, engine))

@@ -19,31 +19,49 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode
-from urllib.request import urlopen
+from typing import Annotated, NamedTuple
 
 import typer
 
 from daemon.demo.processes import ProcessEnded
 from daemon.errors import Unavailable
 from daemon.local.errors import ServicesUnavailable
-from daemon.local.folders import new_data_folder
-from daemon.local.server import Server, free_port
 from deploy.prometheus.demo import demo_worker
 from deploy.prometheus.queries import RULES, VARIABLES, Query, dashboard_queries, rule_queries
+from deploy.prometheus.server import (
+    CannotCheck,
+    Prometheus,
+    Vector,
+    require,
+    running_prometheus,
+)
 
 MAY_BE_EMPTY = {
-    "panel 'Dead letters by reason' A": "no event was malformed lately",
-    "panel 'Memory' B": "no GPU",
+    "panel 'Firing alerts' A": "no alert fires",
+    "panel 'Firing alerts' B": "an alert fires",
+    "panel 'Dead letters, by reason' A": "no event was malformed lately",
+    "panel 'Memory and CPU, of the limit' B": "no limit of CPU",
+    "panel 'GPU memory' A": "no GPU",
+    "panel 'GPU memory' B": "no GPU",
+    "panel 'CPU' B": "no limit of CPU",
+    "panel 'CPU' C": "no limit of CPU",
+    "panel 'Calls that failed' A": "Kafka answers",
+    "panel 'Calls that failed' B": "Redis answers",
+    "panel 'Away, by reason' A": "both services answer",
     "panel 'Changes of θ' B": "no θ was refused lately",
+    "panel 'Candidate θ' A": "no candidate is judged",
+    "panel 'Candidate θ against the served one' A": "no candidate is judged",
+    "panel 'Candidate θ against the served one' B": "no candidate is judged",
+    "panel 'Work of judging candidates' A": "no candidate is judged",
+    "annotation 'θ changed'": "no θ was changed lately",
+    "annotation 'rollout'": "no build was changed lately",
+    "annotation 'worker started'": "no worker started lately",
+    "annotation 'rebalance'": "no partition was revoked lately",
     "alert AdaptdAbsent, its series": "there is a worker",
+    "alert AdaptdCpuThrottled, its series": "no limit of CPU",
     "alert AdaptdPodNotStarted, its series": "the worker is in no container",
 }
 """Queries that are right without data, and why. Alerts themselves are, too."""
@@ -55,12 +73,6 @@ scrape_configs:
   - job_name: adaptd
     static_configs: [{{targets: [{target}]}}]
 """
-
-Vector = list[dict[str, Any]]
-
-
-class CannotCheck(Exception):
-    """The queries cannot be tried; the message is one line that says why."""
 
 
 class Finding(NamedTuple):
@@ -75,84 +87,15 @@ class Finding(NamedTuple):
         return self.status in ("ok", "firing", "empty")
 
 
-class Prometheus:
-    """The HTTP API of a Prometheus at `address`, host:port."""
-
-    def __init__(self, address: str) -> None:
-        self._url = f"http://{address}"
-
-    def ready(self) -> bool:
-        """Whether it answers queries."""
-        try:
-            with urlopen(f"{self._url}/-/ready", timeout=2):
-                return True
-        except (URLError, OSError):
-            return False
-
-    def query(self, expr: str) -> Vector:
-        """Returns the present value of `expr`. Raises ValueError with Prometheus' own message."""
-        answer = self._get("query", query=expr)
-        return list(answer["result"]) if answer["resultType"] == "vector" else [answer]
-
-    def why_down(self) -> str:
-        """Returns the error of the last scrape, in one line."""
-        targets = self._get("targets")["activeTargets"]
-        return "; ".join(target["lastError"] for target in targets) or "it was not scraped yet"
-
-    def rule_errors(self) -> dict[str, str]:
-        """Returns the last error of each rule that has one, by the rule's name."""
-        groups = self._get("rules")["groups"]
-        rules = [rule for group in groups for rule in group["rules"]]
-        return {rule["name"]: rule["lastError"] for rule in rules if rule.get("lastError")}
-
-    def _get(self, what: str, **parameters: str) -> Any:
-        url = f"{self._url}/api/v1/{what}?{urlencode(parameters)}"
-        try:
-            with urlopen(url, timeout=10) as response:
-                return json.load(response)["data"]
-        except HTTPError as e:
-            raise ValueError(json.load(e).get("error", str(e))) from e
-
-
 @contextmanager
 def prometheus(target: str, binary: str = "prometheus") -> Iterator[Prometheus]:
     """Runs a Prometheus that scrapes `target` every second until the block ends.
 
     Raises CannotCheck when it cannot be started.
     """
-    require(binary)
-    folder, address = new_data_folder("prometheus"), f"127.0.0.1:{free_port()}"
-    config = folder.path / "prometheus.yml"
-    config.write_text(CONFIG.format(rules=json.dumps(str(RULES)), target=json.dumps(target)))
-    api = Prometheus(address)
-    server = Server(
-        name="Prometheus",
-        address=address,
-        command=_command(binary, config, folder.path / "data", address),
-        folder=folder,
-        answers=api.ready,
-    )
-    try:
-        with server:
-            yield api
-    except ServicesUnavailable as e:
-        raise CannotCheck(str(e)) from e
-
-
-def require(binary: str) -> None:
-    """Raises CannotCheck when the program is not on PATH."""
-    if shutil.which(binary) is None:
-        raise CannotCheck(f"no {binary} on PATH: apt-get install prometheus")
-
-
-def _command(binary: str, config: Path, data: Path, address: str) -> list[str]:
-    return [
-        binary,
-        f"--config.file={config}",
-        f"--storage.tsdb.path={data}",
-        f"--web.listen-address={address}",
-        "--log.level=warn",
-    ]
+    config = CONFIG.format(rules=json.dumps(str(RULES)), target=json.dumps(target))
+    with running_prometheus(config, binary=binary) as api:
+        yield api
 
 
 def check(api: Prometheus, scrapes: int, wait_s: float) -> list[Finding]:

@@ -16,14 +16,22 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.prometheus.queries import Query
 
-GIVEN_BY_PROMETHEUS = frozenset({"up", "kube_pod_container_status_waiting"})
-"""Series that Prometheus itself makes for a target, or kube-state-metrics for a pod."""
+GIVEN_BY_PROMETHEUS = frozenset({"ALERTS", "up", "kube_pod_container_status_waiting"})
+"""Series that Prometheus itself makes of targets and alerts, or kube-state-metrics of pods."""
+
+ALERT_LABELS = frozenset({"alertname", "alertstate", "severity"})
+"""Labels that Prometheus adds to the series of alerts, and that every rule sets."""
 
 TARGET_LABELS = frozenset({"job", "instance", "namespace", "pod", "container"})
 """Labels that the scrape's configuration adds (the PodMonitor), wherever it does."""
 
-ONLY_ON_A_GPU = frozenset({"adaptd_gpu_memory_bytes"})
+ONLY_ON_A_GPU = frozenset({"adaptd_gpu_memory_bytes", "adaptd_gpu_memory_limit_bytes"})
 """Metrics that a worker on a CPU does not export."""
+
+ONLY_IN_A_CONTAINER = frozenset({"adaptd_cpu_limit_cores", "adaptd_cpu_throttled_seconds_total"})
+"""Metrics that a worker exports where the kernel limits its CPU."""
+
+NOT_EVERYWHERE = GIVEN_BY_PROMETHEUS | ONLY_ON_A_GPU | ONLY_IN_A_CONTAINER
 
 Labels = dict[str, set[str]]
 
@@ -95,13 +103,14 @@ def _lacks(query: Query, scraped: Mapping[str, Labels], recorded: set[str]) -> I
         yield "no metric in it"
     at_hand = set(TARGET_LABELS)
     for metric, matchers in used.metrics.items():
-        if metric not in scraped and metric not in GIVEN_BY_PROMETHEUS | ONLY_ON_A_GPU | recorded:
+        if metric not in scraped and metric not in NOT_EVERYWHERE | recorded:
             yield f"no metric {metric}"
             continue
         labels = scraped.get(metric, {})
-        at_hand |= labels.keys()
+        given = TARGET_LABELS | (ALERT_LABELS if metric == "ALERTS" else frozenset())
+        at_hand |= labels.keys() | given
         for label, value in sorted(matchers, key=str):
-            if label in TARGET_LABELS:
+            if label in given:
                 continue
             if label not in labels:
                 yield f"no label {label} on {metric}"

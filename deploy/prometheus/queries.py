@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 DEPLOY = Path(__file__).parents[1]
-DASHBOARD = DEPLOY / "grafana" / "adaptd.json"
+DASHBOARDS = tuple(sorted((DEPLOY / "grafana").glob("*.json")))
 RULES = DEPLOY / "prometheus" / "rules.yaml"
 
 VARIABLES = {"namespace": ".*", "pod": ".*", "instance": ".*", "__rate_interval": "1m"}
@@ -25,21 +25,24 @@ class Query(NamedTuple):
     expr: str
 
 
-def dashboard_queries(
-    dashboard: Path = DASHBOARD, variables: Mapping[str, str] = VARIABLES
-) -> list[Query]:
-    """Returns the query of every panel and every variable."""
-    board = json.loads(dashboard.read_text())
-    found = [
-        Query(f"panel {panel['title']!r} {target['refId']}", filled_in(target["expr"], variables))
-        for panel in panels(board)
-        for target in panel.get("targets", [])
-    ]
+def dashboard_queries(variables: Mapping[str, str] = VARIABLES) -> list[Query]:
+    """Returns the queries of all dashboards: of every panel, annotation and variable."""
+    boards = [json.loads(path.read_text()) for path in DASHBOARDS]
+    found = [query for board in boards for query in _board_queries(board, variables)]
+    return list(dict.fromkeys(found))  # all boards have the same annotations and variables
+
+
+def _board_queries(board: Mapping[str, Any], variables: Mapping[str, str]) -> Iterator[Query]:
+    for panel in panels(board):
+        for target in panel.get("targets", []):
+            where = f"panel {panel['title']!r} {target['refId']}"
+            yield Query(where, filled_in(target["expr"], variables))
+    for annotation in board["annotations"]["list"]:
+        yield Query(f"annotation {annotation['name']!r}", filled_in(annotation["expr"], variables))
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":
             series = variable["query"]["query"].removeprefix("label_values(").rpartition(",")[0]
-            found.append(Query(f"variable {variable['name']}", filled_in(series, variables)))
-    return found
+            yield Query(f"variable {variable['name']}", filled_in(series, variables))
 
 
 def rule_queries(rules: Path = RULES) -> list[Query]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from model.baselines.fit import MapTo
 from model.losses import masked_mean_squared_error
 from model.mappings.mlp import Activation, Mlp, apply
-from model.meta.episodes import EpisodeBatch, EpisodeSource
+from model.meta.episodes import EpisodeSource
+from model.meta.shared_features import all_pairs
 from model.values.arrays import FloatArray
 
 PairsLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -83,15 +84,6 @@ def train_on_pairs(
 def mean_loss(o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -> Tensor:
     """Return the mean squared error of each stream, averaged over streams."""
     return masked_mean_squared_error(o_BNE, y_BNE, real_BN).mean()
-
-
-def all_pairs(batch: EpisodeBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return inputs, targets and which pairs are real, of support and query together."""
-    return (
-        torch.cat([batch.x_support_BSD, batch.x_query_BQD], 1),
-        torch.cat([batch.y_support_BSE, batch.y_query_BQE], 1),
-        torch.cat([batch.real_support_BS, batch.real_query_BQ], 1),
-    )
 
 
 def _start(

@@ -1,24 +1,18 @@
 """Shared features φ(x): a space that all streams have in common, and a closed form on top of it.
 
-B = streams in batch, N = pairs of a stream (padded), S = support pairs, R = rows (inputs),
-D = source dim, E = target dim
+S = support pairs, R = rows (inputs), D = source dim, E = target dim
 
 Where streams rotate their targets, a jointly trained mapping predicts the mean of the rotated
 targets, and the mean of many rotations is nearly nothing. So here every stream in a batch may
-rotate φ(x) on its own: φ minimises Σ_t min_R |φ(X_t)·R − Y_t|² over orthogonal R, that is, it
-learns the targets' space up to one rotation of all of it (generalised Procrustes analysis, Gower
-1975). The best R is had in closed form, and, being the minimiser, it may be held fixed in φ's
-gradient (variable projection, Golub & Pereyra 1973).
+rotate φ(x) on its own, see `model.meta.shared_features`.
 """
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from model.baselines.fit import Fit, MapTo
-from model.baselines.joint import JointMapping, JointRecipe, mean_loss, train_on_pairs
+from model.baselines.joint import JointMapping, JointRecipe, train_on_pairs
 from model.meta.episodes import EpisodeSource
+from model.meta.shared_features import rotated_loss
 from model.values.arrays import FloatArray
 
 
@@ -50,12 +44,3 @@ class FirstDims:
 def train_shared(source: EpisodeSource, recipe: JointRecipe, seed: int) -> JointMapping:
     """Train φ, with as many features as the targets have dims, on all streams together."""
     return train_on_pairs(source, recipe, seed, rotated_loss)
-
-
-def rotated_loss(o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -> Tensor:
-    """Return the mean squared error after each stream's best rotation of its outputs."""
-    with torch.no_grad():
-        weighted_BNE = o_BNE.masked_fill(~real_BN.unsqueeze(2), 0.0)
-        u, _, vh = torch.linalg.svd(weighted_BNE.transpose(1, 2) @ y_BNE)
-        rotation_BEE = u @ vh
-    return mean_loss(o_BNE @ rotation_BEE, y_BNE, real_BN)

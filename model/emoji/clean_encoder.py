@@ -1,6 +1,7 @@
 """The image encoder without what it knows of test languages.
 
-R = rows (drawings), U = numbers of an embedding (of a key, and 1), Y = candidates (concepts)
+R = rows (drawings), U = numbers of an embedding (of a key, and 1), Y = candidates (concepts),
+P = pixels a side, C = channels
 
     python -m model.emoji.clean_encoder --encoder-from FILE --out FILE        (a minute)
 

@@ -11,6 +11,7 @@ from model.emoji.tables import (
     ALTERNATIVES,
     COMMANDS,
     EMBEDDINGS,
+    SPOKEN,
     STABILITY,
     TABLES,
     UNTUNED,
@@ -38,6 +39,8 @@ class EmojiEvaluation:
     """Whether the table of data that nobody tuned is made too."""
     with_embeddings: bool
     """Whether the table of pairs of embeddings is made too."""
+    with_spoken: bool
+    """Whether the table of spoken names is made too."""
     options: EmojiTestOptions
 
     def steps(self) -> Iterator[tuple[str, Callable[[], ResultTable]]]:
@@ -52,6 +55,8 @@ class EmojiEvaluation:
             yield "data that nobody tuned", test.untuned
         if self.with_embeddings:
             yield "pairs of embeddings", test.embeddings
+        if self.with_spoken:
+            yield "spoken names", test.spoken
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -97,13 +102,14 @@ def emoji_evaluation(
                 f"{theta.version} maps {theta.source_modality} to {theta.target_modality} "
                 f"({theta.target_dim}); no emoji table has such streams: name events files"
             )
-    more = (STABILITY, UNTUNED, EMBEDDINGS)
+    more = (STABILITY, UNTUNED, EMBEDDINGS, SPOKEN)
     known = [*(table.name for table in every), *more]
     if unknown := [name for name in names if name not in known]:
         raise BadData(f"{unknown[0]!r} is none of {', '.join(known)}")
     chosen = tuple(table for table in every if not names or table.name in names)
-    extra = [not names or name in names for name in more]
-    return EmojiEvaluation(thetas, missing, chosen, extra[0], extra[1], extra[2], options)
+    extra = [not names or name in names for name in more[:3]]
+    spoken = SPOKEN in names
+    return EmojiEvaluation(thetas, missing, chosen, extra[0], extra[1], extra[2], spoken, options)
 
 
 def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dict[str, str]]:

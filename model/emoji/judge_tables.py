@@ -23,9 +23,11 @@ from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
 from model.emoji.baselines import Choices
 from model.emoji.judge_embeddings import judge_embeddings
+from model.emoji.judge_spoken import SPOKEN_TITLE, judge_spoken
 from model.emoji.judge_untuned import UNTUNED_THETAS, UntunedOptions, judge_untuned, untuned_thetas
+from model.emoji.spoken import SPOKEN_ENCODER, SPOKEN_LANGUAGES
 from model.emoji.streams import FeatureCache, part_version
-from model.emoji.tables import ALTERNATIVES, STABILITY, TABLES, EmojiTable
+from model.emoji.tables import ALTERNATIVES, SPOKEN, STABILITY, TABLES, EmojiTable
 from model.emoji.train_tenants import cache_features
 from model.emoji.training_episodes import NameFeatures
 from model.evaluate import comparison
@@ -38,6 +40,7 @@ from model.evaluate.scoring import Scores, difference, scored, summarised
 from model.evaluate.stability import stability
 from model.meta.recorded_streams import RecordedStream
 from model.theta.meta_init import MetaInit
+from model.theta.part_file import load_encoder
 
 Episodes = dict[int, list[MetaTestEpisode]]
 """Episodes by number of support pairs."""
@@ -169,6 +172,15 @@ class EmojiTest:
         notes = [self._missing[name] for name in wanted if name in self._missing]
         return judge_embeddings(self._thetas, self._cache, plan, notes)
 
+    def spoken(self) -> ResultTable:
+        """Judge the θ of low-rank tenants on spoken names."""
+        name, languages = "emoji-lowrank", SPOKEN_LANGUAGES[: 1 if self._options.quick else None]
+        if name not in self._thetas:
+            note = self._missing.get(name, f"θ {name} is not there")
+            return ResultTable(SPOKEN, SPOKEN_TITLE, notes=(note,))
+        encoder = load_encoder(SPOKEN_ENCODER, "audio")
+        return judge_spoken(self._thetas[name], encoder, self._options.plan, languages)
+
     def _learned(
         self, table: EmojiTable, thetas: Mapping[str, MetaInit], episodes: Episodes
     ) -> list[_Compared]:
@@ -243,7 +255,7 @@ class EmojiTest:
         name = f"{table.vendor} {table.split} {table.noise}"
         x_ND = self._cache.pictures(theta, name, pixels)
         if table.spaces:
-            languages = self._languages(language_spaces.languages(trained=False))
+            languages = self._languages(language_spaces.split_languages(trained=False))
             return emoji_streams.space_streams(concepts_N, x_ND, languages, theta.target_dim)
         if table.family is None:
             every = emoji_names.HELD_OUT_LANGUAGES

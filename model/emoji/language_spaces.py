@@ -62,7 +62,7 @@ def is_trained_on(language: str) -> bool:
     return zlib.crc32(language.partition("-")[0].encode()) % 100 < TRAINED_SHARE
 
 
-def languages(*, trained: bool) -> tuple[str, ...]:
+def split_languages(*, trained: bool) -> tuple[str, ...]:
     """Returns the languages that θs are trained on, or the others, sorted."""
     return tuple(name for name in emoji_names.languages() if is_trained_on(name) is trained)
 
@@ -114,7 +114,7 @@ def clean_embedding() -> FloatArray:
     there.
     """
     every_YU = []
-    for language in languages(trained=True):
+    for language in split_languages(trained=True):
         rows, directions_RU = directions_of(language)
         own_YU = np.zeros((len(concepts()), MAX_DIM), np.float32)
         own_YU[rows] = directions_RU

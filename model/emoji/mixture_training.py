@@ -2,6 +2,7 @@
 
 B = streams in batch (tenants), S = support pairs (padded), Q = query pairs, N = pairs of a stream
 (pictures of the outer step), Y = candidates (concepts, or those of a batch), Z = slots (languages),
+R = rows (pictures of a concept), U = numbers of an embedding (rows of the covariance factor),
 D = source dim, H = hidden units, E = target dim, K = inner steps (candidate prior means)
 
     python -m model.emoji.mixture_training --parent FILE --out FILE
@@ -102,7 +103,7 @@ class MixtureRecipe:
     averaging: float = 1e-2
 
 
-class Batch(NamedTuple):
+class MixtureBatch(NamedTuple):
     """B tenants and the pictures they share; those of languages come last."""
 
     x_ND: Tensor
@@ -167,17 +168,19 @@ def train_mixture(
             {"params": list(model.theta()), "lr": recipe.mapping_rate},
         ]
     )
-    state = TrainingState(model, optimiser, averaged=True)
+    state = TrainingState(model, optimiser, averaged=True, name="mixture")
 
     def accumulate(step: int) -> dict[str, float]:
-        loss = outer_loss(model, features, draw(features, spaces, recipe, generator), recipe)
+        loss = mixture_loss(
+            model, features, draw_mixture_batch(features, spaces, recipe, generator), recipe
+        )
         torch.autograd.backward(loss)
         return {"outer_loss": loss.item()}
 
     schedule = TrainingSchedule(
         recipe.steps, max_gradient_norm=recipe.max_gradient_norm, averaging=recipe.averaging
     )
-    run(state, schedule, accumulate, on_step=lines_of("mixture", log.info))
+    run(state, schedule, accumulate, on_step=lines_of(log.info))
     return state.result
 
 
@@ -186,12 +189,12 @@ def _languages_first(
 ) -> MetaParameters:
     sizes = recipe.languages.episode_sizes()
     source = LanguageEpisodes(Pictures(features.x_YRD), spaces, sizes)
-    on_step = lines_of("languages", log.info)
+    on_step = lines_of(log.info)
     return train_theta(Data(source), recipe.languages, on_step=on_step, form=FORM).parameters
 
 
-def outer_loss(
-    model: MixtureModel, features: Features, batch: Batch, recipe: MixtureRecipe
+def mixture_loss(
+    model: MixtureModel, features: Features, batch: MixtureBatch, recipe: MixtureRecipe
 ) -> Tensor:
     """Return the outer loss of a batch, a scalar: that of `model.emoji.tenant_training`, taken for
     the mixture. Attention's own maps answer for tenants that are no languages alone."""
@@ -232,9 +235,9 @@ def outer_loss(
     return parts_B.mean() + usual.feature_weight * shared + usual.repair_weight * repair
 
 
-def draw(
+def draw_mixture_batch(
     features: Features, spaces: NameFeatures, recipe: MixtureRecipe, generator: torch.Generator
-) -> Batch:
+) -> MixtureBatch:
     """Draw new tenants, and pictures that are read well or badly."""
     v_N = torch.randperm(len(features.u_YE), generator=generator)[: recipe.pictures]
     y_BNE, known_BN, spoken = _targets(features, spaces, v_N, recipe, generator)
@@ -250,7 +253,7 @@ def draw(
     share_B = chosen_B * recipe.most_wrong * torch.rand(streams, generator=generator)
     least, most = recipe.noise
     noise = least + (most - least) * float(torch.rand((), generator=generator))
-    return Batch(
+    return MixtureBatch(
         x_ND=noisy_pictures(features, v_N, noise, generator),
         v_N=v_N,
         y_BNE=y_BNE,
@@ -288,7 +291,7 @@ def _targets(
     return y_BNE, torch.cat([known_BN, spaces.known_ZY[l_B][:, v_N]]), spoken
 
 
-def _support_targets(batch: Batch) -> Tensor:
+def _support_targets(batch: MixtureBatch) -> Tensor:
     """Targets of the supports (B, S, E): a wrong one is the pair's before; 0 where padded."""
     rows = batch.support_BS.unsqueeze(2).expand(-1, -1, batch.y_BNE.shape[2])
     y_BSE = batch.y_BNE.gather(1, rows)
@@ -311,7 +314,7 @@ def _query_loss(
     return ((squared_BQ + retrieval_BQ) * counted_BQ).sum(1) / counted_BQ.sum(1).clamp(min=1.0)
 
 
-def as_meta_init(trained: MixtureModel, parent: MetaInit, facts: dict[str, str]) -> MetaInit:
+def mixture_meta_init(trained: MixtureModel, parent: MetaInit, facts: dict[str, str]) -> MetaInit:
     """Return θ with its generator, and its parent's encoder and usual sources, as it is
     published."""
     mapping = {n: tensor.detach().numpy().copy() for n, tensor in trained.theta()._asdict().items()}
@@ -351,7 +354,7 @@ def main() -> None:
     started = time.process_time()
     features = cache_features(parent.source_encoder, parent.target_dim, arguments.seed)
     concepts = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train").tolist()
-    languages = language_spaces.languages(trained=True)
+    languages = language_spaces.split_languages(trained=True)
     spaces = read_spaces(languages, concepts, parent.target_dim)
     trained = train_mixture(features, spaces, parent, recipe, arguments.seed)
     log.info("trained in %.0f s of a core", time.process_time() - started)
@@ -360,7 +363,7 @@ def main() -> None:
         "data": f"{', '.join(TRAIN_VENDORS)}; training split; synthetic tenants; spaces of "
         f"{len(languages)} languages",
     }
-    save_meta_init(as_meta_init(trained, parent, facts), arguments.out)
+    save_meta_init(mixture_meta_init(trained, parent, facts), arguments.out)
 
 
 if __name__ == "__main__":

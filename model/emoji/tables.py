@@ -80,7 +80,7 @@ def _spaces(dim: int, thetas: tuple[str, ...], split: Split = "train") -> EmojiT
     )
 
 
-_SPACES_LOW = ("emoji-languages-32", "emoji-lowrank", "emoji-lowrank-maml")
+_SPACES_LOW = ("emoji-lowrank", "emoji-lowrank-maml")
 
 TABLES: tuple[EmojiTable, ...] = (
     EmojiTable(
@@ -169,6 +169,9 @@ STABILITY = "stability"
 UNTUNED = "untuned"
 EMBEDDINGS = "embeddings"
 """The table of transformed streams (`model.emoji.judge_untuned`)."""
+SPOKEN = "spoken"
+"""The table of spoken names (`model.emoji.judge_spoken`), which needs espeak-ng: made when asked
+for by name."""
 NAMES = (*(table.name for table in TABLES), STABILITY)
 
 _TENANTS = "python -m model.emoji.train_tenants --encoder-from FILE"
@@ -178,7 +181,6 @@ COMMANDS: dict[str, str] = {
     "emoji-lowrank-maml": f"{_EMOJI} maml --encoder-from FILE",
     "emoji-both": f"{_TENANTS} --families both",
     "emoji-names": f"{_EMOJI} names --encoder-from FILE --text-from FILE",
-    "emoji-languages-32": f"{_EMOJI} languages --dim 32 --encoder-from FILE",
 }
 """The command that trains each shipped θ, without --out; FILE is the encoder, or a θ that has
 it."""

@@ -148,7 +148,9 @@ def train_tenant_model(
     train_features(model, features, recipe, generator)
     attention = {"params": list(model.attention.parameters()), "lr": recipe.rate}
     theta = {"params": list(model.theta()), "lr": recipe.feature_rate}
-    state = TrainingState(model, torch.optim.Adam([attention, theta]), averaged=True)
+    state = TrainingState(
+        model, torch.optim.Adam([attention, theta]), averaged=True, name="tenants"
+    )
 
     def accumulate(step: int) -> dict[str, float]:
         loss = outer_loss(model, features, draw(features, recipe, generator), recipe)
@@ -162,7 +164,7 @@ def train_tenant_model(
         minutes=minutes,
     )
     # an episode may be beyond float32; the next is another
-    run(state, schedule, accumulate, on_step=lines_of("tenants", log.info))
+    run(state, schedule, accumulate, on_step=lines_of(log.info))
     return state.result
 
 
@@ -171,7 +173,7 @@ def train_features(
 ) -> None:
     """Train u(x) in place to map noisy features to the concepts' vectors."""
     theta = nn.ParameterList(model.theta())
-    state = TrainingState(theta, torch.optim.Adam(theta, lr=1.5 * recipe.rate))
+    state = TrainingState(theta, torch.optim.Adam(theta, lr=1.5 * recipe.rate), name="u(x)")
 
     def accumulate(step: int) -> dict[str, float]:
         v_N = torch.randint(len(features.u_YE), (recipe.pictures,), generator=generator)
@@ -185,7 +187,7 @@ def train_features(
         state,
         TrainingSchedule(recipe.feature_steps),
         accumulate,
-        on_step=lines_of("u(x)", log.info),
+        on_step=lines_of(log.info),
     )
 
 

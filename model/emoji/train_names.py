@@ -96,7 +96,9 @@ def train_text(recipe: TextRecipe, seed: int, minutes: float | None) -> PartSpec
         return {"outer_loss": loss.item()}
 
     schedule = TrainingSchedule(recipe.steps, max_gradient_norm=1.0, minutes=minutes)
-    run(TrainingState(net, optimiser), schedule, accumulate, on_step=lines_of("text", log.info))
+    run(
+        TrainingState(net, optimiser, name="text"), schedule, accumulate, on_step=lines_of(log.info)
+    )
     return net.spec()
 
 

@@ -175,9 +175,9 @@ def _trained(recipe: EncoderRecipe, seed: int, minutes: float | None) -> PartSpe
         torch.autograd.backward(loss)
         return {"outer_loss": loss.item()}
 
-    state = TrainingState(model, _optimiser(model, recipe))
+    state = TrainingState(model, _optimiser(model, recipe), name="encoder")
     schedule = TrainingSchedule(recipe.steps, minutes=minutes)
-    run(state, schedule, accumulate, on_step=lines_of("encoder", log.info))
+    run(state, schedule, accumulate, on_step=lines_of(log.info))
     return model.eval().folded(vectors_YU, recipe).rounded()
 
 

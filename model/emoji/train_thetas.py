@@ -111,7 +111,7 @@ def maml_theta(encoder: PartSpec, recipe: Recipe) -> MetaInit:
     source = TenantEpisodes(
         Pictures(features.x_YRD), features.u_YE, "low-rank", recipe.episode_sizes()
     )
-    trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
+    trained = train_theta(Data(source), recipe, on_step=lines_of(log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-lowrank-maml",
         "image",
@@ -129,7 +129,7 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
     spoken = read_names(text_encoder, emoji_names.trained_languages(), concepts)
     features = cache_features(encoder, text_encoder.dim, recipe.seed)
     source = LanguageEpisodes(Pictures(features.x_YRD), spoken, recipe.episode_sizes())
-    trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
+    trained = train_theta(Data(source), recipe, on_step=lines_of(log.info), form=FORM)
     return trained.parameters.meta_init(
         "emoji-names",
         "image",
@@ -144,10 +144,10 @@ def names_theta(encoder: PartSpec, text: PartSpec, recipe: Recipe) -> MetaInit:
 def languages_theta(encoder: PartSpec, recipe: Recipe, dim: int) -> MetaInit:
     """Meta-train the θ from pictures into spaces of `dim` dimensions that languages have."""
     concepts = emoji.drawn_by(emoji.HELD_OUT_VENDOR, "train").tolist()
-    spaces = read_spaces(language_spaces.languages(trained=True), concepts, dim)
+    spaces = read_spaces(language_spaces.split_languages(trained=True), concepts, dim)
     features = cache_features(encoder, dim, recipe.seed)
     source = LanguageEpisodes(Pictures(features.x_YRD), spaces, recipe.episode_sizes())
-    trained = train_theta(Data(source), recipe, on_step=lines_of("θ", log.info), form=FORM)
+    trained = train_theta(Data(source), recipe, on_step=lines_of(log.info), form=FORM)
     return trained.parameters.meta_init(
         f"emoji-languages-{dim}",
         "image",

@@ -50,7 +50,7 @@ LEAST = 1e-6
 MAX_RANK = 1024
 
 
-class Means(NamedTuple):
+class PriorMeans(NamedTuple):
     """Candidate prior means, as heads on θ's hidden units."""
 
     w2_BKEH: Tensor
@@ -145,7 +145,7 @@ class Mixture(nn.Module):
         load_exactly(mixture, spec.tensors, KIND)
         return mixture
 
-    def _means(self, shared: Mlp, read: Readout) -> Means:
+    def _means(self, shared: Mlp, read: Readout) -> PriorMeans:
         streams, e, hidden = shared.w2.shape
         learned_EH = functional.pad(self.mean_EH, (0, hidden - self.mean_EH.shape[1]))
         heads = [torch.zeros_like(shared.w2), learned_EH.expand(streams, -1, -1)]
@@ -155,7 +155,7 @@ class Mixture(nn.Module):
             heads.append(torch.bmm(own_BEE, shared.w2))
             biases.append(times_vector(own_BEE, shared.b2))
         biases[-1] = biases[-1] + read.bias_BE[:, :e]
-        return Means(torch.stack(heads, 1), torch.stack(biases, 1))
+        return PriorMeans(torch.stack(heads, 1), torch.stack(biases, 1))
 
     def _unit_features(self, h_BSH: Tensor, real_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Φ/√κ (B, S, U), and Φ·P/κ (B, S, H), by whose rows W2 moves."""

@@ -47,6 +47,8 @@ class TrainingSchedule:
 class Progress:
     """Where a training stands."""
 
+    name: str = "training"
+    """What is trained, for people."""
     step: int = 0
     """Steps done, the skipped ones included."""
     steps: int = 0

@@ -15,7 +15,6 @@ SHOWN = {"outer_loss": "loss", "validation_loss": "validation loss", "validation
 
 
 def lines_of(
-    name: str,
     say: Callable[[str], None],
     every_s: float = EVERY_S,
     clock: Callable[[], float] = time.monotonic,
@@ -23,24 +22,25 @@ def lines_of(
     """Return a function to call after every step, which says a line when `every_s` seconds have
     passed since the last, and at the end."""
     begun = said = clock()
-    first: int | None = None
+    first, name = 0, ""
 
     def on_step(progress: Progress) -> None:
-        nonlocal said, first
-        if first is None:  # what was done before a checkpoint took time of another run
-            first = max(0, progress.step - 1)
+        nonlocal begun, said, first, name
+        if progress.name != name:  # another training; what a checkpoint had done took no time now
+            name, first = progress.name, progress.step
+            begun = said = clock()
         now = clock()
         if now - said < every_s and progress.ended is None:
             return
         said = now
-        say(line_of(name, progress, now - begun, progress.step - first))
+        say(line_of(progress, now - begun, progress.step - first))
 
     return on_step
 
 
-def line_of(name: str, progress: Progress, elapsed_s: float, done: int) -> str:
+def line_of(progress: Progress, elapsed_s: float, done: int) -> str:
     """Return one line about a training, of which `done` steps took `elapsed_s` seconds."""
-    parts = [f"{name}: step {progress.step:,} of {progress.steps:,}"]
+    parts = [f"{progress.name}: step {progress.step:,} of {progress.steps:,}"]
     parts += [f"{label} {figure:.3f}" for label, figure in shown_figures(progress).items()]
     if progress.ended is not None:
         parts.append(f"ended by {progress.ended} after {duration(elapsed_s)}")

@@ -86,6 +86,9 @@ class Recipe:
     min_support: int = 3
     max_support: int = 64
     query: int = 64
+    shared_steps: int = 0
+    """Steps before the outer loop, in which θ's mapping alone learns features that streams share up
+    to rotations of their own; for a generator that turns them. None are done from a parent."""
     streams: int = 16
     """Streams in a batch, over all processes."""
     steps: int = 4_500
@@ -136,6 +139,8 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0.0 < value < math.inf:
                 raise ValueError(f"{name} is {value!r}, not a number above 0")
+        if type(self.shared_steps) is not int or self.shared_steps < 0:
+            raise ValueError(f"shared_steps is {self.shared_steps!r}, not an integer of 0 or more")
         if self.mapping_rate is not None and not 0.0 < self.mapping_rate < math.inf:
             raise ValueError(f"mapping_rate is {self.mapping_rate!r}, not a number above 0")
         if not self.outer_losses:

@@ -38,6 +38,7 @@ class TrainingState(Generic[M]):
         *,
         averaged: bool = False,
         rival: tuple[nn.Module, Optimizer] | None = None,
+        name: str = "training",
     ) -> None:
         """Begin a training of `module`. The rates of the optimiser's groups are their peaks.
         `rival` is a discriminator with its optimiser, whose steps the caller makes."""
@@ -45,7 +46,7 @@ class TrainingState(Generic[M]):
         self.average: M = copy.deepcopy(module).requires_grad_(False) if averaged else module
         """The module itself where there is no average."""
         self.best: M = copy.deepcopy(self.average)
-        self.progress = Progress()
+        self.progress = Progress(name)
         self._peaks = [float(group["lr"]) for group in optimiser.param_groups]
 
     @property

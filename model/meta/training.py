@@ -24,6 +24,7 @@ from model.meta.loop import run
 from model.meta.parameters import MetaParameters
 from model.meta.progress import Progress, Saving, seeded
 from model.meta.recipe import Recipe
+from model.meta.shared_features import train_shared_features
 from model.meta.state import TrainingState
 from model.theta.meta_init import MetaInit, canonical_json
 from model.values.errors import BadData
@@ -71,6 +72,8 @@ def train_theta(
     row are not finite.
     """
     parameters = _begin(data, recipe, parent, form)
+    if recipe.shared_steps and parent is None and not (saving and saving.path.exists()):
+        train_shared_features(parameters, data.train, on_step)
     training = _ThetaTraining(parameters, data)
     run(
         training.state,
@@ -137,7 +140,9 @@ class _ThetaTraining:
                 AdamW(discriminator.parameters(), lr=rate, betas=BETAS, weight_decay=0.0),
             )
         self._rival, self._source = rival, data.train
-        self.state = TrainingState(parameters, _optimiser(parameters), averaged=True, rival=rival)
+        self.state = TrainingState(
+            parameters, _optimiser(parameters), averaged=True, rival=rival, name="θ"
+        )
         self._judged: EpisodeBatch | None = None
         if data.validation is not None:
             generator = seeded(recipe.seed, "validation")
@@ -156,9 +161,9 @@ class _ThetaTraining:
         return dict(zip(losses, summed.tolist(), strict=True))
 
     def validate(self, parameters: MetaParameters) -> dict[str, float]:
-        """Return the mean loss of the validation episodes, those of all processes."""
+        """Return loss and R@1 of the validation episodes, means over those of all processes."""
         assert self._judged is not None
-        return {"validation_loss": validation_loss(parameters, self._judged)}
+        return validation_figures(parameters, self._judged)
 
     def _against(
         self, discriminator: Discriminator, optimiser: Optimizer, batch: EpisodeBatch, step: int
@@ -189,16 +194,27 @@ class _ThetaTraining:
         return {"outer_loss": paired, "adversarial_loss": adversarial, "discriminator_loss": share}
 
 
-def validation_loss(parameters: MetaParameters, batch: EpisodeBatch) -> float:
-    """Return the mean paired loss over the batch's streams, those of all processes."""
+def validation_figures(parameters: MetaParameters, batch: EpisodeBatch) -> dict[str, float]:
+    """Return the mean paired loss and R@1 over the batch's streams, those of all processes."""
     shares, streams = distributed.share(batch), parameters.recipe.streams
-    total = torch.zeros((), dtype=torch.float64)
+    total_2 = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
         for first in range(0, len(shares.x_support_BSD), streams):
             part = EpisodeBatch(*(tensor[first : first + streams] for tensor in shares))
             o_BQE = outer.adapted_outputs(parameters, part)
-            total += outer.paired_loss(parameters, part, o_BQE).sum()
-    return float(distributed.total(total)) / len(batch.x_support_BSD)
+            total_2[0] += outer.paired_loss(parameters, part, o_BQE).sum()
+            total_2[1] += _recall_at_1(o_BQE, part).sum()
+    loss, recall = (distributed.total(total_2) / len(batch.x_support_BSD)).tolist()
+    return {"validation_loss": loss, "validation_r_at_1": recall}
+
+
+def _recall_at_1(o_BQE: Tensor, batch: EpisodeBatch) -> Tensor:
+    """Return the share of each stream's queries (B) whose own target is nearest, among the targets
+    of all its queries."""
+    real_BQ = batch.real_query_BQ
+    distance_BQQ = torch.cdist(o_BQE, batch.y_query_BQE).masked_fill(~real_BQ[:, None], torch.inf)
+    own_BQ = distance_BQQ.argmin(2) == torch.arange(real_BQ.shape[1])
+    return (own_BQ & real_BQ).sum(1) / real_BQ.sum(1).clamp(min=1)
 
 
 def _optimiser(parameters: MetaParameters) -> Optimizer:

@@ -107,7 +107,7 @@ def descend_in_units(
     return Descended(raw, means, units, projected, inner.descend(projected, workspace))
 
 
-class Judging(NamedTuple):
+class JudgingPairs(NamedTuple):
     """The pairs that judge."""
 
     query_BQ: Tensor
@@ -125,7 +125,7 @@ class JudgedChunk(NamedTuple):
 
 
 def judge_chunk(
-    inner: InnerLoop, found: Descended, before_BN: Tensor, pairs: Judging, space: JudgingSpace
+    inner: InnerLoop, found: Descended, before_BN: Tensor, pairs: JudgingPairs, space: JudgingSpace
 ) -> JudgedChunk:
     """Judges θ′ beside θ, whose losses are `before_BN`, and the linear maps."""
     terms, loss, (raw, means, units, projected, descent) = inner.terms, inner.loss, found

@@ -40,7 +40,7 @@ from model.inner.hidden.result import FactorRoom, factors
 from model.serving import rival
 from model.serving.device_faults import in_parts, lost_device_told
 from model.serving.hidden_fit import HiddenFit, HostFactors, SideUnit
-from model.serving.hidden_judging import InnerLoop, Judging, descend_in_units, judge_chunk
+from model.serving.hidden_judging import InnerLoop, JudgingPairs, descend_in_units, judge_chunk
 from model.serving.judging import Judged
 from model.serving.lazy import LazyTensors
 from model.serving.projections import New, Projections, dots, gram_rows
@@ -173,7 +173,7 @@ class HiddenWindows:
     @torch.inference_mode()
     def _adapt_chunk(self, cuts: Sequence[Cut]) -> list[Adaptation]:
         judges, singles = zip(*(self._raw.judges(cut) for cut in cuts), strict=True)
-        pairs = Judging(
+        pairs = JudgingPairs(
             self._put(_padded(judges, self._query)), self._put(_padded(singles, self._support))
         )
         raw, before_BN, usual_BN = self._projections.gather(self._rows(cuts), self._support)

@@ -26,13 +26,7 @@ from model.values.outside import TensorFile, parse_json, parse_tensor_file, rais
 FORMAT = "meta-init/2"
 MAX_BYTES = 256 * 2**20
 PARTS = ("generator", "learner", "source_encoder", "target_encoder", "usual_sources")
-SHIPPED = (
-    "emoji-lowrank",
-    "emoji-lowrank-maml",
-    "emoji-both",
-    "emoji-names",
-    "emoji-languages-32",
-)
+SHIPPED = ("emoji-lowrank", "emoji-lowrank-maml", "emoji-both", "emoji-names")
 """Names of the θs that ship with adaptd; the first one that fits is taken."""
 
 

@@ -74,7 +74,7 @@ def test_every_form_is_in_the_kit() -> None:
 def test_the_subscriber_gives_the_expected_numbers(
     case: dict[str, Any], theta: ServedTheta, whole: bool
 ) -> None:
-    mapping = servable(decode_mapping(value(case)), {theta.content_hash: theta}, whole=whole)
+    mapping = servable(decode_mapping(value(case)), {theta.content_hash: theta}, keeps=whole)
     assert_near(mapping(case["x"]), case["y"])
 
 

@@ -175,6 +175,8 @@ def test_it_goes_on_from_a_snapshot(
     with topic.subscriber(snapshot=file) as mappings:
         mappings.wait_until_current(SOON_S)
         eventually(lambda: version(mappings, "f") == 90)
+    written_s = series(mappings)["adaptd_client_snapshot_timestamp_seconds[]"]
+    assert abs(time.time() - written_s) < SOON_S
     topic.write(whole_record("s1", version=100), Record(b"s2", None))
     with topic.subscriber(snapshot=file) as mappings:
         assert version(mappings, "s0") == 0  # before anything was read
@@ -286,7 +288,7 @@ def test_asyncio_programs_await_changes(topic: Topic, whole_record: Make) -> Non
         async with AsyncMappingSubscriber(topic.subscriber(streams="s")) as mappings:
             await mappings.wait_until_current(SOON_S)
             changes = mappings.changes()
-            waiting = asyncio.create_task(anext(changes))
+            waiting = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0)
             await asyncio.to_thread(topic.write, whole_record("s1", version=3))
             async with asyncio.timeout(SOON_S):
@@ -299,7 +301,7 @@ def test_asyncio_programs_await_changes(topic: Topic, whole_record: Make) -> Non
                 found.append((change.stream, change.mapping.facts.version))
             assert mappings.predict("s1", X).values.shape == (conformance.E,)
             assert mappings.status().streams == 2
-            ending = asyncio.create_task(anext(changes, None))
+            ending = asyncio.ensure_future(anext(changes, None))
         async with asyncio.timeout(SOON_S):
             assert await ending is None
         return found
@@ -333,7 +335,7 @@ def test_pairs_come_to_where_every_producer_puts_their_stream(
             pairs.send(stream, X, np.ones(2), label="a label", time_ms=1_767_225_600_000)
         pairs.send_event("many", [(X, [1.0], None), ("a text", b"\x89PNG", "another")])
     assert pairs.acknowledged == len(streams) + 1
-    found = []
+    found: list[Any] = []
     give_up_at = time.monotonic() + SOON_S
     while len(found) < len(streams) + 1:
         assert time.monotonic() < give_up_at
@@ -346,5 +348,5 @@ def test_pairs_come_to_where_every_producer_puts_their_stream(
         assert event.time_ms == 1_767_225_600_000
         (pair,) = event.pairs
         assert pair.label == "a label"
-        np.testing.assert_array_equal(raw_content(pair.source)[1], np.float64(X))
+        np.testing.assert_array_equal(raw_content(pair.source)[1], np.array(X))
     assert len(decode_event(by_key["many"], 0, EventLimits(10_000, 4)).pairs) == 2

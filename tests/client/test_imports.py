@@ -31,7 +31,7 @@ from daemon.client.conformance import known_theta
 from daemon.client.served import parse_served_theta
 from model.theta.meta_init_file import meta_init_to_bytes
 theta = parse_served_theta(meta_init_to_bytes(known_theta()), "theta")
-print(theta(np.ones(theta.source_dim)).shape)
+print(theta(np.ones(theta.dims[0])).shape)
 """
 
 

@@ -279,6 +279,6 @@ def test_a_served_mapping_cannot_be_written_to(
     newest.take(whole_record("s"))
     newest.take(factored_record("t"))
     for _, mapping in newest.items():
-        for tensor in (*mapping.stored.values(), *(mapping.whole or {}).values()):
+        for tensor in (*mapping.stored.values(), *mapping.tensors().values()):
             with pytest.raises(ValueError, match="read-only"):
                 tensor[...] = 0

@@ -69,14 +69,16 @@ def test_a_factored_mapping_takes_less_memory_as_it_is(
     factored_record: Make, theta: ServedTheta
 ) -> None:
     held = []
-    for whole in (True, False):
-        newest = NewestMappings(thetas=[theta], whole=whole)
+    for keeps in (True, False):
+        newest = NewestMappings(thetas=[theta], keeps=keeps)
         newest.take(factored_record())
         mapping = newest.get("s")
         assert mapping is not None
+        before = mapping.nbytes
+        mapping(X_RD)
         held.append(mapping.nbytes)
     whole_bytes = 4 * sum(t.size for t in THETA.mapping.values())
-    assert held[0] == held[1] + whole_bytes
+    assert held == [before + whole_bytes, before]
 
 
 def test_a_theta_comes_back_from_a_snapshots_bytes(theta: ServedTheta) -> None:

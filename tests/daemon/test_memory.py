@@ -8,7 +8,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.errors import Misconfigured
-from daemon.worker.memory import memory_limit, require_memory
+from daemon.worker.memory import require_memory
 
 MIB, GIB = 2**20, 2**30
 
@@ -40,13 +40,3 @@ def test_windows_that_do_not_fit_are_refused_unless_they_may_be_spilt(tmp_path: 
 def test_a_mapping_that_fits_no_record_is_refused() -> None:
     with pytest.raises(Misconfigured, match="at most 67092480 fit into a record"):
         require_memory(settings(max_batch=1), 64 * MIB, 1_024 * GIB)
-
-
-def test_the_limit_is_the_containers_or_the_machines(tmp_path: Path) -> None:
-    limit = tmp_path / "memory.max"
-    machine = memory_limit(())
-    assert machine > 0
-    assert memory_limit((limit,)) == machine
-    for text, found in (("max\n", machine), ("1073741824\n", GIB), ("9" * 30, machine)):
-        limit.write_text(text)
-        assert memory_limit((tmp_path / "none", limit)) == found

@@ -11,15 +11,26 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 import daemon
 import model
-from daemon.errors import MalformedReason, RefusalReason
-from daemon.turn.report import Holdings, Publication, TurnReport, Verdict, latency_s
+from daemon.errors import MalformedReason, RefusalReason, Unavailable
+from daemon.turn.report import (
+    Holdings,
+    PairScore,
+    Publication,
+    ScoredMapping,
+    TurnReport,
+    Verdict,
+    latency_s,
+)
 from daemon.turn.streams import StreamId
 from daemon.worker.build import build_facts
+from daemon.worker.collectors import KNOWN_FOR_S, LastTurn
 from daemon.worker.metric_specs import COUNTERS, GAUGES, HISTOGRAMS, KNOWN_LABELS, MetricSpec
-from daemon.worker.metrics import Metrics
+from daemon.worker.metrics import LARGEST_LOSS, Metrics
 from model.theta.info import ThetaInfo
 from model.values.episode import Adaptation
 from model.values.gate import Outcome
@@ -28,8 +39,9 @@ from tests.daemon.lab import LinearEngine
 SHAPES: dict[str, MetricSpec] = {
     str(name): shape for group in (HISTOGRAMS, COUNTERS, GAUGES) for name, shape in group.items()
 }
+DOWN = Unavailable("kafka", "down")
 NOW_MS = 1_800_000_000_000
-UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss")
+UNITS = ("seconds", "bytes", "records", "streams", "partitions", "loss", "cores")
 COUNTED = {"events", "pairs", "dead_letters", "adaptations", "unavailable", "ready"}
 COUNTED |= {"recovery_stalled", "meta_init_refused"}
 COUNTED |= {"canary", "canary_difference", "canary_log_e"}  # states, and numbers without a unit
@@ -82,8 +94,8 @@ def test_no_label_grows_with_the_streams() -> None:
     assert not any("a-stream" in sample.labels.values() for sample in samples)
     labels = {shape.label for shape in SHAPES.values()}
     assert labels <= {
-        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state", "mapping"),
-        *("action", "bet", "side"),
+        *(None, "stage", "when", "outcome", "reason", "service", "partition", "state"),
+        *("mapping", "call", "action", "bet", "side"),
     }
 
 
@@ -197,22 +209,144 @@ def test_times_that_cannot_be_right_do_not_enter_the_histogram(
 
 def test_what_is_not_known_is_not_shown() -> None:
     metrics = Metrics()
-    known = {"meta_init_refused", "recovery_stalled"}
+    known = {"meta_init_refused", "recovery_stalled", "memory_limit_bytes"}
     shown = {family.name.removeprefix("adaptd_") for family in metrics.registry.collect()}
-    assert shown & set(GAUGES) == known
-    metrics.gave_up("kafka")
+    assert (shown & set(GAUGES)) - {"cpu_limit_cores"} == known
+    metrics.gave_up(DOWN)
     assert value(metrics, "streams", state="resident") is None
     metrics.record(report(), ended_at=1.0)
     assert value(metrics, "assigned_partitions") == 2
+    assert not {name for name in GAUGES if name.startswith("gpu")} & shown
 
 
-def test_lag_is_unknown_while_a_service_is_away() -> None:
+OF_A_TURN = (
+    *("consumer_lag_records", "oldest_owed_seconds", "assigned_partitions", "streams"),
+    "window_bytes",
+)
+
+
+def shown(metrics: Metrics) -> set[str]:
+    return {family.name.removeprefix("adaptd_") for family in metrics.registry.collect()}
+
+
+def test_what_a_turn_found_is_unknown_while_a_service_is_away() -> None:
     metrics = Metrics()
     metrics.record(report(), ended_at=1.0)
-    metrics.gave_up("kafka")
-    assert value(metrics, "consumer_lag_records", partition="0") is None
+    assert shown(metrics) >= set(OF_A_TURN)
+    metrics.gave_up(DOWN)
+    assert not shown(metrics) & set(OF_A_TURN)
     metrics.record(report(), ended_at=2.0)
-    assert value(metrics, "consumer_lag_records", partition="0") == 3
+    assert shown(metrics) >= set(OF_A_TURN)
+
+
+def test_what_a_turn_found_is_unknown_once_the_next_one_takes_long() -> None:
+    """A turn that waits for a frozen service may not give up for minutes."""
+    now = [100.0]
+    found = LastTurn(CollectorRegistry(), lambda: now[0], lambda: 1_000.0)
+    assert list(found.collect()) == []
+    found.ended(report().holdings)
+    for passed, known in ((0.0, True), (KNOWN_FOR_S, True), (KNOWN_FOR_S + 1, False)):
+        now[0] = 100.0 + passed
+        assert bool(list(found.collect())) == known
+
+
+def test_the_age_of_what_is_owed_grows_between_turns() -> None:
+    wall = [1_000.0]
+    registry = CollectorRegistry()
+    found = LastTurn(registry, lambda: 0.0, lambda: wall[0])
+    found.ended(Holdings(owed_since_ms={0: 990_000, 1: None, 2: 2_000_000}))
+
+    def age(partition: int) -> float | None:
+        labels = {"partition": str(partition)}
+        return registry.get_sample_value("adaptd_oldest_owed_seconds", labels)
+
+    assert [age(p) for p in range(4)] == [10.0, 0.0, 0.0, None]
+    wall[0] += 5
+    assert [age(p) for p in range(4)] == [15.0, 0.0, 0.0, None]
+
+
+def test_time_away_is_counted_while_it_passes() -> None:
+    metrics = Metrics()
+    away = {"service": "kafka", "reason": "no_answer"}
+    assert value(metrics, "away_seconds_total", **away) == 0
+    metrics.gave_up(DOWN)
+    first = value(metrics, "away_seconds_total", **away)
+    later = value(metrics, "away_seconds_total", **away)
+    metrics.record(report(), ended_at=1.0)
+    after = value(metrics, "away_seconds_total", **away)
+    assert 0 < (first or 0) < (later or 0) < (after or 0)
+    assert value(metrics, "away_seconds_total", **away) == after
+    assert value(metrics, "away_seconds_total", service="redis", reason="refused") == 0
+
+
+def test_the_slowest_mapping_of_a_turn_shows_its_record() -> None:
+    metrics, made = Metrics(), report()
+    made.published = [
+        Publication(StreamId(partition, "s"), offset, Outcome.ADAPTED, latency)
+        for partition, offset, latency in ((0, 1, 0.2), (3, 77, 4.0), (1, 2, None), (1, 5, 0.3))
+    ]
+    metrics.record(made, ended_at=1.0)
+    encode = openmetrics.generate_latest
+    lines = encode(metrics.registry).decode().splitlines()  # type: ignore[no-untyped-call]
+    (line,) = [line for line in lines if "event_to_publish" in line and " # {" in line]
+    assert 'le="5.0"' in line
+    assert '# {offset="77",partition="3"} 4.0' in line
+    assert " # {" not in generate_latest(metrics.registry).decode()
+
+
+def test_the_linear_maps_loss_is_beside_the_others() -> None:
+    metrics, made = Metrics(), report()
+    made.verdicts = [
+        replace(v, adaptation=replace(v.adaptation, query_loss_ridge=loss))
+        for v, loss in zip([verdict(0.5)] * 3, (0.25, math.nan, 1e37), strict=True)
+    ]
+    metrics.record(made, ended_at=1.0)
+    assert value(metrics, "query_loss_count", when="ridge") == 2
+    assert value(metrics, "query_loss_sum", when="ridge") == 0.25 + LARGEST_LOSS
+
+
+def test_a_huge_prequential_loss_counts_as_the_largest() -> None:
+    metrics, made = Metrics(), report()
+    made.scores = [PairScore("published", 1e37, None), PairScore("published", math.inf, None)]
+    metrics.record(made, ended_at=1.0)
+    assert value(metrics, "prequential_loss_sum", mapping="published") == LARGEST_LOSS
+
+
+def test_a_gpu_shows_its_memory() -> None:
+    metrics = Metrics()
+    metrics.watch_gpu(lambda: 3.0, 8)
+    assert value(metrics, "gpu_memory_bytes") == 3
+    assert value(metrics, "gpu_memory_limit_bytes") == 8
+
+
+def test_losses_of_any_size_leave_the_next_ones_audible() -> None:
+    """Every histogram whose values come from outside: its sum must still move by 0.5."""
+    metrics, huge = Metrics(), report()
+    huge.scores = [PairScore(mapping, 1e300, None) for mapping in get_args(ScoredMapping)]
+    huge.verdicts = [
+        replace(v, adaptation=Adaptation({}, 1e300, 1e300, 1e300, 1e300, True, 1e300))
+        for v in [verdict(0.5)]
+    ]
+    small = report()
+    small.scores = [PairScore(mapping, 0.5, None) for mapping in get_args(ScoredMapping)]
+    small.verdicts = [
+        replace(v, adaptation=Adaptation({}, 0.5, 0.5, 0.5, 0.5, True, 0.5)) for v in [verdict(0.5)]
+    ]
+    metrics.record(huge, ended_at=1.0)
+    before = sums(metrics)
+    metrics.record(small, ended_at=2.0)
+    moved = {name: after - before[name] for name, after in sums(metrics).items()}
+    assert set(moved.values()) == {0.5}
+    assert len(moved) == 8
+
+
+def sums(metrics: Metrics) -> dict[str, float]:
+    return {
+        f"{sample.name} {sample.labels}": sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name.endswith("loss_sum")
+    }
 
 
 def test_the_build_names_its_parts() -> None:
@@ -265,7 +399,7 @@ def test_known_labels_are_shown_as_zero_from_the_start() -> None:
     for reason in get_args(MalformedReason):
         assert value(metrics, "dead_letters_total", reason=reason) == 0
     assert value(metrics, "unavailable_total", service="kafka") == 0
-    metrics.gave_up("kafka")
+    metrics.gave_up(DOWN)
     assert value(metrics, "unavailable_total", service="kafka") == 1
     assert set(KNOWN_LABELS) <= set(SHAPES)
 

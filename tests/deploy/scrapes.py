@@ -40,13 +40,13 @@ def turn(number: int) -> TurnReport:
         verdicts=[Verdict(stream, number, 4, 1, losses, outcome) for outcome in Outcome],
         published=[Publication(stream, number, outcome, 0.3) for outcome in Outcome],
         claimed={0: 1},
-        holdings=Holdings(1, 1, 0, 1, 4096, {0: 3, 1: 0}),
+        holdings=Holdings(1, 1, 0, 1, 4096, {0: 3, 1: 0}, owed_since_ms={0: None, 1: None}),
     )
 
 
 def metrics_after(turns: int, now: float = 1_700_000_000.0) -> Metrics:
     """A worker's metrics after so many turns."""
-    metrics = Metrics()
+    metrics = Metrics(dict.fromkeys(("version", "revision", "torch", "client"), "1"))
     metrics.serves(THETA, "cpu")
     metrics.watch_ready(lambda: True)
     metrics.canary_judged(CANARY, CanaryJudge(CANARY).standing())

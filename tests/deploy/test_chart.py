@@ -535,23 +535,6 @@ def test_the_absence_of_this_release_is_watched(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("helm")
-@pytest.mark.parametrize(
-    ("given", "limit"),
-    [
-        ({}, "vector(2147483648)"),
-        ({"profile": "cuda"}, "vector(6442450944)"),
-        ({"resources": {"limits": {"memory": "1500M"}}}, "vector(1500000000)"),
-        ({"resources": {"limits": {"memory": None}}}, "vector(0) > 0"),
-    ],
-)
-def test_the_memory_alert_knows_the_limit(
-    tmp_path: Path, given: dict[str, Any], limit: str
-) -> None:
-    found = rules(tmp_path, prometheusRule={"enabled": True}, **given)
-    assert found["adaptd:memory_limit_bytes"]["expr"] == limit
-
-
-@pytest.mark.usefixtures("helm")
 def test_the_rendered_rules_are_prometheus_own(tmp_path: Path, promtool: str) -> None:
     groups = rendered(tmp_path, prometheusRule={"enabled": True})["PrometheusRule", "adaptd"]
     file = tmp_path / "rules.yaml"
@@ -569,6 +552,15 @@ def test_each_board_is_a_configmap_that_grafana_finds(tmp_path: Path) -> None:
         assert manifest["metadata"]["labels"]["grafana_dashboard"] == "1"
         assert json.loads(manifest["data"][board.name]) == json.loads(board.read_text())
     assert boards
+
+
+@pytest.mark.usefixtures("helm")
+def test_boards_link_to_the_runbook(tmp_path: Path) -> None:
+    url = "https://example.org/runbook"
+    values = {"dashboards": {"enabled": True}, "prometheusRule": {"runbookUrl": url}}
+    board = rendered(tmp_path, **values)["ConfigMap", "adaptd-board-adaptd"]["data"]["adaptd.json"]
+    assert f'"query": "{url}"' in board
+    assert "deploy/RUNBOOK.md" not in board
 
 
 @pytest.mark.usefixtures("helm")

@@ -8,14 +8,12 @@ import pytest
 
 from deploy.prometheus.check import (
     MAY_BE_EMPTY,
-    CannotCheck,
-    Prometheus,
-    Vector,
     as_truth,
     check,
     prometheus,
 )
 from deploy.prometheus.queries import dashboard_queries, rule_queries
+from deploy.prometheus.server import CannotCheck, Prometheus, Vector
 
 ONE: Vector = [{"metric": {}, "value": [0, "1"]}]
 
@@ -54,14 +52,14 @@ def test_all_queries_are_asked() -> None:
 
 def test_a_query_without_data_is_told_apart_from_one_that_may_have_none() -> None:
     found = findings(Answers(empty="adaptd_ready"))
-    assert found["panel 'Workers ready' A"] == "no data"
+    assert found["panel 'Workers' A"] == "no data"
     assert found["alert AdaptdNotReady"] == "empty"
     assert found["alert AdaptdNotReady, its series"] == "no data"
-    assert findings(Answers(empty="gpu"))["panel 'Memory' B"] == "empty"
+    assert findings(Answers(empty="gpu"))["panel 'GPU memory' A"] == "empty"
 
 
 def test_an_error_is_an_error_also_where_data_may_be_absent() -> None:
-    assert findings(Answers(broken="gpu"))["panel 'Memory' B"] == "error"
+    assert findings(Answers(broken="gpu"))["panel 'GPU memory' A"] == "error"
 
 
 def test_a_target_that_is_not_there_is_named() -> None:

@@ -18,7 +18,7 @@ from daemon.errors import Misconfigured
 from daemon.thetas import follow as following
 from daemon.turn.policy import IDLE_WAIT_S
 from deploy.helm.render import KUBERNETES, documents
-from deploy.prometheus.queries import DEPLOY, all_rules
+from deploy.prometheus.queries import DEPLOY
 from tests.deploy.custom_resources import SCHEMAS
 
 VERSIONS = ("1.27", "1.31", kubernetes_validate.latest_version())
@@ -49,12 +49,6 @@ def container() -> dict[str, Any]:
     """The Deployment's one container."""
     (found,) = worker()["containers"]
     return dict(found)
-
-
-def bytes_of(quantity: str) -> int:
-    """A memory quantity in bytes."""
-    number, unit = re.fullmatch(r"(\d+)([KMG]i)", quantity).groups()  # type: ignore[union-attr]
-    return int(number) << 10 * (1 + "KMG".index(unit[0]))
 
 
 WHOLE = {
@@ -203,12 +197,6 @@ def test_a_service_named_adaptd_would_set_unknown_settings() -> None:
 def test_torch_has_no_more_threads_than_the_container_has_cores() -> None:
     threads = one("base.yaml", "ConfigMap")["data"]["ADAPTD_TORCH_THREADS"]
     assert 0 < int(threads) <= int(container()["resources"]["limits"]["cpu"])
-
-
-def test_the_memory_alert_knows_the_limit() -> None:
-    rule = next(r for r in all_rules() if r.get("record") == "adaptd:memory_limit_bytes")
-    limit = container()["resources"]["limits"]["memory"]
-    assert rule["expr"] == f"vector({bytes_of(limit)})"
 
 
 def test_the_cuda_manifests_ask_for_a_gpu_and_say_so() -> None:

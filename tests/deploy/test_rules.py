@@ -33,7 +33,7 @@ def test_each_alert_says_what_it_is_and_what_to_do(alert: dict[str, Any]) -> Non
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert alert["annotations"]["summary"]
     assert alert["annotations"]["description"]
-    file, anchor = alert["annotations"]["runbook"].split("#")
+    file, anchor = alert["annotations"]["runbook_url"].split("#")
     assert file == "deploy/RUNBOOK.md"
     assert anchor in {heading.lower() for heading in headings()}
 

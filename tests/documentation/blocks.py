@@ -25,8 +25,20 @@ PAGES = [
 ]
 REASONS = {
     "is run in README.md": ("adaptd topics create", "adaptd check"),
-    "installs packages": ("python -m venv", "python3 -m venv", ".", "pip install"),
-    "takes minutes": ("make", "torchrun", "adaptd meta-train"),
+    "installs packages": (
+        "python -m venv",
+        "python3 -m venv",
+        ".",
+        "pip install",
+        "apt-get install",
+    ),
+    "takes minutes": (
+        "make",
+        "torchrun",
+        "adaptd meta-train",
+        "adaptd evaluate",
+        "python -m model.emoji",
+    ),
     "needs a group without workers": ("adaptd offsets",),
     "needs a container engine": ("docker build",),
     "needs a Kubernetes cluster": ("kubectl", "helm"),

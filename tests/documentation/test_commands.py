@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
+from prometheus_client import Metric
 
 from daemon.__main__ import app
+from daemon.client.newest import PassedOver
+from daemon.client.subscriber import MappingSubscriber, ServedBy
 from daemon.wire import adapted_mapping
 from daemon.wire.paired_event import PairedEvent
+from deploy.prometheus.promql import ONLY_IN_A_CONTAINER
 from tests.deploy.scrapes import metrics_after
 from tests.documentation.blocks import (
     PAGES,
@@ -95,10 +100,23 @@ def test_every_setting_in_the_text_exists(page: Path) -> None:
 @EACH_PAGE
 def test_every_metric_in_the_text_exists(page: Path) -> None:
     metrics = metrics_after(1)
-    metrics.watch_gpu(lambda: 1.0)
-    families = list(metrics.registry.collect())
+    metrics.watch_gpu(lambda: 1.0, 2)
+    families = [*metrics.registry.collect(), *subscriber_metrics()]
     known = {f.name for f in families} | {s.name for f in families for s in f.samples}
+    known |= {f"{family.name}_total" for family in families if family.type == "counter"}
+    known |= ONLY_IN_A_CONTAINER
     assert {name for span in spans(page) for name in METRIC.findall(span)} <= known
+
+
+def subscriber_metrics() -> list[Metric]:
+    return list(MappingSubscriber("kafka:9092").metrics.registry.collect())
+
+
+def test_the_sdks_page_lists_its_metrics_and_reasons() -> None:
+    named = spans(ROOT / "docs" / "sdk.md")
+    families = {f"{f.name}{'_total' * (f.type == 'counter')}" for f in subscriber_metrics()}
+    assert families <= named
+    assert set(get_args(PassedOver)) | set(get_args(ServedBy)) <= named
 
 
 @EACH_PAGE

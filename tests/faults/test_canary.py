@@ -46,6 +46,8 @@ from tests.faults.swapping import (
 
 TENANTS = [f"tenant-{i}" for i in range(40)]
 OLD, NEW = theta_of("old", 1), theta_of("new", 2)
+TWIN = replace(OLD, version="twin", facts={"training": "the same once more"})
+"""Exactly as good as the active one: no chance in it decides the trial."""
 
 
 @pytest.fixture
@@ -55,7 +57,8 @@ def lab(install: Install) -> Installation:
     make_evidence_topic(made)
     operator = Operator(made)
     operator.serve(OLD)
-    operator.says("publish", operator.file(NEW))
+    for theta in (NEW, TWIN):
+        operator.says("publish", operator.file(theta))
     return made
 
 
@@ -121,7 +124,7 @@ def test_workers_judge_a_candidate_and_publish_what_they_would_without_it(
 ) -> None:
     operator = Operator(lab)
     with ready_worker(lab) as worker:
-        assert "new: on trial against old" in operator.says("canary", "new", "--share", "0.3")
+        assert "twin: on trial against old" in operator.says("canary", "twin", "--share", "0.3")
         canary = running(lab)
         wanted = {tenant for tenant in TENANTS if shadows(canary, tenant)}
         assert 5 < len(wanted) < 20
@@ -131,14 +134,14 @@ def test_workers_judge_a_candidate_and_publish_what_they_would_without_it(
             if spoken(lab, canary).keys() == wanted:
                 break
             lab.wait_until_done()
-        assert spoken(lab, canary).keys() == wanted
+        assert spoken(lab, canary) == dict.fromkeys(wanted, 0.0)
         ends_as(lab, OLD)
         assert_windows(lab.windows(), lab.truth)
         assert metric(worker, "adaptd_shadow_adaptations_total") >= 12 * len(wanted)
         assert metric(worker, "adaptd_shadow_seconds_total") > 0
 
         told = operator.says("canary", "--status")
-        assert "new, on trial against old: running" in told
+        assert "twin, on trial against old: running" in told
         assert f"{len(wanted)} streams: better by" in told
         assert told in operator.says("list")
         eventually(lambda: metric(worker, "adaptd_canary_streams") == len(wanted), 10)
@@ -146,7 +149,7 @@ def test_workers_judge_a_candidate_and_publish_what_they_would_without_it(
         with pytest.raises(Misconfigured, match="on trial already"):
             operator.says("canary", "new")
 
-        assert "new: trial stopped" in operator.says("canary", "--abort")
+        assert "twin: trial stopped" in operator.says("canary", "--abort")
         eventually(lambda: worker.status()["canary"] is None, 10)
         eventually(lambda: worker.lines()[-1]["event"] == "canary_ends", 10, worker.tail)
         with pytest.raises(Misconfigured, match="no θ is on trial"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.local.server import Server
 from daemon.local.services import Services
@@ -24,6 +25,13 @@ from tests.faults.lab import (
 )
 
 STREAMS = 20
+OF_A_TURN = {
+    f"adaptd_{name}"
+    for name in (
+        *("consumer_lag_records", "oldest_owed_seconds", "assigned_partitions", "streams"),
+        "window_bytes",
+    )
+}
 MOST_THREADS = {"kafka-python": 13, "librdkafka": 18}
 """librdkafka has one for each connection, seven in all, from the start."""
 
@@ -91,6 +99,7 @@ def test_a_service_away_is_waited_for(
                 code, reason = worker.get("/readyz")
                 assert (code, reason.split(":")[0]) == (503, service), reason
                 assert worker.get("/livez")[0] == 200
+                assert_says_unknown(worker, service)
                 time.sleep(0.5)
         back_at = time.monotonic()
         worker.wait_until_ready(4)
@@ -98,6 +107,7 @@ def test_a_service_away_is_waited_for(
         send(200)
         done_s = lab.wait_until_done()
         assert worker.process.poll() is None
+        assert shown(worker).keys() >= OF_A_TURN
         lines = [line["event"] for line in worker.lines()]
         threads, files = (count_of(worker, what) for what in ("task", "fd"))
     assert_windows(lab.windows(), lab.truth)
@@ -111,6 +121,25 @@ def test_a_service_away_is_waited_for(
         f"ready {ready_s:.1f} s after it was back, caught up {done_s:.1f} s later; "
         f"{complaints} complaints, {threads} threads, {files} files"
     )
+
+
+def shown(worker: Worker) -> dict[str, float]:
+    """The sum of each of its metrics that has a value now."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(worker.get("/metrics")[1]):
+        for sample in family.samples:
+            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    return found
+
+
+def assert_says_unknown(worker: Worker, service: str) -> None:
+    """Nothing is said of what only a turn can find; the time away is, and which calls failed."""
+    first = shown(worker)
+    assert not first.keys() & OF_A_TURN
+    assert first["adaptd_ready"] == 0
+    assert first[f"adaptd_{service}_errors_total"] > 0
+    away_s = "adaptd_away_seconds_total"
+    assert shown(worker)[away_s] > first[away_s] > 0
 
 
 def count_of(worker: Worker, what: str) -> int:

@@ -1,5 +1,6 @@
-"""examples/serve.py, a program made of what docs/sdk.md says, always serves the newest good mapping:
-through a worker's kill -9, a compaction, garbage in the topic, and its own ends, good and bad."""
+"""examples/serve.py, a program made of what docs/sdk.md says, always serves the newest good
+mapping: through a worker's kill -9, a compaction, garbage in the topic, and its own ends, good and
+bad."""
 
 from __future__ import annotations
 

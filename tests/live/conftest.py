@@ -34,6 +34,8 @@ class DaemonAtWork:
     url: str
     log: Path
     process: GuardedProcess
+    environment: dict[str, str]
+    """The settings that it has, as variables."""
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=5) as answer:
@@ -97,6 +99,7 @@ def daemon_at_work(
             url=f"http://127.0.0.1:{port}",
             log=log,
             process=process,
+            environment=environment,
         )
         _wait_until_settled(at_work)
         yield at_work

@@ -1,7 +1,8 @@
 """What the tests of hidden space share: scenes, and how far θ′ is from another form's.
 
 B = streams in batch, S = support pairs (padded), Q = query pairs (padded), N = pairs of a stream (S
-+ Q), R = rows, D = source dim, H = hidden units, E = target dim, K = inner steps
++ Q), R = rows, D = source dim, H = hidden units, E = target dim, K = inner steps, U = numbers of an
+embedding (rows of the covariance factor)
 """
 
 from typing import Any, NamedTuple, TypeVar

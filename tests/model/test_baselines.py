@@ -16,12 +16,13 @@ from model.baselines import fine_tuning
 from model.baselines.chance import Chance
 from model.baselines.fine_tuning import FineTuning, choose_fine_tuning
 from model.baselines.fit import Fit
-from model.baselines.joint import JointMapping, JointRecipe, all_pairs, mean_loss, train_joint
+from model.baselines.joint import JointMapping, JointRecipe, mean_loss, train_joint
 from model.baselines.procrustes import fit_procrustes
 from model.baselines.ridge import fit_ridge
-from model.baselines.shared import FirstDims, OnSharedFeatures, rotated_loss, train_shared
+from model.baselines.shared import FirstDims, OnSharedFeatures, train_shared
 from model.mappings.mlp import Mlp, apply
 from model.meta.episodes import EpisodeBatch
+from model.meta.shared_features import all_pairs, rotated_loss
 from model.retrieval import euclidean_scores, scores_of
 from model.values.arrays import FloatArray
 

@@ -1,6 +1,7 @@
 """Data that are no emoji: scikit-learn's digits, and the ridge regression they are judged beside.
 
-N = pairs of a stream, S = support pairs, Q = query pairs, Y = candidates (classes),
+N = pairs of a stream, S = support pairs, Q = query pairs, B = streams in batch, Y = candidates
+(classes),
 D = source dim, E = target dim
 """
 
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import Ridge, RidgeCV
 
 from model.evaluate.digits import (
@@ -18,10 +20,12 @@ from model.evaluate.digits import (
     judge_digits,
     load_pictures,
 )
+from model.evaluate.digits_training import DigitsEpisodes
+from model.meta.episodes import EpisodeSizes
 from model.values.arrays import FloatArray
 from model.values.errors import BadData
 
-FEW = DigitsOptions(streams=4)
+FEW = DigitsOptions(streams=4, steps=3)
 
 
 def window(number: int = 0) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -73,8 +77,10 @@ def test_all_methods_are_judged_on_the_same_pictures_in_each_unit() -> None:
         "pixels from 0 to 16",
         "pixels from 0 to 1",
         "pictures of unit length",
+        "pictures of unit length",
     ]
-    cells = [row.cells[0] for row in judged.data_rows]
+    assert [cell.pairs for cell in judged.data_rows[3].cells] == [5, 16, 64]
+    cells = [row.cells[0] for row in judged.data_rows[:3]]
     ridge = [cell.r_at_1["ridge"].mean for cell in cells]
     assert ridge[0] == pytest.approx(ridge[1], abs=0.01)  # its penalty is relative
     assert min(ridge) > 0.5
@@ -89,3 +95,18 @@ def test_without_scikit_learn_one_line_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(BadData, match="pip install scikit-learn"):
         judge_digits(FEW)
+
+
+def test_training_streams_have_rotations_of_their_own_and_units_of_size_one() -> None:
+    pixels_ND, digit_N = load_pictures()
+    class_YE = 4.0 * np.identity(16, dtype=np.float32)[:10]
+    source = DigitsEpisodes(pixels_ND, digit_N, class_YE, 0.0, EpisodeSizes(3, 12, 6))
+    batch = source.draw(torch.Generator().manual_seed(0), 5)
+    assert (source.source_dim, source.target_dim) == (64, 16)
+    assert batch.y_query_BQE.shape == (5, 6, 16)
+    lengths = batch.real_support_BS.sum(1).tolist()
+    assert all(3 <= length <= 12 for length in lengths)
+    real_BS1 = batch.real_support_BS.unsqueeze(2)
+    squares_B = (batch.y_support_BSE.square() * real_BS1).sum((1, 2))
+    np.testing.assert_allclose(squares_B, [16.0 * n for n in lengths], rtol=0.35)
+    assert (batch.y_query_BQE[0] - batch.y_query_BQE[1]).abs().max() > 0.5

@@ -20,7 +20,7 @@ from model.baselines.ridge import fit_ridge
 from model.baselines.shared import FirstDims
 from model.emoji import baselines as emoji_baselines
 from model.emoji import drawings as emoji
-from model.emoji import judge_tables
+from model.emoji import judge_tables, language_spaces
 from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
 from model.emoji.evaluate import shipped_thetas, tables_for
@@ -392,6 +392,16 @@ def test_languages_are_streams_of_names() -> None:
     assert isinstance(name, str)
     assert name in {n.name for n in emoji_names.names_in(judged.examples[0].stream).values()}
     assert "encoders as they are" in {r.name for r in judged.rows}
+
+
+def test_languages_that_nothing_was_trained_on_are_streams_in_spaces_of_their_own() -> None:
+    chosen = replace(table("languages-16"), thetas=("mine",))
+    judged = EmojiTest({"mine": tiny(16)}, {}, TINY).judge(chosen)
+    assert judged.streams == 2
+    others = language_spaces.split_languages(trained=False)
+    assert {e.stream for e in judged.examples} <= set(others)
+    assert {"mine gated", "ridge", "random"} <= {r.name for r in judged.rows}
+    assert {a.theta for a in judged.against_ridge} == {"mine"}
 
 
 def test_training_names_stand_at_their_concepts() -> None:

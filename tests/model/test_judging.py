@@ -1,7 +1,7 @@
 """The judge: who takes whose place, by which pairs, and that one's failure is nobody else's.
 
 B = streams in batch, S = support pairs, Q = query pairs, N = pairs of a stream, Y = candidates,
-D = source dim, E = target dim
+D = source dim, E = target dim, R = rows (pairs)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from model.serving.judging import (
     verdict_of,
 )
 from model.serving.windows import EpisodeWindows
-from model.theta.meta_init import MetaInit
+from model.theta.meta_init import MetaInit, usual_sources_of
 from model.values.arrays import FloatArray
 from model.values.episode import Adaptation, Candidate, Cut, Episode
 from model.values.gate import Outcome, judge
@@ -370,12 +370,24 @@ BAD = {
 """Factors of sources and targets, and what is added to targets."""
 
 
+def telling_usual_sources() -> MetaInit:
+    x_RD = np.random.default_rng(5).standard_normal((50, DIMS[0])).astype(np.float32)
+    return replace(theta_of(), usual_sources=usual_sources_of(x_RD + 0.5))
+
+
+THETAS = {
+    "trained": theta_of(),
+    "random": theta_of(trained=False),
+    "tells usual sources": telling_usual_sources(),
+}
+
+
 @FORMS
-@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("kind", THETAS)
 @pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize("support", [1, 5])
+@pytest.mark.parametrize("support", [1, 5, 9])
 def test_bad_input_gives_a_finite_mapping_and_a_true_outcome(
-    name: str, trained: bool, support: int, form: str
+    name: str, kind: str, support: int, form: str
 ) -> None:
     x_factor, y_factor, shift = BAD[name]
     given = episode_of(support, 3)
@@ -390,7 +402,7 @@ def test_bad_input_gives_a_finite_mapping_and_a_true_outcome(
             )
         )
     )
-    found = adapt(theta_of(trained=trained), episode, form)
+    found = adapt(THETAS[kind], episode, form)
     match judge(found):
         case Outcome.ADAPTED:
             tensors, activation = found.tensors, "gelu"

@@ -1,6 +1,7 @@
 """Spaces of languages: whose names they are made of, and that they are what scikit-learn makes.
 
-R = rows (concepts that a language names), E = target dim
+R = rows (concepts that a language names), Y = candidates (concepts), Z = slots (languages),
+U = numbers of an embedding, E = target dim
 """
 
 import numpy as np
@@ -22,7 +23,7 @@ def base(language: str) -> str:
 
 
 def test_languages_of_one_base_code_are_all_trained_on_or_none_is() -> None:
-    trained, others = (language_spaces.languages(trained=t) for t in (True, False))
+    trained, others = (language_spaces.split_languages(trained=t) for t in (True, False))
     assert sorted([*trained, *others]) == sorted(languages())
     assert not {base(name) for name in trained} & {base(name) for name in others}
     assert len(others) >= 15

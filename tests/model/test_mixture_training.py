@@ -12,9 +12,9 @@ from model.emoji.mixture_training import (
     LANGUAGES,
     MixtureModel,
     MixtureRecipe,
-    as_meta_init,
-    draw,
-    outer_loss,
+    draw_mixture_batch,
+    mixture_loss,
+    mixture_meta_init,
     train_mixture,
 )
 from model.emoji.tenant_training import Features
@@ -47,7 +47,7 @@ def spaces() -> NameFeatures:
 def test_what_is_drawn_has_languages_last_and_only_what_they_name() -> None:
     generator = torch.Generator().manual_seed(3)
     for _ in range(5):
-        batch = draw(features(), spaces(), RECIPE, generator)
+        batch = draw_mixture_batch(features(), spaces(), RECIPE, generator)
         assert len(batch.y_BNE) == RECIPE.tenants
         drawn = RECIPE.tenants - batch.spoken
         assert batch.known_BN[:drawn].all()
@@ -62,8 +62,8 @@ def test_everything_of_the_mixture_learns() -> None:
     model = MixtureModel(parent, MetaParameters.fresh(64, 16, SPOKEN))
     generator = torch.Generator().manual_seed(4)
     for _ in range(3):
-        batch = draw(features(), spaces(), RECIPE, generator)
-        torch.autograd.backward(outer_loss(model, features(), batch, RECIPE))
+        batch = draw_mixture_batch(features(), spaces(), RECIPE, generator)
+        torch.autograd.backward(mixture_loss(model, features(), batch, RECIPE))
     idle = ("attention", "decide.hidden", "log_usual")  # the decisions' last layer begins at 0
     for name, parameter in model.mixture.named_parameters():
         if not name.startswith(idle):
@@ -77,7 +77,7 @@ def test_a_training_is_repeatable_and_gives_a_theta_that_serves() -> None:
     made = []
     for _ in range(2):
         trained = train_mixture(features(), spaces(), parent, RECIPE, seed=0)
-        made.append(as_meta_init(trained, parent, {"training": "a test's"}))
+        made.append(mixture_meta_init(trained, parent, {"training": "a test's"}))
     assert made[0].content_hash == made[1].content_hash
     assert made[0].hidden_dim == 64
     assert made[0].parent == parent.version

@@ -110,8 +110,8 @@ def test_a_generator_is_kept_or_begun_afresh_as_the_recipe_says() -> None:
 def test_lines_say_step_loss_and_time_now_and_then_and_at_the_end() -> None:
     said: list[str] = []
     now = [0.0]
-    on_step = lines_of("θ", said.append, every_s=10.0, clock=lambda: now[0])
-    progress = Progress(steps=1_200)
+    on_step = lines_of(said.append, every_s=10.0, clock=lambda: now[0])
+    progress = Progress("θ", steps=1_200)
     for progress.step in range(1, 1_201):
         now[0] += 0.5
         progress.history = [{"outer_loss": 1.5}, {"validation_loss": 0.25}]
@@ -119,7 +119,7 @@ def test_lines_say_step_loss_and_time_now_and_then_and_at_the_end() -> None:
         on_step(progress)
     assert len(said) == 60
     assert said[0] == (
-        "θ: step 20 of 1,200, loss 1.500, validation loss 0.250, 10 s so far, at most 10 min to go"
+        "θ: step 21 of 1,200, loss 1.500, validation loss 0.250, 10 s so far, at most 10 min to go"
     )
     assert said[-1].endswith("ended by steps after 10 min")
     assert duration(4_000.0) == "1 h 7 min"

@@ -1,7 +1,8 @@
 """The mixture generator beside a Gaussian process computed without its algebra, and its promises.
 
 B = streams in batch, S = support pairs (padded), Q = query pairs, D = source dim, H = hidden units,
-E = target dim, K = inner steps (candidate prior means)
+E = target dim, K = inner steps (candidate prior means), U = numbers of an embedding (rows of the
+covariance factor)
 """
 
 from dataclasses import replace

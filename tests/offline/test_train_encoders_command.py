@@ -225,3 +225,25 @@ def test_what_cannot_be_is_refused_with_one_line(events: Path, tmp_path: Path) -
     run(events, "-o", out, "--source-encoder", "train", *TINY)
     again = refusal(events, "-o", tmp_path / "b", "--from", out, "--source-encoder", "train")
     assert "goes on with its own encoders" in again
+
+
+def test_a_training_says_what_it_does_how_far_it_is_and_what_came_of_it(tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    with events.open("wb") as file:
+        write = event_writer(events, file)
+        rng = np.random.default_rng(0)
+        for name in [f"stream {n}" for n in range(24)]:
+            turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+            for _ in range(30):
+                x = rng.standard_normal(4).astype(np.float32)
+                y = (x @ turn).astype(np.float32)
+                write(RecordedEvent(stream=name, pairs=[WirePair(vector(x), vector(y))]))
+    words = (events, "--out", tmp_path / "a.safetensors", "--steps", "4", "--minutes", "0.5")
+    done = run(*words)
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert any(line.startswith("recipe: attention, r2d2, 256 hidden units") for line in said)
+    assert any(line.startswith("θ: step 4 of 4, ") and "R@1" in line for line in said)
+    assert said[-1].startswith("θ ")
+    assert "ridge" in said[-1]
+    with pytest.raises(Misconfigured, match="to begin anew, delete the file or name another"):
+        run(*words, "--hidden-dim", "9")

@@ -4,7 +4,7 @@ and for tests. One thread calls; every wait is bounded."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
@@ -21,11 +21,15 @@ SILENCE_S = 60.0
 
 
 def read_topic(
-    settings: Settings, topic: str, since_ms: int | None = None
+    settings: Settings,
+    topic: str,
+    since_ms: int | None = None,
+    on_extent: Callable[[int], None] = lambda offsets: None,
 ) -> Iterator[tuple[int, Record]]:
     """Yields (partition, record), by offset within a partition: from the topic's beginning, or from
     the first record at or after `since_ms` (ms, UTC), to its end as it was at the start. Records
-    that retention removes before they are read are left out.
+    that retention removes before they are read are left out. `on_extent` is told, at the start, how
+    many offsets there are: no fewer than records.
 
     Raises Unavailable when the broker does not answer or sends nothing for SILENCE_S, Misconfigured
     when the topic does not exist, and Refused when this user may not read it.
@@ -34,7 +38,8 @@ def read_topic(
     try:
         with kafka_errors_translated(f"read {topic}"):
             _require_topic(settings, topic)
-            ends = _assign(consumer, topic, since_ms)
+            starts, ends = _assign(consumer, topic, since_ms)
+        on_extent(sum(end - starts[tp] for tp, end in ends.items()))
         yield from _until(consumer, topic, ends)
     finally:
         close_consumer(consumer)
@@ -46,8 +51,11 @@ def _require_topic(settings: Settings, topic: str) -> None:
             raise Misconfigured(f"topic {topic!r} does not exist; adaptd topics create makes it")
 
 
-def _assign(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> dict[TopicPartition, int]:
-    """Assigns the topic's partitions and seeks; returns the end of each that is to be read."""
+def _assign(
+    consumer: KafkaConsumer, topic: str, since_ms: int | None
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """Assigns the topic's partitions and seeks; returns all starts, and the end of each partition
+    that is to be read."""
     partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
     consumer.assign(partitions)
     ends = consumer.end_offsets(partitions)
@@ -57,7 +65,7 @@ def _assign(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> dict[T
         starts = {tp: ends[tp] if at is None else at.offset for tp, at in found.items()}
     for tp, start in starts.items():
         consumer.seek(tp, start)
-    return {tp: end for tp, end in ends.items() if starts[tp] < end}
+    return starts, {tp: end for tp, end in ends.items() if starts[tp] < end}
 
 
 def _until(

@@ -127,4 +127,6 @@ def redis_errors_translated(doing: str) -> Iterator[None]:
         if meaning is None:
             raise Unavailable("redis", detail) from e
         detail = f"{meaning.words} ({detail})"
-        raise (Refused if meaning.kind == "refused" else Unavailable)("redis", detail) from e
+        if meaning.kind == "refused":
+            raise Refused("redis", detail) from e
+        raise Unavailable("redis", detail, meaning.kind) from e

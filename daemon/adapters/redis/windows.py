@@ -196,7 +196,8 @@ class RedisWindowStore:
 
     def _raise_refusal(self, why: bytes, partition: int, epoch: int) -> NoReturn:
         self.verify({partition: epoch})
-        raise Unavailable("redis", f"lost its newest writes of partition {partition} ({why!r})")
+        detail = f"lost its newest writes of partition {partition} ({why!r})"
+        raise Unavailable("redis", detail, "lost_writes")
 
     def homes(self, streams: Sequence[str]) -> Mapping[str, Home]:
         """See WindowStore."""
@@ -243,6 +244,16 @@ class RedisWindowStore:
             stream: [pair for entry in reversed(entries) if (pair := self._pair(*entry))]
             for stream, entries in zip(streams, windows, strict=True)
         }
+
+    def look(self, partition: int, stream: str) -> Sequence[Pair]:
+        """Returns a window's pairs, oldest first, without claiming the partition: its owner goes on
+        and notices nothing. Raises Unavailable, Refused."""
+        key = self._keys.generation(partition)
+        with self._asking("look"):
+            generation = self._redis.get(key)
+        if isinstance(generation, bytes):
+            self._keys.generations[partition] = _number(generation, key)
+        return self.load(partition, [stream])[stream]
 
     def _pair(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Pair | None:
         """Returns an entry's pair, None for a damaged one. Memory then has fewer pairs than the
@@ -296,7 +307,8 @@ class RedisWindowStore:
         if superseded := [p for p, owner in owned.items() if owner > epochs[p]]:
             raise Superseded(superseded)
         if lost := [p for p, owner in owned.items() if owner < epochs[p]]:
-            raise Unavailable("redis", f"lost the epochs of partitions {lost}; it was emptied")
+            detail = f"lost the epochs of partitions {lost}; it was emptied"
+            raise Unavailable("redis", detail, "lost_writes")
 
     def expire_all(self, partition: int) -> None:
         """Has every key of the partition expire in a moment. Raises Unavailable, Refused."""

@@ -129,7 +129,7 @@ class _EncoderTraining:
         self._data, self._recipe = data, recipe
         nets = Nets(source, target, recipe.penalty)
         rates = (recipe.rate, recipe.weight_decay, recipe.log_penalty_rate)
-        self.state = TrainingState(nets, optimiser_of(nets, *rates))
+        self.state = TrainingState(nets, optimiser_of(nets, *rates), name="encoders")
         self._loss = HeadLoss(target is not None, recipe.temperature, recipe.mse)
         # what is not trained comes to about unit size as well
         self._source_scale = data.source.scale() if source is None else 1.0

@@ -1,0 +1,134 @@
+"""How much `python -m benchmarks subscriber` measures, and the mappings that it publishes.
+
+S = support pairs, D = source dim, H = hidden units, E = target dim, G = H + 1
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from daemon.wire.adapted_mapping import (
+    AdaptedMapping,
+    Dtype,
+    Encoding,
+    Facts,
+    StoredArray,
+    content_hash,
+    encode_mapping,
+    format_of,
+)
+from model.theta.meta_init import MetaInit, fresh_meta_init
+from model.values.gate import Outcome
+from model.values.low_rank import in_half
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedForm:
+    """One form of mapping: its dimensions, encoding and dtype."""
+
+    source_dim: int
+    hidden_dim: int
+    target_dim: int
+    encoding: Encoding
+    dtype: Dtype
+
+    @property
+    def name(self) -> str:
+        """The form in words."""
+        dims = f"{self.source_dim}→{self.hidden_dim}→{self.target_dim}"
+        return f"{self.encoding} {self.dtype} {dims}"
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberPlan:
+    """What is measured of each form."""
+
+    rate: int = 1_000
+    """Mappings per second, over all streams."""
+    seconds: float = 10.0
+    streams: int = 1_000
+    support_pairs: int = 16
+    forms: tuple[PublishedForm, ...] = (
+        PublishedForm(64, 64, 64, "full", "float32"),
+        PublishedForm(512, 128, 512, "lowrank", "float16"),
+    )
+
+
+QUICK = SubscriberPlan(rate=100, seconds=1.0, streams=20)
+
+
+def theta_of(form: PublishedForm) -> MetaInit:
+    """Returns the θ that a form's mappings belong to."""
+    return fresh_meta_init(form.source_dim, form.target_dim, form.hidden_dim)
+
+
+class Publications:
+    """Records of one form; only their facts differ, so that a record costs little to make."""
+
+    def __init__(self, form: PublishedForm, pairs: int) -> None:
+        self._tensors = _tensors(form, pairs)
+        theta = theta_of(form)
+        self._facts = Facts(
+            format=format_of(form.encoding, form.dtype),
+            kind="mlp",
+            activation=theta.activation,
+            output_activation="none",
+            source_modality="vector",
+            target_modality="vector",
+            source_dim=form.source_dim,
+            hidden_dim=form.hidden_dim,
+            target_dim=form.target_dim,
+            stream="",
+            outcome=Outcome.ADAPTED,
+            epoch=1,
+            version=0,
+            topic="paired-events",
+            partition=0,
+            meta_init=theta.version,
+            meta_init_hash=theta.content_hash,
+            generator="mlp",
+            learner="maml",
+            encoder="identity",
+            loss="mse",
+            support_pairs=pairs,
+            query_pairs=4,
+            support_loss_before=1.0,
+            support_loss_after=0.5,
+            query_loss_before=1.0,
+            query_loss_after=0.5,
+            query_loss_ridge=1.0,
+            event_time_ms=0,
+            published_at_ms=0,
+            turn="",
+            encoding=form.encoding,
+            dtype=form.dtype,
+            content_hash=content_hash(self._tensors, form.encoding, form.dtype, theta.content_hash),
+        )
+
+    def value(self, stream: str, version: int, now_ns: int) -> bytes:
+        """Returns the value of a record that is published now; its fact `turn` holds the time."""
+        changes: dict[str, Any] = {"stream": stream, "version": version, "turn": str(now_ns)}
+        changes |= {"published_at_ms": now_ns // 1_000_000}
+        facts = msgspec.structs.replace(self._facts, **changes)
+        return encode_mapping(AdaptedMapping(self._tensors, facts))[0]
+
+
+def _tensors(form: PublishedForm, pairs: int) -> dict[str, StoredArray]:
+    d, h, e = form.source_dim, form.hidden_dim, form.target_dim
+    whole = {"w1": (h, d), "b1": (h,), "w2": (e, h), "b2": (e,)}
+    factors = {
+        **{"x": (pairs, d), "a": (pairs, h), "beta": (h,)},
+        **{"y": (pairs, e), "n": (h + 1, h + 1), "v": (pairs, h + 1)},
+    }
+    rng = np.random.default_rng(0)
+    shapes = whole if form.encoding == "full" else factors
+    tensors: dict[str, StoredArray] = {
+        name: (rng.standard_normal(shape) / 30).astype(np.float32) for name, shape in shapes.items()
+    }
+    if form.dtype == "float32":
+        return tensors
+    if form.encoding == "full":
+        return {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    return in_half(tensors, lambda numbers: numbers.astype(np.float16))
