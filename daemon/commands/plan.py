@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,14 +13,10 @@ import typer
 from daemon import config
 from daemon.commands import measured
 from daemon.commands.capacity import Capacity, Load, ServerSizes, capacity, published_bytes
+from daemon.commands.options import ConfigFile
 from daemon.config import Settings
 from daemon.errors import Misconfigured
 from model.theta.meta_init import MAX_DIM
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
-]
 
 
 def plan(
