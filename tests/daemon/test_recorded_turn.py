@@ -16,7 +16,8 @@ powers of two, so that every sum in any order is exact in float32, and what goes
 11 bits at most. Targets are 1 or −1: the unit that they are adapted in, their root mean square, is
 1. (Only the stream with an output activation has others: they are not put into units.) Ridge
 regression divides, and rounds; here it only judges: queries lie at right angles to the support's
-one direction, so that it predicts the mean target whatever its penalty. A zero's sign is told too: factors hold some -0.0, each of one product and not of a sum.
+one direction, so that it predicts the mean target whatever its penalty. A zero's sign is told too:
+factors hold some -0.0, each of one product and not of a sum.
 Other losses, activations, learners and encoders round: their bytes are not pinned here. Nor are
 θ and linear maps (outcomes `worse`, `ridge`): two pairs alone do not decide against θ′.
 
