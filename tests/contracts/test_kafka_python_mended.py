@@ -142,6 +142,20 @@ def test_a_socket_with_bytes_to_write_is_closed_with_its_client(
 
 
 @BOTH
+def test_a_network_whose_thread_was_not_started_can_be_closed(
+    silent_broker: str, mended: bool
+) -> None:
+    """As a signal leaves it that comes between the two."""
+    network = network_at(silent_broker, mended)
+    network._net._io_thread = threading.Thread()
+    if not mended:
+        with pytest.raises(RuntimeError, match="before it is started"):
+            network.close()
+        network._net._io_thread = None
+    network.close()
+
+
+@BOTH
 @pytest.mark.parametrize("client", [KafkaConsumer, KafkaAdminClient])
 def test_a_client_that_cannot_be_opened_leaves_no_thread(
     silent_broker: str, client: Callable[..., Any], mended: bool
