@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from daemon.canary.assignment import shadows
+from daemon.wire.canary import decode_canary
+from daemon.wire.evidence import StreamEvidence, evidence_message
 from daemon.wire.topics import specs
 from deploy.alerts.lab import HIDDEN_DIM, SOURCE_DIM, TARGET_DIM, Installation, Plan, wait_for
+from deploy.alerts.limits import hold_back, limit_memory, refusal
 from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import save_meta_init
 
@@ -50,7 +56,7 @@ PLANS = (
     Plan("patient", {"liveness_max_age_s": 300}, own_redis=True, redis_timeout_ms=40_000),
     Plan("stopped"),
     Plan("crashing"),
-    Plan("damaged", partitions=8),
+    Plan("damaged", {"kafka_client": "librdkafka"}, partitions=8),
 )
 
 
@@ -138,11 +144,48 @@ def _crash(lab: Installation) -> None:
 def _cut_a_log(lab: Installation) -> None:
     """Cuts the file of a partition while it holds records that nobody has read: the broker knows of
     records that it cannot send."""
+    _cut(lab, "3")
+
+
+def _cut_all_logs(lab: Installation) -> None:
+    _cut(lab, "*")
+
+
+def _cut(lab: Installation, partition: str) -> None:
     lab.workers[-1].pause()
     time.sleep(2)  # in which events come
-    for segment in lab.broker.folder.glob(f"data/{lab.topic}-3/*.log"):
+    lab.producing = False
+    time.sleep(0.5)
+    for segment in lab.broker.folder.glob(f"data/{lab.topic}-{partition}/*.log"):
         os.truncate(segment, 0)
     lab.workers[-1].resume()
+    lab.producing = True
+
+
+def _serve_a_worse_theta(lab: Installation) -> None:
+    """Activates one θ after another, and says for other workers' streams that the first one is the
+    better."""
+    for seed in (3, 4):
+        path = lab.theta.with_suffix(f".{seed}.safetensors")
+        save_meta_init(fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, seed=seed), path)
+        lab.run("meta-init", "publish", str(path), "--activate")
+    told = json.loads(lab.run("meta-init", "canary", "--json"))["canary"]
+    watch = decode_canary(json.dumps(told).encode())
+    said = StreamEvidence(watch.epoch, d=0.4, cold=0.4, full=0.4, n=16, failed=0, part=0, offset=1)
+    judging = (name for name in map("tenant-{}".format, count()) if shadows(watch, name))
+    producer = KafkaProducer(bootstrap_servers=lab.kafka)
+    for stream in islice(judging, 250):
+        sent = evidence_message(lab.settings.kafka_evidence_topic, watch, stream, said)
+        producer.send(sent.topic, sent.value, sent.key)
+    producer.close()
+
+
+def _leave_little_memory(lab: Installation) -> None:
+    limit_memory(lab.workers[-1].pid, used=0.95)
+
+
+def _leave_little_cpu(lab: Installation) -> None:
+    hold_back(lab.workers[-1].pid, cpus=0.02)
 
 
 def _nothing(_: Installation) -> None:
@@ -171,9 +214,12 @@ CAUSES = (
         ("MetaInitRefused",),
     ),
     Cause("mixed", "a second worker with another θ", _serve_two_thetas, ("MetaInitMismatch",)),
-    Cause("topic", "unread records removed", _remove_unread_records, ("RecordsGone",)),
+    Cause("misled", "unread records removed", _remove_unread_records, ("RecordsGone",)),
     Cause(
-        "damaged", "the file of one of eight partitions cut", _cut_a_log, ("ServiceUnavailable",)
+        "damaged",
+        "the file of one of eight partitions cut",
+        _cut_a_log,
+        ("PartitionStuck",),
     ),
     Cause("topic", "the topic deleted and made anew", _make_the_topic_anew, ("LogReplaced",)),
     Cause(
@@ -182,7 +228,36 @@ CAUSES = (
         _send_too_much,
         ("FallingBehind",),
     ),
+)
+LATER = (
+    Cause("damaged", "the files of all its partitions cut", _cut_all_logs, ("NotConsuming",)),
+    Cause(
+        "misled",
+        "a θ activated, and evidence of 250 streams against it",
+        _serve_a_worse_theta,
+        ("ServedThetaWorse",),
+    ),
     Cause("crashing", "SIGKILL three times", _crash, ("CrashLoop",)),
 )
+"""Done when those of CAUSES have fired: each wants the machine, or an installation, for itself."""
+WITH_CGROUPS = (
+    Cause(
+        "misled",
+        "a memory limit just above what it uses",
+        _leave_little_memory,
+        ("MemoryNearLimit",),
+    ),
+    Cause("topic", "a limit of a fiftieth of a CPU", _leave_little_cpu, ("CpuThrottled",)),
+)
+"""Done as well where this process may make cgroups."""
+ELSEWHERE = {"DeviceLost": "needs a GPU"}
+"""Alerts that are not caused here, and why; rules_test.yaml and the daemon's tests have them."""
+
+
+def causes_later() -> tuple[Cause, ...]:
+    """Returns what is done when the alerts of CAUSES have fired."""
+    return LATER if refusal() else (*WITH_CGROUPS, *LATER)
+
+
 NOT_STARTED = "absent-pod"
 """A target of Prometheus where nobody listens."""
