@@ -71,7 +71,9 @@ class Watch:
         ]
         for alert in firing:
             place = alert.get("job", ""), alert["alertname"].removeprefix("Adaptd")
-            self.first.setdefault(place, time.monotonic())
+            if place not in self.first:
+                typer.echo(f"         {place[0]}: {alert['alertname']} fires")
+                self.first[place] = time.monotonic()
         return firing
 
     def since(self, start: float) -> dict[tuple[str, str], float]:
@@ -99,7 +101,7 @@ def config(labs: Sequence[Installation], *, nobody: bool = True) -> str:
         {"job_name": name, "static_configs": [{"targets": targets, "labels": of}]}
         for name, targets, of in jobs
     ]
-    times = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+    times = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     return json.dumps({"global": times, "rule_files": ["rules.yaml"], "scrape_configs": scrapes})
 
 

@@ -137,7 +137,7 @@ def _crash(lab: Installation) -> None:
     for _ in range(RESTARTS):
         lab.workers[-1].kill()
         lab.start_worker(lab.targets[0])
-        wait_for("restart", lambda: lab.answers(lab.targets[0]), 90)
+        wait_for("restart", lambda: lab.answers(lab.targets[0]), 180)
         time.sleep(1.5)  # in which it is scraped
 
 
@@ -185,7 +185,8 @@ def _leave_little_memory(lab: Installation) -> None:
 
 
 def _leave_little_cpu(lab: Installation) -> None:
-    hold_back(lab.workers[-1].pid, cpus=0.02)
+    hold_back(lab.workers[-1].pid, cpus=0.05)
+    lab.events_per_s = 80
 
 
 def _nothing(_: Installation) -> None:
@@ -247,7 +248,7 @@ WITH_CGROUPS = (
         _leave_little_memory,
         ("MemoryNearLimit",),
     ),
-    Cause("topic", "a limit of a fiftieth of a CPU", _leave_little_cpu, ("CpuThrottled",)),
+    Cause("topic", "a limit of a twentieth of a CPU", _leave_little_cpu, ("CpuThrottled",)),
 )
 """Done as well where this process may make cgroups."""
 ELSEWHERE = {"DeviceLost": "needs a GPU"}
