@@ -171,7 +171,9 @@ def _serve_a_worse_theta(lab: Installation) -> None:
         lab.run("meta-init", "publish", str(path), "--activate")
     told = json.loads(lab.run("meta-init", "canary", "--json"))["canary"]
     watch = decode_canary(json.dumps(told).encode())
-    said = StreamEvidence(watch.epoch, d=0.4, cold=0.4, full=0.4, n=16, failed=0, part=0, offset=1)
+    said = StreamEvidence(
+        canary=watch.epoch, d=0.4, cold=0.4, full=0.4, n=16, failed=0, part=0, offset=1
+    )
     judging = (name for name in map("tenant-{}".format, count()) if shadows(watch, name))
     producer = KafkaProducer(bootstrap_servers=lab.kafka)
     for stream in islice(judging, 250):
