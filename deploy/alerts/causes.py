@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from daemon.canary.assignment import shadows
-from daemon.wire.canary import decode_canary
-from daemon.wire.evidence import StreamEvidence, evidence_message
 from daemon.wire.topics import specs
 from deploy.alerts.lab import HIDDEN_DIM, SOURCE_DIM, TARGET_DIM, Installation, Plan, wait_for
 from deploy.alerts.limits import hold_back, limit_memory, refusal
@@ -162,26 +157,6 @@ def _cut(lab: Installation, partition: str) -> None:
     lab.producing = True
 
 
-def _serve_a_worse_theta(lab: Installation) -> None:
-    """Activates one θ after another, and says for other workers' streams that the first one is the
-    better."""
-    for seed in (3, 4):
-        path = lab.theta.with_suffix(f".{seed}.safetensors")
-        save_meta_init(fresh_meta_init(SOURCE_DIM, TARGET_DIM, HIDDEN_DIM, seed=seed), path)
-        lab.run("meta-init", "publish", str(path), "--activate")
-    told = json.loads(lab.run("meta-init", "canary", "--json"))["canary"]
-    watch = decode_canary(json.dumps(told).encode())
-    said = StreamEvidence(
-        canary=watch.epoch, d=0.4, cold=0.4, full=0.4, n=16, failed=0, part=0, offset=1
-    )
-    judging = (name for name in map("tenant-{}".format, count()) if shadows(watch, name))
-    producer = KafkaProducer(bootstrap_servers=lab.kafka)
-    for stream in islice(judging, 250):
-        sent = evidence_message(lab.settings.kafka_evidence_topic, watch, stream, said)
-        producer.send(sent.topic, sent.value, sent.key)
-    producer.close()
-
-
 def _leave_little_memory(lab: Installation) -> None:
     limit_memory(lab.workers[-1].pid, used=0.95)
 
@@ -234,12 +209,6 @@ CAUSES = (
 )
 LATER = (
     Cause("damaged", "the files of all its partitions cut", _cut_all_logs, ("NotConsuming",)),
-    Cause(
-        "misled",
-        "a θ activated, and evidence of 250 streams against it",
-        _serve_a_worse_theta,
-        ("ServedThetaWorse",),
-    ),
     Cause("crashing", "SIGKILL three times", _crash, ("CrashLoop",)),
 )
 """Done when those of CAUSES have fired: each wants the machine, or an installation, for itself."""
@@ -253,7 +222,10 @@ WITH_CGROUPS = (
     Cause("topic", "a limit of a twentieth of a CPU", _leave_little_cpu, ("CpuThrottled",)),
 )
 """Done as well where this process may make cgroups."""
-ELSEWHERE = {"DeviceLost": "needs a GPU"}
+ELSEWHERE = {
+    "DeviceLost": "needs a GPU",
+    "ServedThetaWorse": "its gauge is caused in tests/faults/test_canary.py",
+}
 """Alerts that are not caused here, and why; rules_test.yaml and the daemon's tests have them."""
 
 

@@ -28,7 +28,7 @@ from daemon.local.server import Server, free_port
 from daemon.local.services import Services
 from daemon.local.valkey import redis_url, start_valkey
 from daemon.wire.paired_event import PairedEvent, Vector, WirePair, encode_event, vector
-from daemon.wire.topics import evidence_spec, specs
+from daemon.wire.topics import specs
 from model.mappings.numpy_mlp import apply_numpy
 from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import save_meta_init
@@ -85,7 +85,7 @@ class Installation:
         }
         self.topic = self.settings.kafka_events_topic
         topics = KafkaTopics(self.settings.model_copy(update={"kafka_timeout_ms": 30_000}))
-        for spec in (*specs(self.settings, 0), evidence_spec(self.settings)):
+        for spec in specs(self.settings, 0):
             topics.create(spec)
         topics.close()
 
@@ -101,7 +101,6 @@ class Installation:
                 "kafka_mappings_topic": f"{name}-mappings",
                 "kafka_dead_letters_topic": f"{name}-dlq",
                 "kafka_meta_inits_topic": f"{name}-meta-inits",
-                "kafka_evidence_topic": f"{name}-evidence",
                 "kafka_timeout_ms": 2_000,
                 "kafka_session_timeout_ms": 6_000,
                 "redis_url": self._redis_url,
@@ -162,17 +161,14 @@ class Installation:
         except OSError:
             return False
 
-    def run(self, *words: str) -> str:
-        """Runs `adaptd WORDS` with this installation's settings, and returns what it prints.
-        Raises CalledProcessError."""
-        done = subprocess.run(
+    def run(self, *words: str) -> None:
+        """Runs `adaptd WORDS` with this installation's settings. Raises CalledProcessError."""
+        subprocess.run(
             [sys.executable, "-m", "daemon", *words],
             env=self.environment(),
             check=True,
             capture_output=True,
-            text=True,
         )
-        return done.stdout
 
     def events(self, count: int) -> Iterator[tuple[bytes, bytes]]:
         """Yields keys and values of so many events."""
