@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from daemon.wire.topics import specs
 from deploy.alerts.lab import HIDDEN_DIM, SOURCE_DIM, TARGET_DIM, Installation, Plan, wait_for
-from deploy.alerts.limits import hold_back, limit_memory, refusal
+from deploy.alerts.limits import limit_memory, refusal
 from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import save_meta_init
 
@@ -161,11 +161,6 @@ def _leave_little_memory(lab: Installation) -> None:
     limit_memory(lab.workers[-1].pid, used=0.95)
 
 
-def _leave_little_cpu(lab: Installation) -> None:
-    hold_back(lab.workers[-1].pid, cpus=0.05)
-    lab.events_per_s = 80
-
-
 def _nothing(_: Installation) -> None:
     """Is there from the start."""
 
@@ -219,10 +214,10 @@ WITH_CGROUPS = (
         _leave_little_memory,
         ("MemoryNearLimit",),
     ),
-    Cause("topic", "a limit of a twentieth of a CPU", _leave_little_cpu, ("CpuThrottled",)),
 )
 """Done as well where this process may make cgroups."""
 ELSEWHERE = {
+    "CpuThrottled": "a quota on a running worker held it back too little",
     "DeviceLost": "needs a GPU",
     "ServedThetaWorse": "its gauge is caused in tests/faults/test_canary.py",
 }

@@ -1,4 +1,4 @@
-"""Limits of memory and CPU for a process that runs, by cgroups of the first or second version."""
+"""A limit of memory for a process that runs, by cgroups of the first or second version."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 
 MOUNT = Path("/sys/fs/cgroup")
 NAME = "adaptd-alerts-check"
-PERIOD_US = 100_000
 
 
 @cache
 def refusal() -> str:
     """Returns why this process may not make cgroups; empty when it may."""
     try:
-        for controller in ("memory", "cpu"):
-            _group(controller, "probe").rmdir()
+        _group("memory", "probe").rmdir()
     except OSError as e:
         return f"{e.strerror}: {e.filename}"
     return ""
@@ -31,17 +29,6 @@ def limit_memory(pid: int, used: float) -> None:
     folder = _group("memory", str(pid))
     name = "memory.max" if _is_second() else "memory.limit_in_bytes"
     (folder / name).write_text(str(limit))
-    _move(pid, folder)
-
-
-def hold_back(pid: int, cpus: float) -> None:
-    """Gives a process so many CPUs. Raises OSError."""
-    folder, quota = _group("cpu", str(pid)), str(int(cpus * PERIOD_US))
-    if _is_second():
-        (folder / "cpu.max").write_text(f"{quota} {PERIOD_US}")
-    else:
-        (folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-        (folder / "cpu.cfs_quota_us").write_text(quota)
     _move(pid, folder)
 
 
