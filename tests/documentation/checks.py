@@ -71,6 +71,16 @@ def make(words: list[str]) -> None:
     assert {word for word in words if "=" not in word} <= set(targets), words
 
 
+def docker_compose(words: list[str]) -> None:
+    option, file, what = words
+    assert (option, what) == ("-f", "up"), words
+    assert (ROOT / file).is_file(), f"no file {file}"
+
+
+def apt_install(words: list[str]) -> None:
+    assert words, "install what?"
+
+
 def module(words: list[str]) -> None:
     assert find_spec(words[0]), f"no module {words[0]}"
 
@@ -143,6 +153,8 @@ CHECKS: dict[tuple[str, ...], Callable[[list[str]], None]] = {
     ("make",): make,
     ("pip", "install"): pip_install,
     ("docker", "build"): docker_build,
+    ("docker", "compose"): docker_compose,
+    ("apt-get", "install"): apt_install,
     ("kubectl",): kubectl,
     ("helm",): helm,
     ("torchrun",): torchrun,
