@@ -5,7 +5,7 @@
 Starts a Kafka, Valkeys, a dozen installations of one worker each and a Prometheus with the shipped
 rules, does something bad to each installation but one, and at last freezes Kafka. An installation
 whose alerts have fired is stopped, to leave the machine to the others. Takes six to ten minutes on
-two cores, 5 GB of memory, and Debian's package `prometheus`; as root, limits of memory and CPU are
+two cores, 5 GB of memory, and Debian's package `prometheus`; as root, a limit of memory is
 caused too.
 
 Exits with 0 when each alert fired for what was done, and none for the installation that nothing was
