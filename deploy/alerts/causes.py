@@ -11,6 +11,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from daemon.wire.topics import specs
 from deploy.alerts.lab import HIDDEN_DIM, SOURCE_DIM, TARGET_DIM, Installation, Plan, wait_for
+from deploy.alerts.limits import limit_memory, refusal
 from model.theta.meta_init import fresh_meta_init
 from model.theta.meta_init_file import save_meta_init
 
@@ -50,7 +51,7 @@ PLANS = (
     Plan("patient", {"liveness_max_age_s": 300}, own_redis=True, redis_timeout_ms=40_000),
     Plan("stopped"),
     Plan("crashing"),
-    Plan("damaged", partitions=8),
+    Plan("damaged", {"kafka_client": "librdkafka"}, partitions=8),
 )
 
 
@@ -131,18 +132,33 @@ def _crash(lab: Installation) -> None:
     for _ in range(RESTARTS):
         lab.workers[-1].kill()
         lab.start_worker(lab.targets[0])
-        wait_for("restart", lambda: lab.answers(lab.targets[0]), 90)
+        wait_for("restart", lambda: lab.answers(lab.targets[0]), 180)
         time.sleep(1.5)  # in which it is scraped
 
 
 def _cut_a_log(lab: Installation) -> None:
     """Cuts the file of a partition while it holds records that nobody has read: the broker knows of
     records that it cannot send."""
+    _cut(lab, "3")
+
+
+def _cut_all_logs(lab: Installation) -> None:
+    _cut(lab, "*")
+
+
+def _cut(lab: Installation, partition: str) -> None:
     lab.workers[-1].pause()
     time.sleep(2)  # in which events come
-    for segment in lab.broker.folder.glob(f"data/{lab.topic}-3/*.log"):
+    lab.producing = False
+    time.sleep(0.5)
+    for segment in lab.broker.folder.glob(f"data/{lab.topic}-{partition}/*.log"):
         os.truncate(segment, 0)
     lab.workers[-1].resume()
+    lab.producing = True
+
+
+def _leave_little_memory(lab: Installation) -> None:
+    limit_memory(lab.workers[-1].pid, used=0.95)
 
 
 def _nothing(_: Installation) -> None:
@@ -171,9 +187,12 @@ CAUSES = (
         ("MetaInitRefused",),
     ),
     Cause("mixed", "a second worker with another θ", _serve_two_thetas, ("MetaInitMismatch",)),
-    Cause("topic", "unread records removed", _remove_unread_records, ("RecordsGone",)),
+    Cause("misled", "unread records removed", _remove_unread_records, ("RecordsGone",)),
     Cause(
-        "damaged", "the file of one of eight partitions cut", _cut_a_log, ("ServiceUnavailable",)
+        "damaged",
+        "the file of one of eight partitions cut",
+        _cut_a_log,
+        ("PartitionStuck",),
     ),
     Cause("topic", "the topic deleted and made anew", _make_the_topic_anew, ("LogReplaced",)),
     Cause(
@@ -182,7 +201,33 @@ CAUSES = (
         _send_too_much,
         ("FallingBehind",),
     ),
+)
+LATER = (
+    Cause("damaged", "the files of all its partitions cut", _cut_all_logs, ("NotConsuming",)),
     Cause("crashing", "SIGKILL three times", _crash, ("CrashLoop",)),
 )
+"""Done when those of CAUSES have fired: each wants the machine, or an installation, for itself."""
+WITH_CGROUPS = (
+    Cause(
+        "misled",
+        "a memory limit just above what it uses",
+        _leave_little_memory,
+        ("MemoryNearLimit",),
+    ),
+)
+"""Done as well where this process may make cgroups."""
+ELSEWHERE = {
+    "CpuThrottled": "a quota on a running worker held it back too little",
+    "DeviceLost": "needs a GPU",
+    "ServedThetaWorse": "its gauge is caused in tests/faults/test_canary.py",
+}
+"""Alerts that are not caused here, and why; rules_test.yaml and the daemon's tests have them."""
+
+
+def causes_later() -> tuple[Cause, ...]:
+    """Returns what is done when the alerts of CAUSES have fired."""
+    return LATER if refusal() else (*WITH_CGROUPS, *LATER)
+
+
 NOT_STARTED = "absent-pod"
 """A target of Prometheus where nobody listens."""

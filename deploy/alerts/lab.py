@@ -46,7 +46,7 @@ class Plan:
     rate: float | None = None
     """Of θ's inner steps; None for one that suits."""
     steps: int = 5
-    events_per_s: int = 40
+    events_per_s: int = 20
     scale: float = 1.0
     """Of the events' vectors."""
     theta_is_right: bool = False
@@ -84,7 +84,7 @@ class Installation:
             for stream in range(STREAMS)
         }
         self.topic = self.settings.kafka_events_topic
-        topics = KafkaTopics(self.settings)
+        topics = KafkaTopics(self.settings.model_copy(update={"kafka_timeout_ms": 30_000}))
         for spec in specs(self.settings, 0):
             topics.create(spec)
         topics.close()
@@ -115,7 +115,7 @@ class Installation:
                 "publish_interval_ms": 500,
                 "gate_ridge": False,
                 "drift": False,
-                "turn_interval_ms": 200,  # many installations share this machine
+                "turn_interval_ms": 500,  # many installations share this machine
                 "log_format": "json",
                 "log_level": "warning",
             }
@@ -146,6 +146,12 @@ class Installation:
         if target not in self.targets:
             self.targets.append(target)
         return worker
+
+    def stop(self) -> None:
+        """Ends its workers, and sends it nothing more."""
+        self.producing = False
+        for worker in self.workers:
+            worker.kill()
 
     def answers(self, target: str) -> bool:
         """Whether the worker at this address can be scraped."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.alerts.causes import CAUSES, CONTROL, PLANS
+from deploy.alerts.causes import CAUSES, CONTROL, ELSEWHERE, LATER, PLANS, WITH_CGROUPS
 from deploy.alerts.inhibition import InhibitRule, Labels, inhibit_rules, sent
 from deploy.alerts.shortened import shortened_expr, shortened_rules, shortened_s
 from deploy.prometheus.queries import all_rules
@@ -50,9 +50,16 @@ def test_longer_times_stay_longer() -> None:
 
 def test_each_cause_is_done_to_an_installation_and_names_alerts_that_exist() -> None:
     plans = {plan.name for plan in PLANS}
-    assert {cause.installation for cause in CAUSES} == plans - {CONTROL}
-    for cause in CAUSES:
+    causes = (*CAUSES, *LATER, *WITH_CGROUPS)
+    assert {cause.installation for cause in causes} == plans - {CONTROL}
+    for cause in causes:
         assert {f"Adaptd{name}" for name in cause.alerts} <= ALERTS
+
+
+def test_each_alert_is_caused_or_it_is_said_why_not() -> None:
+    caused = {alert for cause in (*CAUSES, *LATER, *WITH_CGROUPS) for alert in cause.alerts}
+    assert {f"Adaptd{name}" for name in (*caused, *ELSEWHERE, "PodNotStarted")} == ALERTS
+    assert not caused & ELSEWHERE.keys()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def lab(
     request: pytest.FixtureRequest, private_services: Services, theta: Path, tmp_path: Path
 ) -> Iterator[Installation]:
     kafka, redis_url = private_services.kafka_bootstrap_servers, private_services.redis_url
-    made = Installation(kafka, redis_url, theta, tmp_path, {"kafka_client": request.param}, 2)
+    made = Installation(kafka, redis_url, theta, tmp_path, {"kafka_client": request.param}, 4)
     yield made
     made.close()
 
@@ -53,7 +54,7 @@ def test_a_damaged_batch_is_a_dead_letter_and_all_else_counts(
     )
     damaged = damages.damage(file, number, damages.flipped_bit, right_checksum=False)
     with lab.worker() as worker:
-        worker.wait_until_ready(2)
+        worker.wait_until_ready(4)
         lab.wait_until_done(BOUND_S)
         worker.stop()
     (letter,) = letters(lab)
@@ -116,3 +117,26 @@ def test_a_header_name_that_is_not_utf8_is_a_dead_letter(lab: Installation) -> N
     assert ours["adaptd-reason"] == b"unreadable"
     assert (int(ours["adaptd-partition"]), int(ours["adaptd-offset"])) == places[0]
     assert_windows(lab.windows(), lab.truth)
+
+
+def test_a_partition_that_the_broker_cannot_read_stops_no_other(
+    lab: Installation, private_services: Services
+) -> None:
+    """The broker knows of records whose file is empty: it refuses to send them, each time."""
+    assert private_services.kafka is not None
+    spring, topic = Spring(), lab.settings.kafka_events_topic
+    lab.send([spring.event(f"stream-{i}") for i in range(24)])
+    os.truncate(damages.segment(private_services.kafka.folder, topic, 0), 0)
+
+    def others_are_done() -> bool:
+        return lab.committed() == {p: end for p, end in lab.ends().items() if p != 0}
+
+    with lab.worker() as worker:
+        worker.wait_until_ready(4)
+        eventually(others_are_done, BOUND_S, worker.tail)
+        readable = [stream for partition, stream in lab.truth.entries if partition != 0]
+        lab.send([spring.event(stream) for stream in readable])
+        eventually(others_are_done, BOUND_S, worker.tail)
+        assert worker.status()["lag"]["0"] == lab.ends()[0]
+        assert not [line for line in worker.lines() if line["event"] == "unavailable"]
+        worker.stop()

@@ -1,5 +1,5 @@
 """Mends of kafka-python. All private parts of it that this project touches stand here, in
-links.py, offsets.py and unreadable.py.
+links.py, offsets.py, unreadable.py and unsent.py.
 
 Each mend names the symptom without it and the versions in which that was seen. For each,
 tests/contracts/test_kafka_python_mended.py holds a test in two halves: the installed version still

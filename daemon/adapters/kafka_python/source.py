@@ -21,7 +21,8 @@ Theory of operation
     for a few seconds. `seek`, `lag` and `joined` look at memory only: polls ask for the end offsets
     at intervals, on the IO thread, and take the answer in when it has come.
 
-    What cannot be parsed comes as a RawRecord with a fault, see unreadable.py.
+    What cannot be parsed comes as a RawRecord with a fault, see unreadable.py. What a broker does
+    not send stops one partition and no other, see unsent.py.
 
     Brokers that moved. A consumer knows brokers by the addresses that it was last told. When none
     of them leads to a broker any more it goes on trying them and never asks the bootstrap servers
@@ -69,6 +70,7 @@ from daemon.adapters.kafka_python.logs import KafkaPythonLogs
 from daemon.adapters.kafka_python.mended import is_member, keep_join, send_commit
 from daemon.adapters.kafka_python.offsets import ask_ends, positions
 from daemon.adapters.kafka_python.unreadable import read_past_what_is_unreadable
+from daemon.adapters.kafka_python.unsent import Unsent
 from daemon.config import Settings
 from daemon.errors import Unavailable
 from daemon.turn.pending import Done, Later, Pending
@@ -129,6 +131,7 @@ class KafkaPythonEventSource:
         self._insist_on_commit = False
         self._logs = KafkaPythonLogs(settings, f"{client_id}-logs")
         self._consumer = self._joining(self._notes)
+        self._unsent = Unsent(self._consumer)
 
     def _joining(self, notes: _RebalanceNotes) -> KafkaConsumer:
         """Returns a new consumer that joins the group. Raises Unavailable, Misconfigured."""
@@ -164,7 +167,9 @@ class KafkaPythonEventSource:
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         """See EventSource."""
         with kafka_errors_translated("poll"):
+            self._unsent.resume()
             batches = self._consumer.poll(int(timeout_s * 1000), max_records)
+            self._unsent.raise_if_all()
             keep_join(self._consumer)
             # before the notes are taken: they then tell of every change that these may reflect
             self._positions = positions(self._consumer)
@@ -283,6 +288,7 @@ class KafkaPythonEventSource:
         rebuilt = self._joining(notes)
         self.close()
         self._consumer, self._notes, self._links = rebuilt, notes, Links()
+        self._unsent = Unsent(rebuilt)
         self._positions = {}
         self._insist_on_commit = False
 

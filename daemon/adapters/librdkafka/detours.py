@@ -21,9 +21,11 @@ UNREADABLE = frozenset(
         KafkaError._BAD_COMPRESSION,
         KafkaError._NOT_IMPLEMENTED,
         KafkaError._UNDERFLOW,
+        KafkaError.INVALID_MSG,
     }
 )
-"""Errors in place of a record or batch that librdkafka cannot parse."""
+"""Errors in place of a record or batch that librdkafka cannot parse, or that the broker cannot
+send."""
 
 STALL_S = 5.0
 """A partition that has records and brings none for so long has a batch that librdkafka cannot
@@ -35,7 +37,7 @@ class OtherReader(Protocol):
 
     def read(
         self, partition: int, offset: int, max_records: int
-    ) -> tuple[Sequence[Record], int]: ...
+    ) -> tuple[Sequence[Record], int] | None: ...
     def close(self) -> None: ...
 
 
@@ -79,12 +81,17 @@ class Detours:
 
     def read(self, max_records: int) -> Iterator[tuple[int, Sequence[Record], int]]:
         """Yields (partition, records, the offset after them), at most `max_records` together. That
-        ends a partition's detour: librdkafka goes on from that offset. Raises Unavailable."""
+        ends a partition's detour: librdkafka goes on from that offset. Where the broker does not
+        send records, the detour ends as well, and begins again after STALL_S. Raises
+        Unavailable."""
         for partition, offset in list(self._from.items()):
             if max_records <= 0:
                 return
-            records, after = self._reader.read(partition, offset, max_records)
+            found = self._reader.read(partition, offset, max_records)
             del self._from[partition]
+            if found is None:
+                continue
+            records, after = found
             self._past[partition] = after
             max_records -= len(records)
             yield partition, records, after
