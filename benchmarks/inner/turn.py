@@ -81,7 +81,7 @@ class Turn:
 
     def adaptations(self) -> list[Adaptation]:
         """Returns what comes of the windows as they are."""
-        return self.windows.adapt(self.cuts)
+        return list(self.windows.adapt(self.cuts))
 
     def __call__(self) -> float:
         """Does the turn once more; returns CPU seconds per stream."""

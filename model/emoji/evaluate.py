@@ -112,8 +112,21 @@ def emoji_evaluation(
     if unknown := [name for name in names if name not in known]:
         raise BadData(f"{unknown[0]!r} is none of {', '.join(known)}")
     chosen = tuple(table for table in every if not names or table.name in names)
-    extra = [not names or name in names for name in more[:-1]]
-    return EmojiEvaluation(thetas, missing, chosen, *extra, SPOKEN in names, options)
+
+    def wanted(name: str) -> bool:
+        return not names or name in names
+
+    return EmojiEvaluation(
+        thetas,
+        missing,
+        chosen,
+        with_stability=wanted(STABILITY),
+        with_untuned=wanted(UNTUNED),
+        with_embeddings=wanted(EMBEDDINGS),
+        with_beyond=wanted(BEYOND),
+        with_spoken=SPOKEN in names,
+        options=options,
+    )
 
 
 def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dict[str, str]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from model.baselines.ridge import fit_ridge
 from model.emoji.baselines import ceiling_choices
-from model.emoji.drawings import FURTHER_VENDORS, HELD_OUT_VENDOR
+from model.emoji.drawings import FURTHER_VENDORS, HELD_OUT_VENDOR, Split
 from model.emoji.tables import BEYOND, EmojiTable
 from model.emoji.tenants import LOW_RANK_DIM, ROTATION_DIM, Family
 from model.evaluate import comparison, methods
@@ -91,7 +91,7 @@ def _of_tenants(
     theta: str, dim: int, own: Sequence[Family], others: Sequence[Family]
 ) -> list[BeyondCase]:
     def case(away: Away, words: str, family: Family, vendor: str = HELD_OUT_VENDOR) -> BeyondCase:
-        split = "validation" if away == "concepts" else "train"
+        split: Split = "validation" if away == "concepts" else "train"
         table = EmojiTable(BEYOND, BEYOND_TITLE, (theta,), dim, family, split=split, vendor=vendor)
         return BeyondCase(away, f"{words}, {family}", table)
 
