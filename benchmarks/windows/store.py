@@ -93,7 +93,7 @@ def _evict_and_load(plan: WindowsPlan, first: Loading, ids: Sequence[StreamId]) 
     at_once = max(1, min(plan.turn_pairs, len(ids) - room))
     first.load(ids[:room])
     back, evicting = Loading(first.store, first.streams), Stopwatch()
-    coming = islice(cycle(ids), room, None)
+    coming = (each for each in islice(cycle(ids), room, None) if each not in back.streams)
     for _ in range(plan.store_turns):
         back.load(list(islice(coming, at_once)))
         evicting.run(partial(back.streams.evict, room, lambda _id: False), at_once)

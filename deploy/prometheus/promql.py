@@ -31,7 +31,12 @@ ONLY_ON_A_GPU = frozenset({"adaptd_gpu_memory_bytes", "adaptd_gpu_memory_limit_b
 ONLY_IN_A_CONTAINER = frozenset({"adaptd_cpu_limit_cores", "adaptd_cpu_throttled_seconds_total"})
 """Metrics that a worker exports where the kernel limits its CPU."""
 
-NOT_EVERYWHERE = GIVEN_BY_PROMETHEUS | ONLY_ON_A_GPU | ONLY_IN_A_CONTAINER
+ONLY_WITH_A_CANARY = frozenset(
+    {"adaptd_canary", "adaptd_canary_difference", "adaptd_canary_log_e", "adaptd_canary_streams"}
+)
+"""Metrics that a worker exports while a candidate θ is judged."""
+
+NOT_EVERYWHERE = GIVEN_BY_PROMETHEUS | ONLY_ON_A_GPU | ONLY_IN_A_CONTAINER | ONLY_WITH_A_CANARY
 
 Labels = dict[str, set[str]]
 
@@ -105,6 +110,9 @@ def _lacks(query: Query, scraped: Mapping[str, Labels], recorded: set[str]) -> I
     for metric, matchers in used.metrics.items():
         if metric not in scraped and metric not in NOT_EVERYWHERE | recorded:
             yield f"no metric {metric}"
+            continue
+        if metric in ONLY_WITH_A_CANARY and metric not in scraped:
+            at_hand |= used.grouped | {matcher.label for matcher in matchers}
             continue
         labels = scraped.get(metric, {})
         given = TARGET_LABELS | (ALERT_LABELS if metric == "ALERTS" else frozenset())

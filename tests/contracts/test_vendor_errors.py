@@ -82,6 +82,7 @@ WINDOW_STORE: Calls = {
     "keep_homes": ({"stream": Home(0, 0)},),
     "append": (0, 1, 1, [PAIR]),
     "restore": (0, 1, {"stream": [PAIR.pair]}),
+    "look": (0, "stream"),
     "load": (0, ["stream"]),
     "streams": ([0],),
     "shorten": (0, 1, {"stream": 0}),

@@ -40,7 +40,7 @@ REASONS = {
         "python -m model.emoji",
     ),
     "needs a group without workers": ("adaptd offsets",),
-    "needs a container engine": ("docker build",),
+    "needs a container engine": ("docker build", "docker compose"),
     "needs a Kubernetes cluster": ("kubectl", "helm"),
 }
 """Why commands may be left out, and which ones for that reason."""

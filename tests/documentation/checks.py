@@ -22,7 +22,7 @@ SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields} | {CONFIG_F
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CPU_TORCH = ("torch", "--index-url", "https://download.pytorch.org/whl/cpu")
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
-HARMLESS = {"cat", "grep", "curl", "."}
+HARMLESS = {"cat", "grep", "curl", ".", "apt-get"}
 """Commands whose words name nothing of ours."""
 
 
@@ -96,6 +96,11 @@ def docker_build(words: list[str]) -> None:
     assert given <= declared, given - declared
 
 
+def docker_compose(words: list[str]) -> None:
+    files = [value for option, value in pairwise(words) if option == "-f"]
+    assert all((ROOT / file).is_file() for file in files), files
+
+
 def kubectl(words: list[str]) -> None:
     if "--" in words:  # exec
         check(words[words.index("--") + 1 :])
@@ -143,6 +148,7 @@ CHECKS: dict[tuple[str, ...], Callable[[list[str]], None]] = {
     ("make",): make,
     ("pip", "install"): pip_install,
     ("docker", "build"): docker_build,
+    ("docker", "compose"): docker_compose,
     ("kubectl",): kubectl,
     ("helm",): helm,
     ("torchrun",): torchrun,

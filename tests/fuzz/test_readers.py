@@ -137,8 +137,8 @@ def test_messages_have_one_line_and_an_end() -> None:
 def test_the_command_says_how_many_inputs_it_read(capsys: pytest.CaptureFixture[str]) -> None:
     from tests.fuzz.__main__ import main
 
-    assert main(["240", "--seed", "3"]) == 0
-    assert "240 inputs over 12 readers" in capsys.readouterr().out
+    assert main(["280", "--seed", "3"]) == 0
+    assert "280 inputs over 14 readers" in capsys.readouterr().out
 
 
 def test_a_reader_that_lets_something_out_is_named_with_the_seed(

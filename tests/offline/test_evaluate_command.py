@@ -201,7 +201,9 @@ def test_digits_have_a_key_of_their_own_and_a_table() -> None:
     assert document["tables"] == []
     found = document["digits"]
     assert found["streams"] == 4
-    for row in found["rows"]:
+    *rows, trained = found["rows"]
+    assert [cell["pairs"] for cell in trained["cells"]] == [5, 16, 64]
+    for row in rows:
         (cell,) = row["cells"]
         assert cell["pairs"] == 36
         assert set(cell["r_at_1"]) == {"gated", "adapted", "theta", "ridge"}
@@ -209,7 +211,7 @@ def test_digits_have_a_key_of_their_own_and_a_table() -> None:
         assert cell["gated_less"]["ridge"]["mean"] == pytest.approx(less, abs=2e-5)
     shown = run("--digits", "--quick").stdout
     assert "pictures of unit length" in shown
-    assert "of 3 rows fall short" in shown
+    assert "of 4 rows fall short" in shown
 
 
 def test_digits_without_scikit_learn_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
