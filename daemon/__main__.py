@@ -22,6 +22,7 @@ from daemon import config
 from daemon.commands import meta_init, offsets, streams
 from daemon.commands.evaluate import evaluate
 from daemon.commands.meta_train import meta_train
+from daemon.commands.options import ConfigFile
 from daemon.commands.outputs import require_writable, writing
 from daemon.commands.plan import plan
 from daemon.commands.record import record
@@ -55,10 +56,6 @@ app.command("replay")(replay_range)
 app.command()(up)
 app.command()(plan)
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
-]
 AllowEviction = Annotated[
     bool,
     typer.Option("--allow-eviction", help="Accept a Redis that evicts keys when it is full."),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Self
 
 from numpy.typing import ArrayLike
@@ -58,7 +59,7 @@ class AsyncMappingSubscriber:
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
                 loop.call_soon_threadsafe(ready.set)
 
         changes = self.subscriber.open_changes(Changes(wake))

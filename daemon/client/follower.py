@@ -130,6 +130,8 @@ class LogFollower:
     def _read_again(self) -> None:
         """Reads the topic from its beginning, and erases at its end what is not in it any more."""
         self._positions, self._ends, self._reading_again = {}, {}, True
+        if self._topic is not None:
+            self._topic.positions = {}  # or a failure now would go on from where the other log was
         self._newest.begin_again()
 
     def _reached_end(self) -> Iterator[Swapped]:

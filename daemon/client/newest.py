@@ -270,16 +270,17 @@ class NewestMappings:
     def begin_again(self) -> None:
         """Notes that the topic is read from its beginning: `erase_unseen` then finds the streams
         that are no longer in it."""
-        self._unseen = set(self._served)
+        self._unseen = {*self._served, *self._waiting}
 
     def erase_unseen(self) -> list[Swapped]:
         """Erases the streams of which no record came since `begin_again`, and returns them: they
         were erased while nobody looked, and compaction has removed even the tombstone."""
-        unseen, self._unseen = self._unseen or set(), None
+        unseen, self._unseen = sorted(self._unseen or ()), None
         for stream in unseen:
-            del self._served[stream]
-        self.erased += len(unseen)
-        return [Swapped(stream, None) for stream in sorted(unseen)]
+            self._waiting.pop(stream, None)
+        erased = [stream for stream in unseen if self._served.pop(stream, None)]
+        self.erased += len(erased)
+        return [Swapped(stream, None) for stream in erased]
 
 
 def _written(facts: Facts) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -48,13 +48,41 @@ Side = Literal["source", "target"]
 LINGER_MS = 20
 """How long an event waits for others of its partition, to be sent together."""
 FLOATS = ("float16", "float32", "float64")
+MOST_BYTES = BUFFER_BYTES
+"""Of events that Kafka has not acknowledged yet. kafka-python's producer would take any number, and
+give up what does not go out within the delivery timeout."""
+
+
+class Unacknowledged:
+    """The bytes of events that Kafka has not acknowledged yet. Any thread may call."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes, self._fewer = most, 0, Condition()
+
+    def add(self, size: int, timeout_s: float) -> None:
+        """Adds an event's bytes as soon as there are not too many with them; an event alone may
+        have any size. Raises Unavailable when that takes longer than `timeout_s`."""
+        with self._fewer:
+            if not self._fewer.wait_for(lambda: self._fits(size), timeout_s):
+                detail = f"{self._bytes} bytes of events are not acknowledged after {timeout_s:g} s"
+                raise Unavailable("kafka", detail)
+            self._bytes += size
+
+    def _fits(self, size: int) -> bool:
+        return not self._bytes or self._bytes + size <= self._most
+
+    def remove(self, size: int) -> None:
+        """Removes an event's bytes: it was acknowledged, or given up."""
+        with self._fewer:
+            self._bytes -= size
+            self._fewer.notify_all()
 
 
 class PairPublisher:
     """Publishes pairs, batched and acknowledged. Any number of threads may call it.
 
-    `send` returns at once; `flush`, and the end of the block, wait until Kafka has acknowledged
-    everything, and raise Unavailable when it has not.
+    `send` does not wait for Kafka's answer; `flush`, and the end of the block, wait until it has
+    acknowledged everything, and raise Unavailable when it has not.
     """
 
     def __init__(
@@ -72,6 +100,7 @@ class PairPublisher:
         self._theta: MetaInit | None = load_meta_init(Path(theta)) if theta else None
         self._limits = EventLimits(settings.max_event_bytes, settings.max_pairs_per_event)
         self._lock, self._failed, self._first = Lock(), 0, ""
+        self._waiting = Unacknowledged(MOST_BYTES)
         self.acknowledged = 0
         """Events that Kafka has acknowledged."""
         self._producer: KafkaProducer = connect(
@@ -103,8 +132,10 @@ class PairPublisher:
         """Publishes one pair of a stream. A side is an array of numbers (numpy, torch, JAX, list),
         a text, the bytes of a picture or WAV file, or a content of `daemon.wire.paired_event`.
 
-        Raises MalformedEvent, whose `reason` is the one that its dead letter would have, and
-        Unavailable when Kafka takes no more for now.
+        Returns at once, unless 64 MiB of events are not acknowledged yet: then it waits until there
+        are fewer. Raises MalformedEvent, whose `reason` is the one that its dead letter would have,
+        and Unavailable when that, or looking the topic up, takes longer than
+        ADAPTD_KAFKA_TIMEOUT_MS.
         """
         self.send_event(stream, [(source, target, label)], time_ms=time_ms, event_id=event_id)
 
@@ -127,14 +158,21 @@ class PairPublisher:
         except UnicodeEncodeError as e:
             raise MalformedEvent("key_not_utf8", f"stream {stream!r}: {e}") from e
         decode_event(RawRecord(0, 0, key, value), 0, self._limits)
-        with kafka_errors_translated("publish"):
-            sent = self._producer.send(
-                self._settings.kafka_events_topic,
-                value,
-                key,
-                headers=[(CONTENT_TYPE, MSGPACK.encode())],
-            )
+        size = len(key) + len(value)
+        self._waiting.add(size, self._settings.kafka_timeout_ms / 1000)
+        try:
+            with kafka_errors_translated("publish"):
+                sent = self._producer.send(
+                    self._settings.kafka_events_topic,
+                    value,
+                    key,
+                    headers=[(CONTENT_TYPE, MSGPACK.encode())],
+                )
+        except BaseException:
+            self._waiting.remove(size)
+            raise
         sent.add_callback(self._on_acknowledged).add_errback(self._on_failed)
+        sent.add_both(lambda _: self._waiting.remove(size))
 
     def _content(self, side: Side, value: Any) -> Content:
         content = as_content(value)

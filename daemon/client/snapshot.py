@@ -103,7 +103,9 @@ def read_snapshot(
     """Returns a snapshot's header, and an iterator of its θs and then of its mappings. The whole
     file is verified first. Raises BadSnapshot when it is none, is damaged or cannot be read, and
     FileNotFoundError where there is no file."""
-    if not path.exists():
+    with raising_only(BadSnapshot, f"{path}"):
+        found = path.exists()
+    if not found:
         raise FileNotFoundError(path)
     with raising_only(BadSnapshot, f"{path}"):
         end = _verified_end(path)

@@ -150,6 +150,7 @@ class MappingSubscriber:
     def start(self) -> Self:
         """Begins to follow, and returns at once. What a snapshot held is served already."""
         self._follower.restore_snapshot()
+        self._detail = self._follower.detail
         self._thread.start()
         return self
 

@@ -13,9 +13,11 @@ from daemon import config
 from daemon.canary.follow import EARLIER_MS
 from daemon.canary.judge import CanaryJudge, CanaryStanding
 from daemon.canary.operate import begin_canary, end_canary, running_canary
-from daemon.commands.thetas_topic import AsJson, ConfigFile, now_ms, opened_topic, time_told, who
+from daemon.commands.options import AsJson, ConfigFile
+from daemon.commands.thetas_topic import now_ms, opened_topic, who
 from daemon.config import Settings
 from daemon.errors import Misconfigured
+from daemon.utc import time_told
 from daemon.wire.canary import Canary
 from daemon.wire.catalogue import Catalogue
 

@@ -18,12 +18,10 @@ from rich.text import Text
 from daemon import config
 from daemon.canary.operate import begin_watch
 from daemon.commands.canary import canary_command, print_standing
+from daemon.commands.options import AsJson, ConfigFile
 from daemon.commands.thetas_topic import (
-    AsJson,
-    ConfigFile,
     now_ms,
     opened_topic,
-    time_told,
     who,
 )
 from daemon.config import Settings
@@ -31,6 +29,7 @@ from daemon.errors import Misconfigured, RefusedMetaInit
 from daemon.thetas import operate
 from daemon.thetas.active import read_theta
 from daemon.thetas.port import MetaInits
+from daemon.utc import time_told
 from daemon.wire.catalogue import Active, Catalogue, PublishedTheta
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, meta_init_to_bytes

@@ -40,7 +40,9 @@ def meta_train(
     ] = None,
     minutes: Annotated[
         float,
-        typer.Option(min=0.1, help="About the most time, of a core, to choose a recipe for."),
+        typer.Option(
+            min=0.1, max=1e6, help="About the most time, of a core, to choose a recipe for."
+        ),
     ] = 10.0,
     steps: Annotated[int | None, typer.Option(min=1, help="The most outer steps.")] = None,
     hidden_dim: Annotated[int | None, typer.Option(min=1, help="Hidden units.")] = None,

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from daemon import config
+from daemon.commands.options import ConfigFile
 from daemon.errors import Misconfigured
 from daemon.turn.log_identity import MOVED, noted_log
 from daemon.turn.ports import Bounds
@@ -21,11 +21,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
-]
 
 
 @app.command("show")

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,25 +13,32 @@ import typer
 from daemon import config
 from daemon.commands import measured
 from daemon.commands.capacity import Capacity, Load, ServerSizes, capacity, published_bytes
+from daemon.commands.options import ConfigFile
 from daemon.config import Settings
 from daemon.errors import Misconfigured
 from model.theta.meta_init import MAX_DIM
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
-]
+MOST_ASKED = 1_000_000_000
+"""Of anything that is asked for: what is more, or infinite, is a slip."""
 
 
 def plan(
-    streams: Annotated[int, typer.Option(min=1, help="Streams in all.")],
-    events_per_second: Annotated[float, typer.Option(min=0.001, help="Events of all streams.")],
+    streams: Annotated[int, typer.Option(min=1, max=MOST_ASKED, help="Streams in all.")],
+    events_per_second: Annotated[
+        float, typer.Option(min=0.001, max=MOST_ASKED, help="Events of all streams.")
+    ],
     dims: Annotated[
         str, typer.Option(help="Source, hidden and target dimensions of θ; hidden may be left out.")
     ] = "512,128,512",
-    worker_memory_gib: Annotated[float, typer.Option(min=0.1, help="Of a worker's pod.")] = 8.0,
-    redis_memory_gib: Annotated[float, typer.Option(min=0.1, help="Of a Redis server.")] = 64.0,
-    retention_hours: Annotated[float, typer.Option(min=0.0, help="Of the events topic.")] = 168.0,
+    worker_memory_gib: Annotated[
+        float, typer.Option(min=0.1, max=MOST_ASKED, help="Of a worker's pod.")
+    ] = 8.0,
+    redis_memory_gib: Annotated[
+        float, typer.Option(min=0.1, max=MOST_ASKED, help="Of a Redis server.")
+    ] = 64.0,
+    retention_hours: Annotated[
+        float, typer.Option(min=0.0, max=MOST_ASKED, help="Of the events topic.")
+    ] = 168.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     config_file: ConfigFile = None,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from daemon import config
+from daemon.commands.options import ConfigFile
 from daemon.errors import Misconfigured
 
 
@@ -19,9 +20,7 @@ def record(
     since: Annotated[
         str | None, typer.Option(help="Leave out records before this time, ISO 8601 with a zone.")
     ] = None,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of settings.")
-    ] = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Write the events that the topic holds now to a file, to meta-train and evaluate on.
 

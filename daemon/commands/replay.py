@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daemon import config
+from daemon.commands.options import ConfigFile
 from daemon.config import PREFIX, Settings
 from daemon.errors import Misconfigured
 
@@ -40,9 +41,7 @@ def replay_range(
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="New pairs between two mappings.")] = 8,
     report: Annotated[Path | None, typer.Option(help="An HTML page with the comparison.")] = None,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of settings.")
-    ] = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Re-run a range of the events topic offline, by the worker's own steps. Nothing is written to
     Kafka or Redis, and no consumer group is used.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daemon import config
+from daemon.commands.options import ConfigFile
 from daemon.config import Settings
 from daemon.errors import Misconfigured, RefusedMetaInit
 
@@ -29,9 +30,7 @@ def send_file(
     source_column: Annotated[str, typer.Option(help="The source's name in the file.")] = "source",
     target_column: Annotated[str, typer.Option(help="The target's name in the file.")] = "target",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and send nothing.")] = False,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of settings.")
-    ] = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Send the pairs of a file to the events topic, after the checks that a worker makes.
 

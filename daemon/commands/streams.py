@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from daemon import config
+from daemon.commands.options import ConfigFile
 from daemon.config import Settings
 from daemon.errors import Misconfigured
+from daemon.utc import time_told
 
 if TYPE_CHECKING:
+    from daemon.client.newest import Selection
     from daemon.turn.window import Pair
     from daemon.wire.adapted_mapping import AdaptedMapping, Facts
 
@@ -24,10 +26,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
-]
 StreamName = Annotated[str, typer.Argument(help="The stream's id.", metavar="STREAM")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, an object on each line.")]
 
@@ -44,17 +42,19 @@ def list_streams(
     Reads the topic of mappings from its beginning.
     """
     settings = config.load_settings(config_file)
-    found = [m.facts for m in newest_mappings(settings, prefix).values()]
+    found = newest_facts(settings, prefix)
     shown = sorted(found, key=lambda facts: -facts.published_at_ms)[:limit]
     if as_json:
         for facts in shown:
             typer.echo(json.dumps(facts.as_strings(), ensure_ascii=False))
         return
-    typer.echo(f"{'published':20} {'outcome':10} {'version':>10} {'pairs':>5} {'loss':>19}  stream")
+    typer.echo(
+        f"{'published (UTC)':20} {'outcome':10} {'version':>10} {'pairs':>5} {'loss':>19}  stream"
+    )
     for facts in shown:
         loss = f"{facts.query_loss_before:.3g} -> {facts.query_loss_after:.3g}"
         typer.echo(
-            f"{_moment(facts.published_at_ms):20} {facts.outcome.value:10} {facts.version:10} "
+            f"{time_told(facts.published_at_ms):20} {facts.outcome.value:10} {facts.version:10} "
             f"{facts.support_pairs:5} {loss:>19}  {facts.stream}"
         )
     typer.echo(f"{len(shown)} of {len(found)} streams")
@@ -66,7 +66,7 @@ def show_stream(
 ) -> None:
     """Show every fact of a stream's mapping, and the pairs of its window in Redis."""
     settings = config.load_settings(config_file)
-    facts = _mapping(settings, stream).facts
+    facts = newest_mapping(settings, stream).facts
     window = _window(settings, facts)
     places = [f"{pair.id.offset}-{pair.id.place}" for pair in window]
     if as_json:
@@ -86,7 +86,7 @@ def explain_stream(stream: StreamName, config_file: ConfigFile = None) -> None:
     from daemon.replay.verify import remade_alike
 
     settings = config.load_settings(config_file)
-    mapping = _mapping(settings, stream)
+    mapping = newest_mapping(settings, stream)
     window = _window(settings, mapping.facts)
     for sentence in explained(mapping.facts, window):
         typer.echo(sentence)
@@ -104,38 +104,56 @@ def explain_stream(stream: StreamName, config_file: ConfigFile = None) -> None:
     )
 
 
-def newest_mappings(settings: Settings, prefix: str = "") -> dict[str, AdaptedMapping]:
-    """Returns the mapping that readers serve each stream by. Raises Unavailable, Misconfigured."""
+def newest_facts(settings: Settings, prefix: str) -> list[Facts]:
+    """Returns the facts of the mapping that readers serve each stream by, of streams that begin so;
+    their tensors together might not fit into memory. Raises Unavailable, Misconfigured."""
+    from daemon.client.newest import selection
+
+    found: dict[str, Facts] = {}
+    for stream, mapping in _served(settings, selection(prefix)):
+        found.pop(stream, None)
+        if mapping is not None:
+            found[stream] = mapping.facts
+    return list(found.values())
+
+
+def newest_mapping(settings: Settings, stream: str) -> AdaptedMapping:
+    """Returns the mapping that readers serve a stream by. Raises Unavailable, and Misconfigured
+    where it has none."""
+    from daemon.client.newest import selection
+
+    served: AdaptedMapping | None = None
+    for _, mapping in _served(settings, selection([stream])):
+        served = mapping
+    if served is None:
+        topic = settings.kafka_mappings_topic
+        raise Misconfigured(f"{topic!r} holds no mapping of stream {stream!r}")
+    return served
+
+
+def _served(settings: Settings, followed: Selection) -> Iterator[tuple[str, AdaptedMapping | None]]:
+    """Yields each change of the mapping that a stream is served by; None: it was erased."""
     from daemon.adapters.kafka_python.reader import read_topic
     from daemon.client.newest import older
     from daemon.wire.adapted_mapping import BadMapping, decode_mapping
 
-    found: dict[str, AdaptedMapping] = {}
+    held: dict[str, Facts] = {}
     for _, record in read_topic(settings, settings.kafka_mappings_topic):
         stream = (record.key or b"").decode(errors="replace")
-        if not stream.startswith(prefix):
+        if stream not in followed:
             continue
         if record.value is None:
-            found.pop(stream, None)
+            held.pop(stream, None)
+            yield stream, None
             continue
         try:
             mapping = decode_mapping(record.value)
         except BadMapping:
             continue
-        held = found.get(stream)
-        if mapping.facts.stream == stream and (
-            held is None or not older(mapping.facts, held.facts)
-        ):
-            found[stream] = mapping
-    return found
-
-
-def _mapping(settings: Settings, stream: str) -> AdaptedMapping:
-    mapping = newest_mappings(settings, stream).get(stream)
-    if mapping is None:
-        topic = settings.kafka_mappings_topic
-        raise Misconfigured(f"{topic!r} holds no mapping of stream {stream!r}")
-    return mapping
+        facts, before = mapping.facts, held.get(stream)
+        if facts.stream == stream and not (before and older(facts, before)):
+            held[stream] = facts
+            yield stream, mapping
 
 
 def _window(settings: Settings, facts: Facts) -> list[Pair]:
@@ -159,7 +177,3 @@ def _window(settings: Settings, facts: Facts) -> list[Pair]:
     url, timeout_s = settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000
     with closing(RedisWindowStore(url, timeout_s, layout)) as store:
         return list(store.look(facts.partition, facts.stream))
-
-
-def _moment(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")[:19] + "Z"

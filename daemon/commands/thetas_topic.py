@@ -7,20 +7,9 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from daemon.config import Settings
 from daemon.thetas.port import MetaInits
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings; the environment wins over it."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @contextmanager
@@ -47,11 +36,3 @@ def who() -> str:
 def now_ms() -> int:
     """Returns milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
-
-
-def time_told(ms: int) -> str:
-    """Returns a time (ms, UTC) for people; a record may hold any number."""
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return f"{ms} ms"

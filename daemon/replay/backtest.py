@@ -3,7 +3,8 @@ have done on the pairs that came after it?
 
 Each stream's pairs are gone through in order. Every `every` pairs the window before is made a
 mapping by the worker's own steps, and each of the pairs that follow looks for its own target among
-the `among` newest. So every score is prequential. Contenders are compared stream by stream.
+the `among` newest, or among all that follow if those are more. So every score is prequential.
+Contenders are compared stream by stream.
 
 Q = query pairs, Y = candidates, D = source dim, E = target dim
 """
@@ -119,7 +120,8 @@ def _blocks(
             made, _ = remaker.remade(stream, window, MappingForm())
             tensors = runnable(made)
             activations = (made.facts.activation, made.facts.output_activation)
-        recent = pairs[max(0, at + len(queries) - among) : at + len(queries)]
+        end = at + len(queries)
+        recent = pairs[max(0, end - max(among, len(queries))) : end]
         x_QD = np.stack([pair.x_D for pair in queries])
         y_YE = np.stack([pair.y_E for pair in recent])
         with np.errstate(all="ignore"):

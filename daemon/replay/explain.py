@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 from daemon.turn.window import Pair
+from daemon.utc import time_told
 from daemon.wire.adapted_mapping import Facts
 from model.values.gate import CLEARLY, Outcome
 
@@ -37,11 +37,11 @@ def explained(facts: Facts, window: Sequence[Pair] | None = None) -> Iterator[st
     pairs_from = f"{facts.support_pairs} pairs,{since} to {facts.version}"
     yield f"{learned} {pairs_from}, beginning at θ {facts.meta_init}."
     yield from _judged(facts)
-    happened = _moment(facts.event_time_ms)
+    happened = time_told(facts.event_time_ms)
     delay_s = (facts.published_at_ms - facts.event_time_ms) / 1000
     yield (
-        f"Its newest pair happened at {happened}; it was published {delay_s:.1f} s later, in turn "
-        f"{facts.turn}, as {facts.encoding} {facts.dtype}."
+        f"Its newest pair happened at {happened} UTC; it was published {delay_s:.1f} s later, in "
+        f"turn {facts.turn}, as {facts.encoding} {facts.dtype}."
     )
     if window is not None:
         yield _window(facts, window)
@@ -91,7 +91,3 @@ def _window(facts: Facts, pairs: Sequence[Pair]) -> str:
     if newer:
         return f"{held}: {newer} of them came after this mapping, and wait for their turn."
     return f"{held}: those that it was made of."
-
-
-def _moment(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 
 from daemon.adapters.kafka_python.meta_inits import KafkaPythonMetaInits
 from daemon.config import Settings
@@ -41,9 +41,10 @@ class Remakers:
             return None
         with closing(KafkaPythonMetaInits(self._settings, "adaptd-replay")) as topic:
             for each in topic.catalogue().published.values():
-                if each.content_hash == content_hash and (data := topic.fetch(each)):
-                    try:
-                        return meta_init_from_bytes(data, each.version)
-                    except BadMetaInit:
-                        return None
+                if each.content_hash != content_hash or not (data := topic.fetch(each)):
+                    continue
+                with suppress(BadMetaInit):
+                    theta = meta_init_from_bytes(data, each.version)
+                    if theta.content_hash == content_hash:  # the headers may say what is not so
+                        return theta
         return None

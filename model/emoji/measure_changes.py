@@ -1,12 +1,12 @@
 """Measures how soon a changed stream is followed, and how often a steady one is cut by mistake.
 
-N = pairs of a stream
-
-    python -m model.emoji.measure_changes [--events COUNT] [--tenants COUNT] [--theta NAME]...
+    python -m model.emoji.measure_changes [--events N] [--tenants N] [--theta NAME]...
 
 Prints, for each of the shipped θs: R@1 before a jump to another tenant's map, the mean over the
-next 72 pairs, and after how many of them it is back at 90 %; and of COUNT pairs of streams that do
-not change, after each of which a full window is adapted, how many windows the watch cuts.
+next 72 pairs, and after how many of them it is back at 90 %; and of N pairs of streams that do not
+change, after each of which a full window is adapted, how many windows the watch cuts.
+
+N = pairs of a stream (after the jump)
 """
 
 import argparse

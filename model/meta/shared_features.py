@@ -52,7 +52,9 @@ def rotated_loss(o_BNE: Tensor, y_BNE: Tensor, real_BN: Tensor) -> Tensor:
     """Return the mean squared error after each stream's best rotation of its outputs."""
     with torch.no_grad():
         weighted_BNE = o_BNE.masked_fill(~real_BN.unsqueeze(2), 0.0)
-        u, _, vh = torch.linalg.svd(weighted_BNE.transpose(1, 2) @ y_BNE)
+        cross_BEE = weighted_BNE.transpose(1, 2) @ y_BNE
+        # what is not finite makes the loss so, which the outer loop skips; the SVD would raise
+        u, _, vh = torch.linalg.svd(cross_BEE.nan_to_num(0.0, 0.0, 0.0))
         rotation_BEE = u @ vh
     return masked_mean_squared_error(o_BNE @ rotation_BEE, y_BNE, real_BN).mean()
 

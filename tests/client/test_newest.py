@@ -193,6 +193,18 @@ def test_what_is_gone_from_a_topic_read_again_is_erased(whole_record: Make) -> N
     assert sorted(stream for stream, _ in newest.items()) == ["bad", "kept"]
 
 
+def test_a_stream_that_was_erased_while_it_waited_for_its_theta_is_not_served(
+    theta: ServedTheta, factored_record: Make
+) -> None:
+    newest = NewestMappings()
+    assert isinstance(newest.take(factored_record("s")), Waiting)
+    newest.begin_again()
+    assert newest.erase_unseen() == []
+    newest.add_theta(theta)
+    assert newest.retry() == []
+    assert newest.get("s") is None
+
+
 @given(
     st.lists(
         st.tuples(

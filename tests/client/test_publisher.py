@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from daemon.client.publisher import PairPublisher, as_content
+from daemon.client.publisher import PairPublisher, Unacknowledged, as_content
 from daemon.config import Settings
-from daemon.errors import MalformedEvent
+from daemon.errors import MalformedEvent, Unavailable
 from daemon.wire.paired_event import Audio, EventLimits, Image, Text, Vector
 from tests.client.conftest import THETA
 
@@ -72,3 +73,19 @@ def test_contents_are_told_by_what_they_are() -> None:
         assert isinstance(content, Vector)
         assert content.shape == [3]
     assert as_content(np.ones(2, np.float16)) == Vector("float16", [2], b"\x00\x3c" * 2)
+
+
+def test_what_kafka_has_not_acknowledged_is_limited() -> None:
+    waiting = Unacknowledged(most=100)
+    waiting.add(1_000, timeout_s=0)  # alone, an event may have any size
+    with pytest.raises(Unavailable, match="1000 bytes of events are not acknowledged"):
+        waiting.add(1, timeout_s=0.01)
+    waiting.remove(1_000)
+    waiting.add(60, timeout_s=0)
+    waiting.add(40, timeout_s=0)
+    acknowledging = Thread(target=waiting.remove, args=[40])
+    acknowledging.start()
+    waiting.add(30, timeout_s=10)
+    acknowledging.join()
+    with pytest.raises(Unavailable, match="90 bytes"):
+        waiting.add(11, timeout_s=0.01)

@@ -161,11 +161,11 @@ def test_the_score_of_a_backtest_is_that_of_an_independent_sum(settings: Setting
 
 
 def test_explaining_has_words_for_every_outcome(settings: Settings) -> None:
-    from daemon.commands.streams import newest_mappings
+    from daemon.commands.streams import newest_mapping
     from daemon.replay.explain import explained
     from model.values.gate import Outcome
 
-    facts = newest_mappings(settings)["stream-0"].facts
+    facts = newest_mapping(settings, "stream-0").facts
     for outcome in Outcome:
         changes: dict[str, Any] = {"outcome": outcome, "ahead_squared": -1.0}
         (first, *_) = explained(msgspec.structs.replace(facts, **changes), [])
@@ -178,3 +178,5 @@ def test_explaining_has_words_for_every_outcome(settings: Settings) -> None:
     changes = {"ahead_squared": math.nan, "candidate": "newer word"}
     text = " ".join(explained(msgspec.structs.replace(facts, **changes)))
     assert "newer word won; there was no other candidate" in text
+    text = " ".join(explained(msgspec.structs.replace(facts, event_time_ms=10**18)))
+    assert f"happened at {10**18} ms" in text

@@ -1,5 +1,6 @@
 """Baselines against closed forms, scipy and scikit-learn, and on inputs that say little."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -191,6 +192,14 @@ def test_any_rotation_of_the_targets_is_as_good() -> None:
     o = (y @ rotation).masked_fill(~real[..., None], 77.0)
     assert float(rotated_loss(o, y, real)) == pytest.approx(0.0, abs=1e-20)
     assert float(rotated_loss(o + real[..., None], y, real)) > 0.1
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf, 1e30])
+def test_outputs_that_are_not_finite_have_a_loss_that_is_not(spoilt: float) -> None:
+    o = torch.ones(2, 5, E)
+    o[1, 2] = spoilt
+    loss = rotated_loss(o, spoilt * torch.ones(2, 5, E), torch.ones(2, 5, dtype=torch.bool))
+    assert not math.isfinite(float(loss))
 
 
 def test_the_rotation_may_be_held_fixed_in_the_gradient() -> None:

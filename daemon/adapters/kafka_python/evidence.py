@@ -95,7 +95,7 @@ class KafkaPythonEvidence:
                     )
                     self._consumer = groupless_consumer(self._settings, self._client_id)
                 yield self._consumer
-        except (Unavailable, Misconfigured):
+        except BaseException:
             self.close()
             raise
 
