@@ -113,6 +113,12 @@ def bench_forms(
     _bench("inner.forms", quick, out, {}, fit=fit)
 
 
+@app.command("judging")
+def bench_judging(quick: Quick = False, out: Out = None) -> None:
+    """What judging and learning again from all pairs add to an adaptation's CPU time."""
+    _bench("inner.judging", quick, out, {})
+
+
 @app.command("learners")
 def bench_learners(quick: Quick = False, out: Out = None) -> None:
     """Meta-training steps per second and peak memory of each learner, beside other libraries'."""

@@ -10,7 +10,7 @@ time, as noise only ever adds.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from model.serving.engine import STREAMS_PER_CHUNK, Engine
 from model.serving.hidden_windows import HiddenWindows
 from model.serving.windows import EpisodeWindows
 from model.values.arrays import FloatArray
-from model.values.episode import Cut
+from model.values.episode import Adaptation, Cut
 
 Form = Literal["hidden", "full"]
 
@@ -49,12 +49,24 @@ class Turn:
     pairs: tuple[list[FloatArray], list[FloatArray]]
 
     @classmethod
-    def of(cls, shape: Shape, form: Form, streams: int, query: int = QUERY) -> "Turn":
-        """Makes one of full windows; what it makes is not read."""
+    def of(
+        cls,
+        shape: Shape,
+        form: Form,
+        streams: int,
+        query: int = QUERY,
+        *,
+        trained: bool = False,
+        ridge: bool = False,
+    ) -> "Turn":
+        """Makes one of full windows; what it makes is not read. A `trained` θ is random too, but
+        taken for meta-trained: θ′ is the incumbent. With `ridge`, ridge regression challenges."""
         dims = (shape.source_dim, shape.hidden_dim, shape.target_dim)
         theta = fresh_theta_of_kind(dims, activation="gelu", steps=shape.steps, seed=0)
+        if trained:
+            theta = replace(theta, facts={})
         engine = Engine(
-            theta, "cpu", support_capacity=shape.support, query_capacity=query, ridge=False
+            theta, "cpu", support_capacity=shape.support, query_capacity=query, ridge=ridge
         )
         windows = engine.windows(streams, form=form)
         for seed in range(1, 1 + shape.support + query):
@@ -66,6 +78,10 @@ class Turn:
         """Returns the same turn, in which all factors are read; the windows know it before."""
         cuts = [cut._replace(wanted=True) for cut in self.cuts]
         return Turn(self.windows, cuts, self.pairs)
+
+    def adaptations(self) -> list[Adaptation]:
+        """Returns what comes of the windows as they are."""
+        return list(self.windows.adapt(self.cuts))
 
     def __call__(self) -> float:
         """Does the turn once more; returns CPU seconds per stream."""

@@ -1,4 +1,4 @@
-"""Emoji as drawn by six vendors, and the universal embedding of what they mean.
+"""Emoji as drawn by eight vendors, and the universal embedding of what they mean.
 
 Y = candidates (1,914 concepts), U = numbers of an embedding (64), E = target dim
 
@@ -20,6 +20,7 @@ from PIL import Image
 from model.values.arrays import FloatArray
 
 SIDE = 32
+WHITE = 255
 SHEET_COLUMNS = 44
 VENDORS = (
     "noto",
@@ -31,6 +32,9 @@ VENDORS = (
 )
 HELD_OUT_VENDOR = "twemoji"
 """Never trained on: every reported figure is on its drawings, unless it says otherwise."""
+FURTHER_VENDORS = ("emojione", "fxemoji")
+"""Nothing was trained on these, nor chosen by them. Their sheets have the concepts of the training
+split whose names they share."""
 
 Split = Literal["train", "validation", "rest"]
 Vectors = Literal["universal", "clean"]
@@ -84,9 +88,10 @@ def sheet(vendor: str) -> NDArray[np.uint8]:
 
 def drawn_by(vendor: str, split: Split) -> NDArray[np.int64]:
     """Return the indices of the split's concepts that the vendor draws."""
-    return np.array(
-        [i for i, c in enumerate(concepts()) if c.split == split and vendor not in c.missing]
-    )
+    drawn = [i for i, c in enumerate(concepts()) if c.split == split and vendor not in c.missing]
+    if vendor in FURTHER_VENDORS:
+        drawn = [i for i in drawn if (sheet(vendor)[i] != WHITE).any()]
+    return np.array(drawn)
 
 
 def picture_png(index: int, vendor: str) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
 from model.emoji.tables import (
     ALTERNATIVES,
+    BEYOND,
     COMMANDS,
     EMBEDDINGS,
     SPOKEN,
@@ -39,6 +40,8 @@ class EmojiEvaluation:
     """Whether the table of data that nobody tuned is made too."""
     with_embeddings: bool
     """Whether the table of pairs of embeddings is made too."""
+    with_beyond: bool
+    """Whether the table of what θs were not trained on is made too."""
     with_spoken: bool
     """Whether the table of spoken names is made too."""
     options: EmojiTestOptions
@@ -55,6 +58,8 @@ class EmojiEvaluation:
             yield "data that nobody tuned", test.untuned
         if self.with_embeddings:
             yield "pairs of embeddings", test.embeddings
+        if self.with_beyond:
+            yield "beyond what θs were trained on", test.beyond
         if self.with_spoken:
             yield "spoken names", test.spoken
 
@@ -102,14 +107,26 @@ def emoji_evaluation(
                 f"{theta.version} maps {theta.source_modality} to {theta.target_modality} "
                 f"({theta.target_dim}); no emoji table has such streams: name events files"
             )
-    more = (STABILITY, UNTUNED, EMBEDDINGS, SPOKEN)
+    more = (STABILITY, UNTUNED, EMBEDDINGS, BEYOND, SPOKEN)
     known = [*(table.name for table in every), *more]
     if unknown := [name for name in names if name not in known]:
         raise BadData(f"{unknown[0]!r} is none of {', '.join(known)}")
     chosen = tuple(table for table in every if not names or table.name in names)
-    extra = [not names or name in names for name in more[:3]]
-    spoken = SPOKEN in names
-    return EmojiEvaluation(thetas, missing, chosen, extra[0], extra[1], extra[2], spoken, options)
+
+    def wanted(name: str) -> bool:
+        return not names or name in names
+
+    return EmojiEvaluation(
+        thetas,
+        missing,
+        chosen,
+        with_stability=wanted(STABILITY),
+        with_untuned=wanted(UNTUNED),
+        with_embeddings=wanted(EMBEDDINGS),
+        with_beyond=wanted(BEYOND),
+        with_spoken=SPOKEN in names,
+        options=options,
+    )
 
 
 def shipped_thetas(folder: Path | None = None) -> tuple[dict[str, MetaInit], dict[str, str]]:

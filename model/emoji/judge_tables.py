@@ -22,6 +22,7 @@ from model.emoji import language_spaces
 from model.emoji import names as emoji_names
 from model.emoji import streams as emoji_streams
 from model.emoji.baselines import Choices
+from model.emoji.judge_beyond import beyond_cases, judge_beyond
 from model.emoji.judge_embeddings import judge_embeddings
 from model.emoji.judge_spoken import SPOKEN_TITLE, judge_spoken
 from model.emoji.judge_untuned import UNTUNED_THETAS, UntunedOptions, judge_untuned, untuned_thetas
@@ -171,6 +172,17 @@ class EmojiTest:
         wanted = ("emoji-lowrank", "emoji-names")
         notes = [self._missing[name] for name in wanted if name in self._missing]
         return judge_embeddings(self._thetas, self._cache, plan, notes)
+
+    def beyond(self) -> ResultTable:
+        """Judge θs on vendors, concepts, families and languages that they were not trained on."""
+        wanted = dict.fromkeys(each.theta for each in beyond_cases())
+        notes = [self._missing[name] for name in wanted if name in self._missing]
+        plan, tenants = self._options.untuned.plan, self._options.untuned.tenants
+
+        def streams_of(table: EmojiTable, theta: MetaInit) -> list[RecordedStream]:
+            return self._streams(table, theta)[: tenants if table.family else None]
+
+        return judge_beyond(self._thetas, streams_of, plan, notes)
 
     def spoken(self) -> ResultTable:
         """Judge the θ of low-rank tenants on spoken names."""

@@ -167,8 +167,11 @@ TABLES: tuple[EmojiTable, ...] = (
 )
 STABILITY = "stability"
 UNTUNED = "untuned"
-EMBEDDINGS = "embeddings"
 """The table of transformed streams (`model.emoji.judge_untuned`)."""
+EMBEDDINGS = "embeddings"
+"""The table of pairs of embeddings (`model.emoji.judge_embeddings`)."""
+BEYOND = "beyond"
+"""The table of what θs were not trained on (`model.emoji.judge_beyond`)."""
 SPOKEN = "spoken"
 """The table of spoken names (`model.emoji.judge_spoken`), which needs espeak-ng: made when asked
 for by name."""

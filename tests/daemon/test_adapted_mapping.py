@@ -235,6 +235,14 @@ def test_a_record_from_before_there_were_encodings_is_full_in_float32() -> None:
     assert same(decoded.facts, FACTS)
 
 
+def test_a_newer_candidate_is_read_and_a_newer_outcome_is_no_mapping() -> None:
+    strings = FACTS.as_strings()
+    newer = adapted_mapping.decode_mapping(save(tensors(), strings | {"candidate": "a newer one"}))
+    assert newer.facts.candidate == "a newer one"
+    with pytest.raises(ValueError, match="not an adapted mapping"):
+        adapted_mapping.decode_mapping(save(tensors(), strings | {"outcome": "a newer one"}))
+
+
 @pytest.mark.parametrize("form", [form for form in every_form() if form != ("full", "float32")])
 def test_to_a_reader_that_knows_full_float32_alone_the_rest_is_damaged(
     form: tuple[Encoding, Dtype],

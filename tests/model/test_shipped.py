@@ -2,6 +2,8 @@
 
 `adaptd evaluate` measures all of it; these are floors, on few tenants, that a θ which lost its way
 would fall through.
+
+R = rows (drawings), D = source dim, N = pairs of a stream, E = target dim
 """
 
 from dataclasses import replace
@@ -13,13 +15,17 @@ import pytest
 from model.emoji import drawings as emoji
 from model.emoji.evaluate import shipped_thetas
 from model.emoji.judge_tables import EmojiTest, EmojiTestOptions
+from model.emoji.judge_untuned import UNTUNED_THETAS, held_out_streams
 from model.emoji.streams import FeatureCache
 from model.emoji.tables import COMMANDS, TABLES
+from model.evaluate import comparison
 from model.evaluate.comparison import MetaTestPlan
 from model.evaluate.result_table import ResultTable
+from model.evaluate.scoring import recalls_at_1
 from model.theta.meta_init_file import load_meta_init, shipped
 
 FEW = EmojiTestOptions(8, MetaTestPlan((5, 16, 64), 1), languages=4)
+FEATURES = FeatureCache()
 
 
 @cache
@@ -83,3 +89,24 @@ def test_one_theta_maps_both_families(table: str, floors: tuple[float, ...]) -> 
 def test_names_are_found_in_languages_that_nothing_was_trained_on() -> None:
     ours = recalls("names-held-out", "emoji-names gated")
     assert min(ours) > 3 * max(recalls("names-held-out", "random"))
+
+
+@pytest.mark.parametrize("name", UNTUNED_THETAS)
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_no_unit_of_either_side_costs_more_than_a_fiftieth(name: str, factor: float) -> None:
+    theta = load_meta_init(shipped(name))
+    plan = MetaTestPlan((16,), 1)
+    streams = held_out_streams(name, theta, FEATURES, 4)
+    run = comparison.meta_learned(comparison.engine_for(theta, plan))["gated"]
+    size = np.float32(factor)
+    found = [
+        float(np.mean(recalls_at_1(run, comparison.episodes_of(given, plan)[16])))
+        for given in (
+            streams,
+            [replace(s, x_ND=s.x_ND * size) for s in streams],
+            [replace(s, y_NE=s.y_NE * size) for s in streams],
+            [replace(s, x_ND=s.x_ND * size, y_NE=s.y_NE * size) for s in streams],
+        )
+    ]
+    assert found[0] > 0.5
+    assert min(found[1:]) > found[0] - 0.02
