@@ -150,8 +150,8 @@ def test_a_network_whose_thread_was_not_started_can_be_closed(
     network._net._io_thread = threading.Thread()
     if not mended:
         with pytest.raises(RuntimeError, match="before it is started"):
-            network.close()
-        network._net._io_thread = None
+            network._net.stop()
+        network._net._io_thread, network._net._stop = None, False
     network.close()
 
 
