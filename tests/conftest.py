@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -39,6 +40,10 @@ each other crawl on a busy machine."""
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TOLD] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # as a shell starts what is to run in the background; programs that tests stop by Ctrl-C
+        # would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

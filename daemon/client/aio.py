@@ -54,8 +54,8 @@ class AsyncMappingSubscriber:
         return self.subscriber.status()
 
     async def changes(self) -> AsyncIterator[Swapped]:
-        """Yields each change of a stream from now on, until the subscriber is closed. A slow reader
-        gets the newest of a stream and not those before."""
+        """Yields each change of a stream from the first `anext` on, until the subscriber is closed.
+        A slow reader gets the newest of a stream and not those before."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:

@@ -217,9 +217,11 @@ class MappingSubscriber:
         return None if mapping is None else time.time() - mapping.facts.event_time_ms / 1000
 
     def changes(self, timeout_s: float | None = None) -> Iterator[Swapped]:
-        """Yields each change of a stream from now on, until `close`, or until none comes for
+        """Returns each change of a stream from this call on, until `close`, or until none comes for
         `timeout_s`. A slow reader gets the newest of a stream and not those before."""
-        changes = self.open_changes(Changes())
+        return self._each(self.open_changes(Changes()), timeout_s)
+
+    def _each(self, changes: Changes, timeout_s: float | None) -> Iterator[Swapped]:
         try:
             while (change := changes.take(timeout_s)) is not None:
                 yield change

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,13 @@ RUN = {
     page: [b for b in blocks(page) if b.language == "python" or (b.language == "bash" and b.lines)]
     for page in PAGES
 }
-TOPICS = {"paired-events", "adapted-mappings", "paired-events-dlq", "meta-inits"}
+TOPICS = {
+    "paired-events",
+    "adapted-mappings",
+    "paired-events-dlq",
+    "meta-inits",
+    "meta-evidence",
+}
 PLACES = ("kafka:9092", "redis://redis:6379/0", "127.0.0.1:9464")
 """What the pages call Kafka, Redis and a worker's HTTP port."""
 
@@ -44,6 +50,7 @@ def real_services(request: pytest.FixtureRequest) -> Services:
 def no_topics(real_services: Services) -> Iterator[None]:
     """The topics of default names, which the pages make, are not there before and after."""
     from kafka import KafkaAdminClient  # type: ignore[import-untyped, unused-ignore]
+    from kafka.errors import UnknownTopicOrPartitionError
 
     def delete() -> None:
         with closing(
@@ -52,7 +59,8 @@ def no_topics(real_services: Services) -> Iterator[None]:
             give_up_at = time.monotonic() + 30
             while there := TOPICS & set(admin.list_topics()):
                 assert time.monotonic() < give_up_at, f"{there} cannot be deleted"
-                admin.delete_topics(list(there))
+                with suppress(UnknownTopicOrPartitionError):  # gone, and listed still
+                    admin.delete_topics(list(there))
 
     delete()
     yield
