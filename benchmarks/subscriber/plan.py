@@ -9,18 +9,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from daemon.client.conformance import recorded
 from daemon.wire.adapted_mapping import (
     AdaptedMapping,
     Dtype,
     Encoding,
-    Facts,
     StoredArray,
-    content_hash,
+    decode_mapping,
     encode_mapping,
-    format_of,
 )
 from model.theta.meta_init import MetaInit, fresh_meta_init
-from model.values.gate import Outcome
 from model.values.low_rank import in_half
 
 
@@ -69,43 +67,8 @@ class Publications:
 
     def __init__(self, form: PublishedForm, pairs: int) -> None:
         self._tensors = _tensors(form, pairs)
-        theta = theta_of(form)
-        self._facts = Facts(
-            format=format_of(form.encoding, form.dtype),
-            kind="mlp",
-            activation=theta.activation,
-            output_activation="none",
-            source_modality="vector",
-            target_modality="vector",
-            source_dim=form.source_dim,
-            hidden_dim=form.hidden_dim,
-            target_dim=form.target_dim,
-            stream="",
-            outcome=Outcome.ADAPTED,
-            epoch=1,
-            version=0,
-            topic="paired-events",
-            partition=0,
-            meta_init=theta.version,
-            meta_init_hash=theta.content_hash,
-            generator="mlp",
-            learner="maml",
-            encoder="identity",
-            loss="mse",
-            support_pairs=pairs,
-            query_pairs=4,
-            support_loss_before=1.0,
-            support_loss_after=0.5,
-            query_loss_before=1.0,
-            query_loss_after=0.5,
-            query_loss_ridge=1.0,
-            event_time_ms=0,
-            published_at_ms=0,
-            turn="",
-            encoding=form.encoding,
-            dtype=form.dtype,
-            content_hash=content_hash(self._tensors, form.encoding, form.dtype, theta.content_hash),
-        )
+        example = recorded(theta_of(form), form.encoding, form.dtype, self._tensors)
+        self._facts = msgspec.structs.replace(decode_mapping(example).facts, support_pairs=pairs)
 
     def value(self, stream: str, version: int, now_ns: int) -> bytes:
         """Returns the value of a record that is published now; its fact `turn` holds the time."""

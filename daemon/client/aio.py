@@ -53,16 +53,18 @@ class AsyncMappingSubscriber:
         """See MappingSubscriber.status."""
         return self.subscriber.status()
 
-    async def changes(self) -> AsyncIterator[Swapped]:
-        """Yields each change of a stream from the first `anext` on, until the subscriber is closed.
-        A slow reader gets the newest of a stream and not those before."""
+    def changes(self) -> AsyncIterator[Swapped]:
+        """Returns each change of a stream from this call on, until the subscriber is closed. A slow
+        reader gets the newest of a stream and not those before."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits
                 loop.call_soon_threadsafe(ready.set)
 
-        changes = self.subscriber.open_changes(Changes(wake))
+        return self._each(self.subscriber.open_changes(Changes(wake)), ready)
+
+    async def _each(self, changes: Changes, ready: asyncio.Event) -> AsyncIterator[Swapped]:
         try:
             while not changes.closed:
                 ready.clear()

@@ -7,22 +7,26 @@ from deploy.grafana.expressions import BLUE, GREEN, ORANGE, RED, increase, quant
 from deploy.grafana.panels import Query, Series, Stat, Timeline
 
 MAPPINGS = {"published": GREEN, "θ unadapted": BLUE, "linear map": ORANGE}
-SCORED = tuple(zip(MAPPINGS, ("published", "theta", "ridge"), strict=True))
-"""How each mapping that is scored is called here, and in the metrics."""
+IN_METRICS = ("published", "theta", "ridge")
+"""What the metrics call them."""
 
 
 def _loss(name: str, q: float, when: str) -> str:
     return quantile(q, f"adaptd_{name}", of=f'when="{when}"')
 
 
+def _loss_of_new_pairs(q: float) -> tuple[Query, ...]:
+    return tuple(
+        Query(quantile(q, "adaptd_prequential_loss", of=f'mapping="{label}"'), name)
+        for name, label in zip(MAPPINGS, IN_METRICS, strict=True)
+    )
+
+
 NEW_PAIRS_MEDIAN = Series(
     "Loss of new pairs, median",
     "θ's loss on new pairs of a sample of streams: of the mapping published last, of θ "
     "unadapted and of ridge regression. Published should lie lowest.",
-    tuple(
-        Query(quantile(0.5, "adaptd_prequential_loss", of=f'mapping="{label}"'), name)
-        for name, label in zip(MAPPINGS, ("published", "theta", "ridge"), strict=True)
-    ),
+    _loss_of_new_pairs(0.5),
     width=8,
     log=True,
     colors=MAPPINGS,
@@ -30,10 +34,7 @@ NEW_PAIRS_MEDIAN = Series(
 NEW_PAIRS_WORST = Series(
     "Loss of new pairs, worst tenth",
     "The same, of the pairs that each mapping does worst on.",
-    tuple(
-        Query(quantile(0.9, "adaptd_prequential_loss", of=f'mapping="{label}"'), name)
-        for name, label in zip(MAPPINGS, ("published", "theta", "ridge"), strict=True)
-    ),
+    _loss_of_new_pairs(0.9),
     width=8,
     log=True,
     colors=MAPPINGS,
@@ -53,7 +54,7 @@ FOUND_FIRST_AMONG_32 = Series(
     steps=((None, RED), (0.03, GREEN)),
     width=8,
     most=1,
-    colors={"published": GREEN, "theta": BLUE, "ridge": ORANGE},
+    colors=dict(zip(IN_METRICS, MAPPINGS.values(), strict=True)),
 )
 QUERY_LOSS_MEDIAN = Series(
     "Query loss, median",

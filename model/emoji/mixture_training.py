@@ -43,10 +43,9 @@ from model.emoji.tenant_training import (
     unit,
 )
 from model.emoji.train_pictures import TRAIN_VENDORS
-from model.emoji.train_tenants import IDLE_RATE, cache_features
+from model.emoji.train_tenants import as_meta_init, cache_features
 from model.emoji.train_thetas import FORM, RECIPES
 from model.emoji.training_episodes import LanguageEpisodes, NameFeatures, Pictures
-from model.inner import learners
 from model.inner.learners import FACTOR
 from model.mappings.attention import Attention
 from model.mappings.mlp import Mlp, expand, sigma
@@ -60,7 +59,6 @@ from model.meta.state import TrainingState
 from model.meta.training import Data, train_theta
 from model.theta.meta_init import MetaInit
 from model.theta.meta_init_file import load_meta_init, save_meta_init
-from model.theta.part import PartSpec
 
 log = logging.getLogger(__name__)
 
@@ -317,25 +315,15 @@ def _query_loss(
 def mixture_meta_init(trained: MixtureModel, parent: MetaInit, facts: dict[str, str]) -> MetaInit:
     """Return θ with its generator, and its parent's encoder and usual sources, as it is
     published."""
-    mapping = {n: tensor.detach().numpy().copy() for n, tensor in trained.theta()._asdict().items()}
-    hidden_dim, source_dim = mapping["w1"].shape
-    dims = (source_dim, hidden_dim, parent.target_dim)
-    encoder: PartSpec | None = parent.source_encoder
-    return MetaInit(
-        version=NAME,
-        source_modality="image",
-        target_modality="vector",
-        source_dim=source_dim,
-        hidden_dim=hidden_dim,
-        target_dim=parent.target_dim,
-        activation=parent.activation,
-        mapping=mapping,
-        learner=learners.fresh_learner("maml", *dims, steps=1, rate=IDLE_RATE),
-        generator=trained.mixture.spec(),
-        source_encoder=encoder,
-        usual_sources=parent.usual_sources,
-        parent=parent.version,
-        facts=facts,
+    return as_meta_init(
+        trained.theta(),
+        parent.activation,
+        trained.mixture.spec(),
+        parent.source_encoder,
+        parent.usual_sources,
+        NAME,
+        facts,
+        parent.version,
     )
 
 

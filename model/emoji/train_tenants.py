@@ -41,7 +41,7 @@ from model.emoji.tenants import ROTATION_DIM, TENANT_SEED, Family, Tenant
 from model.emoji.train_pictures import TRAIN_VENDORS, EncoderRecipe, train_encoder
 from model.encoders.image import ImageEncoder, normalised
 from model.inner import learners
-from model.mappings.mlp import Mlp, apply, apply_batched
+from model.mappings.mlp import Activation, Mlp, apply, apply_batched
 from model.theta.meta_init import MetaInit, usual_sources_of
 from model.theta.meta_init_file import save_meta_init
 from model.theta.part import PartSpec
@@ -173,31 +173,34 @@ def usual_sources(features: Features) -> PartSpec | None:
 
 
 def as_meta_init(
-    trained: TenantModel,
-    recipe: TenantRecipe,
-    encoder: PartSpec,
+    theta: Mlp,
+    activation: Activation,
+    generator: PartSpec,
+    encoder: PartSpec | None,
     usual: PartSpec | None,
     name: str,
     facts: dict[str, str],
+    parent: str | None = None,
 ) -> MetaInit:
-    """Return θ with its generator and its encoder, as it is published."""
-    theta: Mlp = trained.theta()
+    """Return θ's mapping with its generator and its encoder, as it is published: the start of its
+    content hash follows the name in its version."""
     mapping = {n: tensor.detach().numpy().copy() for n, tensor in theta._asdict().items()}
     hidden_dim, source_dim = mapping["w1"].shape
-    dims = (source_dim, hidden_dim, recipe.dim)
+    dims = (source_dim, hidden_dim, len(mapping["b2"]))
     meta_init = MetaInit(
         version=name,
         source_modality="image",
         target_modality="vector",
         source_dim=source_dim,
         hidden_dim=hidden_dim,
-        target_dim=recipe.dim,
-        activation=recipe.activation,
+        target_dim=len(mapping["b2"]),
+        activation=activation,
         mapping=mapping,
         learner=learners.fresh_learner("maml", *dims, steps=1, rate=IDLE_RATE),
-        generator=trained.attention.spec(),
+        generator=generator,
         source_encoder=encoder,
         usual_sources=usual,
+        parent=parent,
         facts=facts,
     )
     return replace(meta_init, version=f"{name}-{meta_init.content_hash[:8]}")
@@ -286,8 +289,16 @@ def main() -> None:
         "evaluation": tenant_fact(rows),
         "evaluation_unseen_concepts": tenant_fact(unseen),
     }
-    usual, name = usual_sources(features), arguments.out.stem
-    save_meta_init(as_meta_init(trained, recipe, encoder, usual, name, facts), arguments.out)
+    theta = as_meta_init(
+        trained.theta(),
+        recipe.activation,
+        trained.attention.spec(),
+        encoder,
+        usual_sources(features),
+        arguments.out.stem,
+        facts,
+    )
+    save_meta_init(theta, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Meta-trains the θs that ship without an attention generator, by `model.meta.training`.
+"""Meta-trains θs without an attention generator, by `model.meta.training`.
 
 Y = candidates (concepts), R = rows (pictures of a concept), Z = slots (languages), D = source dim,
 E = target dim
@@ -12,9 +12,9 @@ learned rates (Meta-SGD per tensor), beside which the attention generator's θ i
 names: emoji pictures to what a language calls them; a stream is a language.
 languages: emoji pictures into a space that a language's names alone make
 (`model.emoji.language_spaces`), by a head with a learned prior covariance. Give it the encoder of
-`model.emoji.clean_encoder`.
+`model.emoji.clean_encoder`. This θ does not ship.
 
-Both take the image encoder as it is. Nothing here sees the held-out vendor, the held-out languages,
+All take the image encoder as it is. Nothing here sees the held-out vendor, the held-out languages,
 or a concept outside the training split.
 """
 

@@ -288,11 +288,9 @@ def test_asyncio_programs_await_changes(topic: Topic, whole_record: Make) -> Non
         async with AsyncMappingSubscriber(topic.subscriber(streams="s")) as mappings:
             await mappings.wait_until_current(SOON_S)
             changes = mappings.changes()
-            waiting = asyncio.ensure_future(anext(changes))
-            await asyncio.sleep(0)
             await asyncio.to_thread(topic.write, whole_record("s1", version=3))
             async with asyncio.timeout(SOON_S):
-                change = await waiting
+                change = await anext(changes)
                 assert change.mapping is not None
                 found.append((change.stream, change.mapping.facts.version))
                 await asyncio.to_thread(topic.write, whole_record("s2", version=4))

@@ -124,7 +124,13 @@ def test_what_is_published_is_what_was_trained() -> None:
     trained = TenantModel(16, RECIPE).requires_grad_(False)
     encoder = PartSpec({"kind": "cnn/2"}, {"weight": np.zeros((1, 1), np.float32)})
     meta_init = train_tenants.as_meta_init(
-        trained, RECIPE, encoder, train_tenants.usual_sources(features()), "emoji-test", {}
+        trained.theta(),
+        RECIPE.activation,
+        trained.attention.spec(),
+        encoder,
+        train_tenants.usual_sources(features()),
+        "emoji-test",
+        {},
     )
     assert meta_init.version == f"emoji-test-{meta_init.version[-8:]}"
     again = Attention.from_spec(meta_init.generator, 16, 32, 16)
