@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,6 +45,7 @@ from tests.faults.swapping import (
     theta_of,
 )
 
+PATIENCE_S = 90.0
 TENANTS = [f"tenant-{i}" for i in range(40)]
 OLD, NEW = theta_of("old", 1), theta_of("new", 2)
 TWIN = replace(OLD, version="twin", facts={"training": "the same once more"})
@@ -129,11 +131,13 @@ def test_workers_judge_a_candidate_and_publish_what_they_would_without_it(
         wanted = {tenant for tenant in TENANTS if shadows(canary, tenant)}
         assert 5 < len(wanted) < 20
         eventually(lambda: any(line["event"] == "canary_begins" for line in worker.lines()), 20)
-        for one in events(20):
+        # on a busy machine a slow first judgement is paid back first, at 1 % of the time at least
+        give_up_at = time.monotonic() + PATIENCE_S
+        for one in events(1_000):
             lab.send(one)
-            if spoken(lab, canary).keys() == wanted:
-                break
             lab.wait_until_done()
+            if spoken(lab, canary).keys() == wanted or time.monotonic() > give_up_at:
+                break
         assert spoken(lab, canary) == dict.fromkeys(wanted, 0.0)
         ends_as(lab, OLD)
         assert_windows(lab.windows(), lab.truth)
